@@ -1,0 +1,9 @@
+//! Courtside: a stream processor for Kafka whose logic is WebAssembly plugins.
+//!
+//! The modules stand in the order of the way of an event; `ARCHITECTURE.md`
+//! tells it from end to end.
+
+pub mod log;
+pub mod plugin;
+pub mod slots;
+pub mod types;

@@ -1,0 +1,276 @@
+//! The record log: topics of partitions of records, groups that read them, and
+//! commits that are atomic.
+//!
+//! This module is the interface; an engine is a folder behind it. What stands
+//! above never asks which engine it has. Calls of [`RecordLog`] come from any
+//! thread; a [`Member`] belongs to one worker thread and may block it.
+
+pub mod embedded;
+pub mod partitioner;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::types::{Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition};
+
+/// Why the log could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log cannot be written (or reached) now; trying later may help.
+    #[error("the record log is unavailable: {reason}")]
+    Unavailable { reason: String },
+    /// Too much is waiting to be written; trying a little later will help.
+    #[error("the record log's queue is full")]
+    Busy,
+    /// The disk has less room than the log keeps free.
+    #[error("the disk is full: {free_bytes} bytes free, {needed_bytes} needed")]
+    Full { free_bytes: u64, needed_bytes: u64 },
+    #[error("topic {topic} does not exist")]
+    NoSuchTopic { topic: Topic },
+    #[error("partition {partition} of topic {topic} does not exist")]
+    NoSuchPartition { topic: Topic, partition: PartitionId },
+    /// What exists differs from what the configuration asks for.
+    #[error("topic {topic} has {what} {actual}, the configuration says {wanted}")]
+    Mismatch {
+        topic: Topic,
+        what: &'static str,
+        actual: String,
+        wanted: String,
+    },
+    /// Another process has the data directory.
+    #[error("the data directory {path} is in use by another process")]
+    InUse { path: String },
+    /// The member is no longer of its group (or never held the partition).
+    #[error("fenced: {reason}")]
+    Fenced { reason: String },
+    #[error("a record of {size_bytes} bytes is over the limit of {limit_bytes}")]
+    TooLarge {
+        size_bytes: usize,
+        limit_bytes: usize,
+    },
+    /// Stored bytes are not what was written.
+    #[error("the record log is damaged: {reason}")]
+    Corrupt { reason: String },
+}
+
+impl LogError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "log-unavailable",
+            Self::Busy => "log-busy",
+            Self::Full { .. } => "disk-full",
+            Self::NoSuchTopic { .. } => "no-such-topic",
+            Self::NoSuchPartition { .. } => "no-such-partition",
+            Self::Mismatch { .. } => "topic-mismatch",
+            Self::InUse { .. } => "data-dir-in-use",
+            Self::Fenced { .. } => "fenced",
+            Self::TooLarge { .. } => "record-too-large",
+            Self::Corrupt { .. } => "log-corrupt",
+        }
+    }
+}
+
+/// What becomes of old records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// The latest record of each key stays; a tombstone goes, with its key,
+    /// after `tombstone_retention`.
+    Compact { tombstone_retention: Duration },
+    /// The oldest go. Neither bound is exact: records go a batch at a time.
+    Delete {
+        retention: Option<Duration>,
+        retention_bytes: Option<u64>,
+    },
+}
+
+/// A topic as a pipeline needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub name: Topic,
+    /// How many partitions; `None` takes what exists, or the engine's default.
+    pub partitions: Option<u32>,
+    pub cleanup: Cleanup,
+}
+
+/// A group, as one of its members joins it. Each worker is a member.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    pub group: GroupName,
+    pub input: Topic,
+    /// This member's number among the host's workers of the group.
+    pub worker: u32,
+    /// How many workers the host has for the group.
+    pub workers: u32,
+}
+
+/// A consumer group's name.
+pub type GroupName = bytestring::ByteString;
+
+/// A partition that was just assigned, ready to be processed: its checkpoints
+/// are restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub partition: PartitionId,
+    /// The committed offset: of the next record to process.
+    pub next: Offset,
+}
+
+/// Records of one partition, in offset order.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub partition: PartitionId,
+    pub records: Vec<Record>,
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Polled {
+    Records(Vec<Fetched>),
+    Assigned(Vec<Assignment>),
+    /// These must go: finish and commit (or drop) what was read of them, then
+    /// call [`Member::release`].
+    Revoked(Vec<PartitionId>),
+    /// These went already: what was read of them and not committed is void.
+    Lost(Vec<PartitionId>),
+    /// Nothing came within the timeout.
+    Idle,
+}
+
+/// One atomic step: all of it, or none.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Emissions and dead letters, in the order to append them.
+    pub records: Vec<(TopicPartition, NewRecord)>,
+    /// The checkpoints of the entities touched; `None` deletes.
+    pub checkpoints: Vec<(PartitionId, Key, Option<Bytes>)>,
+    /// The offset of the next record to process in each partition touched.
+    pub offsets: Vec<(PartitionId, Offset)>,
+}
+
+impl Commit {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.checkpoints.is_empty() && self.offsets.is_empty()
+    }
+}
+
+/// The offsets a partition holds: from `start` up to, not including, `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    pub start: Offset,
+    /// The end a reader of committed records sees.
+    pub end: Offset,
+}
+
+/// A member of a group, as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    pub member: String,
+    pub host: String,
+    pub partitions: Vec<PartitionId>,
+}
+
+/// A group, as an operator sees it.
+#[derive(Clone, Debug, Default)]
+pub struct GroupStatus {
+    pub members: Vec<MemberStatus>,
+    /// The committed offset of each partition that has one.
+    pub committed: BTreeMap<PartitionId, Offset>,
+}
+
+/// Whether the log takes records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Ready,
+    /// Reads go on; appends and commits fail until the reason is gone.
+    ReadOnly { code: &'static str, reason: String },
+}
+
+pub trait RecordLog: Send + Sync + 'static {
+    /// Creates the topics that are missing; differences from what exists are
+    /// an error.
+    fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError>;
+
+    /// How many partitions a topic has.
+    fn partitions(&self, topic: &Topic) -> Result<u32, LogError>;
+
+    /// The offsets each partition of a topic holds, by partition number.
+    fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError>;
+
+    /// Appends records, each to its partition, in the order given. They were
+    /// either all taken into the queue (then the future tells what became of
+    /// each, once it is durable), or none was (`Err`, at once: `Busy` when the
+    /// queue is full). Dropping the future does not take the records back.
+    #[allow(clippy::type_complexity)]
+    fn append(
+        &self,
+        topic: &Topic,
+        records: Vec<(PartitionId, NewRecord)>,
+    ) -> Result<BoxFuture<'static, Vec<Result<Position, LogError>>>, LogError>;
+
+    /// Committed records of a partition from `from` on (or the next there is),
+    /// at least one where there is one, then up to `max_bytes`.
+    fn read(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<Record>, LogError>;
+
+    /// Joins a group.
+    fn join(&self, spec: GroupSpec) -> Result<Box<dyn Member>, LogError>;
+
+    /// The committed checkpoints of a group.
+    fn checkpoints(&self, group: &str) -> Result<Arc<dyn Checkpoints>, LogError>;
+
+    fn group_status(&self, group: &str, input: &Topic) -> Result<GroupStatus, LogError>;
+
+    /// Ticks after records were committed (by anyone: the value means nothing).
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    fn health(&self) -> Health;
+
+    /// Finishes what is queued and lets go of the disk; calls after it fail
+    /// with `Unavailable`. Members have left before.
+    fn close(&self);
+}
+
+/// The committed checkpoints of the partitions this host holds.
+pub trait Checkpoints: Send + Sync {
+    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, LogError>;
+
+    /// Checkpoints in key order, after a key, at most `count_max` of them.
+    fn scan(
+        &self,
+        partition: PartitionId,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<(Key, Bytes)>, LogError>;
+}
+
+/// A worker's membership in a group.
+pub trait Member: Send {
+    /// Waits up to `timeout` for something to do. Records come of partitions
+    /// that are assigned and not paused, about `max_bytes` in all, each once:
+    /// the member remembers how far it was read, whatever is committed.
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError>;
+
+    /// Stops records of these partitions; what was polled stays polled.
+    fn pause(&mut self, partitions: &[PartitionId]);
+
+    fn resume(&mut self, partitions: &[PartitionId]);
+
+    /// One atomic step. After an error nothing of it happened (unless the
+    /// error is [`LogError::Fenced`], after which the partitions are lost),
+    /// and it may be tried again.
+    fn commit(&mut self, commit: &Commit) -> Result<(), LogError>;
+
+    /// Lets go of revoked partitions.
+    fn release(&mut self, partitions: &[PartitionId]);
+}

@@ -1,0 +1,195 @@
+//! The plugin engine: from a file's bytes to calls of a plugin.
+//!
+//! [`Plugin`] and [`Instance`] are what the worker sees; [`wasm`] is the
+//! implementation. A native implementation of the two stands in the benchmark
+//! (the same logic without WebAssembly) and in the worker's tests (faults on
+//! demand).
+
+pub mod wasm;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::Serialize;
+
+use crate::types::{Digest, Header, Key, PartitionId, Record, Topic};
+
+/// What a plugin says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Description {
+    pub name: ByteString,
+    /// Semantic version of the plugin.
+    pub version: ByteString,
+    /// The checkpoint format it writes, `<plugin>/<number>`.
+    pub writes: ByteString,
+    /// The checkpoint formats it can open, its own among them.
+    pub reads: Vec<ByteString>,
+}
+
+/// The state of an entity in a plugin's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedState {
+    pub format: ByteString,
+    pub state: Bytes,
+}
+
+/// An event as a plugin gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    pub record: &'a Record,
+    /// See [`seed`].
+    pub seed: u64,
+}
+
+/// A record that a plugin wants published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emission {
+    /// Index, in the call's events, of the event that led to it. The engine
+    /// has checked that there is such an event.
+    pub event: usize,
+    /// None is the pipeline's default output.
+    pub output: Option<ByteString>,
+    /// None is the entity's own key.
+    pub key: Option<Key>,
+    pub headers: Vec<Header>,
+    /// None is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+/// An event that a plugin cannot process. The events before it were processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub index: usize,
+    pub reason: String,
+}
+
+/// What processing events led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub emissions: Vec<Emission>,
+    pub refused: Option<Refusal>,
+}
+
+/// What a plugin may use. Hitting a limit is a [`Failure`] of that instance,
+/// and of nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory of one instance.
+    pub memory_bytes_max: usize,
+    /// CPU time of one call.
+    pub call_cpu_time_max: Duration,
+    /// Keys, headers and values emitted by one call.
+    pub emitted_bytes_max: usize,
+    /// The state of one entity.
+    pub checkpoint_bytes_max: usize,
+    /// The file.
+    pub plugin_bytes_max: usize,
+}
+
+/// How a call went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// A trap of the plugin's own making (a panic, for instance).
+    Trap,
+    /// Over [`Limits::call_cpu_time_max`].
+    Deadline,
+    /// A trap after being refused memory.
+    Memory,
+    /// Over [`Limits::emitted_bytes_max`].
+    Emitted,
+    /// Over [`Limits::checkpoint_bytes_max`].
+    CheckpointSize,
+    /// It waited (slept, polled), and there is nothing to wait for.
+    Waited,
+    /// It called `exit`.
+    Exited,
+    /// What it returned breaks the contract.
+    Contract,
+}
+
+impl FailureKind {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Trap => "plugin-trap",
+            Self::Deadline => "plugin-deadline",
+            Self::Memory => "plugin-memory",
+            Self::Emitted => "plugin-emitted-too-much",
+            Self::CheckpointSize => "plugin-checkpoint-too-large",
+            Self::Waited => "plugin-waited",
+            Self::Exited => "plugin-exited",
+            Self::Contract => "plugin-broke-contract",
+        }
+    }
+}
+
+/// A call went wrong; the instance must be dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", .kind.code())]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+/// Why an entity did not open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The plugin said no; the instance is well.
+    #[error("plugin-open-refused: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Why a file is not a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Rejection {
+    /// The stable code of `docs/errors.md`.
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// An open entity of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntityId(pub u32);
+
+/// A compiled plugin, shared by all threads.
+pub trait Plugin: Send + Sync {
+    fn digest(&self) -> Digest;
+
+    fn description(&self) -> &Description;
+
+    /// A new instance, which holds no entity yet.
+    fn instantiate(&self) -> Result<Box<dyn Instance>, Failure>;
+}
+
+/// An instantiated plugin. One thread at a time calls it; after a [`Failure`]
+/// it is to be dropped (a further call fails again).
+pub trait Instance: Send {
+    fn open(&mut self, key: &str, saved: Option<&SavedState>) -> Result<EntityId, OpenError>;
+
+    fn process(&mut self, entity: EntityId, events: &[Event<'_>]) -> Result<Outcome, Failure>;
+
+    /// None says that the entity has nothing left to remember.
+    fn checkpoint(&mut self, entity: EntityId) -> Result<Option<SavedState>, Failure>;
+
+    fn close(&mut self, entity: EntityId);
+}
+
+/// Compiles files into plugins.
+pub trait Compiler: Send + Sync {
+    /// Compiles, checks what it imports and exports, and asks it to describe
+    /// itself. May take long: not for a worker's thread.
+    fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection>;
+}
+
+/// The chance an event brings: the same wherever and whenever it is processed.
+#[must_use]
+pub fn seed(topic: &Topic, partition: PartitionId, offset: crate::types::Offset) -> u64 {
+    let place = (u64::from(partition.0) << 40) ^ offset.0;
+    xxhash_rust::xxh3::xxh3_64_with_seed(topic.as_bytes(), place)
+}

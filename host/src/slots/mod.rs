@@ -1,0 +1,3 @@
+//! Slots: which plugin runs where, and how one takes over from another.
+
+pub mod view;

@@ -1,0 +1,157 @@
+//! What an operator sees of slots and groups: the answers of `GET /plugins`
+//! and `GET /group`, and what `/readyz` is decided on.
+
+use std::collections::BTreeMap;
+
+use bytestring::ByteString;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlotState {
+    /// There is no plugin yet: its partitions are paused.
+    Waiting,
+    /// A plugin is being compiled; the one before it (if any) goes on.
+    Loading,
+    /// A plugin is opening copies of checkpoints; the one before it goes on.
+    Rehearsing,
+    /// The plugin runs.
+    Active,
+    /// The last plugin offered was rejected; the one before it (if any) goes on.
+    Rejected,
+}
+
+/// A plugin, as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PluginView {
+    #[schema(value_type = String)]
+    pub name: ByteString,
+    #[schema(value_type = String)]
+    pub version: ByteString,
+    /// SHA-256 of the file, hexadecimal.
+    pub digest: String,
+    /// The checkpoint format it writes.
+    #[schema(value_type = String)]
+    pub writes: ByteString,
+    /// The checkpoint formats it can open.
+    #[schema(value_type = Vec<String>)]
+    pub reads: Vec<ByteString>,
+    pub size_bytes: u64,
+}
+
+/// One step in the life of a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SlotEvent {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub state: SlotState,
+    /// Of the plugin that the event is about; none where a file was removed.
+    pub digest: Option<String>,
+    /// Stable code, where the plugin was rejected.
+    pub code: Option<String>,
+    /// Why, where the plugin was rejected.
+    pub reason: Option<String>,
+}
+
+/// A slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SlotView {
+    /// `<pipeline>/default` or `<pipeline>/<key>`.
+    pub slot: String,
+    pub pipeline: String,
+    /// The key whose slot it is; none for the default slot.
+    pub key: Option<String>,
+    pub state: SlotState,
+    /// The plugin that runs now.
+    pub plugin: Option<PluginView>,
+    /// Since when it runs.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// The input offset in each partition at which it took over.
+    pub takeover: BTreeMap<String, u64>,
+    /// How many swaps this slot has seen since the host started.
+    pub swaps: u64,
+    /// The latest events, the newest last.
+    pub history: Vec<SlotEvent>,
+}
+
+/// The answer of `GET /plugins`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PluginsView {
+    pub slots: Vec<SlotView>,
+}
+
+/// What a partition does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionState {
+    /// No worker of this host has it.
+    Elsewhere,
+    Running,
+    /// Waits for a plugin.
+    Waiting,
+    /// Stopped by an error that needs an operator.
+    Stopped,
+}
+
+/// One partition of a pipeline's input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PartitionView {
+    pub partition: u32,
+    pub state: PartitionState,
+    /// Stable code and reason, where it does not run.
+    pub code: Option<String>,
+    pub reason: Option<String>,
+    /// The offset of the next record to process; none before the first commit.
+    pub committed: Option<u64>,
+    /// The offset of the next record to be appended.
+    pub end: u64,
+    /// Records appended and not processed.
+    pub lag: u64,
+    /// The member that has it.
+    pub member: Option<String>,
+}
+
+/// One member of a pipeline's group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MemberView {
+    pub member: String,
+    pub host: String,
+    pub partitions: Vec<u32>,
+}
+
+/// One pipeline's group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GroupView {
+    pub pipeline: String,
+    pub group: String,
+    pub input: String,
+    pub members: Vec<MemberView>,
+    pub partitions: Vec<PartitionView>,
+    /// Records appended and not processed, in all partitions.
+    pub lag: u64,
+}
+
+/// The answer of `GET /group`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GroupsView {
+    pub groups: Vec<GroupView>,
+}
+
+/// Why a host is not ready; an empty list of these is a ready host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NotReady {
+    /// Stable code.
+    pub code: String,
+    pub reason: String,
+}
+
+/// What the doors ask the running host.
+pub trait Operator: Send + Sync + 'static {
+    fn plugins(&self) -> PluginsView;
+    fn groups(&self) -> GroupsView;
+    fn not_ready(&self) -> Vec<NotReady>;
+}

@@ -1,0 +1,189 @@
+//! The words the parts share: ids, records, and the errors of none of them.
+//!
+//! Everything here is plain data, cheap to clone (bytes are reference-counted).
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+/// A topic's name.
+pub type Topic = ByteString;
+
+/// A record key. In the pipeline `scores`, a game.
+pub type Key = Bytes;
+
+/// The number of a partition within its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartitionId(pub u32);
+
+/// A record's place in its partition: the first is 0.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The offset after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One partition of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    pub topic: Topic,
+    pub partition: PartitionId,
+}
+
+/// Where a record stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub topic: Topic,
+    pub partition: PartitionId,
+    pub offset: Offset,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A record header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub name: ByteString,
+    pub value: Option<Bytes>,
+}
+
+impl Header {
+    pub fn new(name: impl Into<ByteString>, value: impl Into<Bytes>) -> Self {
+        Self {
+            name: name.into(),
+            value: Some(value.into()),
+        }
+    }
+}
+
+/// A record before the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    pub timestamp_ms: u64,
+    pub key: Option<Key>,
+    pub headers: Vec<Header>,
+    /// None is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+impl NewRecord {
+    /// The bytes it counts for against a limit: what it carries, and a fixed
+    /// sum for what holds it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        record_size(self.key.as_ref(), &self.headers, self.value.as_ref())
+    }
+}
+
+/// A record of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub offset: Offset,
+    pub timestamp_ms: u64,
+    pub key: Option<Key>,
+    pub headers: Vec<Header>,
+    /// None is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    /// As [`NewRecord::size`].
+    #[must_use]
+    pub fn size(&self) -> usize {
+        record_size(self.key.as_ref(), &self.headers, self.value.as_ref())
+    }
+
+    /// The value of the first header of that name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers
+            .iter()
+            .find(|header| &*header.name == name)
+            .and_then(|header| header.value.as_ref())
+    }
+}
+
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+fn record_size(key: Option<&Bytes>, headers: &[Header], value: Option<&Bytes>) -> usize {
+    let headers: usize = headers
+        .iter()
+        .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
+        .sum();
+    RECORD_OVERHEAD_BYTES + key.map_or(0, Bytes::len) + headers + value.map_or(0, Bytes::len)
+}
+
+/// The SHA-256 of a plugin's bytes: what tells one build from another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The first twelve hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(12);
+        text
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
