@@ -4,6 +4,8 @@
 //! tells it from end to end.
 
 pub mod log;
+pub mod pipeline;
 pub mod plugin;
 pub mod slots;
 pub mod types;
+pub mod worker;

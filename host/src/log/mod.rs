@@ -137,6 +137,11 @@ pub enum Polled {
     Revoked(Vec<PartitionId>),
     /// These went already: what was read of them and not committed is void.
     Lost(Vec<PartitionId>),
+    /// This one cannot be read: it waits for an operator, the others go on.
+    Stopped {
+        partition: PartitionId,
+        error: LogError,
+    },
     /// Nothing came within the timeout.
     Idle,
 }
@@ -265,6 +270,9 @@ pub trait Member: Send {
     fn pause(&mut self, partitions: &[PartitionId]);
 
     fn resume(&mut self, partitions: &[PartitionId]);
+
+    /// Goes on reading a partition from `next`, forward or back.
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError>;
 
     /// One atomic step. After an error nothing of it happened (unless the
     /// error is [`LogError::Fenced`], after which the partitions are lost),
