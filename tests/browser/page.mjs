@@ -328,8 +328,11 @@ const checks = {
   async "a lost connection is told, and made again"() {
     let away = true;
     const before = (page) => page.route("**/events", (route) => (away ? route.fulfill({ status: 503, body: "" }) : route.continue()));
-    const { page, wrong, done } = await open("#/", { before, provoked: /503|MIME/ });
+    const options = { viewport: { width: 360, height: 740 } };
+    const { page, wrong, done } = await open("#/", { before, options, provoked: /503|MIME/ });
     await page.locator('#link[data-state="reconnecting"]').waitFor();
+    const edge = await page.locator("#link").evaluate((link) => link.getBoundingClientRect().right);
+    assert.ok(edge <= 360, `the connection's state ends at ${edge} of 360 pixels`);
     away = false;
     await page.locator('#link[data-state="live"]').waitFor();
     assert.deepEqual(wrong, []);

@@ -265,8 +265,8 @@ function emptyNote() {
   return el("div", { class: "empty" },
     el("h2", {}, "No game yet"),
     el("p", {}, "A game shows here with its first event. Send one:"),
-    el("div", { class: "code" }, el("pre", { tabindex: "0" }, el("code", {}, command)), copy),
-    el("p", {}, "Or let the host invent ten games:"),
-    el("div", { class: "code" }, el("pre", { tabindex: "0" }, el("code", {}, `courtside play --simulate 10 --seed 1 --url ${location.origin}`))),
+    el("div", { class: "code" }, el("pre", {}, el("code", {}, command)), copy),
+    el("p", {}, "Or let Courtside invent ten:"),
+    el("div", { class: "code" }, el("pre", {}, el("code", {}, `courtside play --simulate 10 --seed 1 --url ${location.origin}`))),
     el("p", {}, "Sent one, and still nothing here? ", el("a", { href: "#/operator" }, "Operator"), " says whether a plugin runs and how far it is."));
 }

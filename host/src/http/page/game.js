@@ -13,6 +13,7 @@ export class GameView {
   #drawn = null;
   #missing = false;
   #failed = "";
+  #closed = false;
   #resized = new ResizeObserver(() => this.#chart());
 
   constructor(store, id, say) {
@@ -56,15 +57,16 @@ export class GameView {
     // The stream of one game is enough; where the game is not there yet, its first event comes in that of all.
     try {
       this.#missing = !(await this.#store.load(this.#id));
-      this.#store.follow(this.#missing ? null : this.#id);
     } catch (error) {
       this.#failed = error.message;
-      this.#store.follow();
     }
+    if (this.#closed) return;
+    this.#store.follow(this.#missing || this.#failed ? null : this.#id);
     this.update(new Set([this.#id]));
   }
 
   close() {
+    this.#closed = true;
     this.#resized.disconnect();
   }
 
