@@ -85,7 +85,18 @@ impl SlotName {
     fn stem(&self) -> String {
         match self {
             Self::Default => "default".into(),
-            Self::Key(key) => percent_encode(key, ENCODED).to_string(),
+            Self::Key(key) => {
+                let stem = percent_encode(key, ENCODED).to_string();
+                // A file whose name begins with a dot is hidden, and one that
+                // begins like a hash is taken for one.
+                if let Some(rest) = stem.strip_prefix('.') {
+                    format!("%2E{rest}")
+                } else if let Some(rest) = stem.strip_prefix(HASHED) {
+                    format!("sha256%2D{rest}")
+                } else {
+                    stem
+                }
+            }
             Self::Hashed(digest) => format!("{HASHED}{digest}"),
         }
     }
@@ -122,13 +133,22 @@ mod tests {
 
     #[test]
     fn names_survive_both_ways() {
-        for key in ["a/b", "..", "50%", "sha256-abc", "Dončić", " ", "\u{1}"] {
+        for key in ["a/b", "..", "50%", "sha256-abc", ".hidden", "Dončić", " ", "\u{1}"] {
             let slot = SlotName::of_key(key.as_bytes());
             let file = slot.file();
             let name = file.file_name().unwrap().to_str().unwrap();
             assert_eq!(SlotName::from_key_file(name), Some(slot.clone()), "{name}");
             assert_eq!(SlotName::parse(&slot.to_string()), Some(slot), "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_that_looks_like_a_hash_is_a_key() {
+        let key = format!("sha256-{}", Digest::of(b"x"));
+        let slot = SlotName::of_key(key.as_bytes());
+        let file = slot.file();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(SlotName::from_key_file(name), Some(slot));
     }
 
     #[test]

@@ -8,3 +8,6 @@ pub mod output;
 pub mod processing;
 pub mod status;
 pub mod thread;
+
+#[cfg(test)]
+mod tests;
