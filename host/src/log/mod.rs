@@ -31,7 +31,10 @@ pub enum LogError {
     #[error("topic {topic} does not exist")]
     NoSuchTopic { topic: Topic },
     #[error("partition {partition} of topic {topic} does not exist")]
-    NoSuchPartition { topic: Topic, partition: PartitionId },
+    NoSuchPartition {
+        topic: Topic,
+        partition: PartitionId,
+    },
     /// What exists differs from what the configuration asks for.
     #[error("topic {topic} has {what} {actual}, the configuration says {wanted}")]
     Mismatch {
@@ -193,7 +196,10 @@ pub struct GroupStatus {
 pub enum Health {
     Ready,
     /// Reads go on; appends and commits fail until the reason is gone.
-    ReadOnly { code: &'static str, reason: String },
+    ReadOnly {
+        code: &'static str,
+        reason: String,
+    },
 }
 
 pub trait RecordLog: Send + Sync + 'static {
