@@ -6,7 +6,6 @@ pub mod settings;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -36,7 +35,6 @@ const ENV_SEPARATOR: &str = "__";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub plugin_dir: PathBuf,
     pub logging: LoggingConfig,
@@ -55,7 +53,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data_dir: "data".into(),
             plugin_dir: "plugins.d".into(),
             logging: LoggingConfig::default(),
@@ -287,6 +284,19 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         settings::check(self)?;
+        // Upper bounds, and what must hold between two settings.
+        let parts = [
+            ("http", self.http.check()),
+            ("ingest", self.ingest.check()),
+            ("log", self.log.check()),
+            ("scoreboard", self.scoreboard.check()),
+        ];
+        for (part, checked) in parts {
+            checked.map_err(|problem| ConfigError::Invalid {
+                path: part.into(),
+                problem,
+            })?;
+        }
         for (name, pipeline) in &self.pipelines {
             self.check_pipeline(name, pipeline)?;
         }
@@ -396,7 +406,7 @@ mod tests {
             ("[worker]\ncommit_interval = \"0s\"", "worker.commit_interval"),
             ("[plugin]\nmemory_bytes_max = \"1KiB\"", "plugin.memory_bytes_max"),
             ("[log]\npartitions = 0", "log.partitions"),
-            ("listen = \"nowhere\"", "listen"),
+            ("[http]\nlisten = \"nowhere\"", "listen"),
             (
                 "[pipelines.a]\ninput = \"x\"\noutput = \"x\"\nkey = \"/id\"",
                 "pipelines.a.output",
