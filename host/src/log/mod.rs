@@ -5,6 +5,8 @@
 //! above never asks which engine it has. Calls of [`RecordLog`] come from any
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod embedded;
 pub mod partitioner;
 
@@ -17,7 +19,7 @@ use tokio::sync::watch;
 use crate::types::{Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition};
 
 /// Why the log could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// The log cannot be written (or reached) now; trying later may help.
     #[error("the record log is unavailable: {reason}")]
@@ -35,6 +37,9 @@ pub enum LogError {
         topic: Topic,
         partition: PartitionId,
     },
+    /// A topic or group that cannot be as asked.
+    #[error("{what} cannot be: {reason}")]
+    Invalid { what: String, reason: String },
     /// What exists differs from what the configuration asks for.
     #[error("topic {topic} has {what} {actual}, the configuration says {wanted}")]
     Mismatch {
@@ -54,6 +59,15 @@ pub enum LogError {
         size_bytes: usize,
         limit_bytes: usize,
     },
+    /// An offset to read from, or to commit, that the partition does not have.
+    #[error("offset {offset} of {topic}/{partition} is out of the log's range {start} to {end}")]
+    OffsetOutOfRange {
+        topic: Topic,
+        partition: PartitionId,
+        offset: Offset,
+        start: Offset,
+        end: Offset,
+    },
     /// Stored bytes are not what was written.
     #[error("the record log is damaged: {reason}")]
     Corrupt { reason: String },
@@ -69,10 +83,12 @@ impl LogError {
             Self::Full { .. } => "disk-full",
             Self::NoSuchTopic { .. } => "no-such-topic",
             Self::NoSuchPartition { .. } => "no-such-partition",
+            Self::Invalid { .. } => "log-invalid",
             Self::Mismatch { .. } => "topic-mismatch",
             Self::InUse { .. } => "data-dir-in-use",
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",
+            Self::OffsetOutOfRange { .. } => "offset-out-of-range",
             Self::Corrupt { .. } => "log-corrupt",
         }
     }
@@ -140,7 +156,9 @@ pub enum Polled {
     Revoked(Vec<PartitionId>),
     /// These went already: what was read of them and not committed is void.
     Lost(Vec<PartitionId>),
-    /// This one cannot be read: it waits for an operator, the others go on.
+    /// This one cannot be read on (its committed offset is out of the log's
+    /// range, or stored bytes are damaged); the others go on. It stays with the
+    /// member, told once, until it is released or sought elsewhere.
     Stopped {
         partition: PartitionId,
         error: LogError,
