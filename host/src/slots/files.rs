@@ -100,7 +100,10 @@ pub fn read(path: &PathBuf, bytes_max: usize) -> Result<Contents, Rejection> {
     if before.len() > bytes_max as u64 {
         return Err(Rejection {
             code: "plugin-too-large",
-            message: format!("the file has {} bytes, the limit is {bytes_max}", before.len()),
+            message: format!(
+                "the file has {} bytes, the limit is {bytes_max}",
+                before.len()
+            ),
         });
     }
     let mut bytes = Vec::new();

@@ -511,11 +511,7 @@ impl Looking {
 }
 
 /// Orders a worker to swap, and waits until it has. None: the worker has ended.
-fn tell(
-    worker: &Sender<Order>,
-    slot: &SlotName,
-    active: Option<&Arc<Active>>,
-) -> Option<Takeover> {
+fn tell(worker: &Sender<Order>, slot: &SlotName, active: Option<&Arc<Active>>) -> Option<Takeover> {
     loop {
         let (done, answer) = crossbeam_channel::bounded(1);
         worker

@@ -133,7 +133,16 @@ mod tests {
 
     #[test]
     fn names_survive_both_ways() {
-        for key in ["a/b", "..", "50%", "sha256-abc", ".hidden", "Dončić", " ", "\u{1}"] {
+        for key in [
+            "a/b",
+            "..",
+            "50%",
+            "sha256-abc",
+            ".hidden",
+            "Dončić",
+            " ",
+            "\u{1}",
+        ] {
             let slot = SlotName::of_key(key.as_bytes());
             let file = slot.file();
             let name = file.file_name().unwrap().to_str().unwrap();

@@ -148,10 +148,12 @@ impl<'a> Stage<'a> {
             return Ok(());
         };
         self.opened += 1;
-        let entity = instance.open(name, Some(saved)).map_err(|error| match error {
-            OpenError::Refused(reason) => failed("open", reason),
-            OpenError::Failed(failure) => failed("open", failure.to_string()),
-        })?;
+        let entity = instance
+            .open(name, Some(saved))
+            .map_err(|error| match error {
+                OpenError::Refused(reason) => failed("open", reason),
+                OpenError::Failed(failure) => failed("open", failure.to_string()),
+            })?;
         instance
             .checkpoint(entity)
             .map_err(|error| failed("checkpoint", error.to_string()))?;

@@ -178,7 +178,8 @@ impl Instances {
 
     /// An instance of that plugin with room for one more.
     pub fn with_room(&mut self, active: &Arc<Active>, alone: bool) -> Result<InstanceId, Failure> {
-        if !alone && let Some(rooms) = self.room.get(&active.slot)
+        if !alone
+            && let Some(rooms) = self.room.get(&active.slot)
             && let Some(id) = rooms.last()
         {
             return Ok(*id);

@@ -50,9 +50,10 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
         }
     }
     match &outcome.refused {
-        Some(refusal) if refusal.index >= events => {
-            broken(format!("a refusal is for event {} of {events}", refusal.index))
-        }
+        Some(refusal) if refusal.index >= events => broken(format!(
+            "a refusal is for event {} of {events}",
+            refusal.index
+        )),
         _ => Ok(outcome),
     }
 }
@@ -95,7 +96,13 @@ pub fn dead_letter(
     reason: &str,
 ) -> (TopicPartition, NewRecord) {
     let mut headers = event.headers.clone();
-    provenance(&mut headers, pipeline, active.map(|active| &**active), partition, event);
+    provenance(
+        &mut headers,
+        pipeline,
+        active.map(|active| &**active),
+        partition,
+        event,
+    );
     let reason = reason
         .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
         .unwrap_or_default();

@@ -358,7 +358,8 @@ impl Processing {
                 } else {
                     ("event-key-not-utf8", "the record's key is not UTF-8")
                 };
-                let letter = output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
+                let letter =
+                    output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
                 task.loose.push(letter);
                 return Ok(());
             }
@@ -614,7 +615,11 @@ impl Processing {
         let entity = self.entities.get_mut(id)?;
         let held = self.instances.get_mut(home.instance)?;
         let settings = &self.pipeline.processing;
-        let count_max = if held.alone { 1 } else { settings.call_events_max };
+        let count_max = if held.alone {
+            1
+        } else {
+            settings.call_events_max
+        };
         let mut bytes = 0;
         let events: Vec<Event<'_>> = entity
             .queue
@@ -629,7 +634,11 @@ impl Processing {
             })
             .map(|pending| Event {
                 record: &pending.record,
-                seed: plugin::seed(&self.pipeline.input, entity.partition, pending.record.offset),
+                seed: plugin::seed(
+                    &self.pipeline.input,
+                    entity.partition,
+                    pending.record.offset,
+                ),
             })
             .collect();
         let count = events.len();
@@ -660,7 +669,14 @@ impl Processing {
             let Some(pending) = entity.queue.get(first + emission.event) else {
                 continue;
             };
-            let Some(record) = output::emission(&self.pipeline, &active, entity.partition, &entity.key, &pending.record, emission) else {
+            let Some(record) = output::emission(
+                &self.pipeline,
+                &active,
+                entity.partition,
+                &entity.key,
+                &pending.record,
+                emission,
+            ) else {
                 continue;
             };
             self.pending_bytes += record.1.size();
@@ -757,7 +773,8 @@ impl Processing {
             } else if entity.touched {
                 // The state stays as committed; what the host keeps beside it
                 // has changed.
-                let committed = committed_envelope(&self.checkpoints, entity.partition, &entity.key)?;
+                let committed =
+                    committed_envelope(&self.checkpoints, entity.partition, &entity.key)?;
                 let envelope = Envelope {
                     digest: committed
                         .as_ref()

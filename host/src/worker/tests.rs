@@ -229,8 +229,10 @@ impl Bench {
     fn new(entities_per_instance: usize, entities_open_max: usize) -> Self {
         let memory = Arc::new(Memory::default());
         let checkpoints: Arc<dyn Checkpoints> = Arc::<Memory>::clone(&memory);
-        let mut processing =
-            Processing::new(pipeline(entities_per_instance, entities_open_max), checkpoints);
+        let mut processing = Processing::new(
+            pipeline(entities_per_instance, entities_open_max),
+            checkpoints,
+        );
         processing.assign(&[Assignment {
             partition: P,
             next: Offset(0),
@@ -338,9 +340,18 @@ fn outputs_say_where_they_come_from() {
 #[test]
 fn a_trap_costs_the_neighbours_nothing() {
     let mut bench = Bench::new(8, 100);
-    bench.events(&[("g", "x"), ("h", "x"), ("g", "trap"), ("h", "x"), ("g", "x")]);
+    bench.events(&[
+        ("g", "x"),
+        ("h", "x"),
+        ("g", "trap"),
+        ("h", "x"),
+        ("g", "x"),
+    ]);
     bench.commit();
-    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/2 plugin-trap", "in/0/4 a:g:2"]);
+    assert_eq!(
+        bench.of("g"),
+        ["in/0/0 a:g:1", "in/0/2 plugin-trap", "in/0/4 a:g:2"]
+    );
     assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/3 a:h:2"]);
 }
 
@@ -362,7 +373,10 @@ fn a_checkpoint_that_traps_halts_that_entity_alone() {
             "in/0/5 entity-halted"
         ]
     );
-    assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/4 a:h:2", "in/0/6 a:h:3"]);
+    assert_eq!(
+        bench.of("h"),
+        ["in/0/1 a:h:1", "in/0/4 a:h:2", "in/0/6 a:h:3"]
+    );
     let envelope = bench.checkpoint("g").unwrap();
     assert_eq!(envelope.halted.unwrap().code, "plugin-trap");
     assert_eq!(envelope.saved.unwrap().state.as_ref(), 1_u64.to_le_bytes());
@@ -370,7 +384,10 @@ fn a_checkpoint_that_traps_halts_that_entity_alone() {
 
 #[test]
 fn an_open_that_fails_halts_that_entity_alone() {
-    for (key, code) in [("trap-open", "plugin-trap"), ("refuse-open", "plugin-open-refused")] {
+    for (key, code) in [
+        ("trap-open", "plugin-trap"),
+        ("refuse-open", "plugin-open-refused"),
+    ] {
         let mut bench = Bench::new(8, 100);
         bench.events(&[("h", "x"), (key, "x"), ("h", "x")]);
         bench.commit();
@@ -385,7 +402,10 @@ fn an_output_that_does_not_exist_is_the_plugins_fault() {
     let mut bench = Bench::new(8, 100);
     bench.events(&[("g", "astray"), ("g", "x")]);
     bench.commit();
-    assert_eq!(bench.of("g"), ["in/0/0 plugin-broke-contract", "in/0/1 a:g:1"]);
+    assert_eq!(
+        bench.of("g"),
+        ["in/0/0 plugin-broke-contract", "in/0/1 a:g:1"]
+    );
 }
 
 #[test]
@@ -434,8 +454,14 @@ fn a_swap_takes_the_state_over() {
     bench.swap(SlotName::Default, "c", &["faulty/1"]);
     bench.events(&[("g", "x"), ("h", "x")]);
     bench.commit();
-    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/2 a:g:2", "in/0/4 c:g:3"]);
-    assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/3 b:h:2", "in/0/5 c:h:3"]);
+    assert_eq!(
+        bench.of("g"),
+        ["in/0/0 a:g:1", "in/0/2 a:g:2", "in/0/4 c:g:3"]
+    );
+    assert_eq!(
+        bench.of("h"),
+        ["in/0/1 a:h:1", "in/0/3 b:h:2", "in/0/5 c:h:3"]
+    );
 }
 
 #[test]
@@ -458,7 +484,10 @@ fn a_partition_waits_for_a_plugin_that_can_read_it() {
     assert_eq!(bench.processing.resume(P), Some(Offset(1)));
     bench.feed(vec![first, second, third]);
     bench.commit();
-    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/1 c:g:2", "in/0/3 c:g:3"]);
+    assert_eq!(
+        bench.of("g"),
+        ["in/0/0 a:g:1", "in/0/1 c:g:2", "in/0/3 c:g:3"]
+    );
     assert_eq!(bench.of("h"), ["in/0/2 c:h:1"]);
 }
 

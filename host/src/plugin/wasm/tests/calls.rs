@@ -192,3 +192,11 @@ fn a_cache_that_cannot_be_there_is_an_error_at_the_start() {
     let error = Engine::new(config).unwrap_err();
     assert_eq!(error.code(), "plugin-cache-unusable");
 }
+
+#[test]
+fn compiling_leaves_the_callers_priority_as_it_is() {
+    let priority = || rustix::process::getpriority_process(None).unwrap();
+    let before = priority();
+    compile(&probe_with(&[])).unwrap();
+    assert_eq!(priority(), before);
+}
