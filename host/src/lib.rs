@@ -3,7 +3,9 @@
 //! The modules stand in the order of the way of an event; `ARCHITECTURE.md`
 //! tells it from end to end.
 
+pub mod ingest;
 pub mod log;
 pub mod plugin;
+pub mod scoreboard;
 pub mod slots;
 pub mod types;
