@@ -3,6 +3,7 @@
 //! The modules stand in the order of the way of an event; `ARCHITECTURE.md`
 //! tells it from end to end.
 
+pub mod http;
 pub mod ingest;
 pub mod log;
 pub mod plugin;

@@ -4,7 +4,6 @@
 //! readers hold it to look up, never to wait or to read the log.
 
 use std::{
-    collections::BTreeMap,
     hash::BuildHasher,
     sync::{
         Arc,
@@ -25,6 +24,7 @@ use super::{
     config::ScoreboardConfig,
     games::{Found, Games, Latest, MadeBy, Newer, Place, State},
     positions::Positions,
+    wait::Committed,
 };
 use crate::{
     ingest::usize_of,
@@ -106,19 +106,16 @@ const SCAN_COUNT_MAX: usize = 4_096;
 /// How long to wait for the record that superseded one compacted away.
 const SUPERSEDED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a group's offsets are taken for new where nothing seems to change.
-const COMMITTED_AGE_MAX: Duration = Duration::from_millis(50);
-
 /// See the module.
 pub struct Board {
     pub(super) spec: BoardSpec,
     pub(super) log: Arc<dyn RecordLog>,
     state: RwLock<Inner>,
     /// The sequence number of the last update, after each batch.
-    changed: watch::Sender<u64>,
+    pub(super) changed: watch::Sender<u64>,
     wakes: Vec<watch::Sender<u64>>,
     /// One look at the group serves all who wait for it.
-    committed: tokio::sync::Mutex<Option<Committed>>,
+    pub(super) committed: tokio::sync::Mutex<Option<Committed>>,
     caught_up: AtomicBool,
     fault: Mutex<Option<NotReady>>,
 }
@@ -127,12 +124,6 @@ struct Inner {
     games: Games,
     /// The next offset to read, by partition.
     next: Vec<Offset>,
-}
-
-struct Committed {
-    tick: u64,
-    at: Instant,
-    offsets: BTreeMap<PartitionId, Offset>,
 }
 
 impl std::fmt::Debug for Board {
@@ -230,98 +221,12 @@ impl Board {
         Ok(Page { games, next })
     }
 
-    /// Waits until the group has committed past an offset of the input, and
-    /// the board has what the group had put out by then.
-    pub async fn wait_for(
-        self: &Arc<Self>,
-        partition: PartitionId,
-        offset: Offset,
-        timeout: Duration,
-    ) -> Result<(), BoardError> {
-        let late = |_| BoardError::NotYet { partition, offset };
-        let deadline = Instant::now() + timeout;
-        let board = Arc::clone(self);
-        let partitions = blocking(move || board.log.partitions(&board.spec.input)).await?;
-        if partition.0 >= partitions {
-            return Err(BoardError::NoSuchPartition { partitions });
-        }
-        timeout_at(deadline, self.wait_for_commit(partition, offset))
-            .await
-            .map_err(late)??;
-        let board = Arc::clone(self);
-        let ends = blocking(move || board.log.bounds(&board.spec.output)).await?;
-        timeout_at(deadline, self.wait_for_outputs(&ends))
-            .await
-            .map_err(late)
-    }
-
-    async fn wait_for_commit(
-        self: &Arc<Self>,
-        partition: PartitionId,
-        offset: Offset,
-    ) -> Result<(), LogError> {
-        let mut changes = self.log.changes();
-        loop {
-            let tick = *changes.borrow_and_update();
-            if self.committed(tick, partition).await? > Some(offset) {
-                return Ok(());
-            }
-            // What others commit may show with no tick.
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() {
-                    tokio::time::sleep(COMMITTED_AGE_MAX).await;
-                },
-                () = tokio::time::sleep(COMMITTED_AGE_MAX) => {}
-            }
-        }
-    }
-
-    /// The group's committed offset, as of the tick at least.
-    async fn committed(
-        self: &Arc<Self>,
-        tick: u64,
-        partition: PartitionId,
-    ) -> Result<Option<Offset>, LogError> {
-        let mut last = self.committed.lock().await;
-        let is_new = |last: &&Committed| last.tick == tick && last.at.elapsed() < COMMITTED_AGE_MAX;
-        if let Some(last) = last.as_ref().filter(is_new) {
-            return Ok(last.offsets.get(&partition).copied());
-        }
-        let at = Instant::now();
-        let board = Arc::clone(self);
-        let status =
-            blocking(move || board.log.group_status(&board.spec.group, &board.spec.input)).await?;
-        let committed = status.committed.get(&partition).copied();
-        *last = Some(Committed {
-            tick,
-            at,
-            offsets: status.committed,
-        });
-        Ok(committed)
-    }
-
-    async fn wait_for_outputs(&self, ends: &[Bounds]) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.borrow_and_update();
-            if self.has_read(ends) {
-                return;
-            }
-            // The sender is this board's, so it is still there.
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn has_read(&self, ends: &[Bounds]) -> bool {
+    /// Whether everything before these offsets was read, by partition.
+    pub(super) fn has_read(&self, ends: &[Bounds]) -> bool {
         let state = self.state.read();
         ends.iter().enumerate().all(|(partition, bounds)| {
-            bounds.end == Offset(0)
-                || state
-                    .next
-                    .get(partition)
-                    .is_some_and(|next| *next >= bounds.end)
+            let next = state.next.get(partition).copied().unwrap_or_default();
+            next >= bounds.end
         })
     }
 
@@ -533,7 +438,7 @@ fn held(found: &Found) -> Option<Arc<Latest>> {
 }
 
 /// Calls the log from where calls may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     tokio::task::spawn_blocking(call)

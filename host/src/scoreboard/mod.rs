@@ -15,6 +15,7 @@ mod positions;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{
     collections::BTreeMap,
