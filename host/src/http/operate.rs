@@ -1,0 +1,104 @@
+//! What operators and their machines ask: slots, groups, probes, figures.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{SharedApp, problem::Problem};
+use crate::{
+    log::Health,
+    slots::view::{GroupsView, NotReady, PluginsView},
+};
+
+/// Whether a host is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    ready: bool,
+    /// Why not.
+    reasons: Vec<NotReady>,
+}
+
+/// Slots, the plugins in them, and their swaps.
+#[utoipa::path(get, path = "/plugins", tag = "operation",
+    responses((status = 200, body = PluginsView)))]
+pub async fn plugins(State(app): State<SharedApp>) -> Result<Json<PluginsView>, Problem> {
+    blocking(move || app.operator.plugins()).await.map(Json)
+}
+
+/// The groups: members, partitions, lag.
+#[utoipa::path(get, path = "/group", tag = "operation",
+    responses((status = 200, body = GroupsView)))]
+pub async fn group(State(app): State<SharedApp>) -> Result<Json<GroupsView>, Problem> {
+    blocking(move || app.operator.groups()).await.map(Json)
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", tag = "operation",
+    responses((status = 200, description = "It does", body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The host takes events, processes them and answers reads.
+#[utoipa::path(get, path = "/readyz", tag = "operation", responses(
+    (status = 200, description = "It does", body = Readiness),
+    (status = 503, description = "It does not; the reasons say why", body = Readiness),
+))]
+pub async fn readyz(State(app): State<SharedApp>) -> Result<Response, Problem> {
+    let reasons = blocking(move || {
+        let mut reasons = app.operator.not_ready();
+        if let Health::ReadOnly { code, reason } = app.log.health() {
+            reasons.push(NotReady {
+                code: code.to_owned(),
+                reason,
+            });
+        }
+        reasons.extend(app.scoreboard.not_ready());
+        if app.shutdown.is_cancelled() {
+            reasons.push(NotReady {
+                code: "stopping".to_owned(),
+                reason: "the host is stopping".to_owned(),
+            });
+        }
+        reasons
+    })
+    .await?;
+    let ready = reasons.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok((status, Json(Readiness { ready, reasons })).into_response())
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operation",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
+    let text = blocking(move || app.metrics.render()).await?;
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// The description of all this.
+#[utoipa::path(get, path = "/openapi.json", tag = "operation",
+    responses((status = 200, body = serde_json::Value)))]
+pub async fn openapi(State(app): State<SharedApp>) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, json)], app.openapi.clone()).into_response()
+}
+
+/// An operator's view may be of a log that is far away.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .map_err(|error| Problem::internal(format!("the question could not be put: {error}")))
+}

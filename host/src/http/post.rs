@@ -1,0 +1,213 @@
+//! `POST /score` and `POST /events/{pipeline}`: events in.
+
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use utoipa::ToSchema;
+
+use super::{
+    SharedApp, body,
+    problem::{PositionView, Problem},
+    query::Segment,
+};
+use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A score event.
+#[derive(ToSchema)]
+#[schema(as = ScoreEvent, example = json!({
+    "game_id": "2015-12-30-LAL-BOS", "seq": 3, "type": "field_goal", "team": "BOS",
+    "player": "Avery Bradley", "points": 2, "period": 1, "clock": "11:44"
+}))]
+#[allow(dead_code, reason = "describes what is checked without being built")]
+pub struct ScoreEventDoc {
+    /// The game, 1 to 128 bytes without control characters.
+    #[schema(min_length = 1, max_length = 128)]
+    game_id: String,
+    /// Counts from 1 within a game; an event with one already seen counts once.
+    #[schema(minimum = 1)]
+    seq: u64,
+    /// One of `field_goal`, `three_pointer`, `free_throw`, `miss`, `rebound`,
+    /// `foul`, `turnover`, `period_start`, `period_end`, `other`.
+    r#type: String,
+    #[schema(max_length = 128)]
+    team: Option<String>,
+    #[schema(max_length = 128)]
+    player: Option<String>,
+    #[schema(minimum = 0, maximum = 10, default = 0, required = false)]
+    points: u64,
+    #[schema(minimum = 1, maximum = 64)]
+    period: u64,
+    /// Time left in the period, minutes unpadded.
+    #[schema(pattern = "^([1-9]?[0-9]):[0-5][0-9]$")]
+    clock: String,
+}
+
+/// The answer for one event, or for several in their order.
+#[derive(ToSchema)]
+#[schema(as = Appended)]
+#[allow(dead_code, reason = "describes what is written from elsewhere")]
+#[serde(untagged)]
+pub enum AppendedDoc {
+    One(PositionView),
+    Many(Vec<PositionView>),
+}
+
+/// Take score events.
+///
+/// One event, an array, or NDJSON; answered once the log has them. Several are
+/// checked whole before any is appended. With `Idempotency-Key` a retry is
+/// processed once; in an array or NDJSON each event has the key and its index.
+#[utoipa::path(
+    post, path = "/score", tag = "events",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
+    request_body(content(
+        (ScoreEventDoc = "application/json"),
+        (String = "application/x-ndjson"),
+    )),
+    responses(
+        (status = 200, description = "The log has the events", body = AppendedDoc),
+        (status = 400, description = "Bad input; field, index and line say where", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Full; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
+    accept(&app, SCORES, request).await
+}
+
+/// Take events of any pipeline.
+///
+/// As `POST /score`, with the key where the pipeline's configuration says.
+#[utoipa::path(
+    post, path = "/events/{pipeline}", tag = "events",
+    params(
+        ("pipeline" = String, Path, description = "Name of the pipeline"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters"),
+    ),
+    request_body(content(
+        (serde_json::Value = "application/json"),
+        (String = "application/x-ndjson"),
+    )),
+    responses(
+        (status = 200, description = "The log has the events", body = AppendedDoc),
+        (status = 400, description = "Bad input; field, index and line say where", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Full; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn events(
+    State(app): State<SharedApp>,
+    Segment(pipeline): Segment,
+    request: Request,
+) -> Result<Response, Problem> {
+    accept(&app, &pipeline, request).await
+}
+
+async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Response, Problem> {
+    let Some(door) = app.ingest.door(pipeline) else {
+        let detail = format!("there is no pipeline {pipeline:?}");
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "pipeline-not-found",
+            detail,
+        ));
+    };
+    let accepted = take(app, door, request).await;
+    match &accepted {
+        Ok(receipt) => {
+            let count = receipt
+                .results
+                .iter()
+                .filter(|result| result.is_ok())
+                .count();
+            metrics::counter!("courtside_ingest_events_total", "pipeline" => door.pipeline.to_string())
+                .increment(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        Err(problem) => refused(door, problem.code()),
+    }
+    answer(accepted?).inspect_err(|problem| refused(door, problem.code()))
+}
+
+fn refused(door: &Door, code: &'static str) {
+    metrics::counter!(
+        "courtside_ingest_refused_total",
+        "pipeline" => door.pipeline.to_string(), "code" => code
+    )
+    .increment(1);
+}
+
+async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt, Problem> {
+    let (parts, body) = request.into_parts();
+    let format = format(&parts.headers)?;
+    let key = idempotency_key(&parts.headers)?;
+    // Held until the log has said what became of the events.
+    let (body, _held) = body::read(app, &parts.headers, body).await?;
+    Ok(app.ingest.accept(door, format, key, body).await?)
+}
+
+fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-content-encoding",
+            "send the body without a content encoding",
+        ));
+    }
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
+    Format::of(content_type.and_then(Result::ok)).map_err(|error| {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            error.to_string(),
+        )
+    })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let key = IdempotencyKey::new(value.as_bytes()).filter(|_| values.next().is_none());
+    key.map(Some).ok_or_else(|| {
+        Problem::field(
+            "invalid-idempotency-key",
+            "Idempotency-Key",
+            "Idempotency-Key must be there once, with 1 to 128 visible ASCII characters",
+        )
+    })
+}
+
+fn answer(receipt: Receipt) -> Result<Response, Problem> {
+    let mut results = receipt.results;
+    let body = if receipt.many {
+        if results.iter().any(Result::is_err) {
+            return Err(Problem::incomplete(&results));
+        }
+        let positions: Vec<_> = results.iter().flatten().collect();
+        serde_json::to_vec(&positions)
+    } else {
+        let result = results.pop();
+        let result = result.ok_or_else(|| Problem::internal("the log said nothing"))?;
+        serde_json::to_vec(&result?)
+    };
+    let body = body.map_err(|error| Problem::internal(error.to_string()))?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
+}

@@ -1,0 +1,150 @@
+//! Connections: taken, bounded, watched, and let go of.
+//!
+//! A connection costs its socket and at most [`BUFFER_BYTES_MAX`] each way; no
+//! more than [`HttpConfig::connections_max`](super::HttpConfig) are open, a
+//! WebSocket being one of them for as long as it lives. What is not HTTP at
+//! all is answered by hyper itself, with a status and no body.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{interval, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{App, connection::Connection, router};
+
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why the host cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("another process listens on {address}")]
+    InUse { address: SocketAddr },
+    #[error("cannot listen on {address}: {source}")]
+    Failed {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => "listen-address-in-use",
+            Self::Failed { .. } => "listen-failed",
+        }
+    }
+}
+
+/// Listens.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { address },
+            _ => BindError::Failed { address, source },
+        })
+}
+
+/// Serves until `shutdown`, then lets requests end (streams end at once), and
+/// returns when all connections are closed or the drain timeout is over.
+pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) {
+    let config = app.config.clone();
+    let metrics = app.metrics.clone();
+    let router = router(app, shutdown.clone());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.idle_timeout)
+        .max_buf_size(BUFFER_BYTES_MAX);
+    let connections = Arc::new(Semaphore::new(config.connections_max));
+    let tracker = TaskTracker::new();
+    // Ends what the drain timeout leaves, whichever way this function ends.
+    let kill = CancellationToken::new();
+    let _kill = kill.clone().drop_guard();
+    let mut upkeep = interval(UPKEEP_INTERVAL);
+
+    loop {
+        let accept = async {
+            // Acquired before, so that who is over the bound waits in the
+            // kernel's queue and costs nothing here.
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            // Histograms grow until they are read, and nobody may ever read them.
+            _ = upkeep.tick() => {
+                metrics.run_upkeep();
+                continue;
+            }
+            accepted = accept => accepted,
+        };
+        let (stream, permit) = match (accepted, permit) {
+            (Ok((stream, _)), Ok(permit)) => (stream, permit),
+            // The connection was gone again, or there are no more file
+            // descriptors: which of them, the error says.
+            (Err(error), _) => {
+                warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_RETRY_AFTER).await;
+                continue;
+            }
+            // Nobody closes the semaphore.
+            (_, Err(_)) => break,
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "a connection was gone at once");
+            continue;
+        }
+        let io = Connection::new(stream, config.write_timeout, permit, tracker.token());
+        let serve = connection(http.clone(), io, router.clone(), shutdown.clone());
+        let kill = kill.clone();
+        tracker.spawn(async move {
+            tokio::select! {
+                () = serve => {}
+                () = kill.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if timeout(config.drain_timeout, tracker.wait()).await.is_err() {
+        warn!(open = tracker.len(), "requests did not end in time");
+    }
+}
+
+async fn connection(
+    http: http1::Builder,
+    io: Connection<TcpStream>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let service = TowerToHyperService::new(router);
+    let serve = http
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    tokio::pin!(serve);
+    let served = tokio::select! {
+        served = serve.as_mut() => served,
+        () = shutdown.cancelled() => {
+            serve.as_mut().graceful_shutdown();
+            serve.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "a connection was cut");
+    }
+}

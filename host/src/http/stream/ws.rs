@@ -1,0 +1,190 @@
+//! The same updates over a WebSocket, each a text message
+//! `{"id":…,"event":…,"data":…}`.
+
+use axum::{
+    extract::{
+        State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
+    },
+    http::{
+        HeaderMap, StatusCode, Uri,
+        header::{HOST, ORIGIN},
+    },
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::SinkExt;
+
+use super::{
+    super::{SharedApp, problem::Problem, query::Segment},
+    Open, subscribe, words,
+};
+use crate::scoreboard::{Subscription, Update};
+
+/// A client has nothing to say here but pings and its goodbye.
+const INCOMING_BYTES_MAX: usize = 4 * 1024;
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// The updates of all games, over a WebSocket.
+#[utoipa::path(
+    get, path = "/ws", tag = "streams",
+    params(
+        ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
+        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+    ),
+    responses(
+        (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
+        (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn ws_all(
+    State(app): State<SharedApp>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    open(app, None, &uri, &headers, upgrade).await
+}
+
+/// The updates of one game, over a WebSocket.
+#[utoipa::path(
+    get, path = "/games/{id}/ws", tag = "streams",
+    params(
+        ("id" = String, Path, description = "The game's key"),
+        ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
+        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+    ),
+    responses(
+        (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
+        (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn ws_game(
+    State(app): State<SharedApp>,
+    Segment(id): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    open(app, Some(id), &uri, &headers, upgrade).await
+}
+
+async fn open(
+    app: SharedApp,
+    game: Option<String>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|rejection| {
+        Problem::new(
+            rejection.status(),
+            "websocket-required",
+            rejection.body_text(),
+        )
+    })?;
+    if !is_same_site(headers) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "origin-not-allowed",
+            "a page of another site may not open a WebSocket here",
+        ));
+    }
+    let subscription = subscribe(&app, game, uri, headers).await?;
+    let upgrade = upgrade
+        .max_message_size(INCOMING_BYTES_MAX)
+        .max_frame_size(INCOMING_BYTES_MAX);
+    Ok(upgrade.on_upgrade(|socket| run(app, subscription, socket)))
+}
+
+/// Browsers keep pages from reading the answers of other sites, but not from
+/// WebSockets: they send `Origin`, and leave it to us.
+fn is_same_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok();
+    let origin = origin.and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, origin)| Some(origin) == host)
+}
+
+async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket) {
+    let _open = Open::new("websocket");
+    loop {
+        let sent = tokio::select! {
+            biased;
+            () = app.shutdown.cancelled() => break,
+            updates = subscription.next() => match updates {
+                Ok(updates) => tokio::select! {
+                    sent = send(&mut socket, &updates) => sent,
+                    () = app.shutdown.cancelled() => break,
+                },
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "a stream of events was cut");
+                    break;
+                }
+            },
+            incoming = socket.recv() => match incoming {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => Ok(()),
+            },
+            () = tokio::time::sleep(app.config.heartbeat) => {
+                socket.send(Message::Ping(Bytes::new())).await
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+    let goodbye = Message::Close(Some(CloseFrame {
+        code: close_code::AWAY,
+        reason: "come back with your last id".into(),
+    }));
+    // Best effort: the client may be the reason for the end.
+    let _ = tokio::time::timeout(app.config.heartbeat, socket.send(goodbye)).await;
+}
+
+async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Error> {
+    for update in updates {
+        let (event, data) = words(update);
+        // JSON, so UTF-8.
+        let data = String::from_utf8_lossy(&data);
+        let text = format!(
+            r#"{{"id":"{}","event":"{event}","data":{data}}}"#,
+            update.positions
+        );
+        socket.feed(Message::text(text)).await?;
+    }
+    socket.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_site_may_open_it() {
+        let is_same = |origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost:8080"));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            }
+            is_same_site(&headers)
+        };
+        assert!(is_same(None));
+        assert!(is_same(Some("http://localhost:8080")));
+        assert!(is_same(Some("https://localhost:8080")));
+        for origin in ["http://evil.example", "http://localhost:8081", "null", ""] {
+            assert!(!is_same(Some(origin)), "{origin}");
+        }
+    }
+}

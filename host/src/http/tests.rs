@@ -1,0 +1,7 @@
+//! The doors, from outside: bad input, reads, streams, and what goes wrong.
+
+mod bad_input;
+mod connections;
+mod host;
+mod reads;
+mod streams;

@@ -1,0 +1,451 @@
+//! One pipeline's output, as its readers see it.
+//!
+//! The follower writes under a lock held for a few hundred records at a time;
+//! readers hold it to look up, never to wait or to read the log.
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::{FxBuildHasher, FxHashSet};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    config::ScoreboardConfig,
+    games::{Found, Games, Latest, MadeBy, Newer, Place, State},
+    positions::Positions,
+    wait::Committed,
+};
+use crate::{
+    ingest::usize_of,
+    log::{Bounds, GroupName, LogError, RecordLog},
+    slots::view::NotReady,
+    types::{Key, Offset, PartitionId, Record, Topic},
+};
+
+/// One pipeline, as the scoreboard needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoardSpec {
+    pub pipeline: ByteString,
+    pub group: GroupName,
+    pub input: Topic,
+    /// The default output: a compacted topic, keyed by game.
+    pub output: Topic,
+}
+
+/// A game that is there.
+#[derive(Clone, Debug)]
+pub struct Game {
+    pub key: Key,
+    pub place: Place,
+    pub latest: Arc<Latest>,
+}
+
+/// Games in key order.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub games: Vec<Game>,
+    /// The key to go on after, if there are more.
+    pub next: Option<Key>,
+}
+
+/// Why the scoreboard has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The host has just started and would answer with what is no longer so.
+    #[error("the scoreboard has not yet read the outputs that were there when the host started")]
+    CatchingUp,
+    #[error("the input of the pipeline has {partitions} partitions, the first is 0")]
+    NoSuchPartition { partitions: u32 },
+    /// The group did not get past the offset, or the scoreboard did not get to
+    /// the outputs, in time.
+    #[error(
+        "the group has not processed {partition}:{offset}, or its output has not arrived, in time"
+    )]
+    NotYet {
+        partition: PartitionId,
+        offset: Offset,
+    },
+}
+
+impl BoardError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Log(error) => error.code(),
+            Self::CatchingUp => "scoreboard-catching-up",
+            Self::NoSuchPartition { .. } => "no-such-partition",
+            Self::NotYet { .. } => "read-after-timeout",
+        }
+    }
+}
+
+/// Readers of single games wait on one of these each, by the hash of the key,
+/// so that an update wakes few who did not ask for it.
+const WAKES: usize = 256;
+
+/// Records applied under one hold of the lock.
+const APPLY_COUNT_MAX: usize = 256;
+
+/// Index entries looked at under one hold of the lock.
+const SCAN_COUNT_MAX: usize = 4_096;
+
+/// How long to wait for the record that superseded one compacted away.
+const SUPERSEDED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Board {
+    pub(super) spec: BoardSpec,
+    pub(super) log: Arc<dyn RecordLog>,
+    state: RwLock<Inner>,
+    /// The sequence number of the last update, after each batch.
+    pub(super) changed: watch::Sender<u64>,
+    wakes: Vec<watch::Sender<u64>>,
+    /// One look at the group serves all who wait for it.
+    pub(super) committed: tokio::sync::Mutex<Option<Committed>>,
+    caught_up: AtomicBool,
+    fault: Mutex<Option<NotReady>>,
+}
+
+struct Inner {
+    games: Games,
+    /// The next offset to read, by partition.
+    next: Vec<Offset>,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    pub(super) fn new(
+        spec: BoardSpec,
+        log: Arc<dyn RecordLog>,
+        config: &ScoreboardConfig,
+        boards: usize,
+    ) -> Self {
+        let held_bytes_max = usize_of(config.memory_bytes_max)
+            .checked_div(boards)
+            .unwrap_or(0);
+        Self {
+            spec,
+            log,
+            state: RwLock::new(Inner {
+                games: Games::new(held_bytes_max, config.deleted_max),
+                next: Vec::new(),
+            }),
+            changed: watch::channel(0).0,
+            wakes: (0..WAKES).map(|_| watch::channel(0).0).collect(),
+            committed: tokio::sync::Mutex::new(None),
+            caught_up: AtomicBool::new(false),
+            fault: Mutex::new(None),
+        }
+    }
+
+    #[must_use]
+    pub fn spec(&self) -> &BoardSpec {
+        &self.spec
+    }
+
+    /// How many games there are, and how many bytes of outputs are held.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.games.len(), state.games.held_bytes())
+    }
+
+    /// Why this board cannot be relied on, if so.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<NotReady> {
+        let fault = self.fault.lock().clone();
+        fault.or_else(|| {
+            let catching_up = BoardError::CatchingUp;
+            (!self.is_caught_up()).then(|| NotReady {
+                code: catching_up.code().to_owned(),
+                reason: format!("pipeline {}: {catching_up}", self.spec.pipeline),
+            })
+        })
+    }
+
+    /// The latest output of one game.
+    pub async fn game(self: &Arc<Self>, key: &[u8]) -> Result<Option<Game>, BoardError> {
+        self.check_caught_up()?;
+        self.find(key).await
+    }
+
+    /// The latest output of games, in key order after a key.
+    pub async fn page(
+        self: &Arc<Self>,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Page, BoardError> {
+        self.check_caught_up()?;
+        let mut found = self
+            .state
+            .read()
+            .games
+            .page(after, count_max.saturating_add(1));
+        let more = found.len() > count_max;
+        found.truncate(count_max);
+        let next = found.last().filter(|_| more).map(|last| last.key.clone());
+        let mut games = Vec::with_capacity(found.len());
+        for (found, latest) in self.load(found).await? {
+            let game = match latest {
+                Some(latest) => Some(Game {
+                    key: found.key,
+                    place: found.place,
+                    latest,
+                }),
+                // Superseded between the look and the read.
+                None => self.find(&found.key).await?,
+            };
+            games.extend(game);
+        }
+        Ok(Page { games, next })
+    }
+
+    /// Whether everything before these offsets was read, by partition.
+    pub(super) fn has_read(&self, ends: &[Bounds]) -> bool {
+        let state = self.state.read();
+        ends.iter().enumerate().all(|(partition, bounds)| {
+            let next = state.next.get(partition).copied().unwrap_or_default();
+            next >= bounds.end
+        })
+    }
+
+    fn check_caught_up(&self) -> Result<(), BoardError> {
+        if self.is_caught_up() {
+            Ok(())
+        } else {
+            Err(BoardError::CatchingUp)
+        }
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    async fn find(self: &Arc<Self>, key: &[u8]) -> Result<Option<Game>, BoardError> {
+        let deadline = Instant::now() + SUPERSEDED_TIMEOUT;
+        let mut changed = self.wake(Some(key));
+        loop {
+            changed.borrow_and_update();
+            let Some(found) = self.peek(key) else {
+                return Ok(None);
+            };
+            if matches!(found.state, State::Deleted) {
+                return Ok(None);
+            }
+            let loaded = self.load(vec![found]).await?;
+            if let Some((found, Some(latest))) = loaded.into_iter().next() {
+                return Ok(Some(Game {
+                    key: found.key,
+                    place: found.place,
+                    latest,
+                }));
+            }
+            timeout_at(deadline, changed.changed())
+                .await
+                .map_err(|_| LogError::Unavailable {
+                    reason: "an output that was compacted away has no successor yet".to_owned(),
+                })?
+                .ok();
+        }
+    }
+
+    /// Reads back the values that were let go of. `None` stands for a deleted
+    /// game, and for an output that was superseded and is gone from the log:
+    /// the one that superseded it is on its way.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        found: Vec<Found>,
+    ) -> Result<Vec<(Found, Option<Arc<Latest>>)>, LogError> {
+        if !found
+            .iter()
+            .any(|found| matches!(found.state, State::Dropped))
+        {
+            return Ok(found
+                .into_iter()
+                .map(|found| {
+                    let latest = held(&found);
+                    (found, latest)
+                })
+                .collect());
+        }
+        let board = Arc::clone(self);
+        blocking(move || {
+            let load = |found: Found| {
+                let latest = match found.state {
+                    State::Dropped => board.read_back(found.place)?,
+                    _ => held(&found),
+                };
+                Ok((found, latest))
+            };
+            found.into_iter().map(load).collect()
+        })
+        .await
+    }
+
+    fn read_back(&self, place: Place) -> Result<Option<Arc<Latest>>, LogError> {
+        metrics::counter!(
+            "courtside_scoreboard_read_backs_total",
+            "pipeline" => self.spec.pipeline.to_string()
+        )
+        .increment(1);
+        let Place { partition, offset } = place;
+        let records = self.log.read(&self.spec.output, partition, offset, 1)?;
+        Ok(records
+            .first()
+            .filter(|record| record.offset == offset)
+            .and_then(|record| Some((record, record.value.as_ref()?)))
+            .map(|(record, value)| Arc::new(Latest::copy(record, value, &MadeBy::default()))))
+    }
+
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Found> {
+        self.state.read().games.get(key).cloned()
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.state.read().games.seq()
+    }
+
+    pub(super) fn newer(
+        &self,
+        cursor: u64,
+        count_max: usize,
+        wanted: impl FnMut(&Found) -> bool,
+    ) -> Newer {
+        let state = self.state.read();
+        state.games.newer(cursor, count_max, SCAN_COUNT_MAX, wanted)
+    }
+
+    /// Ticks when a game (or any game) was updated.
+    pub(super) fn wake(&self, key: Option<&[u8]>) -> watch::Receiver<u64> {
+        let one = key.and_then(|key| self.wakes.get(wake_of(key)));
+        one.unwrap_or(&self.changed).subscribe()
+    }
+
+    /// The positions of an id that can be of this output: those beyond its end
+    /// are of a log that is no more.
+    pub(super) async fn known(self: &Arc<Self>, mut positions: Positions) -> Positions {
+        let board = Arc::clone(self);
+        if let Ok(bounds) = blocking(move || board.log.bounds(&board.spec.output)).await {
+            positions.retain(|partition, offset| {
+                usize::try_from(partition.0)
+                    .ok()
+                    .and_then(|partition| bounds.get(partition))
+                    .is_some_and(|bounds| offset < bounds.end)
+            });
+        }
+        positions
+    }
+
+    // What follows is the follower's.
+
+    /// Where to read on, in each of so many partitions.
+    pub(super) fn next(&self, partitions: usize) -> Vec<Offset> {
+        let mut state = self.state.write();
+        if state.next.len() < partitions {
+            state.next.resize(partitions, Offset(0));
+        }
+        state.next.clone()
+    }
+
+    /// Takes records of one partition, of which everything before `next` is
+    /// now read.
+    pub(super) fn apply(&self, partition: usize, records: &[Record], next: Offset) {
+        let Ok(id) = u32::try_from(partition) else {
+            return;
+        };
+        let latest = latest_of_each(records);
+        let mut touched = [false; WAKES];
+        for records in latest.chunks(APPLY_COUNT_MAX) {
+            let mut state = self.state.write();
+            for record in records {
+                state.games.apply(PartitionId(id), record);
+                let wake = record.key.as_ref().map(|key| wake_of(key));
+                if let Some(touched) = wake.and_then(|wake| touched.get_mut(wake)) {
+                    *touched = true;
+                }
+            }
+        }
+        let mut state = self.state.write();
+        if let Some(read) = state.next.get_mut(partition) {
+            *read = next;
+        }
+        let seq = state.games.seq();
+        drop(state);
+        for (wake, _) in self
+            .wakes
+            .iter()
+            .zip(touched)
+            .filter(|(_, touched)| *touched)
+        {
+            wake.send_replace(seq);
+        }
+        self.changed.send_replace(seq);
+    }
+
+    pub(super) fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_fault(&self, fault: Option<NotReady>) {
+        *self.fault.lock() = fault;
+    }
+}
+
+/// The last record of each key, in the order of offsets: what comes before it
+/// in the same read need never be seen.
+fn latest_of_each(records: &[Record]) -> Vec<&Record> {
+    let mut seen = FxHashSet::with_capacity_and_hasher(records.len(), FxBuildHasher);
+    let mut latest: Vec<_> = records
+        .iter()
+        .rev()
+        .filter(|record| record.key.as_ref().is_some_and(|key| seen.insert(key)))
+        .collect();
+    latest.reverse();
+    latest
+}
+
+fn wake_of(key: &[u8]) -> usize {
+    let hash = FxBuildHasher.hash_one(key);
+    usize::try_from(hash).unwrap_or(0) % WAKES
+}
+
+fn held(found: &Found) -> Option<Arc<Latest>> {
+    match &found.state {
+        State::Held(latest) => Some(Arc::clone(latest)),
+        State::Dropped | State::Deleted => None,
+    }
+}
+
+/// Calls the log from where calls may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or_else(|error| {
+            Err(LogError::Unavailable {
+                reason: format!("reading the log failed: {error}"),
+            })
+        })
+}

@@ -1,0 +1,135 @@
+//! The scoreboard: the latest committed output of every game, for readers.
+//!
+//! One thread follows the compacted output topic of each pipeline and keeps
+//! the latest record of each key in an index; values beyond
+//! [`ScoreboardConfig::memory_bytes_max`] are let go of, the longest untouched
+//! first, and read back from the log when asked for. Any host serves all games
+//! so, whichever partitions its workers have. It lives as long as the host,
+//! starts empty, and holds nothing that the log does not have.
+
+mod board;
+mod config;
+mod follow;
+mod games;
+mod positions;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+};
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::follow::Follower;
+pub use self::{
+    board::{Board, BoardError, BoardSpec, Game, Page},
+    config::ScoreboardConfig,
+    games::{DIGEST_HEADER, Latest, PLUGIN_HEADER, Place, SOURCE_HEADER},
+    positions::{InvalidPositions, Positions, parse_position},
+    subscribe::{Change, Last, Subscription, Update},
+};
+use crate::{log::RecordLog, slots::view::NotReady, types::Key};
+
+/// The outputs of all pipelines. Dropping it stops its thread.
+#[derive(Debug)]
+pub struct Scoreboard {
+    boards: BTreeMap<ByteString, Arc<Board>>,
+    stop: CancellationToken,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Scoreboard {
+    /// Starts to follow the outputs. Their topics should be there; one that is
+    /// not is asked for again and again.
+    pub fn start(
+        log: Arc<dyn RecordLog>,
+        config: ScoreboardConfig,
+        specs: Vec<BoardSpec>,
+    ) -> io::Result<Arc<Self>> {
+        let count = specs.len();
+        let board = |spec: BoardSpec| Arc::new(Board::new(spec, Arc::clone(&log), &config, count));
+        let boards: Vec<_> = specs.into_iter().map(board).collect();
+        let stop = CancellationToken::new();
+        let follower = Follower {
+            log: Arc::clone(&log),
+            boards: boards.clone(),
+            config,
+            stop: stop.clone(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let thread = Builder::new()
+            .name("scoreboard".to_owned())
+            .spawn(move || runtime.block_on(follower.run()))?;
+        Ok(Arc::new(Self {
+            boards: boards
+                .into_iter()
+                .map(|board| (board.spec().pipeline.clone(), board))
+                .collect(),
+            stop,
+            thread: Mutex::new(Some(thread)),
+        }))
+    }
+
+    /// The output of a pipeline.
+    #[must_use]
+    pub fn board(&self, pipeline: &str) -> Option<&Arc<Board>> {
+        self.boards.get(pipeline)
+    }
+
+    /// The output of the pipeline, if there is but one.
+    #[must_use]
+    pub fn only_board(&self) -> Option<&Arc<Board>> {
+        let mut boards = self.boards.values();
+        boards.next().filter(|_| boards.next().is_none())
+    }
+
+    /// A reader of all games of a pipeline, or of one.
+    pub async fn subscribe(
+        board: &Arc<Board>,
+        game: Option<Key>,
+        last: Option<Last>,
+    ) -> Subscription {
+        Subscription::new(Arc::clone(board), game, last).await
+    }
+
+    /// Why the scoreboard cannot be relied on, if so.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        let stopped = self
+            .thread
+            .lock()
+            .as_ref()
+            .is_none_or(JoinHandle::is_finished);
+        let stopped = stopped.then(|| NotReady {
+            code: "scoreboard-stopped".to_owned(),
+            reason: "the scoreboard no longer follows the outputs".to_owned(),
+        });
+        let boards = self.boards.values().filter_map(|board| board.not_ready());
+        stopped.into_iter().chain(boards).collect()
+    }
+
+    /// Stops following; what was read can still be asked for.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the scoreboard's thread had panicked");
+        }
+    }
+}
+
+impl Drop for Scoreboard {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
