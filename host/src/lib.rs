@@ -4,6 +4,7 @@
 //! tells it from end to end.
 
 pub mod log;
+pub mod play;
 pub mod plugin;
 pub mod slots;
 pub mod types;
