@@ -4,7 +4,9 @@
 //! tells it from end to end.
 
 pub mod log;
+pub mod pipeline;
 pub mod play;
 pub mod plugin;
 pub mod slots;
 pub mod types;
+pub mod worker;

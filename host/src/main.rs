@@ -1,1 +1,36 @@
-fn main() {}
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use courtside::{cli, play};
+
+/// A stream processor for Kafka whose logic is WebAssembly plugins.
+#[derive(Parser)]
+#[command(name = "courtside", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a host: the doors, the record log, and the pipelines' workers.
+    Serve(cli::serve::ServeArgs),
+    /// Play game files, or invented games, into a host.
+    Play(play::PlayArgs),
+    /// Ask a host whether it is well; for container health checks.
+    Health(cli::health::HealthArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => cli::serve::run(&args),
+        Command::Play(args) => cli::block_on(play::run(args)).and_then(|code| code),
+        Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("courtside: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -5,6 +5,8 @@
 //! above never asks which engine it has. Calls of [`RecordLog`] come from any
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod embedded;
 pub mod partitioner;
 
@@ -17,7 +19,7 @@ use tokio::sync::watch;
 use crate::types::{Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition};
 
 /// Why the log could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// The log cannot be written (or reached) now; trying later may help.
     #[error("the record log is unavailable: {reason}")]
@@ -31,7 +33,13 @@ pub enum LogError {
     #[error("topic {topic} does not exist")]
     NoSuchTopic { topic: Topic },
     #[error("partition {partition} of topic {topic} does not exist")]
-    NoSuchPartition { topic: Topic, partition: PartitionId },
+    NoSuchPartition {
+        topic: Topic,
+        partition: PartitionId,
+    },
+    /// A topic or group that cannot be as asked.
+    #[error("{what} cannot be: {reason}")]
+    Invalid { what: String, reason: String },
     /// What exists differs from what the configuration asks for.
     #[error("topic {topic} has {what} {actual}, the configuration says {wanted}")]
     Mismatch {
@@ -51,6 +59,15 @@ pub enum LogError {
         size_bytes: usize,
         limit_bytes: usize,
     },
+    /// An offset to read from, or to commit, that the partition does not have.
+    #[error("offset {offset} of {topic}/{partition} is out of the log's range {start} to {end}")]
+    OffsetOutOfRange {
+        topic: Topic,
+        partition: PartitionId,
+        offset: Offset,
+        start: Offset,
+        end: Offset,
+    },
     /// Stored bytes are not what was written.
     #[error("the record log is damaged: {reason}")]
     Corrupt { reason: String },
@@ -66,10 +83,12 @@ impl LogError {
             Self::Full { .. } => "disk-full",
             Self::NoSuchTopic { .. } => "no-such-topic",
             Self::NoSuchPartition { .. } => "no-such-partition",
+            Self::Invalid { .. } => "log-invalid",
             Self::Mismatch { .. } => "topic-mismatch",
             Self::InUse { .. } => "data-dir-in-use",
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",
+            Self::OffsetOutOfRange { .. } => "offset-out-of-range",
             Self::Corrupt { .. } => "log-corrupt",
         }
     }
@@ -137,6 +156,13 @@ pub enum Polled {
     Revoked(Vec<PartitionId>),
     /// These went already: what was read of them and not committed is void.
     Lost(Vec<PartitionId>),
+    /// This one cannot be read on (its committed offset is out of the log's
+    /// range, or stored bytes are damaged); the others go on. It stays with the
+    /// member, told once, until it is released or sought elsewhere.
+    Stopped {
+        partition: PartitionId,
+        error: LogError,
+    },
     /// Nothing came within the timeout.
     Idle,
 }
@@ -188,7 +214,10 @@ pub struct GroupStatus {
 pub enum Health {
     Ready,
     /// Reads go on; appends and commits fail until the reason is gone.
-    ReadOnly { code: &'static str, reason: String },
+    ReadOnly {
+        code: &'static str,
+        reason: String,
+    },
 }
 
 pub trait RecordLog: Send + Sync + 'static {
@@ -265,6 +294,9 @@ pub trait Member: Send {
     fn pause(&mut self, partitions: &[PartitionId]);
 
     fn resume(&mut self, partitions: &[PartitionId]);
+
+    /// Goes on reading a partition from `next`, forward or back.
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError>;
 
     /// One atomic step. After an error nothing of it happened (unless the
     /// error is [`LogError::Fenced`], after which the partitions are lost),

@@ -1,3 +1,9 @@
 //! Slots: which plugin runs where, and how one takes over from another.
 
+pub mod files;
+pub mod manager;
+pub mod name;
+pub mod rehearsal;
+pub mod slot;
+pub mod store;
 pub mod view;

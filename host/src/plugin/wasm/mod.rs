@@ -1,1 +1,30 @@
-//! Plugins as WebAssembly components.
+//! Plugins as WebAssembly components, on wasmtime.
+//!
+//! [`Engine`] lives as long as the host and owns the compiler's settings, its
+//! cache on disk and the thread that makes deadlines tick. A compiled plugin
+//! is shared by all threads; an instance of it belongs to one thread at a time
+//! and is a store of its own: no other instance can reach its memory, and
+//! dropping it is all the cleaning up there is.
+//!
+//! What it costs (two cores, release): an instance about 30 µs and the memory
+//! pages it touches, over the pages of the plugin's data, which all instances
+//! share until they write; a call about 0.2 µs before the plugin does anything.
+//!
+//! Only [`contract`] knows which versions of the contract there are.
+
+mod check;
+mod contract;
+mod deadline;
+mod engine;
+mod failure;
+mod guest;
+mod instance;
+mod plugin;
+pub mod rejection;
+mod state;
+mod wasi;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, EngineConfig, EngineError};

@@ -1,0 +1,61 @@
+# The two commands are `make run` and `make test`; `make help` lists the rest.
+
+SHELL := /bin/sh
+TOOLCHAIN := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+PLUGIN_TARGET := wasm32-wasip2
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PLUGINS := nba-scoring box-score
+TEST_PLUGINS := $(PLUGINS) misbehaving
+RUN_DIR ?= run
+LISTEN ?= 127.0.0.1:8080
+
+.PHONY: help run test build check toolchain host plugins test-plugins browser-test bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+run: build $(RUN_DIR)/plugins.d/scores/default.wasm ## build everything and start a host
+	$(TARGET_DIR)/release/courtside serve --listen $(LISTEN) \
+		--data-dir $(RUN_DIR)/data --plugin-dir $(RUN_DIR)/plugins.d
+
+# A plugin that is there stays: it may be yours.
+$(RUN_DIR)/plugins.d/scores/default.wasm:
+	mkdir -p $(@D)/keys
+	cp $(TARGET_DIR)/$(PLUGIN_TARGET)/release/nba_scoring.wasm $@.new
+	mv $@.new $@
+
+build: host plugins ## release/courtside and the plugins' .wasm, in the target directory
+
+host: toolchain
+	cargo build --release --locked -p courtside
+
+plugins: toolchain
+	cargo build --release --locked --target $(PLUGIN_TARGET) $(PLUGINS:%=-p %)
+
+test-plugins: toolchain
+	cargo build --release --locked --target $(PLUGIN_TARGET) $(TEST_PLUGINS:%=-p %)
+
+test: toolchain test-plugins ## every test
+	cargo build --locked -p courtside
+	cargo test --locked --workspace
+	@tests/browser/run
+
+check: toolchain ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+bench: build ## the figures of docs/performance.md
+	cargo bench --locked -p courtside
+
+# What the builds need, each named where it is missing.
+toolchain:
+	@for tool in rustup cc perl; do \
+		command -v $$tool >/dev/null || { echo "courtside needs $$tool, which is not installed" >&2; exit 1; }; \
+	done
+	@rustup target list --toolchain $(TOOLCHAIN) --installed 2>/dev/null | grep -qx $(PLUGIN_TARGET) \
+		|| rustup toolchain install $(TOOLCHAIN) --profile minimal --component rustfmt,clippy --target $(PLUGIN_TARGET) \
+		|| { echo "courtside needs Rust $(TOOLCHAIN) with the target $(PLUGIN_TARGET), which rustup could not install" >&2; exit 1; }
+
+clean: ## remove what was built, and what make run made
+	cargo clean
+	rm -rf $(RUN_DIR)

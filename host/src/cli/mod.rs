@@ -1,0 +1,17 @@
+//! The commands that are not a part of their own.
+
+pub mod health;
+pub mod serve;
+
+use std::future::Future;
+
+use anyhow::Context as _;
+
+/// Runs a future to its end on a runtime of its own.
+pub fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?
+        .block_on(future))
+}

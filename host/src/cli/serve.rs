@@ -1,0 +1,148 @@
+//! `courtside serve`: a host, from its configuration to its clean end.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, LogFormat, settings},
+    host::Host,
+    http,
+};
+
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Configuration file; by default courtside.toml, where there is one.
+    #[arg(long, env = "COURTSIDE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8080].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where the record log is kept [default: data].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Where plugins are dropped [default: plugins.d].
+    #[arg(long)]
+    plugin_dir: Option<PathBuf>,
+    /// Any other setting, as PATH=VALUE: --set worker.commit_interval=50ms.
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Print the whole configuration, and what each setting is for, and end.
+    #[arg(long)]
+    dump_config: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(path, value)| (path.to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected PATH=VALUE".to_owned())
+}
+
+impl ServeArgs {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut overrides = self.set.clone();
+        let flags = [
+            ("http.listen", self.listen.map(|listen| listen.to_string())),
+            ("data_dir", path(self.data_dir.as_ref())),
+            ("plugin_dir", path(self.plugin_dir.as_ref())),
+        ];
+        overrides.extend(
+            flags
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+        );
+        Config::load(self.config.as_deref(), &overrides).context("config-invalid")
+    }
+}
+
+fn path(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.to_string_lossy().into_owned())
+}
+
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = args.load()?;
+    if args.dump_config {
+        print!("{}", settings::dump(&config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    start_logging(&config)?;
+    super::block_on(serve(config))?
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.logging.filter)
+        .with_context(|| format!("logging.filter: {:?}", config.logging.filter))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.logging.format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let metrics = http::install_metrics()?;
+    // The door's address first: that it is taken is the mistake made most.
+    let listener = http::bind(config.http.listen).await?;
+    let address = listener.local_addr()?;
+    let starting = config.clone();
+    let host = tokio::task::spawn_blocking(move || Host::start(&starting)).await??;
+    let stop = CancellationToken::new();
+    let app = http::App::new(
+        config.http.clone(),
+        host.log(),
+        Arc::clone(&host.ingest),
+        Arc::clone(&host.scoreboard),
+        host.operator(),
+        metrics,
+    );
+    let mut doors = tokio::spawn(http::serve(listener, app, stop.clone()));
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    if config.logging.format == LogFormat::Text {
+        greet(address);
+    }
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = host.failed() => Err(anyhow::anyhow!("worker-panicked: a worker ended")),
+        ended = &mut doors => ended?.map_err(Into::into),
+    };
+    tracing::info!("stopping");
+    stop.cancel();
+    if !doors.is_finished() {
+        // Requests that are under way are answered first.
+        if let Err(error) = doors.await {
+            tracing::error!(%error, "the doors did not close well");
+        }
+    }
+    tokio::task::spawn_blocking(move || host.stop()).await??;
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// What to do next, for a person.
+fn greet(address: SocketAddr) {
+    let courtside = std::env::args().next().unwrap_or_else(|| "courtside".into());
+    println!(
+        r#"
+  Courtside is running. The games are at  http://{address}/
+
+  Post a score:
+    curl -H 'content-type: application/json' http://{address}/score -d '{{"game_id":"2026-11-20-LAL-BOS","seq":1,"type":"three_pointer","team":"BOS","player":"Ada Park","points":3,"period":1,"clock":"11:42"}}'
+
+  See the game:
+    curl http://{address}/games/2026-11-20-LAL-BOS
+
+  Invent some games:
+    {courtside} play --simulate 10 --url http://{address}
+"#
+    );
+}

@@ -1,0 +1,435 @@
+//! The configuration: from defaults, `courtside.toml`, the environment and
+//! flags, in that order, each over the one before. Checked whole before
+//! anything starts.
+
+pub mod settings;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    http::HttpConfig,
+    ingest::IngestConfig,
+    log::embedded::EmbeddedConfig,
+    plugin::Limits,
+    scoreboard::ScoreboardConfig,
+    slots::manager::SlotsConfig,
+};
+
+/// Where a file is looked for when none is named.
+pub const DEFAULT_FILE: &str = "courtside.toml";
+const ENV_PREFIX: &str = "COURTSIDE_";
+const ENV_SEPARATOR: &str = "__";
+
+/// All that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub plugin_dir: PathBuf,
+    pub logging: LoggingConfig,
+    pub http: HttpConfig,
+    pub ingest: IngestConfig,
+    pub log: EmbeddedConfig,
+    pub topics: TopicsConfig,
+    pub worker: WorkerConfig,
+    pub plugin: PluginConfig,
+    pub slots: SlotsConfig,
+    pub scoreboard: ScoreboardConfig,
+    /// By name. Where none is configured, `scores` is.
+    pub pipelines: BTreeMap<String, PipelineConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            plugin_dir: "plugins.d".into(),
+            logging: LoggingConfig::default(),
+            http: HttpConfig::default(),
+            ingest: IngestConfig::default(),
+            log: EmbeddedConfig::default(),
+            topics: TopicsConfig::default(),
+            worker: WorkerConfig::default(),
+            plugin: PluginConfig::default(),
+            slots: SlotsConfig::default(),
+            scoreboard: ScoreboardConfig::default(),
+            pipelines: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is written to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoggingConfig {
+    pub format: LogFormat,
+    /// Directives as of `tracing-subscriber`'s `EnvFilter`.
+    pub filter: String,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What becomes of old records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopicsConfig {
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// Per partition; 0 sets no bound.
+    pub retention_bytes: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub tombstone_retention: Duration,
+}
+
+impl Default for TopicsConfig {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(7 * 24 * 3600),
+            retention_bytes: ByteSize::b(0),
+            tombstone_retention: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// How workers work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Per pipeline; 0 is one for each core.
+    pub workers: u32,
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    pub commit_bytes_max: ByteSize,
+    pub poll_bytes_max: ByteSize,
+    pub call_events_max: usize,
+    pub call_bytes_max: ByteSize,
+    /// Per pipeline, over all workers.
+    pub entities_open_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub entity_idle: Duration,
+    #[serde(with = "humantime_serde")]
+    pub drain_deadline: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            commit_interval: Duration::from_millis(100),
+            commit_bytes_max: ByteSize::mib(16),
+            poll_bytes_max: ByteSize::mib(1),
+            call_events_max: 256,
+            call_bytes_max: ByteSize::kib(256),
+            entities_open_max: 100_000,
+            entity_idle: Duration::from_secs(300),
+            drain_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a plugin may use, and how many entities share an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginConfig {
+    pub entities_per_instance: usize,
+    pub memory_bytes_max: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub call_cpu_time_max: Duration,
+    pub emitted_bytes_max: ByteSize,
+    pub checkpoint_bytes_max: ByteSize,
+    pub plugin_bytes_max: ByteSize,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self {
+            entities_per_instance: 1024,
+            memory_bytes_max: ByteSize::mib(256),
+            call_cpu_time_max: Duration::from_secs(1),
+            emitted_bytes_max: ByteSize::mib(8),
+            checkpoint_bytes_max: ByteSize::kib(512),
+            plugin_bytes_max: ByteSize::mib(64),
+        }
+    }
+}
+
+impl PluginConfig {
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            memory_bytes_max: bytes(self.memory_bytes_max),
+            call_cpu_time_max: self.call_cpu_time_max,
+            emitted_bytes_max: bytes(self.emitted_bytes_max),
+            checkpoint_bytes_max: bytes(self.checkpoint_bytes_max),
+            plugin_bytes_max: bytes(self.plugin_bytes_max),
+        }
+    }
+}
+
+/// One pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// The topic it reads.
+    pub input: String,
+    /// The topic it writes.
+    pub output: String,
+    /// Further topics it writes, by the names that its plugins use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// JSON pointer to the key in an event posted to `/events/{pipeline}`.
+    pub key: String,
+    /// The consumer group; by default `courtside-<pipeline>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Partitions of its topics, when they are created; by default
+    /// `log.partitions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// What its plugins may use; by default `[plugin]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginConfig>,
+}
+
+/// The name of the pipeline behind `POST /score`.
+pub const SCORES: &str = "scores";
+
+impl PipelineConfig {
+    /// The pipeline that a host has which is told of none.
+    #[must_use]
+    pub fn scores() -> Self {
+        Self {
+            input: "NBA-Games".into(),
+            output: "NBA-Scores".into(),
+            outputs: BTreeMap::new(),
+            key: "/game_id".into(),
+            group: None,
+            partitions: None,
+            plugin: None,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration file {0} does not exist")]
+    NoFile(PathBuf),
+    #[error("{0}")]
+    Unreadable(#[from] Box<figment::Error>),
+    #[error("{path}: {problem}")]
+    Invalid { path: String, problem: String },
+}
+
+impl Config {
+    /// Reads it from everywhere. `overrides` are pairs of a dotted path and a
+    /// value in TOML (a bare word is a string).
+    pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(ConfigError::NoFile(file.into()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        } else if Path::new(DEFAULT_FILE).is_file() {
+            figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
+        }
+        // Only names of ours: `COURTSIDE_…` may serve others as well (tests,
+        // for instance), but a misspelt section is an error below.
+        figment = figment.merge(
+            Env::prefixed(ENV_PREFIX)
+                .filter(|name| !name.starts_with("TEST_") && !name.starts_with("test_"))
+                .split(ENV_SEPARATOR),
+        );
+        for (path, value) in overrides {
+            let value: figment::value::Value = value
+                .parse()
+                .unwrap_or_else(|_| figment::value::Value::from(value.as_str()));
+            figment = figment.merge(Serialized::global(path, value));
+        }
+        let mut config: Self = figment.extract().map_err(Box::new)?;
+        if config.pipelines.is_empty() {
+            config
+                .pipelines
+                .insert(SCORES.into(), PipelineConfig::scores());
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        settings::check(self)?;
+        // Upper bounds, and what must hold between two settings.
+        let parts = [
+            ("http", self.http.check()),
+            ("ingest", self.ingest.check()),
+            ("log", self.log.check()),
+            ("scoreboard", self.scoreboard.check()),
+        ];
+        for (part, checked) in parts {
+            checked.map_err(|problem| ConfigError::Invalid {
+                path: part.into(),
+                problem,
+            })?;
+        }
+        for (name, pipeline) in &self.pipelines {
+            self.check_pipeline(name, pipeline)?;
+        }
+        Ok(())
+    }
+
+    fn check_pipeline(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
+        let invalid = |field: &str, problem: String| {
+            Err(ConfigError::Invalid {
+                path: format!("pipelines.{name}{field}"),
+                problem,
+            })
+        };
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 100
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        };
+        if !is_name(name) {
+            return invalid("", "a pipeline's name is 1 to 100 letters, digits, _ or -".into());
+        }
+        for output in pipeline.outputs.keys() {
+            if !is_name(output) {
+                return invalid(
+                    ".outputs",
+                    format!("{output:?} is not 1 to 100 letters, digits, _ or -"),
+                );
+            }
+        }
+        if !pipeline.key.starts_with('/') {
+            return invalid(".key", format!("{:?} is no JSON pointer", pipeline.key));
+        }
+        if pipeline.partitions == Some(0) {
+            return invalid(".partitions", "0 is under the minimum of 1".into());
+        }
+        let group = self.group(name);
+        for (other, _) in self.pipelines.iter().filter(|(other, _)| *other != name) {
+            if self.group(other) == group {
+                return invalid(".group", format!("pipeline {other} has the group {group}, too"));
+            }
+        }
+        let written: Vec<&String> = std::iter::once(&pipeline.output)
+            .chain(pipeline.outputs.values())
+            .collect();
+        if written.contains(&&pipeline.input) {
+            return invalid(".output", "a pipeline cannot write the topic it reads".into());
+        }
+        Ok(())
+    }
+
+    /// The consumer group of a pipeline.
+    #[must_use]
+    pub fn group(&self, pipeline: &str) -> String {
+        self.pipelines
+            .get(pipeline)
+            .and_then(|config| config.group.clone())
+            .unwrap_or_else(|| format!("courtside-{pipeline}"))
+    }
+}
+
+/// A size as the machine counts it.
+#[must_use]
+pub fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("courtside.toml");
+        std::fs::write(&file, toml).unwrap();
+        let overrides: Vec<_> = overrides
+            .iter()
+            .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load(Some(&file), &overrides)
+    }
+
+    #[test]
+    fn without_anything_there_is_the_pipeline_of_scores() {
+        let config = load("", &[]).unwrap();
+        assert_eq!(config.pipelines.get(SCORES), Some(&PipelineConfig::scores()));
+        assert_eq!(config.group(SCORES), "courtside-scores");
+    }
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let config = load(
+            "[worker]\ncommit_interval = \"50ms\"\nworkers = 3",
+            &[("worker.commit_interval", "20ms"), ("log.partitions", "4")],
+        )
+        .unwrap();
+        assert_eq!(config.worker.commit_interval, Duration::from_millis(20));
+        assert_eq!(config.worker.workers, 3);
+        assert_eq!(config.log.partitions, 4);
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (toml, name) in [
+            ("[worker]\ncommit_intervall = \"1s\"", "commit_intervall"),
+            ("[worker]\ncommit_interval = \"0s\"", "worker.commit_interval"),
+            ("[plugin]\nmemory_bytes_max = \"1KiB\"", "plugin.memory_bytes_max"),
+            ("[log]\npartitions = 0", "log.partitions"),
+            ("[http]\nlisten = \"nowhere\"", "listen"),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"x\"\nkey = \"/id\"",
+                "pipelines.a.output",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"id\"",
+                "pipelines.a.key",
+            ),
+        ] {
+            let error = load(toml, &[]).unwrap_err().to_string();
+            assert!(error.contains(name), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_dump_reads_back_as_what_it_dumped() {
+        let config = load("[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"", &[]).unwrap();
+        let dump = settings::dump(&config);
+        assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
+    }
+
+    #[test]
+    fn the_settings_table_is_complete() {
+        assert_eq!(settings::missing(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,258 @@
+//! Every setting with its unit, its minimum and what it is for: what values are
+//! checked against, what `--dump-config` prints, and what
+//! `docs/configuration.md` is made from.
+
+use std::fmt::Write as _;
+
+use super::{Config, ConfigError};
+
+/// The least a value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Min {
+    /// It is no quantity.
+    None,
+    Count(u64),
+    Bytes(u64),
+    Millis(u64),
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub path: &'static str,
+    pub min: Min,
+    pub about: &'static str,
+}
+
+const fn set(path: &'static str, min: Min, about: &'static str) -> Setting {
+    Setting { path, min, about }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// All settings but those of `[pipelines]`, in the order of the configuration.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    set("data_dir", Min::None, "the record log, compiled plugins and copies of the plugins in force; one process has it at a time"),
+    set("plugin_dir", Min::None, "plugins: <pipeline>/default.wasm and <pipeline>/keys/<key>.wasm"),
+    set("logging.format", Min::None, "text or json"),
+    set("logging.filter", Min::None, "what is logged: a level, or directives like \"info,courtside::slots=debug\""),
+    set("http.listen", Min::None, "address and port of the doors"),
+    set("http.connections_max", Min::Count(1), "connections at a time; others wait to be accepted"),
+    set("http.idle_timeout", Min::Millis(100), "how long a connection may take to send a request's head, and so stay idle between two"),
+    set("http.body_timeout", Min::Millis(10), "how long a request's body may take to arrive"),
+    set("http.write_timeout", Min::Millis(100), "how long a client may take none of what is sent to it"),
+    set("http.drain_timeout", Min::Millis(0), "how long requests may take to end when the host stops"),
+    set("http.heartbeat", Min::Millis(10), "the longest silence on a stream of events"),
+    set("http.read_after_timeout", Min::Millis(1), "how long a read may wait for its write (?after=)"),
+    set("ingest.body_bytes_max", Min::Bytes(KIB), "the largest body of a request"),
+    set("ingest.event_bytes_max", Min::Bytes(128), "the largest event"),
+    set("ingest.events_max", Min::Count(1), "the most events in one request"),
+    set("ingest.json_depth_max", Min::Count(1), "the most arrays and objects within each other in an event; at most 100"),
+    set("ingest.in_flight_bytes_max", Min::Bytes(KIB), "bodies held at a time, in all; beyond it requests are answered with 429; at least ingest.body_bytes_max"),
+    set("ingest.append_timeout", Min::Millis(1000), "how long the log may take to say what became of events"),
+    set("log.partitions", Min::Count(1), "partitions of a topic that is created without saying how many"),
+    set("log.record_bytes_max", Min::Bytes(KIB), "the largest record: key, headers, value and 64 bytes"),
+    set("log.queue_bytes_max", Min::Bytes(64 * KIB), "appended records that are not durable yet; beyond it appends are answered with 429"),
+    set("log.disk_free_min", Min::Bytes(0), "room kept free on the disk; with less, appends and commits are refused with disk-full"),
+    set("log.cache_bytes", Min::Bytes(0), "memory for blocks read from disk"),
+    set("log.journal_bytes_max", Min::Bytes(64 * MIB), "disk for the journal, beyond which memory is written out"),
+    set("log.cleanup_interval", Min::Millis(10), "how often old and superseded records are looked for"),
+    set("log.compaction_dirty_ratio_min", Min::None, "a partition of a compacted topic is cleaned when this part of its bytes came since the last time; from 0 to 1"),
+    set("log.compaction_dirty_bytes_min", Min::Bytes(0), "and not for fewer bytes than these"),
+    set("log.compaction_keys_max", Min::Count(1), "distinct keys in one round of compaction, about 40 bytes of memory each"),
+    set("log.group_retention", Min::Millis(0), "how long a group without members keeps back the retention of what it has not read"),
+    set("topics.retention", Min::Millis(1000), "how long records of topics that are not compacted are kept"),
+    set("topics.retention_bytes", Min::Bytes(0), "bytes kept of a partition that is not compacted; 0 sets no bound"),
+    set("topics.tombstone_retention", Min::Millis(0), "how long a tombstone is kept in a compacted topic"),
+    set("worker.workers", Min::Count(0), "worker threads of a pipeline; 0 is one for each core"),
+    set("worker.commit_interval", Min::Millis(1), "how long processed events may wait for their commit under load; an idle worker commits at once"),
+    set("worker.commit_bytes_max", Min::Bytes(64 * KIB), "events and emissions held in memory before a commit"),
+    set("worker.poll_bytes_max", Min::Bytes(4 * KIB), "records taken from the log at a time"),
+    set("worker.call_events_max", Min::Count(1), "events of one entity in one call of its plugin"),
+    set("worker.call_bytes_max", Min::Bytes(KIB), "bytes of events in one call; a larger event goes alone"),
+    set("worker.entities_open_max", Min::Count(1), "open entities of a pipeline; beyond it the least recently used close"),
+    set("worker.entity_idle", Min::Millis(100), "how long an entity stays open without an event"),
+    set("worker.drain_deadline", Min::Millis(100), "how long a worker that must stop may take for its last commit"),
+    set("plugin.entities_per_instance", Min::Count(1), "entities that share an instance, and its fate in a trap; 1 gives each its own (about 64 KB more each, and 30,000 at most)"),
+    set("plugin.memory_bytes_max", Min::Bytes(MIB), "linear memory of one instance"),
+    set("plugin.call_cpu_time_max", Min::Millis(10), "CPU time of one call"),
+    set("plugin.emitted_bytes_max", Min::Bytes(KIB), "bytes emitted by one call"),
+    set("plugin.checkpoint_bytes_max", Min::Bytes(KIB), "state of one entity; with what the host adds it must fit into log.record_bytes_max"),
+    set("plugin.plugin_bytes_max", Min::Bytes(KIB), "size of a plugin's file"),
+    set("slots.poll_interval", Min::Millis(10), "how often the plugin directory is looked at, beside the file system's own events"),
+    set("slots.settle", Min::Millis(0), "how long a file must lie still before it is taken"),
+    set("slots.rehearsal_entities_max", Min::Count(0), "entities that a plugin is rehearsed with, at most"),
+    set("scoreboard.memory_bytes_max", Min::Bytes(MIB), "outputs held in memory, all pipelines together; others are read from the log when asked for"),
+    set("scoreboard.read_bytes_max", Min::Bytes(4 * KIB), "bytes read from an output partition at a time"),
+    set("scoreboard.deleted_max", Min::Count(1), "deleted games remembered, for readers that come back"),
+    set("scoreboard.interval_min", Min::Millis(0), "the shortest time between two looks at the log; at most 100 ms"),
+    set("scoreboard.interval_max", Min::Millis(10), "the longest time between two looks at the log; at most 1 min"),
+];
+
+/// Checks every value against its minimum.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    let values = values(config);
+    for setting in SETTINGS {
+        let Some(value) = lookup(&values, setting.path) else {
+            continue;
+        };
+        let problem = match setting.min {
+            Min::None => None,
+            Min::Count(min) => value
+                .as_integer()
+                .is_none_or(|count| u64::try_from(count).is_ok_and(|count| count < min))
+                .then(|| format!("{value} is under the minimum of {min}")),
+            Min::Bytes(min) => size(value)
+                .is_none_or(|size| size < min)
+                .then(|| format!("{value} is under the minimum of {}", bytes_text(min))),
+            Min::Millis(min) => millis(value)
+                .is_none_or(|millis| millis < u128::from(min))
+                .then(|| format!("{value} is under the minimum of {}", time_text(min))),
+        };
+        if let Some(problem) = problem {
+            return Err(ConfigError::Invalid {
+                path: setting.path.into(),
+                problem,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The whole configuration as TOML, each setting with what it is for.
+#[must_use]
+pub fn dump(config: &Config) -> String {
+    let (values, defaults) = (values(config), values(&Config::default()));
+    let mut text = String::new();
+    let mut section = "";
+    for setting in SETTINGS {
+        let (head, name) = setting.path.rsplit_once('.').unwrap_or(("", setting.path));
+        if head != section {
+            section = head;
+            let _ = write!(text, "\n[{section}]\n");
+        }
+        let (Some(value), Some(default)) = (
+            lookup(&values, setting.path),
+            lookup(&defaults, setting.path),
+        ) else {
+            continue;
+        };
+        let _ = writeln!(text, "# {}", setting.about);
+        let _ = writeln!(text, "# {}", bounds(setting, default));
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    if let Some(pipelines) = values.get("pipelines").and_then(|value| value.as_table()) {
+        let wrapped = toml::Table::from_iter([(
+            "pipelines".to_owned(),
+            toml::Value::Table(pipelines.clone()),
+        )]);
+        let _ = write!(text, "\n{wrapped}");
+    }
+    text
+}
+
+/// The table of `docs/configuration.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let defaults = values(&Config::default());
+    let mut text = String::from("| setting | default | minimum | what it is for |\n| --- | --- | --- | --- |\n");
+    for setting in SETTINGS {
+        let default = lookup(&defaults, setting.path).map_or_else(String::new, ToString::to_string);
+        let min = min_text(setting.min).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "| `{}` | `{default}` | {min} | {} |",
+            setting.path,
+            setting.about.replace('|', "\\|"),
+        );
+    }
+    text
+}
+
+/// Settings that exist and are not in the table.
+#[must_use]
+pub fn missing() -> Vec<String> {
+    fn leaves(prefix: &str, value: &toml::Value, into: &mut Vec<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let path = if prefix.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{prefix}.{name}")
+                    };
+                    leaves(&path, value, into);
+                }
+            }
+            _ => into.push(prefix.to_owned()),
+        }
+    }
+    let mut paths = Vec::new();
+    leaves("", &values(&Config::default()), &mut paths);
+    paths.retain(|path| !SETTINGS.iter().any(|setting| setting.path == path));
+    paths
+}
+
+fn bounds(setting: &Setting, default: &toml::Value) -> String {
+    match min_text(setting.min) {
+        Some(min) => format!("default {default}, minimum {min}"),
+        None => format!("default {default}"),
+    }
+}
+
+fn min_text(min: Min) -> Option<String> {
+    match min {
+        Min::None => None,
+        Min::Count(min) => Some(min.to_string()),
+        Min::Bytes(min) => Some(bytes_text(min)),
+        Min::Millis(min) => Some(time_text(min)),
+    }
+}
+
+fn bytes_text(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).to_string()
+}
+
+fn time_text(millis: u64) -> String {
+    if millis >= 1000 && millis.is_multiple_of(1000) {
+        format!("{} s", millis / 1000)
+    } else {
+        format!("{millis} ms")
+    }
+}
+
+fn values(config: &Config) -> toml::Value {
+    toml::Value::try_from(config).unwrap_or_else(|_| toml::Value::Table(toml::Table::new()))
+}
+
+fn lookup<'a>(values: &'a toml::Value, path: &str) -> Option<&'a toml::Value> {
+    path.split('.')
+        .try_fold(values, |value, name| value.get(name))
+}
+
+fn size(value: &toml::Value) -> Option<u64> {
+    match value {
+        toml::Value::String(text) => text
+            .parse::<bytesize::ByteSize>()
+            .ok()
+            .map(|size| size.as_u64()),
+        _ => value
+            .as_integer()
+            .and_then(|count| u64::try_from(count).ok()),
+    }
+}
+
+fn millis(value: &toml::Value) -> Option<u128> {
+    humantime(value.as_str()?).map(|duration| duration.as_millis())
+}
+
+fn humantime(text: &str) -> Option<std::time::Duration> {
+    #[derive(serde::Deserialize)]
+    struct Wrapped(#[serde(with = "humantime_serde")] std::time::Duration);
+    toml::Value::String(text.to_owned())
+        .try_into::<Wrapped>()
+        .ok()
+        .map(|wrapped| wrapped.0)
+}

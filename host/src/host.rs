@@ -1,0 +1,421 @@
+//! A running host: the parts put together, and taken apart again.
+//!
+//! Only this module knows which engine the record log has.
+
+use std::{
+    collections::BTreeMap,
+
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use bytestring::ByteString;
+
+use crate::{
+    config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
+    ingest::{Door, Ingest, KeyRule, Schema},
+    log::{Cleanup, Health, RecordLog, TopicSpec, embedded::Embedded},
+    pipeline::{Output, Pipeline, Processing},
+    plugin::wasm::{Engine, EngineConfig},
+    scoreboard::{BoardSpec, Scoreboard},
+    slots::{
+        manager::{Manager, Setup, SlotViews},
+        store::PluginStore,
+        view::{
+            GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
+            PluginsView, SlotState,
+        },
+    },
+    types::{PartitionId, Topic},
+    worker::{
+        status::PipelineStatus,
+        thread::{Order, Worker},
+    },
+};
+
+/// How often the host looks whether its workers are still there.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A pipeline at work.
+struct Working {
+    pipeline: Arc<Pipeline>,
+    status: Arc<PipelineStatus>,
+    slots: SlotViews,
+}
+
+/// What the doors may ask.
+struct Overview {
+    log: Arc<dyn RecordLog>,
+    pipelines: Vec<Working>,
+}
+
+/// A host without its doors.
+pub struct Host {
+    log: Arc<dyn RecordLog>,
+    overview: Arc<Overview>,
+    pub ingest: Arc<Ingest>,
+    pub scoreboard: Arc<Scoreboard>,
+    managers: Vec<Manager>,
+    workers: Vec<Worker>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Host")
+    }
+}
+
+impl Host {
+    /// Opens the log and starts every pipeline.
+    pub fn start(config: &Config) -> anyhow::Result<Self> {
+        let log = open_log(config)?;
+        Self::start_on(config, log)
+    }
+
+    /// Starts every pipeline on a log that is open.
+    pub fn start_on(config: &Config, log: Arc<dyn RecordLog>) -> anyhow::Result<Self> {
+        let engine = Engine::new(EngineConfig {
+            cache_dir: Some(config.data_dir.join("compiled")),
+        })
+        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+
+        let mut doors = Vec::new();
+        let mut boards = Vec::new();
+        let mut pipelines = Vec::new();
+        for (name, settings) in &config.pipelines {
+            let pipeline = pipeline(config, name, settings, &*log)?;
+            doors.push(door(&pipeline, name, settings, &*log)?);
+            boards.push(BoardSpec {
+                pipeline: pipeline.name.clone(),
+                group: pipeline.group.clone(),
+                input: pipeline.input.clone(),
+                output: pipeline.output.topic.clone(),
+            });
+            pipelines.push(pipeline);
+        }
+        let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
+        let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
+            .context("the scoreboard does not start")?;
+
+        let mut working = Vec::new();
+        let mut workers = Vec::new();
+        let mut managers = Vec::new();
+        for pipeline in pipelines {
+            let status = Arc::new(PipelineStatus::default());
+            let mut orders = Vec::new();
+            for number in 0..pipeline.processing.workers {
+                let worker = Worker::start(&log, &pipeline, &status, number)?;
+                orders.push(worker.orders());
+                workers.push(worker);
+            }
+            let store = config.data_dir.join("plugins").join(&*pipeline.name);
+            let partitions = log.partitions(&pipeline.input)?;
+            let manager = Manager::start(Setup {
+                compiler: Arc::clone(&engine) as _,
+                checkpoints: log.checkpoints(&pipeline.group)?,
+                partitions: (0..partitions).map(PartitionId).collect(),
+                workers: orders,
+                dir: config.plugin_dir.join(&*pipeline.name),
+                store: PluginStore::open(&store)
+                    .with_context(|| format!("{} cannot be used", store.display()))?,
+                config: config.slots.clone(),
+                pipeline: Arc::clone(&pipeline),
+            })
+            .context("no thread for the slots")?;
+            working.push(Working {
+                pipeline,
+                status,
+                slots: manager.views(),
+            });
+            managers.push(manager);
+        }
+        let overview = Arc::new(Overview {
+            log: Arc::clone(&log),
+            pipelines: working,
+        });
+        Ok(Self {
+            log,
+            overview,
+            ingest: Arc::new(ingest),
+            scoreboard,
+            managers,
+            workers,
+        })
+    }
+
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn RecordLog> {
+        Arc::clone(&self.log)
+    }
+
+    /// What the doors may ask.
+    #[must_use]
+    pub fn operator(&self) -> Arc<dyn Operator> {
+        Arc::clone(&self.overview) as _
+    }
+
+    /// Waits for a worker to end that nobody told to; it never does.
+    pub async fn failed(&self) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            if self.workers.iter().any(Worker::has_ended) {
+                return;
+            }
+        }
+    }
+
+    /// Takes everything apart: what was read is processed and committed, as far
+    /// as the drain deadline allows; the rest is read again by the next host.
+    pub fn stop(self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for manager in self.managers {
+            manager.stop();
+        }
+        for worker in &self.workers {
+            // Who has ended needs no telling.
+            let _ = worker.order(Order::Stop);
+        }
+        let ended: Vec<bool> = self.workers.into_iter().map(Worker::join).collect();
+        self.scoreboard.stop();
+        self.log.close();
+        tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");
+        if ended.contains(&false) {
+            return Err(anyhow!("worker-panicked: a worker ended before it was told to"));
+        }
+        Ok(())
+    }
+}
+
+fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
+    let dir = config.data_dir.join("log");
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!(
+            "data-dir-unusable: {} cannot be made",
+            config.data_dir.display()
+        )
+    })?;
+    let log = Embedded::open(&dir, config.log.clone())
+        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    Ok(log)
+}
+
+fn pipeline(
+    config: &Config,
+    name: &str,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> anyhow::Result<Arc<Pipeline>> {
+    let group = config.group(name);
+    let input: Topic = settings.input.as_str().into();
+    let deleted = Cleanup::Delete {
+        retention: Some(config.topics.retention),
+        retention_bytes: Some(config.topics.retention_bytes.as_u64()).filter(|bytes| *bytes > 0),
+    };
+    let topic = |name: &Topic, partitions: Option<u32>, cleanup: &Cleanup| TopicSpec {
+        name: name.clone(),
+        partitions,
+        cleanup: cleanup.clone(),
+    };
+    let compacted = Cleanup::Compact {
+        tombstone_retention: config.topics.tombstone_retention,
+    };
+    // A topic that another pipeline writes is compacted; it stays as it is.
+    let is_output = config
+        .pipelines
+        .values()
+        .any(|other| other.output == settings.input || other.outputs.values().any(|topic| *topic == settings.input));
+    let cleanup = if is_output { &compacted } else { &deleted };
+    ensure(log, &[topic(&input, settings.partitions, cleanup)])?;
+    let partitions = log.partitions(&input)?;
+
+    let dead_letter: Topic = format!("{group}.dead-letter").into();
+    let output: Topic = settings.output.as_str().into();
+    let outputs: BTreeMap<ByteString, Topic> = settings
+        .outputs
+        .iter()
+        .map(|(name, topic)| (name.as_str().into(), topic.as_str().into()))
+        .collect();
+    let mut specs = vec![
+        topic(&dead_letter, Some(partitions), &deleted),
+        topic(&output, Some(partitions), &compacted),
+    ];
+    specs.extend(
+        outputs
+            .values()
+            .map(|name| topic(name, Some(partitions), &compacted)),
+    );
+    ensure(log, &specs)?;
+
+    let with_partitions = |topic: Topic| -> anyhow::Result<Output> {
+        let partitions = log.partitions(&topic)?;
+        Ok(Output { topic, partitions })
+    };
+    let plugin = settings.plugin.as_ref().unwrap_or(&config.plugin);
+    Ok(Arc::new(Pipeline {
+        name: name.into(),
+        group: group.into(),
+        input,
+        output: with_partitions(output)?,
+        outputs: outputs
+            .into_iter()
+            .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
+            .collect::<anyhow::Result<_>>()?,
+        dead_letter,
+        processing: processing(config, plugin),
+        limits: plugin.limits(),
+    }))
+}
+
+fn ensure(log: &dyn RecordLog, topics: &[TopicSpec]) -> anyhow::Result<()> {
+    log.ensure_topics(topics)
+        .map_err(|error| anyhow!("{}: {error}", error.code()))
+}
+
+fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
+    let worker = &config.worker;
+    let workers = if worker.workers > 0 {
+        worker.workers
+    } else {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        u32::try_from(cores).unwrap_or(1)
+    };
+    Processing {
+        workers,
+        commit_interval: worker.commit_interval,
+        commit_bytes_max: bytes(worker.commit_bytes_max),
+        poll_bytes_max: bytes(worker.poll_bytes_max),
+        call_events_max: worker.call_events_max,
+        call_bytes_max: bytes(worker.call_bytes_max),
+        entities_per_instance: plugin.entities_per_instance,
+        entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
+        entity_idle: worker.entity_idle,
+        drain_deadline: worker.drain_deadline,
+    }
+}
+
+fn door(
+    pipeline: &Pipeline,
+    name: &str,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> anyhow::Result<Door> {
+    Ok(Door {
+        pipeline: pipeline.name.clone(),
+        topic: pipeline.input.clone(),
+        partitions: log.partitions(&pipeline.input)?,
+        key: KeyRule::new(settings.key.as_str())
+            .with_context(|| format!("pipelines.{name}.key"))?,
+        schema: (name == SCORES).then_some(Schema::Score),
+    })
+}
+
+
+impl Operator for Overview {
+    fn plugins(&self) -> PluginsView {
+        PluginsView {
+            slots: self
+                .pipelines
+                .iter()
+                .flat_map(|working| working.slots.lock().values().cloned().collect::<Vec<_>>())
+                .collect(),
+        }
+    }
+
+    fn groups(&self) -> GroupsView {
+        GroupsView {
+            groups: self
+                .pipelines
+                .iter()
+                .map(|working| self.group(working))
+                .collect(),
+        }
+    }
+
+    fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        if let Health::ReadOnly { code, reason } = self.log.health() {
+            reasons.push(NotReady {
+                code: code.into(),
+                reason,
+            });
+        }
+        for working in &self.pipelines {
+            let waits = working.slots.lock().values().any(|slot| {
+                slot.key.is_none() && slot.plugin.is_none() && slot.state != SlotState::Active
+            });
+            let name = &working.pipeline.name;
+            if waits {
+                reasons.push(NotReady {
+                    code: "plugin-missing".into(),
+                    reason: format!("pipeline {name} waits for its plugin, default.wasm"),
+                });
+                continue;
+            }
+            for (partition, status) in working.status.all() {
+                if status.state != PartitionState::Running {
+                    reasons.push(NotReady {
+                        code: status.code.unwrap_or("partition-stopped").into(),
+                        reason: format!(
+                            "pipeline {name}, partition {partition}: {}",
+                            status.reason.unwrap_or_default()
+                        ),
+                    });
+                }
+            }
+        }
+        reasons
+    }
+}
+
+impl Overview {
+    fn group(&self, working: &Working) -> GroupView {
+        let pipeline = &working.pipeline;
+        let status = self
+            .log
+            .group_status(&pipeline.group, &pipeline.input)
+            .unwrap_or_default();
+        let bounds = self.log.bounds(&pipeline.input).unwrap_or_default();
+        let held = working.status.all();
+        let partitions: Vec<PartitionView> = bounds
+            .iter()
+            .zip(0_u32..)
+            .map(|(bounds, number)| {
+                let id = PartitionId(number);
+                let committed = status.committed.get(&id).copied();
+                let next = committed.unwrap_or(bounds.start);
+                let here = held.get(&id);
+                PartitionView {
+                    partition: number,
+                    state: here.map_or(PartitionState::Elsewhere, |here| here.state),
+                    code: here.and_then(|here| here.code.map(Into::into)),
+                    reason: here.and_then(|here| here.reason.clone()),
+                    committed: committed.map(|offset| offset.0),
+                    end: bounds.end.0,
+                    lag: bounds.end.0.saturating_sub(next.0),
+                    member: status
+                        .members
+                        .iter()
+                        .find(|member| member.partitions.contains(&id))
+                        .map(|member| member.member.clone()),
+                }
+            })
+            .collect();
+        GroupView {
+            pipeline: pipeline.name.to_string(),
+            group: pipeline.group.to_string(),
+            input: pipeline.input.to_string(),
+            members: status
+                .members
+                .into_iter()
+                .map(|member| MemberView {
+                    member: member.member,
+                    host: member.host,
+                    partitions: member.partitions.iter().map(|id| id.0).collect(),
+                })
+                .collect(),
+            lag: partitions.iter().map(|partition| partition.lag).sum(),
+            partitions,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// One game: the score, the line score, the score difference, the scorers, and whatever else the plugin says.
+
+import { el, setText, setAttribute, show, keyed, cells, flash, count } from "./dom.js";
+import { brief, hues, leader, periodName } from "./model.js";
+import { drawChart, standing } from "./chart.js";
+
+const SCORERS = 12;
+
+export class GameView {
+  #store;
+  #id;
+  #say;
+  #drawn = null;
+  #missing = false;
+  #failed = "";
+  #closed = false;
+  #resized = new ResizeObserver(() => this.#chart());
+
+  constructor(store, id, say) {
+    this.#store = store;
+    this.#id = id;
+    this.#say = say;
+    this.title = `${id} · Courtside`;
+    this.h1 = el("h1", { tabindex: "-1" }, id);
+    this.date = el("span", { class: "date" });
+    this.note = el("p", { class: "note" }, "Asking the host for this game…");
+    this.when = el("p", { class: "when" });
+    this.sides = ["away", "home"].map((side) => {
+      const tile = el("bdi", { class: "tile" });
+      const points = el("span", { class: "digits" });
+      return { tile, points, node: el("p", { class: `side ${side}` }, tile, points) };
+    });
+    this.hero = el("div", { class: "hero" }, this.sides[0].node, this.when, this.sides[1].node);
+    this.columns = el("tr", {});
+    this.lines = el("tbody", {});
+    this.line = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Score by period" },
+      el("table", { class: "line" }, el("caption", { class: "unseen" }, "Score by period"), el("thead", {}, this.columns), this.lines));
+    this.frame = el("div", { class: "chart" });
+    this.legend = el("p", { class: "legend", "aria-hidden": "true" });
+    this.how = el("p", { class: "small" });
+    this.difference = el("section", { class: "panel" }, el("h2", {}, "Score difference"), this.legend, this.frame, this.how);
+    this.leaders = el("div", { class: "leaders" });
+    this.scorers = el("section", {}, el("h2", {}, "Scorers"), this.leaders);
+    this.facts = el("dl", { class: "facts" });
+    this.others = el("dl", { class: "others" });
+    this.also = el("section", { class: "panel" }, el("h2", {}, "Also"), this.others);
+    this.body = el("div", { class: "game-body" }, this.hero, this.line, this.difference, this.scorers, this.also, this.facts);
+    show(this.body, false);
+    this.node = el("article", { class: "game" },
+      el("div", { class: "head" }, el("a", { class: "back", href: "#/" }, "← All games"), el("div", {}, this.h1, this.date)),
+      this.note, this.body);
+  }
+
+  async open() {
+    scrollTo(0, 0);
+    this.#resized.observe(this.frame);
+    // The stream of one game is enough; where the game is not there yet, its first event comes in that of all.
+    try {
+      this.#missing = !(await this.#store.load(this.#id));
+    } catch (error) {
+      this.#failed = error.message;
+    }
+    if (this.#closed) return;
+    this.#store.follow(this.#missing || this.#failed ? null : this.#id);
+    this.update(new Set([this.#id]));
+  }
+
+  close() {
+    this.#closed = true;
+    this.#resized.disconnect();
+  }
+
+  update(ids) {
+    const game = this.#store.games.get(this.#id);
+    if (!game) {
+      show(this.body, false);
+      show(this.note, true);
+      if (this.#drawn) setText(this.note, "This game was deleted.");
+      else if (this.#missing) setText(this.note, "The host has no game of this name. It shows here with its first event.");
+      else if (this.#failed) setText(this.note, `The host cannot be asked for this game just now: ${this.#failed}.`);
+      return;
+    }
+    if (game === this.#drawn && !ids.has(null)) return;
+    show(this.note, false);
+    show(this.body, true);
+    const before = this.#drawn;
+    this.#drawn = game;
+    this.#tell(before, game);
+    this.#head(before, game);
+    this.#line(game);
+    this.#chart();
+    this.#scorers(game);
+    this.#rest(game);
+  }
+
+  /** Says aloud what a listener would want to know at once; not every basket. */
+  #tell(before, game) {
+    if (!before || before === game || game.teams.length < 2) return;
+    const score = game.teams.slice(0, 2).map((team) => `${team.name} ${team.points ?? ""}`).join(", ");
+    const over = game.status === "final" && before.status !== "final";
+    const taken = leader(game) !== leader(before) && leader(game) >= 0;
+    if (over || game.period !== before.period || (game.when !== before.when && /^(Half|End)/.test(game.when))) this.#say(`${game.when}. ${score}`);
+    else if (taken) this.#say(`${standing(game.teams[0], game.teams[1], game.difference)}. ${score}`);
+  }
+
+  #head(before, game) {
+    const [away, home] = game.teams;
+    setText(this.h1, game.title);
+    setText(this.date, game.title === game.id ? "" : game.date || game.id);
+    document.title = home && game.difference !== null ? `${away.name} ${away.points}–${home.points} ${home.name} · ${game.when}` : `${game.id} · Courtside`;
+    setAttribute(this.hero, "data-status", game.status);
+    setText(this.when, game.when);
+    const turned = hues(game.teams);
+    const ahead = leader(game);
+    this.sides.forEach(({ node, tile, points }, i) => {
+      const team = game.teams[i];
+      show(node, Boolean(team));
+      if (!team) return;
+      node.style.setProperty("--hue", turned[i]);
+      setAttribute(node, "data-ahead", i === ahead ? "" : null);
+      setText(tile, team.name);
+      const text = team.points === undefined ? "" : String(team.points);
+      if (before && points.textContent !== text) flash(points);
+      setText(points, text);
+    });
+  }
+
+  #line(game) {
+    const numbers = Array.from({ length: game.periods }, (_, i) => i + 1);
+    show(this.line, game.teams.length > 0);
+    cells(this.columns, ["Team", ...numbers.map((n) => periodName(n).replace("Q", "")), "T"], (at) => el("th", { scope: "col", class: at === 0 ? "name" : null }));
+    const rows = game.teams.map((team) => ({ name: team.name, texts: [
+      team.name,
+      ...numbers.map((n) => String(team.periods[n - 1] ?? (n <= game.period && team.points !== undefined ? 0 : "–"))),
+      String(team.points ?? "–"),
+    ] }));
+    keyed(this.lines, rows, (row) => row.name, () => {
+      const node = el("tr", {});
+      return { node, update: ({ texts }) => cells(node, texts, (at) => (at === 0 ? el("th", { scope: "row", class: "name" }) : el("td", {}))) };
+    });
+  }
+
+  #chart() {
+    const game = this.#drawn;
+    if (!game) return;
+    // Shown first: a hidden frame has no width.
+    show(this.difference, true);
+    const turned = hues(game.teams);
+    const how = drawChart(this.frame, game, this.#store.trails.get(game.id) ?? [], turned);
+    cells(this.legend, game.teams.slice(0, 2).map((team) => `${team.name} ahead`).reverse(), () => el("span", {}));
+    [...this.legend.children].forEach((side, i, all) => side.style.setProperty("--hue", turned[all.length - 1 - i]));
+    show(this.difference, how !== null);
+    setText(this.how, how ?? "");
+  }
+
+  #scorers(game) {
+    const turned = hues(game.teams);
+    const best = Math.max(1, ...game.teams.flatMap((team) => team.players.slice(0, 1).map(([, points]) => points)));
+    const scoring = game.teams.map(({ name, players }, i) => ({
+      name,
+      hue: turned[i],
+      // The bar behind a name is measured against the best scorer of both teams.
+      scorers: players.slice(0, SCORERS).map(([player, points]) => ({ player, points, share: Math.max(0, points) / best })),
+      rest: players.length - SCORERS,
+    })).filter((team) => team.scorers.length > 0);
+    show(this.scorers, scoring.length > 0);
+    keyed(this.leaders, scoring, (team) => team.name, createScorers);
+  }
+
+  #rest(game) {
+    show(this.also, game.also.length > 0);
+    keyed(this.others, game.also, ([field]) => field, ([field]) => {
+      const value = el("dd", {});
+      return {
+        node: el("div", {}, el("dt", {}, field.replaceAll("_", " ")), value),
+        update: ([, now]) => cells(value, lines(now), () => el("p", {})),
+      };
+    });
+    const facts = [["Lead changes", game.leadChanges], ["Events", game.events], ["Duplicates", game.duplicates], ["Gaps", game.gaps], ["Last seq", game.lastSeq]];
+    keyed(this.facts, facts.filter(([, value]) => value !== undefined), ([name]) => name, ([name]) => {
+      const value = el("dd", {});
+      return { node: el("div", {}, el("dt", {}, name), value), update: ([, now]) => setText(value, count(now)) };
+    });
+  }
+}
+
+function createScorers(first) {
+  const list = el("ol", { role: "list" });
+  const more = el("p", { class: "small" });
+  const node = el("section", { class: "panel" }, el("h3", {}, el("bdi", { class: "tile" }, first.name)), list, more);
+  return {
+    node,
+    update({ hue, scorers, rest }) {
+      node.style.setProperty("--hue", hue);
+      keyed(list, scorers, (scorer) => scorer.player, createScorer);
+      setText(more, rest > 0 ? `and ${count(rest)} more` : "");
+    },
+  };
+}
+
+function createScorer(first) {
+  const points = el("span", { class: "points" });
+  const node = el("li", {}, el("bdi", { class: "player" }, first.player), points);
+  return {
+    node,
+    update(scorer) {
+      setText(points, String(scorer.points));
+      node.style.setProperty("--share", `${100 * scorer.share}%`);
+    },
+  };
+}
+
+/** A field that this page knows nothing of: a line for each member, or one line. */
+function lines(value) {
+  const nested = typeof value === "object" && value !== null && Object.values(value).some((inner) => typeof inner === "object" && inner !== null);
+  if (!nested || Array.isArray(value)) return [brief(value)];
+  return Object.entries(value).slice(0, 20).map(([key, inner]) => `${key}: ${brief(inner)}`);
+}

@@ -1,0 +1,116 @@
+//! What can be set of the embedded engine: unit, default and minimum of each.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of the embedded engine.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// Partitions of a topic that is created without saying how many. At least 1.
+    pub partitions: u32,
+    /// The largest record: key, headers, value and 64 bytes. At least 1 KiB.
+    pub record_bytes_max: ByteSize,
+    /// Appended records that are not durable yet; beyond it, appends are
+    /// refused with `log-busy`. At least 64 KiB.
+    pub queue_bytes_max: ByteSize,
+    /// Room that is kept free on the disk: with less, appends and commits are
+    /// refused with `disk-full`.
+    pub disk_free_min: ByteSize,
+    /// Memory for blocks read from disk.
+    pub cache_bytes: ByteSize,
+    /// Disk for the journal, beyond which memory is written out. At least
+    /// 64 MiB.
+    pub journal_bytes_max: ByteSize,
+    /// How often old and superseded records are looked for. At least 10 ms.
+    #[serde(with = "humantime_serde")]
+    pub cleanup_interval: Duration,
+    /// A partition of a compacted topic is cleaned when this part of its bytes
+    /// came since the last time. From 0 to 1.
+    pub compaction_dirty_ratio_min: f64,
+    /// And not for fewer bytes than these.
+    pub compaction_dirty_bytes_min: ByteSize,
+    /// Distinct keys in one round of compaction, about 40 bytes of memory
+    /// each. At least 1.
+    pub compaction_keys_max: usize,
+    /// How long a group without members keeps back the retention of what it
+    /// has not read, counted from its last commit.
+    #[serde(with = "humantime_serde")]
+    pub group_retention: Duration,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self {
+            partitions: 8,
+            record_bytes_max: ByteSize::mib(1),
+            queue_bytes_max: ByteSize::mib(64),
+            disk_free_min: ByteSize::mib(64),
+            cache_bytes: ByteSize::mib(64),
+            journal_bytes_max: ByteSize::mib(256),
+            cleanup_interval: Duration::from_secs(30),
+            compaction_dirty_ratio_min: 0.5,
+            compaction_dirty_bytes_min: ByteSize::mib(1),
+            compaction_keys_max: 500_000,
+            group_retention: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+impl EmbeddedConfig {
+    /// Says which value is out of its range.
+    pub fn check(&self) -> Result<(), String> {
+        let least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                Err(format!("{name} is {value}, it must be at least {least}"))
+            } else {
+                Ok(())
+            }
+        };
+        least("partitions", self.partitions.into(), 1)?;
+        least("record_bytes_max", self.record_bytes_max.as_u64(), 1024)?;
+        least("queue_bytes_max", self.queue_bytes_max.as_u64(), 64 << 10)?;
+        least(
+            "journal_bytes_max",
+            self.journal_bytes_max.as_u64(),
+            64 << 20,
+        )?;
+        least("compaction_keys_max", self.compaction_keys_max as u64, 1)?;
+        if self.record_bytes_max > ByteSize::gib(1) {
+            return Err("record_bytes_max is over 1 GiB".to_owned());
+        }
+        if self.partitions > super::PARTITIONS_MAX {
+            return Err(format!("partitions is over {}", super::PARTITIONS_MAX));
+        }
+        if self.cleanup_interval < Duration::from_millis(10) {
+            return Err("cleanup_interval is under 10 ms".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.compaction_dirty_ratio_min) {
+            return Err("compaction_dirty_ratio_min is not between 0 and 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_survive_toml() {
+        let config = EmbeddedConfig::default();
+        assert_eq!(config.check(), Ok(()));
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<EmbeddedConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let config: EmbeddedConfig =
+            toml::from_str("journal_bytes_max = \"1MiB\"\ncleanup_interval = \"1s\"").unwrap();
+        assert!(config.check().unwrap_err().contains("journal_bytes_max"));
+        assert!(toml::from_str::<EmbeddedConfig>("partition = 3").is_err());
+    }
+}

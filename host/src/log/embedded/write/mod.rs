@@ -1,0 +1,128 @@
+//! Writing: one thread does it all, for everyone.
+//!
+//! Callers encode on their own threads and put a [`Request`] into the
+//! [queue]. The [writer] takes what has gathered, makes one atomic
+//! batch of the store of it ([plan]), syncs once, and answers everyone. A
+//! lone append is written at once; under load batches form by themselves.
+
+pub(super) mod plan;
+pub(super) mod queue;
+pub(super) mod writer;
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use fjall::UserValue;
+use tokio::sync::oneshot;
+
+use self::queue::Reservation;
+use super::{
+    batch::Encoded,
+    groups::{GroupKey, Listener},
+    topics::TopicState,
+};
+use crate::log::{LogError, TopicSpec};
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(Append),
+    Commit(Box<CommitRequest>),
+    Join(Join),
+    EnsureTopics(EnsureTopics),
+    Clean(Box<Clean>),
+}
+
+impl Request {
+    /// Bytes that it makes the store take.
+    fn stored_bytes(&self) -> usize {
+        let values = |parts: &[Part]| -> usize {
+            let batches = parts.iter().flat_map(|part| &part.batches);
+            batches.map(|batch| batch.value.len()).sum()
+        };
+        match self {
+            Self::Append(append) => values(&append.parts),
+            Self::Commit(commit) => {
+                let checkpoints = commit.checkpoints.iter();
+                let checkpoints: usize = checkpoints
+                    .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()))
+                    .sum();
+                values(&commit.parts) + checkpoints
+            }
+            Self::Clean(clean) => {
+                let batches = clean.insert.iter().map(|(_, batch)| batch.value.len());
+                batches.sum::<usize>() + clean.remove.len() * super::rows::RECORD_KEY_BYTES
+            }
+            Self::Join(_) | Self::EnsureTopics(_) => 0,
+        }
+    }
+}
+
+/// Batches for one partition, in order.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub topic: Arc<TopicState>,
+    pub partition: u32,
+    pub batches: Vec<Encoded>,
+}
+
+#[derive(Debug)]
+pub(super) struct Append {
+    /// At most one for each partition.
+    pub parts: Vec<Part>,
+    /// The offset of each part's first record, once it is durable.
+    pub reply: oneshot::Sender<Result<Vec<u64>, LogError>>,
+    pub reservation: Reservation,
+}
+
+#[derive(Debug)]
+pub(super) struct CommitRequest {
+    pub group: GroupKey,
+    pub member: Arc<Listener>,
+    pub parts: Vec<Part>,
+    pub checkpoints: Vec<CheckpointRow>,
+    pub offsets: Vec<OffsetMove>,
+    pub reply: Sender<Result<(), LogError>>,
+}
+
+/// A row's key, and what it is to hold.
+pub(super) type CheckpointRow = (Vec<u8>, Option<UserValue>);
+
+/// A committed offset that moves. What it moves from tells whether a commit
+/// that failed has happened after all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OffsetMove {
+    pub partition: u32,
+    pub from: Option<u64>,
+    pub to: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Join {
+    pub topic: Arc<TopicState>,
+    pub group: GroupKey,
+    pub member: Arc<Listener>,
+    pub reply: Sender<Result<(), LogError>>,
+}
+
+#[derive(Debug)]
+pub(super) struct EnsureTopics {
+    pub topics: Vec<TopicSpec>,
+    pub reply: Sender<Result<(), LogError>>,
+}
+
+/// One atomic step of cleaning a partition.
+#[derive(Debug)]
+pub(super) struct Clean {
+    pub topic: Arc<TopicState>,
+    pub partition: u32,
+    /// First offsets of batches.
+    pub remove: Vec<u64>,
+    pub insert: Vec<(u64, Encoded)>,
+    pub removed_bytes: u64,
+    /// Where retention has moved the partition's start.
+    pub start: Option<u64>,
+    /// Up to where compaction is done, and the dirty bytes until there.
+    pub cleaned: Option<(u64, u64)>,
+    pub reply: Sender<Result<(), LogError>>,
+}

@@ -1,0 +1,171 @@
+//! What waits for the writer.
+//!
+//! Appends are bounded in bytes, from the call until they are durable. Commits,
+//! joins, topics and cleaning are bounded by how many may wait for an answer:
+//! one for each thread that asks.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Request;
+use crate::log::LogError;
+
+/// What each append counts for besides its records, so that the number of
+/// small ones is bounded too.
+const APPEND_OVERHEAD_BYTES: usize = 256;
+
+#[derive(Debug)]
+pub(in super::super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+    append_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    requests: VecDeque<Request>,
+    append_bytes: usize,
+    closed: bool,
+}
+
+/// What [`Queue::take`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Taken {
+    Some,
+    /// Nothing until the time given.
+    Nothing,
+    /// Nothing is left, and nothing will come.
+    Closed,
+}
+
+impl Queue {
+    pub fn new(append_bytes_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            filled: Condvar::new(),
+            append_bytes_max,
+        }
+    }
+
+    /// Makes room for an append. One that is larger than the whole queue gets
+    /// in when nothing else is there.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, LogError> {
+        let bytes = bytes.saturating_add(APPEND_OVERHEAD_BYTES);
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(closed());
+        }
+        let total = inner.append_bytes.saturating_add(bytes);
+        if total > self.append_bytes_max && inner.append_bytes > 0 {
+            return Err(LogError::Busy);
+        }
+        inner.append_bytes = total;
+        Ok(Reservation {
+            queue: Arc::clone(self),
+            bytes,
+        })
+    }
+
+    pub fn push(&self, request: Request) -> Result<(), LogError> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(closed());
+        }
+        inner.requests.push_back(request);
+        drop(inner);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Takes requests up to about `bytes_max`, waiting for the first, until the
+    /// time given if one is.
+    pub fn take(&self, into: &mut Vec<Request>, bytes_max: usize, until: Option<Instant>) -> Taken {
+        let mut inner = self.inner.lock();
+        while inner.requests.is_empty() {
+            if inner.closed {
+                return Taken::Closed;
+            }
+            match until {
+                None => self.filled.wait(&mut inner),
+                Some(until) => {
+                    if self.filled.wait_until(&mut inner, until).timed_out()
+                        && inner.requests.is_empty()
+                    {
+                        return Taken::Nothing;
+                    }
+                }
+            }
+        }
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(request) = inner.requests.pop_front()
+        {
+            bytes += request.stored_bytes();
+            into.push(request);
+        }
+        Taken::Some
+    }
+
+    /// Takes no more requests; those that wait are still given out.
+    pub fn close(&self) {
+        self.inner.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+
+    /// Drops what waits, which tells those who wait for it that nobody answers.
+    pub fn abandon(&self) {
+        self.close();
+        let requests = std::mem::take(&mut self.inner.lock().requests);
+        drop(requests);
+    }
+}
+
+pub(in super::super) fn closed() -> LogError {
+    LogError::Unavailable {
+        reason: "the log is closed".to_owned(),
+    }
+}
+
+/// Room in the queue, given back when dropped.
+#[derive(Debug)]
+pub(in super::super) struct Reservation {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut inner = self.queue.inner.lock();
+        inner.append_bytes = inner.append_bytes.saturating_sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let queue = Arc::new(Queue::new(1000));
+        let first = queue.reserve(500).unwrap();
+        assert_eq!(queue.reserve(500).err(), Some(LogError::Busy));
+        drop(first);
+        let large = queue.reserve(5000).unwrap();
+        assert_eq!(queue.reserve(1).err(), Some(LogError::Busy));
+        drop(large);
+        assert!(queue.reserve(1).is_ok());
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing() {
+        let queue = Arc::new(Queue::new(1000));
+        queue.close();
+        assert_eq!(queue.reserve(1).err(), Some(closed()));
+        assert_eq!(queue.take(&mut Vec::new(), 1, None), Taken::Closed);
+    }
+}

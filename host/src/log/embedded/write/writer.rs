@@ -1,0 +1,399 @@
+//! The writer's thread.
+//!
+//! # When the disk fails
+//! Before a write the writer asks how much room the disk has, and refuses with
+//! `disk-full` below the configured minimum; nothing was attempted then. If a
+//! write or a sync fails all the same, the database takes no further write: who
+//! waits for the write gets the error, and so does everyone until the database
+//! could be opened anew, in process, which is tried with a backoff once there
+//! is room. Reads go on meanwhile.
+//!
+//! Whether the failed write is in the log, the opening decides: fjall's journal
+//! keeps a batch whole or drops it. So an append that was answered with an
+//! error may turn up after all, as with Kafka. A commit must not, since it
+//! would be repeated: each offset of a commit names the one it moves from. When
+//! a member repeats a commit that has happened, its offsets stand at the new
+//! ones already, and it is told so; when it has gone on and commits something
+//! else, the offsets stand where it does not expect them, and it is fenced: it
+//! goes back to what is committed, checkpoints and offsets alike.
+
+use std::{
+    mem,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Append, Clean, EnsureTopics, Request,
+    plan::{Plan, Planning},
+    queue::{Taken, closed},
+};
+use crate::log::{
+    LogError,
+    embedded::{
+        Shared, catalog,
+        disk::Disk,
+        now_ms,
+        rows::{self, PartitionRow},
+        store::{self, Store},
+    },
+};
+
+/// About how much one write of the store takes in. It bounds how long the
+/// first request of it waits for the last, and stays well under a memtable.
+const WRITE_BYTES_MAX: usize = 8 << 20;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Cleaning may use this part of the room that is kept free: it makes room.
+const CLEANING_SHARE: u64 = 4;
+
+pub(in super::super) struct Writer {
+    shared: Arc<Shared>,
+    disk: Disk,
+    trouble: Option<Trouble>,
+    backoff: Duration,
+}
+
+struct Trouble {
+    error: LogError,
+    /// The database must be opened anew; otherwise there is no room, and
+    /// nothing else is wrong.
+    broken: bool,
+    retry_at: Instant,
+}
+
+/// Whoever still waits for an answer gets one, should the thread unwind.
+struct Abandon(Arc<Shared>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.set_trouble(Some(LogError::Unavailable {
+                reason: "the log's writer has crashed; restart the host".to_owned(),
+            }));
+        }
+        self.0.queue.abandon();
+    }
+}
+
+/// The answers owed for a plan.
+#[derive(Default)]
+struct Owed {
+    appends: Vec<(Append, Vec<u64>)>,
+    commits: Vec<crossbeam_channel::Sender<Result<(), LogError>>>,
+}
+
+impl Owed {
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.commits.is_empty()
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Append(append) => self.appends.push((append, Vec::new())),
+            Request::Commit(commit) => self.commits.push(commit.reply),
+            _ => {}
+        }
+    }
+
+    fn answer(self, outcome: &Result<(), LogError>) {
+        for (append, offsets) in self.appends {
+            // Room is given back before the caller can ask for more of it.
+            drop(append.reservation);
+            let _ = append.reply.send(outcome.clone().map(|()| offsets));
+        }
+        for reply in self.commits {
+            let _ = reply.send(outcome.clone());
+        }
+    }
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            disk: Disk::new(shared.path.clone()),
+            shared,
+            trouble: None,
+            backoff: BACKOFF_MIN,
+        }
+    }
+
+    pub fn run(mut self) {
+        let _abandon = Abandon(Arc::clone(&self.shared));
+        let mut requests = Vec::new();
+        loop {
+            let until = self.trouble.as_ref().map(|trouble| trouble.retry_at);
+            let taken = self
+                .shared
+                .queue
+                .take(&mut requests, WRITE_BYTES_MAX, until);
+            if taken == Taken::Closed {
+                return;
+            }
+            if self
+                .trouble
+                .as_ref()
+                .is_some_and(|trouble| trouble.retry_at <= Instant::now())
+            {
+                self.mend();
+            }
+            self.handle(&mut requests);
+        }
+    }
+
+    fn handle(&mut self, requests: &mut Vec<Request>) {
+        let mut writes = Vec::with_capacity(requests.len());
+        for request in requests.drain(..) {
+            match request {
+                Request::Append(_) | Request::Commit(_) => writes.push(request),
+                // These come between other writes, and are rare.
+                Request::Join(join) => {
+                    self.write(mem::take(&mut writes));
+                    self.shared
+                        .groups
+                        .join(join.group, Arc::clone(&join.member));
+                    let mut listeners = join.topic.listeners.write();
+                    listeners.retain(|listener| !listener.is_fenced());
+                    listeners.push(join.member);
+                    drop(listeners);
+                    let _ = join.reply.send(Ok(()));
+                }
+                Request::EnsureTopics(request) => {
+                    self.write(mem::take(&mut writes));
+                    let outcome = self.ensure_topics(&request);
+                    let _ = request.reply.send(outcome);
+                }
+                Request::Clean(mut clean) => {
+                    self.write(mem::take(&mut writes));
+                    let outcome = self.clean(&mut clean);
+                    let _ = clean.reply.send(outcome);
+                }
+            }
+        }
+        self.write(writes);
+    }
+
+    /// Appends and commits, in one write.
+    fn write(&mut self, requests: Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        let mut owed = Owed::default();
+        let outcome = self.try_write(requests, &mut owed);
+        owed.answer(&outcome);
+    }
+
+    fn try_write(&mut self, requests: Vec<Request>, owed: &mut Owed) -> Result<(), LogError> {
+        let bytes: usize = requests.iter().map(Request::stored_bytes).sum();
+        let min = self.shared.config.disk_free_min.as_u64();
+        let writable = self.check_writable(bytes as u64, min);
+        let shared = Arc::clone(&self.shared);
+        let guard = shared.store.read();
+        let (Ok(()), Some(store)) = (&writable, guard.as_ref()) else {
+            for request in requests {
+                owed.take(request);
+            }
+            return writable.and(Err(closed()));
+        };
+        let mut plan = Plan::new(&shared, store, now_ms());
+        for request in requests {
+            match request {
+                Request::Append(mut append) => {
+                    let parts = mem::take(&mut append.parts);
+                    let offsets = parts.into_iter().map(|part| plan.append(part)).collect();
+                    owed.appends.push((append, offsets));
+                }
+                Request::Commit(mut commit) => match plan.commit(&mut commit) {
+                    Ok(Planning::Planned) => owed.commits.push(commit.reply),
+                    Ok(Planning::Happened) => drop(commit.reply.send(Ok(()))),
+                    Err(error) => drop(commit.reply.send(Err(error))),
+                },
+                _ => {}
+            }
+        }
+        if owed.is_empty() {
+            return Ok(());
+        }
+        let written = plan.write();
+        drop(guard);
+        written
+            .map(|written| written.publish(&shared))
+            .map_err(|error| self.failed(&error))?;
+        self.backoff = BACKOFF_MIN;
+        Ok(())
+    }
+
+    fn ensure_topics(&mut self, request: &EnsureTopics) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        let missing = catalog::missing(&shared, &request.topics)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.check_writable(0, shared.config.disk_free_min.as_u64())?;
+        let guard = shared.store.read();
+        let store = guard.as_ref().ok_or_else(closed)?;
+        let mut batch = store.batch();
+        for (name, row) in &missing {
+            batch.insert(
+                &store.meta,
+                rows::topic_key(name),
+                catalog::encode_topic(row)?,
+            );
+        }
+        let written = batch.commit();
+        drop(guard);
+        written.map_err(|error| self.failed(&error))?;
+        catalog::apply_topics(&shared, missing);
+        Ok(())
+    }
+
+    fn clean(&mut self, clean: &mut Clean) -> Result<(), LogError> {
+        let inserted: u64 = clean
+            .insert
+            .iter()
+            .map(|(_, batch)| batch.stored_bytes())
+            .sum();
+        let min = self.shared.config.disk_free_min.as_u64();
+        self.check_writable(inserted, min / CLEANING_SHARE)?;
+        let shared = Arc::clone(&self.shared);
+        let guard = shared.store.read();
+        let store = guard.as_ref().ok_or_else(closed)?;
+
+        let topic = &clean.topic;
+        let key = |offset| rows::record_key(topic.id, clean.partition, offset);
+        let mut batch = store.batch();
+        for offset in &clean.remove {
+            // Of a key that is both removed and inserted in one batch, the
+            // store would keep either.
+            if !clean.insert.iter().any(|(inserted, _)| inserted == offset) {
+                batch.remove(&store.records, key(*offset));
+            }
+        }
+        for (offset, encoded) in clean.insert.drain(..) {
+            batch.insert(&store.records, key(offset), encoded.value);
+        }
+        let before = topic.row(clean.partition);
+        let (cleaned, no_longer_dirty) = clean.cleaned.unwrap_or((before.cleaned, 0));
+        let row = PartitionRow {
+            start: clean.start.unwrap_or(before.start),
+            end: before.end,
+            bytes: before.bytes.saturating_sub(clean.removed_bytes) + inserted,
+            cleaned,
+            dirty_bytes: before.dirty_bytes.saturating_sub(no_longer_dirty),
+        };
+        let row_key = rows::partition_key(topic.id, clean.partition);
+        batch.insert(&store.meta, row_key, row.to_bytes());
+        let written = batch.commit();
+        drop(guard);
+        written.map_err(|error| self.failed(&error))?;
+        topic.set_row(clean.partition, row);
+        Ok(())
+    }
+
+    /// Whether a write of so many bytes may be tried, when so many are to stay
+    /// free.
+    fn check_writable(&mut self, bytes: u64, free_min: u64) -> Result<(), LogError> {
+        if let Some(trouble) = &self.trouble
+            && (trouble.broken || free_min >= self.shared.config.disk_free_min.as_u64())
+        {
+            return Err(trouble.error.clone());
+        }
+        let free = self.disk.free_bytes(bytes);
+        if free < free_min {
+            let error = self.full(free);
+            self.set_trouble(error.clone(), false);
+            return Err(error);
+        }
+        let guard = self.shared.store.read();
+        let writable = guard.as_ref().ok_or_else(closed)?.wait_until_writable();
+        drop(guard);
+        writable.map_err(|error| self.failed(&error))
+    }
+
+    fn full(&self, free_bytes: u64) -> LogError {
+        LogError::Full {
+            free_bytes,
+            needed_bytes: self.shared.config.disk_free_min.as_u64(),
+        }
+    }
+
+    /// The store failed to write; what it says of it.
+    fn failed(&mut self, error: &fjall::Error) -> LogError {
+        let error = store::write_error(&self.shared.db_path(), &self.shared.config, error);
+        tracing::error!(code = error.code(), %error, "the log cannot be written");
+        self.set_trouble(error.clone(), true);
+        error
+    }
+
+    fn set_trouble(&mut self, error: LogError, broken: bool) {
+        let wait = if broken {
+            let wait = self.backoff;
+            self.backoff = (wait * 2).min(BACKOFF_MAX);
+            wait
+        } else {
+            tracing::warn!(code = error.code(), %error, "the log takes no records");
+            BACKOFF_MIN
+        };
+        self.shared.set_trouble(Some(error.clone()));
+        self.trouble = Some(Trouble {
+            error,
+            broken,
+            retry_at: Instant::now() + wait,
+        });
+    }
+
+    /// Looks whether writing is possible again, opening the store anew if need be.
+    fn mend(&mut self) {
+        let Some(trouble) = self.trouble.take() else {
+            return;
+        };
+        let free = self.disk.free_bytes(0);
+        let mended = if free < self.shared.config.disk_free_min.as_u64() {
+            Err(self.full(free))
+        } else if trouble.broken {
+            self.reopen()
+        } else {
+            Ok(())
+        };
+        if let Err(error) = mended {
+            // Said once for each reason, not at each attempt.
+            if error.code() != trouble.error.code() {
+                tracing::error!(code = error.code(), %error, "the log cannot be written");
+            }
+            let wait = if trouble.broken {
+                self.backoff
+            } else {
+                BACKOFF_MIN
+            };
+            if trouble.broken {
+                self.backoff = (wait * 2).min(BACKOFF_MAX);
+            }
+            self.shared.set_trouble(Some(error.clone()));
+            self.trouble = Some(Trouble {
+                error,
+                broken: trouble.broken,
+                retry_at: Instant::now() + wait,
+            });
+        } else {
+            tracing::info!("the log takes records again");
+            self.shared.set_trouble(None);
+        }
+    }
+
+    fn reopen(&self) -> Result<(), LogError> {
+        let shared = &self.shared;
+        let mut guard = shared.store.write();
+        // The old one must be gone before the new one is opened: what is left
+        // in its journal's buffer is written, or not, when it is dropped.
+        drop(guard.take());
+        let store = Store::open(&shared.db_path(), &shared.config)?;
+        let found = catalog::load(&store)?;
+        *guard = Some(store);
+        drop(guard);
+        catalog::apply(shared, found);
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! A pipeline as the parts share it: the topics it reads and writes, its
+//! group, and how it is processed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytestring::ByteString;
+
+use crate::{
+    log::{GroupName, partitioner::murmur2_partition},
+    plugin::Limits,
+    types::{PartitionId, Topic, TopicPartition},
+};
+
+/// One input topic, its outputs, and its group. Lives as long as the host.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    pub name: ByteString,
+    pub group: GroupName,
+    pub input: Topic,
+    pub output: Output,
+    /// Outputs that plugins name.
+    pub outputs: BTreeMap<ByteString, Output>,
+    pub dead_letter: Topic,
+    pub processing: Processing,
+    pub limits: Limits,
+}
+
+/// An output topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub topic: Topic,
+    pub partitions: u32,
+}
+
+impl Output {
+    /// Where a record of that key goes.
+    #[must_use]
+    pub fn place(&self, key: &[u8]) -> TopicPartition {
+        TopicPartition {
+            topic: self.topic.clone(),
+            partition: murmur2_partition(key, self.partitions),
+        }
+    }
+}
+
+impl Pipeline {
+    /// The output of that name; none means the default one.
+    #[must_use]
+    pub fn output(&self, name: Option<&str>) -> Option<&Output> {
+        match name {
+            None => Some(&self.output),
+            Some(name) => self.outputs.get(name),
+        }
+    }
+
+    /// Where the dead letters of an input partition go.
+    #[must_use]
+    pub fn dead_letters(&self, partition: PartitionId) -> TopicPartition {
+        TopicPartition {
+            topic: self.dead_letter.clone(),
+            partition,
+        }
+    }
+}
+
+/// How a pipeline's workers work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processing {
+    pub workers: u32,
+    /// How long processed events may wait for their commit under load.
+    pub commit_interval: Duration,
+    /// Events and emissions held in memory before a commit.
+    pub commit_bytes_max: usize,
+    pub poll_bytes_max: usize,
+    pub call_events_max: usize,
+    pub call_bytes_max: usize,
+    pub entities_per_instance: usize,
+    /// Open entities of one worker; beyond it, the least recently used close.
+    pub entities_open_max: usize,
+    pub entity_idle: Duration,
+    /// How long a worker may take to finish when it must let go.
+    pub drain_deadline: Duration,
+}

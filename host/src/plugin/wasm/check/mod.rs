@@ -1,0 +1,8 @@
+//! What can be told of a plugin without running it (its bytes), and of what it
+//! says of itself. Pure functions.
+
+mod bytes;
+mod description;
+
+pub(super) use bytes::check_bytes;
+pub(super) use description::check_description;

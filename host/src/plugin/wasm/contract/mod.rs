@@ -1,0 +1,136 @@
+//! The versions of the contract: the only place that knows there are several.
+//!
+//! A file for each released version translates to and from the words of
+//! [`crate::plugin`]; what the host makes of them is written once, elsewhere.
+//! A released version never changes, so its file does not either.
+
+mod v0_1;
+
+use semver::Version;
+use wasmtime::{
+    Store,
+    component::{Component, InstancePre, ResourceAny, types::ComponentItem},
+};
+
+use super::{
+    rejection::{self, rejection},
+    state::State,
+};
+use crate::plugin::{Description, Event, Outcome, Rejection, SavedState};
+
+/// The interface a plugin exports, without its version.
+const PROCESSOR: &str = "courtside:plugin/processor";
+/// The newest version this host knows.
+const NEWEST: &str = "0.1.0";
+
+/// A plugin whose exports are found, ready to be instantiated.
+pub enum Prepared {
+    V0_1(v0_1::Prepared),
+}
+
+impl Prepared {
+    pub fn new(component: &Component, pre: InstancePre<State>) -> Result<Self, Rejection> {
+        match exported_version(component)? {
+            Version {
+                major: 0, minor: 1, ..
+            } => v0_1::Prepared::new(pre).map(Self::V0_1).map_err(|error| {
+                rejection(
+                    rejection::WRONG_WORLD,
+                    format!(
+                        "it exports {PROCESSOR}@0.1, but not as the contract has it: {error:#}"
+                    ),
+                )
+            }),
+            version => Err(rejection(
+                rejection::WRONG_WORLD,
+                format!("it exports {PROCESSOR}@{version}, the newest this host knows is {NEWEST}"),
+            )),
+        }
+    }
+
+    pub fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Contract> {
+        match self {
+            Self::V0_1(prepared) => prepared.instantiate(store).map(Contract::V0_1),
+        }
+    }
+}
+
+fn exported_version(component: &Component) -> Result<Version, Rejection> {
+    /// Names of exports shown in the message.
+    const SHOWN_MAX: usize = 8;
+    let component_type = component.component_type();
+    let mut others = Vec::new();
+    for (name, export) in component_type.exports(component.engine()) {
+        let version = name
+            .strip_prefix(PROCESSOR)
+            .and_then(|rest| rest.strip_prefix('@'))
+            .and_then(|version| Version::parse(version).ok());
+        match (version, export.ty) {
+            (Some(version), ComponentItem::ComponentInstance(_)) => return Ok(version),
+            _ => others.push(name),
+        }
+    }
+    let exports = if others.is_empty() {
+        "exports nothing".to_owned()
+    } else {
+        let shown: Vec<&str> = others.iter().copied().take(SHOWN_MAX).collect();
+        let more = if others.len() > SHOWN_MAX {
+            ", …"
+        } else {
+            ""
+        };
+        format!("exports {}{more}", shown.join(", "))
+    };
+    Err(rejection(
+        rejection::WRONG_WORLD,
+        format!("it {exports}; a plugin exports {PROCESSOR}@{NEWEST}"),
+    ))
+}
+
+/// The functions of one instance, in the words of the version it speaks. All of
+/// them run the plugin: what it returns has the contract's shape, its sense is
+/// for the caller to check.
+pub enum Contract {
+    V0_1(v0_1::Contract),
+}
+
+impl Contract {
+    pub fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
+        match self {
+            Self::V0_1(contract) => contract.describe(store),
+        }
+    }
+
+    /// The inner error is the plugin's own word.
+    pub fn open(
+        &self,
+        store: &mut Store<State>,
+        key: &str,
+        saved: Option<&SavedState>,
+    ) -> wasmtime::Result<Result<ResourceAny, String>> {
+        match self {
+            Self::V0_1(contract) => contract.open(store, key, saved),
+        }
+    }
+
+    pub fn process(
+        &self,
+        store: &mut Store<State>,
+        entity: ResourceAny,
+        events: &[Event<'_>],
+    ) -> wasmtime::Result<Outcome> {
+        match self {
+            Self::V0_1(contract) => contract.process(store, entity, events),
+        }
+    }
+
+    pub fn checkpoint(
+        &self,
+        store: &mut Store<State>,
+        entity: ResourceAny,
+    ) -> wasmtime::Result<Option<SavedState>> {
+        match self {
+            Self::V0_1(contract) => contract.checkpoint(store, entity),
+        }
+    }
+}

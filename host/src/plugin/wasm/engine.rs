@@ -1,0 +1,218 @@
+//! The engine: settings that hold for all plugins, and the way from a file's
+//! bytes to a compiled plugin.
+
+use std::{path::PathBuf, sync::Arc, thread};
+
+use wasmtime::{
+    Cache, CacheConfig, Config, OptLevel,
+    component::{Component, InstancePre, Linker},
+};
+
+use super::{
+    check::{check_bytes, check_description},
+    contract::Prepared,
+    deadline::Ticker,
+    guest::{Blueprint, Guest},
+    plugin::WasmPlugin,
+    rejection::{self, rejection},
+    state::State,
+    wasi::{self, PluginLog},
+};
+use crate::{
+    plugin::{Compiler, Limits, Plugin, Rejection},
+    types::Digest,
+};
+
+/// The stack of plugin code, on the stack of the thread that calls it.
+const PLUGIN_STACK_BYTES: usize = 512 * 1024;
+/// The stack of a compiling thread: Cranelift's passes and a plugin's start.
+const COMPILE_STACK_BYTES: usize = 8 * 1024 * 1024;
+/// The address space of one linear memory: all of what 32 bits can address, so
+/// that neither bounds need checking nor memory moving. It costs page tables
+/// only where it is used; 47 bits of address space hold about 32,000 of them.
+const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
+
+/// What an engine is made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Where compiled plugins are kept between runs; none keeps none. Whoever
+    /// can write there can run code in the host.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the cache of compiled plugins at {path} cannot be used: {reason}")]
+    Cache { path: String, reason: String },
+    #[error("the plugin engine does not start: {reason}")]
+    Start { reason: String },
+}
+
+impl EngineError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Cache { .. } => "plugin-cache-unusable",
+            Self::Start { .. } => "plugin-engine-failed",
+        }
+    }
+
+    fn start(error: impl std::fmt::Display) -> Self {
+        Self::Start {
+            reason: format!("{error:#}"),
+        }
+    }
+}
+
+/// Compiles plugins.
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    ticker: Arc<Ticker>,
+    cache: Option<Cache>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
+        let cache = config.cache_dir.map(cache).transpose()?;
+        let engine = wasmtime::Engine::new(&settings(cache.clone())).map_err(EngineError::start)?;
+        let mut linker = Linker::new(&engine);
+        wasi::link(&mut linker).map_err(EngineError::start)?;
+        let ticker = Ticker::start(engine.clone()).map_err(EngineError::start)?;
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            ticker: Arc::new(ticker),
+            cache,
+        }))
+    }
+
+    /// How often compiled code was found in the cache.
+    pub(super) fn cache_hits(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::cache_hits)
+    }
+
+    fn compile_here(&self, bytes: &[u8], limits: &Limits) -> Result<WasmPlugin, Rejection> {
+        let digest = Digest::of(bytes);
+        let component = Component::new(&self.engine, bytes)
+            .map_err(|error| rejection(rejection::NOT_COMPILED, format!("{error:#}")))?;
+        let blueprint = Blueprint {
+            engine: self.engine.clone(),
+            prepared: Prepared::new(&component, self.link(&component)?)?,
+            limits: limits.clone(),
+            log: Arc::new(PluginLog::new(&digest)),
+            ticker: Arc::clone(&self.ticker),
+        };
+        let description = Guest::start(&blueprint)
+            .map_err(|failure| rejection(rejection::START_FAILED, failure.to_string()))?
+            .describe()
+            .map_err(|failure| rejection(rejection::DESCRIBE_FAILED, failure.to_string()))?;
+        check_description(&description)?;
+        blueprint.log.name_is(description.name.clone());
+        tracing::debug!(
+            digest = digest.short(),
+            plugin = &*description.name,
+            cache_hits = self.cache_hits(),
+            "plugin compiled"
+        );
+        Ok(WasmPlugin {
+            digest,
+            description,
+            blueprint,
+        })
+    }
+
+    fn link(&self, component: &Component) -> Result<InstancePre<State>, Rejection> {
+        for (name, import) in component.component_type().imports(&self.engine) {
+            if !wasi::offers(name, &import.ty, &self.engine) {
+                return Err(rejection(
+                    rejection::IMPORT_UNKNOWN,
+                    format!("it imports {name}, which this host does not offer"),
+                ));
+            }
+        }
+        self.linker.instantiate_pre(component).map_err(|error| {
+            rejection(
+                rejection::IMPORT_UNKNOWN,
+                format!("it imports what this host does not offer: {error:#}"),
+            )
+        })
+    }
+}
+
+impl Compiler for Engine {
+    /// Compiles on a thread of its own at the lowest priority, and waits for
+    /// it: priority once given away cannot be taken back, so the caller's stays.
+    fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection> {
+        check_bytes(bytes, limits.plugin_bytes_max)?;
+        let span = tracing::Span::current();
+        let plugin = thread::scope(|scope| {
+            thread::Builder::new()
+                .name("plugin-compile".into())
+                .stack_size(COMPILE_STACK_BYTES)
+                .spawn_scoped(scope, || {
+                    lower_priority();
+                    span.in_scope(|| self.compile_here(bytes, limits))
+                })
+                .map_err(|error| {
+                    rejection(
+                        rejection::NOT_TRIED,
+                        format!("no thread to be had: {error}"),
+                    )
+                })?
+                .join()
+                .unwrap_or_else(|_panic| {
+                    Err(rejection(rejection::NOT_COMPILED, "the compiler panicked"))
+                })
+        })?;
+        Ok(Arc::new(plugin))
+    }
+}
+
+/// Linux has a priority for each thread; elsewhere it would be the process's.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "compiling at normal priority");
+    }
+}
+
+fn settings(cache: Option<Cache>) -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        // The same bits for every NaN, on every machine.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        // Calls are synchronous: half a microsecond less for each.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(PLUGIN_STACK_BYTES)
+        .memory_reservation(MEMORY_RESERVATION_BYTES)
+        .memory_may_move(false)
+        // Instances share the pages of the plugin's data until they write.
+        .memory_init_cow(true)
+        .cache(cache);
+    config
+}
+
+fn cache(path: PathBuf) -> Result<Cache, EngineError> {
+    let open = || -> wasmtime::Result<Cache> {
+        let mut config = CacheConfig::new();
+        config.with_directory(std::path::absolute(&path)?);
+        Cache::new(config)
+    };
+    open().map_err(|error| EngineError::Cache {
+        path: path.display().to_string(),
+        reason: format!("{error:#}"),
+    })
+}

@@ -1,0 +1,32 @@
+//! A compiled plugin.
+
+use super::{
+    guest::{Blueprint, Guest},
+    instance::WasmInstance,
+};
+use crate::{
+    plugin::{Description, Failure, Instance, Plugin},
+    types::Digest,
+};
+
+pub struct WasmPlugin {
+    pub digest: Digest,
+    pub description: Description,
+    pub blueprint: Blueprint,
+}
+
+impl Plugin for WasmPlugin {
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, Failure> {
+        let guest = Guest::start(&self.blueprint)?;
+        let writes = self.description.writes.clone();
+        Ok(Box::new(WasmInstance::new(guest, writes)))
+    }
+}

@@ -1,0 +1,116 @@
+//! The plugin directory as it is now.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::name::SlotName;
+use crate::plugin::Rejection;
+
+/// What tells one version of a file from the next without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    size_bytes: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+    is_file: bool,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size_bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: metadata.ino(),
+            is_file: metadata.is_file(),
+        }
+    }
+}
+
+/// A name in the plugin directory that is a slot's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    There(Stamp),
+    /// It has a name but cannot be looked at, like a dangling link.
+    Unreadable(String),
+}
+
+/// The slots of one pipeline that the directory has something for. A directory
+/// that is not there has nothing for any.
+pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
+    let mut found = BTreeMap::new();
+    if let Some(entry) = look(&pipeline_dir.join(SlotName::Default.file())) {
+        found.insert(SlotName::Default, entry);
+    }
+    let names = match fs::read_dir(pipeline_dir.join(SlotName::keys_dir())) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for name in names {
+        let name = name?;
+        if let Some(slot) = name.file_name().to_str().and_then(SlotName::from_key_file)
+            && let Some(entry) = look(&name.path())
+        {
+            found.insert(slot, entry);
+        }
+    }
+    Ok(found)
+}
+
+fn look(path: &Path) -> Option<Entry> {
+    match fs::metadata(path) {
+        Ok(metadata) => Some(Entry::There(Stamp::of(&metadata))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The name of a dangling link is there; what it means is not.
+            let link = fs::symlink_metadata(path).ok()?;
+            link.is_symlink()
+                .then(|| Entry::Unreadable("it is a link to a file that does not exist".into()))
+        }
+        Err(error) => Some(Entry::Unreadable(error.to_string())),
+    }
+}
+
+/// What reading a slot's file came to.
+pub enum Contents {
+    Bytes(Vec<u8>),
+    /// It changed while it was read: look again later.
+    Unsteady,
+}
+
+/// Reads a slot's file, not more of it than `bytes_max`.
+pub fn read(path: &PathBuf, bytes_max: usize) -> Result<Contents, Rejection> {
+    let unreadable = |error: io::Error| Rejection {
+        code: "plugin-file-unreadable",
+        message: format!("{}: {error}", path.display()),
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let before = file.metadata().map_err(unreadable)?;
+    if !before.is_file() {
+        return Err(Rejection {
+            code: "plugin-not-a-file",
+            message: format!("{} is not a regular file", path.display()),
+        });
+    }
+    if before.len() > bytes_max as u64 {
+        return Err(Rejection {
+            code: "plugin-too-large",
+            message: format!("the file has {} bytes, the limit is {bytes_max}", before.len()),
+        });
+    }
+    let mut bytes = Vec::new();
+    file.by_ref()
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let after = file.metadata().map_err(unreadable)?;
+    if Stamp::of(&before) != Stamp::of(&after) || bytes.len() as u64 != after.len() {
+        return Ok(Contents::Unsteady);
+    }
+    Ok(Contents::Bytes(bytes))
+}

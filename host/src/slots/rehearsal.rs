@@ -1,0 +1,161 @@
+//! The rehearsal of a swap: copies of the checkpoints a plugin would take over
+//! are opened in it and checkpointed again, before anything live is touched.
+
+use std::sync::Arc;
+
+use super::name::SlotName;
+use crate::{
+    log::{Checkpoints, LogError},
+    plugin::{Instance, OpenError, Plugin, Rejection, SavedState},
+    types::{Key, PartitionId},
+    worker::envelope::Envelope,
+};
+
+const PAGE: usize = 256;
+
+/// What a rehearsal is held over.
+pub struct Rehearsal<'a> {
+    pub candidate: &'a Arc<dyn Plugin>,
+    /// The plugin whose entities the candidate would take over.
+    pub current: Option<&'a Arc<dyn Plugin>>,
+    pub slot: &'a SlotName,
+    /// Slots of single keys, whose entities the default slot does not get.
+    pub others: &'a [SlotName],
+    pub checkpoints: &'a dyn Checkpoints,
+    pub partitions: &'a [PartitionId],
+    pub entities_per_instance: usize,
+    /// How many entities at most.
+    pub entities_max: usize,
+}
+
+/// What became of a rehearsal.
+#[derive(Debug)]
+pub enum Rehearsed {
+    /// So many entities were opened.
+    Passed(usize),
+    Rejected(Rejection),
+}
+
+impl Rehearsal<'_> {
+    pub fn run(&self) -> Result<Rehearsed, LogError> {
+        let mut stage = Stage::new(self.candidate, self.entities_per_instance);
+        let mut tried = 0;
+        for partition in self.partitions {
+            let mut after: Option<Key> = None;
+            loop {
+                let page = match self.slot {
+                    SlotName::Key(key) if after.is_none() => self
+                        .checkpoints
+                        .get(*partition, key)?
+                        .map(|bytes| (key.clone(), bytes))
+                        .into_iter()
+                        .collect(),
+                    SlotName::Key(_) => Vec::new(),
+                    _ => self.checkpoints.scan(*partition, after.as_deref(), PAGE)?,
+                };
+                let Some((last, _)) = page.last() else {
+                    break;
+                };
+                after = Some(last.clone());
+                for (key, bytes) in page {
+                    if tried >= self.entities_max {
+                        return Ok(Rehearsed::Passed(tried));
+                    }
+                    if !self.takes_over(&key) {
+                        continue;
+                    }
+                    // Damaged checkpoints and halted entities are not for the
+                    // candidate to answer for.
+                    let Ok(envelope) = Envelope::decode(&bytes) else {
+                        continue;
+                    };
+                    let (None, Some(saved)) = (envelope.halted, envelope.saved) else {
+                        continue;
+                    };
+                    tried += 1;
+                    if let Err(rejection) = stage.try_out(&key, &saved)
+                        && self.current_can(&key, &saved)
+                    {
+                        return Ok(Rehearsed::Rejected(rejection));
+                    }
+                }
+            }
+        }
+        Ok(Rehearsed::Passed(tried))
+    }
+
+    fn takes_over(&self, key: &[u8]) -> bool {
+        self.slot.covers(key)
+            && (*self.slot != SlotName::Default
+                || !self.others.iter().any(|other| other.covers(key)))
+    }
+
+    fn current_can(&self, key: &[u8], saved: &SavedState) -> bool {
+        self.current
+            .is_none_or(|current| Stage::new(current, 1).try_out(key, saved).is_ok())
+    }
+}
+
+/// A plugin with an instance that is renewed when it fails or is worn out.
+struct Stage<'a> {
+    plugin: &'a Arc<dyn Plugin>,
+    instance: Option<Box<dyn Instance>>,
+    opened: usize,
+    opened_max: usize,
+}
+
+impl<'a> Stage<'a> {
+    fn new(plugin: &'a Arc<dyn Plugin>, opened_max: usize) -> Self {
+        Self {
+            plugin,
+            instance: None,
+            opened: 0,
+            opened_max,
+        }
+    }
+
+    fn try_out(&mut self, key: &[u8], saved: &SavedState) -> Result<(), Rejection> {
+        let description = self.plugin.description();
+        let name = String::from_utf8_lossy(key);
+        if !description.reads.contains(&saved.format) {
+            return Err(Rejection {
+                code: "plugin-cannot-read",
+                message: format!(
+                    "entity {name} has a checkpoint in format {}, the plugin reads {}",
+                    saved.format,
+                    description.reads.join(", "),
+                ),
+            });
+        }
+        let result = self.open_and_save(&name, saved);
+        if result.is_err() || self.opened >= self.opened_max {
+            self.instance = None;
+            self.opened = 0;
+        }
+        result
+    }
+
+    fn open_and_save(&mut self, name: &str, saved: &SavedState) -> Result<(), Rejection> {
+        let failed = |during: &str, error: String| Rejection {
+            code: "plugin-rehearsal-failed",
+            message: format!("entity {name}: {during}: {error}"),
+        };
+        if self.instance.is_none() {
+            let made = self.plugin.instantiate();
+            self.instance = Some(made.map_err(|error| failed("instantiate", error.to_string()))?);
+        }
+        let Some(instance) = &mut self.instance else {
+            return Ok(());
+        };
+        self.opened += 1;
+        let entity = instance.open(name, Some(saved)).map_err(|error| match error {
+            OpenError::Refused(reason) => failed("open", reason),
+            OpenError::Failed(failure) => failed("open", failure.to_string()),
+        })?;
+        instance
+            .checkpoint(entity)
+            .map_err(|error| failed("checkpoint", error.to_string()))?;
+        instance.close(entity);
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! One slot: what its file was seen to be, what runs, and what happened. It
+//! decides, and does nothing itself; the manager asks it what to do.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    files::Entry,
+    name::SlotName,
+    view::{PluginView, SlotEvent, SlotState, SlotView},
+};
+use crate::{
+    plugin::{Plugin, Rejection},
+    types::Digest,
+    worker::thread::Takeover,
+};
+
+const HISTORY_MAX: usize = 50;
+
+/// A plugin in force.
+#[derive(Clone)]
+pub struct Running {
+    pub plugin: Arc<dyn Plugin>,
+    pub size_bytes: u64,
+    pub since: Timestamp,
+    pub takeover: Takeover,
+}
+
+/// What a slot needs done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, for now.
+    Wait,
+    /// Read the file, and swap to it if it is another plugin.
+    Take,
+    /// The file cannot be looked at, and why.
+    Unreadable(String),
+    /// The file is gone: swap to none.
+    Remove,
+}
+
+/// A slot of one pipeline.
+pub struct Slot {
+    pub pipeline: String,
+    pub name: SlotName,
+    pub running: Option<Running>,
+    state: SlotState,
+    seen: Option<Entry>,
+    /// When it was first seen as it is now.
+    seen_at: Instant,
+    /// Whether what was seen has been acted on.
+    handled: bool,
+    swaps: u64,
+    history: VecDeque<SlotEvent>,
+}
+
+impl Slot {
+    #[must_use]
+    pub fn new(pipeline: &str, name: SlotName, now: Instant) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            name,
+            running: None,
+            state: SlotState::Waiting,
+            seen: None,
+            seen_at: now,
+            // A file that is not there is acted on only where a plugin runs.
+            handled: false,
+            swaps: 0,
+            history: VecDeque::new(),
+        }
+    }
+
+    /// `<pipeline>/default` or `<pipeline>/keys/<key>`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.pipeline, self.name)
+    }
+
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.running.as_ref().map(|running| running.plugin.digest())
+    }
+
+    #[must_use]
+    pub const fn state(&self) -> SlotState {
+        self.state
+    }
+
+    /// Nothing runs, and nothing is there: nobody needs to hear of it.
+    #[must_use]
+    pub const fn is_vacant(&self) -> bool {
+        self.running.is_none() && self.seen.is_none()
+    }
+
+    /// Takes note of what the directory has.
+    pub fn see(&mut self, entry: Option<Entry>, now: Instant) {
+        if self.seen != entry {
+            self.seen = entry;
+            self.seen_at = now;
+            self.handled = false;
+        }
+    }
+
+    /// What to do, once the file has been as it is for `settle`.
+    #[must_use]
+    pub fn next_step(&self, now: Instant, settle: Duration) -> Step {
+        if self.handled || now.saturating_duration_since(self.seen_at) < settle {
+            return Step::Wait;
+        }
+        match &self.seen {
+            Some(Entry::There(_)) => Step::Take,
+            Some(Entry::Unreadable(why)) => Step::Unreadable(why.clone()),
+            None if self.running.is_some() => Step::Remove,
+            None => Step::Wait,
+        }
+    }
+
+    /// What was seen has been acted on; the next change will be, too.
+    pub const fn handled(&mut self) {
+        self.handled = true;
+    }
+
+    /// The file moved under the reader: it has to lie still again.
+    pub const fn unsteady(&mut self, now: Instant) {
+        self.seen_at = now;
+    }
+
+    pub fn enter(&mut self, state: SlotState, digest: Option<Digest>) {
+        self.state = state;
+        self.remember(digest, None);
+    }
+
+    pub fn reject(&mut self, digest: Option<Digest>, rejection: &Rejection) {
+        self.state = SlotState::Rejected;
+        self.remember(digest, Some(rejection));
+    }
+
+    /// The file is again what runs.
+    pub fn confirm(&mut self) {
+        if self.running.is_some() && self.state != SlotState::Active {
+            self.enter(SlotState::Active, self.digest());
+        }
+    }
+
+    /// Another plugin (or none) is in force.
+    pub fn activated(&mut self, running: Option<Running>) {
+        self.swaps += 1;
+        self.running = running;
+        let state = if self.running.is_some() {
+            SlotState::Active
+        } else {
+            SlotState::Waiting
+        };
+        self.enter(state, self.digest());
+    }
+
+    fn remember(&mut self, digest: Option<Digest>, rejection: Option<&Rejection>) {
+        if self.history.len() >= HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(SlotEvent {
+            at: Timestamp::now(),
+            state: self.state,
+            digest: digest.map(|digest| digest.to_string()),
+            code: rejection.map(|rejection| rejection.code.to_owned()),
+            reason: rejection.map(|rejection| rejection.message.clone()),
+        });
+    }
+
+    #[must_use]
+    pub fn view(&self) -> SlotView {
+        let running = self.running.as_ref();
+        SlotView {
+            slot: self.full_name(),
+            pipeline: self.pipeline.clone(),
+            key: match &self.name {
+                SlotName::Default => None,
+                SlotName::Key(key) => Some(String::from_utf8_lossy(key).into_owned()),
+                SlotName::Hashed(digest) => Some(format!("sha256-{digest}")),
+            },
+            state: self.state,
+            plugin: running.map(|running| {
+                let description = running.plugin.description();
+                PluginView {
+                    name: description.name.clone(),
+                    version: description.version.clone(),
+                    digest: running.plugin.digest().to_string(),
+                    writes: description.writes.clone(),
+                    reads: description.reads.clone(),
+                    size_bytes: running.size_bytes,
+                }
+            }),
+            since: running.map(|running| running.since),
+            takeover: running.map_or_else(BTreeMap::new, |running| {
+                running
+                    .takeover
+                    .iter()
+                    .map(|(partition, offset)| (partition.to_string(), offset.0))
+                    .collect()
+            }),
+            swaps: self.swaps,
+            history: self.history.iter().cloned().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_millis(200);
+
+    fn slot() -> (Slot, Instant) {
+        let now = Instant::now();
+        (Slot::new("scores", SlotName::Default, now), now)
+    }
+
+    fn unreadable(why: &str) -> Option<Entry> {
+        Some(Entry::Unreadable(why.into()))
+    }
+
+    #[test]
+    fn a_slot_with_no_file_and_no_plugin_waits() {
+        let (slot, now) = slot();
+        assert_eq!(slot.next_step(now + SETTLE, SETTLE), Step::Wait);
+        assert!(slot.is_vacant());
+    }
+
+    #[test]
+    fn what_is_seen_must_lie_still_first() {
+        let (mut slot, now) = slot();
+        slot.see(unreadable("a"), now);
+        assert_eq!(slot.next_step(now, SETTLE), Step::Wait);
+        let later = now + SETTLE / 2;
+        slot.see(unreadable("b"), later);
+        assert_eq!(slot.next_step(now + SETTLE, SETTLE), Step::Wait);
+        assert_eq!(
+            slot.next_step(later + SETTLE, SETTLE),
+            Step::Unreadable("b".into())
+        );
+    }
+
+    #[test]
+    fn what_was_handled_is_not_handled_again() {
+        let (mut slot, now) = slot();
+        slot.see(unreadable("a"), now);
+        slot.handled();
+        slot.see(unreadable("a"), now);
+        assert_eq!(slot.next_step(now + SETTLE, SETTLE), Step::Wait);
+        slot.see(unreadable("c"), now + SETTLE);
+        assert_ne!(slot.next_step(now + SETTLE * 2, SETTLE), Step::Wait);
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let (mut slot, _) = slot();
+        for _ in 0..1000 {
+            slot.reject(
+                None,
+                &Rejection {
+                    code: "plugin-empty",
+                    message: "the file is empty".into(),
+                },
+            );
+        }
+        assert_eq!(slot.view().history.len(), HISTORY_MAX);
+    }
+}

@@ -1,0 +1,259 @@
+//! The plugin instances of one worker, and which entities live in them.
+//!
+//! An instance is made when an entity finds no room, and goes when its last
+//! entity does, when it fails, or when its slot gets another plugin. Giving one
+//! back to the system takes a while, so that is left to a thread of its own.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    plugin::{EntityId, Failure, Instance, Plugin},
+    slots::name::SlotName,
+    types::{Digest, Key},
+};
+
+/// A plugin in force in a slot. Each activation is one of these, even of a
+/// plugin that ran there before.
+pub struct Active {
+    pub slot: SlotName,
+    pub plugin: Arc<dyn Plugin>,
+    /// What output records say of it.
+    pub plugin_header: Bytes,
+    pub digest_header: Bytes,
+}
+
+impl std::fmt::Debug for Active {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Active({}, {:?})", self.slot, self.plugin.digest())
+    }
+}
+
+impl Active {
+    #[must_use]
+    pub fn new(slot: SlotName, plugin: Arc<dyn Plugin>) -> Arc<Self> {
+        let description = plugin.description();
+        Arc::new(Self {
+            slot,
+            plugin_header: format!("{}@{}", description.name, description.version).into(),
+            digest_header: plugin.digest().to_string().into(),
+            plugin,
+        })
+    }
+}
+
+/// The plugins in force in a worker.
+#[derive(Debug, Default)]
+pub struct Actives {
+    default: Option<Arc<Active>>,
+    keys: HashMap<Key, Arc<Active>>,
+    hashed: HashMap<Digest, Arc<Active>>,
+}
+
+impl Actives {
+    /// The plugin that a key's events go to.
+    #[must_use]
+    pub fn of(&self, key: &[u8]) -> Option<&Arc<Active>> {
+        if let Some(active) = self.keys.get(key) {
+            return Some(active);
+        }
+        if !self.hashed.is_empty()
+            && let Some(active) = self.hashed.get(&Digest::of(key))
+        {
+            return Some(active);
+        }
+        self.default.as_ref()
+    }
+
+    #[must_use]
+    pub const fn has_default(&self) -> bool {
+        self.default.is_some()
+    }
+
+    pub fn set(&mut self, slot: &SlotName, active: Option<Arc<Active>>) {
+        match (slot, active) {
+            (SlotName::Default, active) => self.default = active,
+            (SlotName::Key(key), Some(active)) => {
+                self.keys.insert(key.clone(), active);
+            }
+            (SlotName::Key(key), None) => {
+                self.keys.remove(key);
+            }
+            (SlotName::Hashed(digest), Some(active)) => {
+                self.hashed.insert(*digest, active);
+            }
+            (SlotName::Hashed(digest), None) => {
+                self.hashed.remove(digest);
+            }
+        }
+    }
+}
+
+/// Instances that wait to be dropped by the reaper.
+const REAPER_QUEUE_MAX: usize = 256;
+
+/// An instance's number, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(u64);
+
+/// Where an open entity lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    pub instance: InstanceId,
+    pub entity: EntityId,
+}
+
+/// An instance and who lives in it.
+pub struct Held {
+    pub active: Arc<Active>,
+    pub instance: Box<dyn Instance>,
+    /// It was made for one suspect, and takes nobody else.
+    pub alone: bool,
+    /// Numbers of the worker's entities.
+    residents: FxHashSet<usize>,
+}
+
+/// All instances of a worker.
+pub struct Instances {
+    held: FxHashMap<InstanceId, Held>,
+    /// Instances with room, by slot.
+    room: HashMap<SlotName, Vec<InstanceId>>,
+    entities_per_instance: usize,
+    next: u64,
+    reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
+}
+
+impl std::fmt::Debug for Instances {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Instances({})", self.held.len())
+    }
+}
+
+impl Instances {
+    #[must_use]
+    pub fn new(entities_per_instance: usize) -> Self {
+        let (reaper, doomed) = crossbeam_channel::bounded::<Box<dyn Instance>>(REAPER_QUEUE_MAX);
+        // It ends when the sender goes. Where no thread can be had, the
+        // channel is closed at once and instances are dropped in place.
+        let spawned = std::thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || doomed.into_iter().for_each(drop));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to drop instances; workers will");
+        }
+        Self {
+            held: FxHashMap::default(),
+            room: HashMap::new(),
+            entities_per_instance: entities_per_instance.max(1),
+            next: 0,
+            reaper,
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub fn get_mut(&mut self, id: InstanceId) -> Option<&mut Held> {
+        self.held.get_mut(&id)
+    }
+
+    #[must_use]
+    pub fn contains(&self, id: InstanceId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    #[must_use]
+    pub fn is_alone(&self, id: InstanceId) -> bool {
+        self.held.get(&id).is_some_and(|held| held.alone)
+    }
+
+    /// An instance of that plugin with room for one more.
+    pub fn with_room(&mut self, active: &Arc<Active>, alone: bool) -> Result<InstanceId, Failure> {
+        if !alone && let Some(rooms) = self.room.get(&active.slot)
+            && let Some(id) = rooms.last()
+        {
+            return Ok(*id);
+        }
+        let id = InstanceId(self.next);
+        self.next += 1;
+        let held = Held {
+            active: Arc::clone(active),
+            instance: active.plugin.instantiate()?,
+            alone,
+            residents: FxHashSet::default(),
+        };
+        self.held.insert(id, held);
+        if !alone {
+            self.room.entry(active.slot.clone()).or_default().push(id);
+        }
+        Ok(id)
+    }
+
+    /// An entity was opened in it.
+    pub fn moved_in(&mut self, id: InstanceId, resident: usize) {
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        held.residents.insert(resident);
+        if !held.alone && held.residents.len() >= self.entities_per_instance {
+            let slot = held.active.slot.clone();
+            self.full(&slot, id);
+        }
+    }
+
+    /// Closes an entity; an instance that nobody lives in goes.
+    pub fn close(&mut self, home: Home, resident: usize) {
+        let Some(held) = self.held.get_mut(&home.instance) else {
+            return;
+        };
+        held.instance.close(home.entity);
+        let was_full = held.residents.len() >= self.entities_per_instance;
+        held.residents.remove(&resident);
+        if held.residents.is_empty() {
+            self.retire(home.instance);
+        } else if was_full && !held.alone {
+            let slot = held.active.slot.clone();
+            self.room.entry(slot).or_default().push(home.instance);
+        }
+    }
+
+    /// Drops an instance; says who lived in it.
+    pub fn retire(&mut self, id: InstanceId) -> Vec<usize> {
+        let Some(held) = self.held.remove(&id) else {
+            return Vec::new();
+        };
+        self.full(&held.active.slot, id);
+        let residents = held.residents.into_iter().collect();
+        // Where the reaper is behind, it is dropped here.
+        drop(self.reaper.try_send(held.instance));
+        residents
+    }
+
+    /// Drops every instance of a slot.
+    pub fn retire_slot(&mut self, slot: &SlotName) {
+        let of_slot: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.active.slot == *slot)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_slot {
+            self.retire(id);
+        }
+    }
+
+    fn full(&mut self, slot: &SlotName, id: InstanceId) {
+        if let Some(rooms) = self.room.get_mut(slot) {
+            rooms.retain(|other| *other != id);
+        }
+    }
+}

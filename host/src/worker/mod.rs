@@ -1,0 +1,13 @@
+//! Workers: threads that own partitions, run their records through plugins and
+//! commit, one transaction after another.
+
+pub mod entity;
+pub mod envelope;
+pub mod instances;
+pub mod output;
+pub mod processing;
+pub mod status;
+pub mod thread;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The records that events lead to: emissions and dead letters, with the
+//! headers that say where they come from.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::instances::Active;
+use crate::{
+    pipeline::Pipeline,
+    plugin::{Emission, Failure, FailureKind, Outcome},
+    types::{Header, NewRecord, PartitionId, Record, TopicPartition},
+};
+
+/// `name@version` of the plugin that made the record.
+pub const PLUGIN: ByteString = ByteString::from_static("courtside-plugin");
+/// The SHA-256 of its file.
+pub const DIGEST: ByteString = ByteString::from_static("courtside-digest");
+/// `topic/partition/offset` of the event that led to it.
+pub const SOURCE: ByteString = ByteString::from_static("courtside-source");
+/// Stable code, on dead letters.
+pub const ERROR_CODE: ByteString = ByteString::from_static("courtside-error-code");
+/// The reason in words, on dead letters.
+pub const ERROR_REASON: ByteString = ByteString::from_static("courtside-error-reason");
+
+/// A reason is cut at this length: it is a plugin's text.
+const REASON_BYTES_MAX: usize = 2048;
+
+/// Checks what the contract says of an outcome and only the pipeline knows.
+pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Outcome, Failure> {
+    let broken = |message: String| {
+        Err(Failure {
+            kind: FailureKind::Contract,
+            message,
+        })
+    };
+    for emission in &outcome.emissions {
+        if emission.event >= events {
+            return broken(format!(
+                "an emission is for event {} of {events}",
+                emission.event
+            ));
+        }
+        if pipeline.output(emission.output.as_deref()).is_none() {
+            return broken(format!(
+                "the pipeline has no output {:?}",
+                emission.output.as_deref().unwrap_or_default()
+            ));
+        }
+    }
+    match &outcome.refused {
+        Some(refusal) if refusal.index >= events => {
+            broken(format!("a refusal is for event {} of {events}", refusal.index))
+        }
+        _ => Ok(outcome),
+    }
+}
+
+/// The record that an emission is published as.
+#[must_use]
+pub fn emission(
+    pipeline: &Pipeline,
+    active: &Active,
+    partition: PartitionId,
+    key: &Bytes,
+    event: &Record,
+    emission: Emission,
+) -> Option<(TopicPartition, NewRecord)> {
+    let output = pipeline.output(emission.output.as_deref())?;
+    let key = emission.key.unwrap_or_else(|| key.clone());
+    let place = output.place(&key);
+    let mut headers = emission.headers;
+    headers.reserve_exact(3);
+    provenance(&mut headers, pipeline, Some(active), partition, event);
+    Some((
+        place,
+        NewRecord {
+            timestamp_ms: event.timestamp_ms,
+            key: Some(key),
+            headers,
+            value: emission.value,
+        },
+    ))
+}
+
+/// The record that an event goes on as that cannot be processed.
+#[must_use]
+pub fn dead_letter(
+    pipeline: &Pipeline,
+    active: Option<&Arc<Active>>,
+    partition: PartitionId,
+    event: &Record,
+    code: &'static str,
+    reason: &str,
+) -> (TopicPartition, NewRecord) {
+    let mut headers = event.headers.clone();
+    provenance(&mut headers, pipeline, active.map(|active| &**active), partition, event);
+    let reason = reason
+        .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
+        .unwrap_or_default();
+    headers.push(Header::new(ERROR_CODE, Bytes::from_static(code.as_bytes())));
+    headers.push(Header::new(
+        ERROR_REASON,
+        Bytes::copy_from_slice(reason.as_bytes()),
+    ));
+    (
+        pipeline.dead_letters(partition),
+        NewRecord {
+            timestamp_ms: event.timestamp_ms,
+            key: event.key.clone(),
+            headers,
+            value: event.value.clone(),
+        },
+    )
+}
+
+fn provenance(
+    headers: &mut Vec<Header>,
+    pipeline: &Pipeline,
+    active: Option<&Active>,
+    partition: PartitionId,
+    event: &Record,
+) {
+    if let Some(active) = active {
+        headers.push(Header::new(PLUGIN, active.plugin_header.clone()));
+        headers.push(Header::new(DIGEST, active.digest_header.clone()));
+    }
+    let source = format!("{}/{partition}/{}", pipeline.input, event.offset);
+    headers.push(Header::new(SOURCE, source));
+}

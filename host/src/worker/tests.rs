@@ -1,0 +1,586 @@
+//! [`Processing`] against a model, with a native plugin that fails on demand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{
+    envelope::Envelope,
+    instances::Active,
+    output,
+    processing::{IDEMPOTENCY_KEY, Processing, Stop},
+};
+use crate::{
+    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
+    pipeline::{self, Output, Pipeline},
+    plugin::{
+        Description, Emission, EntityId, Event, Failure, FailureKind, Instance, Limits, OpenError,
+        Outcome, Plugin, Refusal, SavedState,
+    },
+    slots::name::SlotName,
+    types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record},
+};
+
+/// Counts events, and does what an event's value says.
+struct Faulty {
+    digest: Digest,
+    description: Description,
+}
+
+impl Faulty {
+    fn new(name: &str, reads: &[&str]) -> Arc<Self> {
+        Arc::new(Self {
+            digest: Digest::of(name.as_bytes()),
+            description: Description {
+                name: name.into(),
+                version: "1.0.0".into(),
+                writes: "faulty/1".into(),
+                reads: reads.iter().map(|format| (*format).into()).collect(),
+            },
+        })
+    }
+}
+
+impl Plugin for Faulty {
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, Failure> {
+        Ok(Box::new(FaultyInstance {
+            name: self.description.name.to_string(),
+            entities: BTreeMap::new(),
+            next: 0,
+            dead: false,
+        }))
+    }
+}
+
+struct FaultyInstance {
+    name: String,
+    entities: BTreeMap<u32, (String, u64, bool)>,
+    next: u32,
+    dead: bool,
+}
+
+impl FaultyInstance {
+    fn fail<T>(&mut self) -> Result<T, Failure> {
+        self.dead = true;
+        Err(Failure {
+            kind: FailureKind::Trap,
+            message: "told to".into(),
+        })
+    }
+}
+
+impl Instance for FaultyInstance {
+    fn open(&mut self, key: &str, saved: Option<&SavedState>) -> Result<EntityId, OpenError> {
+        if self.dead || key.starts_with("trap-open") {
+            self.fail::<()>()?;
+        }
+        if key.starts_with("refuse-open") {
+            return Err(OpenError::Refused("told to".into()));
+        }
+        let count = saved.map_or(0, |saved| {
+            u64::from_le_bytes(saved.state.as_ref().try_into().unwrap())
+        });
+        self.next += 1;
+        self.entities.insert(self.next, (key.into(), count, false));
+        Ok(EntityId(self.next))
+    }
+
+    fn process(&mut self, entity: EntityId, events: &[Event<'_>]) -> Result<Outcome, Failure> {
+        if self.dead {
+            return self.fail();
+        }
+        let mut outcome = Outcome::default();
+        for (index, event) in events.iter().enumerate() {
+            let value = event.record.value.as_deref().unwrap();
+            let (key, count, poisoned) = self.entities.get_mut(&entity.0).unwrap();
+            match value {
+                b"trap" => return self.fail(),
+                b"poison" => *poisoned = true,
+                b"refuse" => {
+                    outcome.refused = Some(Refusal {
+                        index,
+                        reason: "told to".into(),
+                    });
+                    return Ok(outcome);
+                }
+                _ => {}
+            }
+            *count += 1;
+            outcome.emissions.push(Emission {
+                event: index,
+                output: (value == b"astray").then(|| "nowhere".into()),
+                key: None,
+                headers: Vec::new(),
+                value: Some(format!("{}:{key}:{count}", self.name).into()),
+            });
+        }
+        Ok(outcome)
+    }
+
+    fn checkpoint(&mut self, entity: EntityId) -> Result<Option<SavedState>, Failure> {
+        if self.dead {
+            return self.fail();
+        }
+        let (_, count, poisoned) = self.entities[&entity.0].clone();
+        if poisoned {
+            return self.fail();
+        }
+        Ok(Some(SavedState {
+            format: "faulty/1".into(),
+            state: Bytes::copy_from_slice(&count.to_le_bytes()),
+        }))
+    }
+
+    fn close(&mut self, entity: EntityId) {
+        self.entities.remove(&entity.0);
+    }
+}
+
+/// Checkpoints in memory, and all that was committed.
+#[derive(Default)]
+struct Memory {
+    checkpoints: Mutex<BTreeMap<(PartitionId, Key), Bytes>>,
+}
+
+impl Memory {
+    fn apply(&self, commit: &Commit) {
+        let mut checkpoints = self.checkpoints.lock().unwrap();
+        for (partition, key, bytes) in &commit.checkpoints {
+            match bytes {
+                Some(bytes) => checkpoints.insert((*partition, key.clone()), bytes.clone()),
+                None => checkpoints.remove(&(*partition, key.clone())),
+            };
+        }
+    }
+}
+
+impl Checkpoints for Memory {
+    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, LogError> {
+        let key = (partition, Bytes::copy_from_slice(key));
+        Ok(self.checkpoints.lock().unwrap().get(&key).cloned())
+    }
+
+    fn scan(
+        &self,
+        _: PartitionId,
+        _: Option<&[u8]>,
+        _: usize,
+    ) -> Result<Vec<(Key, Bytes)>, LogError> {
+        unreachable!("processing reads one at a time")
+    }
+}
+
+const P: PartitionId = PartitionId(0);
+
+fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
+    Arc::new(Pipeline {
+        name: "test".into(),
+        group: "test".into(),
+        input: "in".into(),
+        output: Output {
+            topic: "out".into(),
+            partitions: 1,
+        },
+        outputs: BTreeMap::new(),
+        dead_letter: "test.dead-letter".into(),
+        processing: pipeline::Processing {
+            workers: 1,
+            commit_interval: Duration::from_millis(100),
+            commit_bytes_max: 1 << 20,
+            poll_bytes_max: 1 << 20,
+            call_events_max: 8,
+            call_bytes_max: 1 << 20,
+            entities_per_instance,
+            entities_open_max,
+            entity_idle: Duration::from_secs(3600),
+            drain_deadline: Duration::from_secs(1),
+        },
+        limits: Limits {
+            memory_bytes_max: 1 << 20,
+            call_cpu_time_max: Duration::from_secs(1),
+            emitted_bytes_max: 1 << 20,
+            checkpoint_bytes_max: 1 << 20,
+            plugin_bytes_max: 1 << 20,
+        },
+    })
+}
+
+struct Bench {
+    processing: Processing,
+    memory: Arc<Memory>,
+    committed: Vec<NewRecord>,
+    next: u64,
+}
+
+impl Bench {
+    fn new(entities_per_instance: usize, entities_open_max: usize) -> Self {
+        let memory = Arc::new(Memory::default());
+        let checkpoints: Arc<dyn Checkpoints> = Arc::<Memory>::clone(&memory);
+        let mut processing =
+            Processing::new(pipeline(entities_per_instance, entities_open_max), checkpoints);
+        processing.assign(&[Assignment {
+            partition: P,
+            next: Offset(0),
+        }]);
+        let mut bench = Self {
+            processing,
+            memory,
+            committed: Vec::new(),
+            next: 0,
+        };
+        bench.swap(SlotName::Default, "a", &["faulty/1"]);
+        bench
+    }
+
+    fn swap(&mut self, slot: SlotName, name: &str, reads: &[&str]) {
+        let active = Active::new(slot.clone(), Faulty::new(name, reads));
+        self.processing.activate(&slot, Some(active));
+    }
+
+    fn record(&mut self, key: Option<&str>, value: &str) -> Record {
+        let offset = Offset(self.next);
+        self.next += 1;
+        Record {
+            offset,
+            timestamp_ms: offset.0,
+            key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+            headers: Vec::new(),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        }
+    }
+
+    fn feed(&mut self, records: Vec<Record>) -> Vec<(PartitionId, Stop)> {
+        self.processing
+            .accept(vec![Fetched {
+                partition: P,
+                records,
+            }])
+            .unwrap()
+    }
+
+    fn events(&mut self, events: &[(&str, &str)]) -> Vec<(PartitionId, Stop)> {
+        let records = events
+            .iter()
+            .map(|(key, value)| self.record(Some(key), value))
+            .collect();
+        self.feed(records)
+    }
+
+    fn commit(&mut self) {
+        let (commit, stops) = self.processing.prepare().unwrap();
+        assert_eq!(stops, []);
+        if let Some(commit) = commit {
+            self.memory.apply(&commit);
+            self.processing.settle(&commit);
+            self.committed
+                .extend(commit.records.into_iter().map(|(_, record)| record));
+        }
+    }
+
+    /// The committed records of a key: outputs by value, dead letters by code.
+    fn of(&self, key: &str) -> Vec<String> {
+        self.committed
+            .iter()
+            .filter(|record| record.key.as_deref() == Some(key.as_bytes()))
+            .map(describe)
+            .collect()
+    }
+
+    fn checkpoint(&self, key: &str) -> Option<Envelope> {
+        let bytes = self.memory.get(P, key.as_bytes()).unwrap()?;
+        Some(Envelope::decode(&bytes).unwrap())
+    }
+}
+
+fn header(record: &NewRecord, name: &str) -> Option<String> {
+    let header = record.headers.iter().find(|header| &*header.name == name)?;
+    Some(String::from_utf8(header.value.clone()?.to_vec()).unwrap())
+}
+
+fn describe(record: &NewRecord) -> String {
+    let source = header(record, &output::SOURCE).unwrap();
+    match header(record, &output::ERROR_CODE) {
+        Some(code) => format!("{source} {code}"),
+        None => format!(
+            "{source} {}",
+            String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap()
+        ),
+    }
+}
+
+#[test]
+fn outputs_say_where_they_come_from() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x")]);
+    bench.commit();
+    let record = &bench.committed[0];
+    assert_eq!(header(record, "courtside-plugin").unwrap(), "a@1.0.0");
+    assert_eq!(
+        header(record, "courtside-digest").unwrap(),
+        Digest::of(b"a").to_string()
+    );
+    assert_eq!(header(record, "courtside-source").unwrap(), "in/0/0");
+}
+
+#[test]
+fn a_trap_costs_the_neighbours_nothing() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x"), ("h", "x"), ("g", "trap"), ("h", "x"), ("g", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/2 plugin-trap", "in/0/4 a:g:2"]);
+    assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/3 a:h:2"]);
+}
+
+#[test]
+fn a_checkpoint_that_traps_halts_that_entity_alone() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    bench.events(&[("g", "x"), ("g", "poison"), ("h", "x")]);
+    bench.commit();
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    assert_eq!(
+        bench.of("g"),
+        [
+            "in/0/0 a:g:1",
+            "in/0/2 entity-halted",
+            "in/0/3 entity-halted",
+            "in/0/5 entity-halted"
+        ]
+    );
+    assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/4 a:h:2", "in/0/6 a:h:3"]);
+    let envelope = bench.checkpoint("g").unwrap();
+    assert_eq!(envelope.halted.unwrap().code, "plugin-trap");
+    assert_eq!(envelope.saved.unwrap().state.as_ref(), 1_u64.to_le_bytes());
+}
+
+#[test]
+fn an_open_that_fails_halts_that_entity_alone() {
+    for (key, code) in [("trap-open", "plugin-trap"), ("refuse-open", "plugin-open-refused")] {
+        let mut bench = Bench::new(8, 100);
+        bench.events(&[("h", "x"), (key, "x"), ("h", "x")]);
+        bench.commit();
+        assert_eq!(bench.of(key), ["in/0/1 entity-halted"]);
+        assert_eq!(bench.of("h"), ["in/0/0 a:h:1", "in/0/2 a:h:2"]);
+        assert_eq!(bench.checkpoint(key).unwrap().halted.unwrap().code, code);
+    }
+}
+
+#[test]
+fn an_output_that_does_not_exist_is_the_plugins_fault() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "astray"), ("g", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 plugin-broke-contract", "in/0/1 a:g:1"]);
+}
+
+#[test]
+fn records_that_no_plugin_can_take_are_dead_letters() {
+    let mut bench = Bench::new(8, 100);
+    let mut tombstone = bench.record(Some("g"), "");
+    tombstone.value = None;
+    let mut binary = bench.record(None, "x");
+    binary.key = Some(Bytes::from_static(b"\xff"));
+    let keyless = bench.record(None, "x");
+    bench.feed(vec![tombstone, binary, keyless]);
+    bench.commit();
+    let mut described: Vec<_> = bench.committed.iter().map(describe).collect();
+    described.sort();
+    assert_eq!(
+        described,
+        [
+            "in/0/0 event-without-value",
+            "in/0/1 event-key-not-utf8",
+            "in/0/2 event-without-key"
+        ]
+    );
+}
+
+#[test]
+fn a_retry_under_the_same_key_counts_once() {
+    let mut bench = Bench::new(8, 100);
+    for _ in 0..3 {
+        let mut record = bench.record(Some("g"), "x");
+        record.headers = vec![Header::new(IDEMPOTENCY_KEY, &b"same"[..])];
+        bench.feed(vec![record]);
+        bench.commit();
+    }
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1"]);
+}
+
+#[test]
+fn a_swap_takes_the_state_over() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    bench.swap(SlotName::of_key(b"h"), "b", &["faulty/1"]);
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    bench.processing.activate(&SlotName::of_key(b"h"), None);
+    bench.swap(SlotName::Default, "c", &["faulty/1"]);
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/2 a:g:2", "in/0/4 c:g:3"]);
+    assert_eq!(bench.of("h"), ["in/0/1 a:h:1", "in/0/3 b:h:2", "in/0/5 c:h:3"]);
+}
+
+#[test]
+fn a_partition_waits_for_a_plugin_that_can_read_it() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x")]);
+    bench.commit();
+    bench.swap(SlotName::Default, "b", &["faulty/2"]);
+    let (first, second) = (bench.record(Some("g"), "x"), bench.record(Some("h"), "x"));
+    let stops = bench.feed(vec![first.clone(), second.clone()]);
+    assert_eq!(stops.len(), 1);
+    assert_eq!(stops[0].1.code, "plugin-cannot-read");
+    assert!(stops[0].1.waits);
+    bench.commit();
+    assert_eq!(bench.committed.len(), 1, "nothing became a dead letter");
+    // What comes before it is resumed is not taken: it would be a gap.
+    let third = bench.record(Some("g"), "x");
+    bench.feed(vec![third.clone()]);
+    bench.swap(SlotName::Default, "c", &["faulty/1"]);
+    assert_eq!(bench.processing.resume(P), Some(Offset(1)));
+    bench.feed(vec![first, second, third]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/1 c:g:2", "in/0/3 c:g:3"]);
+    assert_eq!(bench.of("h"), ["in/0/2 c:h:1"]);
+}
+
+#[test]
+fn a_checkpoint_beyond_the_commit_stops_the_partition() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x")]);
+    let (commit, _) = bench.processing.prepare().unwrap();
+    bench.memory.apply(&commit.unwrap());
+    bench.processing.unassign(&[P]);
+    bench.processing.assign(&[Assignment {
+        partition: P,
+        next: Offset(0),
+    }]);
+    bench.next = 0;
+    let stops = bench.events(&[("g", "x")]);
+    assert_eq!(stops[0].1.code, "checkpoint-ahead");
+    assert!(!stops[0].1.waits);
+}
+
+#[test]
+fn idle_entities_close_and_open_again() {
+    let mut bench = Bench::new(4, 100);
+    bench.events(&[("g", "x"), ("h", "x")]);
+    bench.commit();
+    assert_eq!(bench.processing.entities_open(), 2);
+    let later = Instant::now() + Duration::from_secs(7200);
+    bench.processing.close_idle(later);
+    assert_eq!(bench.processing.entities_open(), 0);
+    assert_eq!(bench.processing.instances(), 0);
+    bench.events(&[("g", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/2 a:g:2"]);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Event(u8, &'static str),
+    Flush,
+    Commit,
+    Swap(bool),
+    Abort,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        12 => (0_u8..6, prop_oneof![
+            8 => Just("x"), 1 => Just("trap"), 1 => Just("refuse"), 1 => Just("astray"),
+        ]).prop_map(|(key, value)| Act::Event(key, value)),
+        2 => Just(Act::Flush),
+        2 => Just(Act::Commit),
+        1 => any::<bool>().prop_map(Act::Swap),
+        1 => Just(Act::Abort),
+    ]
+}
+
+proptest! {
+    /// However events are polled, committed, rolled back, crowded into
+    /// instances and swapped: each is processed once, in order, and bad ones
+    /// become dead letters where they stand.
+    #[test]
+    fn each_event_counts_once_and_in_order(
+        acts in proptest::collection::vec(act(), 1..120),
+        entities_per_instance in 1_usize..4,
+        entities_open_max in 1_usize..8,
+    ) {
+        let mut bench = Bench::new(entities_per_instance, entities_open_max);
+        let mut log: Vec<Record> = Vec::new();
+        let mut polled: Vec<Record> = Vec::new();
+        let mut committed = 0;
+        for act in acts {
+            match act {
+                Act::Event(key, value) => {
+                    let record = bench.record(Some(&format!("k{key}")), value);
+                    log.push(record.clone());
+                    polled.push(record);
+                }
+                Act::Flush => {
+                    let records = std::mem::take(&mut polled);
+                    prop_assert_eq!(bench.feed(records), []);
+                }
+                Act::Commit => {
+                    bench.commit();
+                    committed = log.len() - polled.len();
+                }
+                Act::Swap(whose) => {
+                    bench.commit();
+                    committed = log.len() - polled.len();
+                    let slot = if whose { SlotName::of_key(b"k0") } else { SlotName::Default };
+                    bench.swap(slot, "a", &["faulty/1"]);
+                }
+                Act::Abort => {
+                    bench.processing.abort();
+                    polled = log[committed..].to_vec();
+                }
+            }
+        }
+        bench.feed(polled);
+        bench.commit();
+        for key in 0..6 {
+            let key = format!("k{key}");
+            let mut count = 0;
+            let expected: Vec<String> = log
+                .iter()
+                .filter(|record| record.key.as_deref() == Some(key.as_bytes()))
+                .map(|record| {
+                    let what = match record.value.as_deref().unwrap() {
+                        b"trap" => "plugin-trap".to_owned(),
+                        b"refuse" => "event-refused".to_owned(),
+                        b"astray" => "plugin-broke-contract".to_owned(),
+                        _ => {
+                            count += 1;
+                            format!("a:{key}:{count}")
+                        }
+                    };
+                    format!("in/0/{} {what}", record.offset)
+                })
+                .collect();
+            prop_assert_eq!(bench.of(&key), expected);
+            let state = bench.checkpoint(&key).and_then(|envelope| envelope.saved);
+            let saved = state.map_or(0, |saved| u64::from_le_bytes(saved.state.as_ref().try_into().unwrap()));
+            prop_assert_eq!(saved, count);
+        }
+    }
+}

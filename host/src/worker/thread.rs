@@ -1,0 +1,402 @@
+//! The thread around [`Processing`]: it polls, commits, and does what it is
+//! told between two commits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender};
+use metrics::{counter, gauge, histogram};
+
+use super::{
+    instances::Active,
+    processing::{Counts, Processing, Stop},
+    status::{PartitionStatus, PipelineStatus},
+};
+use crate::{
+    log::{Commit, GroupSpec, LogError, Member, Polled, RecordLog},
+    pipeline::Pipeline,
+    slots::{name::SlotName, view::PartitionState},
+    types::{Offset, PartitionId},
+};
+
+/// How long an idle worker waits in a poll: how late it may notice an order.
+const IDLE_WAIT: Duration = Duration::from_millis(25);
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Orders that wait for a worker. Whoever sends one waits for its answer.
+const ORDERS_MAX: usize = 4;
+
+/// Where a plugin took over: the first offset it processes in each partition.
+pub type Takeover = BTreeMap<PartitionId, Offset>;
+
+/// What a worker is told.
+pub enum Order {
+    /// Put this plugin (or none) in force, right after a commit.
+    Activate {
+        slot: SlotName,
+        active: Option<Arc<Active>>,
+        done: Sender<Takeover>,
+    },
+    /// Commit what is pending and end.
+    Stop,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    orders: Sender<Order>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a worker of a pipeline: joins the group on a thread of its own.
+    pub fn start(
+        log: &Arc<dyn RecordLog>,
+        pipeline: &Arc<Pipeline>,
+        status: &Arc<PipelineStatus>,
+        worker: u32,
+    ) -> Result<Self, LogError> {
+        let member = log.join(GroupSpec {
+            group: pipeline.group.clone(),
+            input: pipeline.input.clone(),
+            worker,
+            workers: pipeline.processing.workers,
+        })?;
+        let (orders, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
+        let running = Running {
+            processing: Processing::new(
+                Arc::clone(pipeline),
+                log.checkpoints(&pipeline.group)?,
+            ),
+            pipeline: Arc::clone(pipeline),
+            status: Arc::clone(status),
+            member,
+            inbox,
+            worker,
+            partitions: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            reported: Counts::default(),
+            stopping: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{worker}"))
+            .spawn(move || running.run())
+            .map_err(|error| LogError::Unavailable {
+                reason: format!("no thread for a worker: {error}"),
+            })?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Gives an order; false says that the worker has ended.
+    #[must_use]
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.send(order).is_ok()
+    }
+
+    /// A way to give orders that may outlive this handle.
+    #[must_use]
+    pub fn orders(&self) -> Sender<Order> {
+        self.orders.clone()
+    }
+
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end of a worker that was told to stop. False says that it
+    /// panicked.
+    #[must_use]
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+struct Running {
+    pipeline: Arc<Pipeline>,
+    status: Arc<PipelineStatus>,
+    member: Box<dyn Member>,
+    processing: Processing,
+    inbox: Receiver<Order>,
+    worker: u32,
+    partitions: BTreeSet<PartitionId>,
+    /// Partitions that wait for a plugin.
+    waiting: BTreeSet<PartitionId>,
+    reported: Counts,
+    /// When it must have ended.
+    stopping: Option<Instant>,
+}
+
+impl Running {
+    fn run(mut self) {
+        while self.stopping.is_none() {
+            self.step();
+        }
+        self.commit();
+        let partitions: Vec<_> = self.partitions.iter().copied().collect();
+        self.member.release(&partitions);
+        self.status.forget(self.partitions.iter());
+        tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
+    }
+
+    /// One poll and what follows from it.
+    fn step(&mut self) {
+        self.take_orders();
+        if self.stopping.is_some() {
+            return;
+        }
+        let settings = &self.pipeline.processing;
+        let timeout = match self.processing.pending_since() {
+            Some(_) => Duration::ZERO,
+            None => IDLE_WAIT,
+        };
+        match self.member.poll(timeout, settings.poll_bytes_max) {
+            Ok(Polled::Records(fetched)) => {
+                match self.processing.accept(fetched) {
+                    Ok(stops) => self.stop_partitions(stops),
+                    Err(error) => self.start_over(&error),
+                }
+                if self.is_due() {
+                    self.commit();
+                }
+            }
+            Ok(Polled::Idle) => {
+                if self.processing.pending_since().is_some() {
+                    self.commit();
+                } else {
+                    self.processing.close_idle(Instant::now());
+                }
+            }
+            Ok(Polled::Assigned(assignments)) => {
+                self.processing.assign(&assignments);
+                for assignment in &assignments {
+                    self.partitions.insert(assignment.partition);
+                    self.note(assignment.partition, PartitionState::Running, None);
+                }
+                self.wait_for_plugin();
+            }
+            Ok(Polled::Revoked(partitions)) => {
+                self.commit();
+                self.lose(&partitions);
+                self.member.release(&partitions);
+            }
+            Ok(Polled::Lost(partitions)) => self.lose(&partitions),
+            Ok(Polled::Stopped { partition, error }) => {
+                self.processing.unassign(&[partition]);
+                self.note(
+                    partition,
+                    PartitionState::Stopped,
+                    Some((error.code(), error.to_string())),
+                );
+            }
+            Err(error) => {
+                tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll failed");
+                std::thread::sleep(RETRY_WAIT_MIN);
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let settings = &self.pipeline.processing;
+        self.processing.pending_bytes() >= settings.commit_bytes_max
+            || self
+                .processing
+                .pending_since()
+                .is_some_and(|since| since.elapsed() >= settings.commit_interval)
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            match order {
+                Order::Stop => {
+                    self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
+                    return;
+                }
+                Order::Activate { slot, active, done } => {
+                    self.commit();
+                    self.processing.activate(&slot, active);
+                    self.wait_for_plugin();
+                    self.go_on_waiting();
+                    // Nobody waits any more: then nobody needs to know.
+                    drop(done.send(self.processing.committed().collect()));
+                }
+            }
+        }
+    }
+
+    /// Commits what is pending, however long it takes: until then nothing else
+    /// is read, so that memory stays bounded.
+    fn commit(&mut self) {
+        let (commit, stops) = match self.processing.prepare() {
+            Ok(prepared) => prepared,
+            Err(error) => return self.start_over(&error),
+        };
+        self.stop_partitions(stops);
+        let Some(commit) = commit else {
+            return;
+        };
+        let started = Instant::now();
+        let mut wait = RETRY_WAIT_MIN;
+        loop {
+            match self.member.commit(&commit) {
+                Ok(()) => break,
+                Err(error @ LogError::Fenced { .. }) => {
+                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, %error, "commit fenced");
+                    let all: Vec<_> = self.partitions.iter().copied().collect();
+                    return self.lose(&all);
+                }
+                Err(error) => {
+                    counter!("courtside_commit_failures_total", "pipeline" => self.pipeline.name.to_string(), "code" => error.code()).increment(1);
+                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit failed, trying again");
+                }
+            }
+            if self.must_stop() {
+                // Not committed is not lost: it is read again after the start.
+                return self.processing.abort();
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+        }
+        self.processing.settle(&commit);
+        self.report(&commit, started.elapsed());
+    }
+
+    /// Whether a worker that was told to stop is out of time. An order to stop
+    /// that comes while a commit is tried again and again is seen here.
+    fn must_stop(&mut self) -> bool {
+        // Without a commit there is no activation: one that is asked for here is
+        // dropped, and who asked sees that no answer will come, and asks again.
+        if self.stopping.is_none()
+            && let Ok(Order::Stop) = self.inbox.try_recv()
+        {
+            self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
+        }
+        self.stopping.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// The log did not answer while records were processed: back to what is
+    /// committed, and read again from there.
+    fn start_over(&mut self, error: &LogError) {
+        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "processing starts over from the last commit");
+        self.processing.abort();
+        let committed: Vec<_> = self.processing.committed().collect();
+        for (partition, next) in committed {
+            self.seek(partition, next);
+        }
+        std::thread::sleep(RETRY_WAIT_MIN);
+    }
+
+    fn seek(&mut self, partition: PartitionId, next: Offset) {
+        if let Err(error) = self.member.seek(partition, next) {
+            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "seek failed");
+        }
+    }
+
+    fn lose(&mut self, partitions: &[PartitionId]) {
+        self.processing.unassign(partitions);
+        for partition in partitions {
+            self.partitions.remove(partition);
+            self.waiting.remove(partition);
+        }
+        self.status.forget(partitions.iter());
+    }
+
+    fn stop_partitions(&mut self, stops: Vec<(PartitionId, Stop)>) {
+        for (partition, stop) in stops {
+            self.member.pause(&[partition]);
+            let state = if stop.waits {
+                self.waiting.insert(partition);
+                PartitionState::Waiting
+            } else {
+                PartitionState::Stopped
+            };
+            tracing::error!(
+                pipeline = %self.pipeline.name,
+                partition = partition.0,
+                code = stop.code,
+                reason = %stop.reason,
+                "partition does not go on",
+            );
+            self.note(partition, state, Some((stop.code, stop.reason)));
+        }
+    }
+
+    /// Without a default plugin, all partitions wait for it.
+    fn wait_for_plugin(&mut self) {
+        if self.processing.has_default() {
+            return;
+        }
+        let running: Vec<_> = self.partitions.difference(&self.waiting).copied().collect();
+        self.member.pause(&running);
+        for partition in running {
+            self.waiting.insert(partition);
+            let reason = format!("put a plugin into {}/default.wasm", self.pipeline.name);
+            self.note(partition, PartitionState::Waiting, Some(("plugin-missing", reason)));
+        }
+    }
+
+    /// What waited for a plugin tries again; it may stop again.
+    fn go_on_waiting(&mut self) {
+        if !self.processing.has_default() {
+            return;
+        }
+        let waiting: Vec<_> = std::mem::take(&mut self.waiting).into_iter().collect();
+        for partition in &waiting {
+            if let Some(next) = self.processing.resume(*partition) {
+                self.seek(*partition, next);
+            }
+            self.note(*partition, PartitionState::Running, None);
+        }
+        self.member.resume(&waiting);
+    }
+
+    fn note(
+        &self,
+        partition: PartitionId,
+        state: PartitionState,
+        why: Option<(&'static str, String)>,
+    ) {
+        let (code, reason) = why.unzip();
+        self.status.set(
+            partition,
+            PartitionStatus {
+                worker: self.worker,
+                state,
+                code,
+                reason,
+            },
+        );
+    }
+
+    fn report(&mut self, commit: &Commit, took: Duration) {
+        let counts = self.processing.counts;
+        let before = std::mem::replace(&mut self.reported, counts);
+        let pipeline = || ("pipeline", self.pipeline.name.to_string());
+        let label = [pipeline()];
+        counter!("courtside_events_processed_total", &label).increment(counts.events - before.events);
+        counter!("courtside_emissions_total", &label).increment(counts.emissions - before.emissions);
+        counter!("courtside_dead_letters_total", &label)
+            .increment(counts.dead_letters - before.dead_letters);
+        counter!("courtside_duplicates_total", &label)
+            .increment(counts.duplicates - before.duplicates);
+        counter!("courtside_plugin_calls_total", &label).increment(counts.calls - before.calls);
+        counter!("courtside_plugin_failures_total", &label)
+            .increment(counts.failures - before.failures);
+        counter!("courtside_commits_total", &label).increment(1);
+        histogram!("courtside_commit_duration_seconds", &label).record(took.as_secs_f64());
+        let label = [pipeline(), ("worker", self.worker.to_string())];
+        // Counts of what is in memory: far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        {
+            gauge!("courtside_entities_open", &label).set(self.processing.entities_open() as f64);
+            gauge!("courtside_instances", &label).set(self.processing.instances() as f64);
+        }
+        for (partition, next) in &commit.offsets {
+            let label = [pipeline(), ("partition", partition.to_string())];
+            counter!("courtside_committed_offset", &label).absolute(next.0);
+        }
+    }
+}

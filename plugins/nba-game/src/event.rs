@@ -1,0 +1,89 @@
+//! One event of a game, as it comes, and what is wrong with it by itself.
+
+use serde::Deserialize;
+
+/// What is not listed here is ignored; `game_id` too, for the record key says
+/// which game it is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Event {
+    /// Counts from 1 within a game.
+    pub seq: u32,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub team: Option<String>,
+    pub player: Option<String>,
+    /// What they are worth is what the event says, whatever its type.
+    pub points: u8,
+    pub period: u8,
+    /// Time left in the period, as it is to be shown.
+    pub clock: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    FieldGoal,
+    ThreePointer,
+    FreeThrow,
+    Miss,
+    Rebound,
+    Foul,
+    Turnover,
+    PeriodStart,
+    PeriodEnd,
+    Other,
+}
+
+/// More than one event of any league's game brings.
+const POINTS_MAX: u8 = 10;
+/// The longest NBA game had 10 periods. Each is a number in every output.
+const PERIOD_MAX: u8 = 64;
+const TEAM_BYTES_MAX: usize = 32;
+const PLAYER_BYTES_MAX: usize = 128;
+const CLOCK_BYTES_MAX: usize = 16;
+
+impl Event {
+    /// # Errors
+    /// What is wrong with it, whatever the game.
+    pub fn check(&self) -> Result<(), String> {
+        if self.seq == 0 {
+            return Err("seq is 0; it counts from 1".to_owned());
+        }
+        if !(1..=PERIOD_MAX).contains(&self.period) {
+            return Err(format!(
+                "period is {}, not one of 1 to {PERIOD_MAX}",
+                self.period
+            ));
+        }
+        if self.points > POINTS_MAX {
+            return Err(format!(
+                "points is {}, more than the {POINTS_MAX} that one event can bring",
+                self.points
+            ));
+        }
+        if self.points > 0 && self.team.is_none() {
+            return Err(format!("points is {} and team is null", self.points));
+        }
+        check_name("team", self.team.as_deref(), TEAM_BYTES_MAX)?;
+        check_name("player", self.player.as_deref(), PLAYER_BYTES_MAX)?;
+        if self.clock.len() > CLOCK_BYTES_MAX {
+            return Err(too_long("clock", &self.clock, CLOCK_BYTES_MAX));
+        }
+        Ok(())
+    }
+}
+
+fn check_name(field: &str, name: Option<&str>, bytes_max: usize) -> Result<(), String> {
+    match name {
+        Some("") => Err(format!("{field} is empty; nobody is null")),
+        Some(name) if name.len() > bytes_max => Err(too_long(field, name, bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+fn too_long(field: &str, text: &str, bytes_max: usize) -> String {
+    format!(
+        "{field} is {} bytes long, over the limit of {bytes_max}",
+        text.len()
+    )
+}

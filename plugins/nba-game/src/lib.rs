@@ -1,0 +1,17 @@
+//! The rules by which an NBA game's events become its score. Plain Rust
+//! without a word of WebAssembly or Kafka: the plugins `nba-scoring` and
+//! `box-score` put it behind the contract.
+//!
+//! A [`Game`] is what is remembered: one game from its first event on, 2 KB or
+//! so at its end. Everything that events can make grow has a bound, and what
+//! goes over it is refused by [`Game::check`].
+
+mod event;
+mod game;
+mod scoreboard;
+mod seen;
+mod teams;
+
+pub use event::{Event, Kind};
+pub use game::{Game, Status};
+pub use scoreboard::Scoreboard;

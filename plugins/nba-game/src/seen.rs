@@ -1,0 +1,124 @@
+//! Which sequence numbers have been seen, as ranges.
+//!
+//! A game whose events come in order is one range, whatever its length. The
+//! number of ranges is bounded: over it, the two lowest become one. Whatever
+//! then comes late between them counts as a duplicate, and stays a gap.
+
+use serde::{Deserialize, Serialize};
+
+/// With every second event missing, this is a whole game.
+const RANGES_MAX: usize = 256;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// First and last of each, ascending, neither touching nor overlapping.
+    ranges: Vec<(u32, u32)>,
+    /// How many numbers were ever added: ranges made one know less.
+    count: u32,
+}
+
+impl Seen {
+    /// Adds a number; false if it was there.
+    pub(crate) fn insert(&mut self, seq: u32) -> bool {
+        // The first range that does not end before the number.
+        let at = self.ranges.partition_point(|&(_, last)| last < seq);
+        let (below, above) = self.ranges.split_at_mut(at);
+        let above = above.first_mut();
+        if above.as_ref().is_some_and(|(first, _)| *first <= seq) {
+            return false;
+        }
+        let below = below.last_mut().filter(|(_, last)| *last + 1 == seq);
+        let above = above.filter(|(first, _)| *first == seq + 1);
+        match (below, above) {
+            (Some(below), Some(above)) => {
+                below.1 = above.1;
+                self.ranges.remove(at);
+            }
+            (Some(below), None) => below.1 = seq,
+            (None, Some(above)) => above.0 = seq,
+            (None, None) => self.ranges.insert(at, (seq, seq)),
+        }
+        self.count += 1;
+        self.forget();
+        true
+    }
+
+    fn forget(&mut self) {
+        if self.ranges.len() > RANGES_MAX
+            && let [lowest, next, ..] = self.ranges.as_mut_slice()
+        {
+            lowest.1 = next.1;
+            self.ranges.remove(1);
+        }
+    }
+
+    /// The highest number seen; 0 before the first.
+    pub(crate) fn last(&self) -> u32 {
+        self.ranges.last().map_or(0, |&(_, last)| last)
+    }
+
+    /// How many numbers below the last were never seen.
+    pub(crate) fn gaps(&self) -> u32 {
+        self.last().saturating_sub(self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::{RANGES_MAX, Seen};
+
+    #[test]
+    fn a_game_in_order_is_one_range() {
+        let mut seen = Seen::default();
+        assert!((1..=500).all(|seq| seen.insert(seq)));
+        assert_eq!(seen.ranges, [(1, 500)]);
+    }
+
+    #[test]
+    fn the_highest_number_has_a_place() {
+        let mut seen = Seen::default();
+        for (seq, new) in [
+            (u32::MAX, true),
+            (u32::MAX, false),
+            (u32::MAX - 1, true),
+            (1, true),
+        ] {
+            assert_eq!(seen.insert(seq), new);
+        }
+        assert_eq!(seen.last(), u32::MAX);
+        assert_eq!(seen.gaps(), u32::MAX - 3);
+    }
+
+    #[test]
+    fn over_the_bound_the_lowest_gap_is_forgotten_and_stays_one() {
+        let mut seen = Seen::default();
+        let ranges = u32::try_from(RANGES_MAX).unwrap() + 2;
+        assert!((1..=ranges).all(|nth| seen.insert(nth * 2)));
+        assert_eq!(seen.ranges.len(), RANGES_MAX);
+        assert_eq!(seen.ranges.first(), Some(&(2, 6)));
+        assert_eq!(seen.gaps(), ranges);
+        assert!(!seen.insert(3), "taken for a duplicate");
+        assert!(!seen.insert(5), "taken for a duplicate");
+        assert!(seen.insert(7), "still known to be missing");
+        assert_eq!(seen.gaps(), ranges - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(numbers in prop::collection::vec(1_u32..120, 0..200)) {
+            let mut seen = Seen::default();
+            let mut set = BTreeSet::new();
+            for number in numbers {
+                prop_assert_eq!(seen.insert(number), set.insert(number));
+                let last = set.last().copied().unwrap_or(0);
+                prop_assert_eq!(seen.last(), last);
+                prop_assert_eq!(seen.gaps() as usize, last as usize - set.len());
+                prop_assert!(seen.ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+            }
+        }
+    }
+}
