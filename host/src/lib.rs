@@ -7,6 +7,7 @@ pub mod http;
 pub mod ingest;
 pub mod log;
 pub mod pipeline;
+pub mod play;
 pub mod plugin;
 pub mod scoreboard;
 pub mod slots;

@@ -1,0 +1,42 @@
+//! What can be wrong before anything is sent.
+
+use std::{io, path::PathBuf};
+
+/// Why a play does not begin. The code stands first in the text, because it is
+/// what scripts and `docs/errors.md` go by.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    #[error("play-file-unreadable: {path} cannot be read: {source}", path = .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "play-file-is-directory: {path} is a directory; name the files in it, \
+         for instance {path}/*.ndjson",
+        path = .path.display()
+    )]
+    Directory { path: PathBuf },
+    /// The first line of the input that is no event.
+    #[error("play-broken-line: {file}:{line}: {reason}")]
+    BrokenLine {
+        file: String,
+        line: usize,
+        reason: String,
+    },
+    #[error("play-nothing: there is no event in what was given to play")]
+    Nothing,
+    #[error("play-bad-url: {url}: {reason}")]
+    BadUrl { url: String, reason: String },
+}
+
+impl PlayError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "play-file-unreadable",
+            Self::Directory { .. } => "play-file-is-directory",
+            Self::BrokenLine { .. } => "play-broken-line",
+            Self::Nothing => "play-nothing",
+            Self::BadUrl { .. } => "play-bad-url",
+        }
+    }
+}
