@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use metrics_exporter_prometheus::Matcher;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -11,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, LogFormat, settings},
     host::Host,
-    http,
+    http, worker,
 };
 
 #[derive(Args, Debug)]
@@ -87,22 +88,34 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let metrics = http::install_metrics()?;
+    let metrics = http::prometheus()
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                Matcher::Full(worker::metrics::COMMIT_DURATION.to_owned()),
+                &worker::metrics::COMMIT_DURATION_BUCKETS_S,
+            )
+        })?
+        .install_recorder()
+        .context("metrics do not start")?;
+    http::describe();
+    worker::metrics::describe();
     // The door's address first: that it is taken is the mistake made most.
-    let listener = http::bind(config.http.listen).await?;
+    let listener = http::bind(config.http.listen)
+        .await
+        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let address = listener.local_addr()?;
     let starting = config.clone();
     let host = tokio::task::spawn_blocking(move || Host::start(&starting)).await??;
     let stop = CancellationToken::new();
-    let app = http::App::new(
-        config.http.clone(),
-        host.log(),
-        Arc::clone(&host.ingest),
-        Arc::clone(&host.scoreboard),
-        host.operator(),
+    let doors = http::App {
+        log: host.log(),
+        ingest: Arc::clone(&host.ingest),
+        scoreboard: Arc::clone(&host.scoreboard),
+        operator: host.operator(),
         metrics,
-    );
-    let mut doors = tokio::spawn(http::serve(listener, app, stop.clone()));
+        config: config.http.clone(),
+    };
+    let mut doors = tokio::spawn(http::serve(listener, doors, stop.clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.logging.format == LogFormat::Text {
         greet(address);
@@ -113,8 +126,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = host.failed() => Err(anyhow::anyhow!("worker-panicked: a worker ended")),
-        ended = &mut doors => ended?.map_err(Into::into),
+        () = host.failed() => Err(anyhow!("worker-panicked: a worker ended")),
+        _ = &mut doors => Err(anyhow!("doors-closed: the doors closed by themselves")),
     };
     tracing::info!("stopping");
     stop.cancel();

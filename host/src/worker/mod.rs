@@ -4,6 +4,7 @@
 pub mod entity;
 pub mod envelope;
 pub mod instances;
+pub mod metrics;
 pub mod output;
 pub mod processing;
 pub mod status;

@@ -67,7 +67,10 @@ impl Worker {
         })?;
         let (orders, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
         let running = Running {
-            processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
+            processing: Processing::new(
+                Arc::clone(pipeline),
+                log.checkpoints(&pipeline.group)?,
+            ),
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),
             member,
@@ -271,8 +274,7 @@ impl Running {
         {
             self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
         }
-        self.stopping
-            .is_some_and(|deadline| Instant::now() >= deadline)
+        self.stopping.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// The log did not answer while records were processed: back to what is
@@ -332,11 +334,7 @@ impl Running {
         for partition in running {
             self.waiting.insert(partition);
             let reason = format!("put a plugin into {}/default.wasm", self.pipeline.name);
-            self.note(
-                partition,
-                PartitionState::Waiting,
-                Some(("plugin-missing", reason)),
-            );
+            self.note(partition, PartitionState::Waiting, Some(("plugin-missing", reason)));
         }
     }
 
@@ -378,10 +376,8 @@ impl Running {
         let before = std::mem::replace(&mut self.reported, counts);
         let pipeline = || ("pipeline", self.pipeline.name.to_string());
         let label = [pipeline()];
-        counter!("courtside_events_processed_total", &label)
-            .increment(counts.events - before.events);
-        counter!("courtside_emissions_total", &label)
-            .increment(counts.emissions - before.emissions);
+        counter!("courtside_events_processed_total", &label).increment(counts.events - before.events);
+        counter!("courtside_emissions_total", &label).increment(counts.emissions - before.emissions);
         counter!("courtside_dead_letters_total", &label)
             .increment(counts.dead_letters - before.dead_letters);
         counter!("courtside_duplicates_total", &label)
@@ -390,7 +386,7 @@ impl Running {
         counter!("courtside_plugin_failures_total", &label)
             .increment(counts.failures - before.failures);
         counter!("courtside_commits_total", &label).increment(1);
-        histogram!("courtside_commit_duration_seconds", &label).record(took.as_secs_f64());
+        histogram!(super::metrics::COMMIT_DURATION, &label).record(took.as_secs_f64());
         let label = [pipeline(), ("worker", self.worker.to_string())];
         // Counts of what is in memory: far below 2^52.
         #[allow(clippy::cast_precision_loss)]
