@@ -10,7 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeSet, env, time::Duration};
+use std::{collections::BTreeSet, env, pin::pin, time::Duration};
 
 use courtside_tests::{
     Host, Place, built,
@@ -40,6 +40,35 @@ fn round(games: &[Game], number: usize) -> Vec<Game> {
         }
     });
     renamed.collect()
+}
+
+/// Plays round after round until something else is done, too; what came of
+/// that, and the games that were played.
+async fn play_until<T>(
+    url: &str,
+    games: &[Game],
+    arguments: &[&str],
+    other: impl Future<Output = T>,
+) -> (T, Vec<Vec<Game>>) {
+    let mut other = pin!(other);
+    let mut done = None;
+    let mut rounds = Vec::new();
+    while done.is_none() {
+        let games = round(games, rounds.len() + 1);
+        {
+            let player = Player::start(url, &games, arguments);
+            let mut playing = pin!(player.succeeds(&games));
+            tokio::select! {
+                () = &mut playing => {}
+                came = &mut other => {
+                    done = Some(came);
+                    playing.await;
+                }
+            }
+        }
+        rounds.push(games);
+    }
+    (done.expect("it is done"), rounds)
 }
 
 #[tokio::test]
@@ -94,23 +123,8 @@ async fn fifty_swaps_change_no_score() {
             }
         }
     };
-    let mut swapping = std::pin::pin!(swapping);
-    let mut swapped = false;
-    let mut rounds = Vec::new();
-    while !swapped {
-        let games = round(&games, rounds.len() + 1);
-        let arguments = ["--batch", "10", "--connections", "4"];
-        let playing = Player::start(&host.url(), &games, &arguments).succeeds(&games);
-        let mut playing = std::pin::pin!(playing);
-        tokio::select! {
-            () = &mut playing => {}
-            () = &mut swapping => {
-                swapped = true;
-                playing.await;
-            }
-        }
-        rounds.push(games);
-    }
+    let arguments = ["--batch", "10", "--connections", "4"];
+    let ((), rounds) = play_until(&host.url(), &games, &arguments, swapping).await;
     for games in &rounds {
         check_all(&host, games).await;
     }
@@ -165,24 +179,8 @@ async fn kills_change_no_score() {
         }
         place.start_ready().await
     };
-    let mut killing = std::pin::pin!(killing);
-    let mut last = None;
-    let mut rounds = Vec::new();
-    while last.is_none() {
-        let games = round(&games, rounds.len() + 1);
-        let arguments = ["--batch", "20", "--connections", "4"];
-        let playing = Player::start(&place.url(), &games, &arguments).succeeds(&games);
-        let mut playing = std::pin::pin!(playing);
-        tokio::select! {
-            () = &mut playing => {}
-            host = &mut killing => {
-                last = Some(host);
-                playing.await;
-            }
-        }
-        rounds.push(games);
-    }
-    let host = last.expect("a host");
+    let arguments = ["--batch", "20", "--connections", "4"];
+    let (host, rounds) = play_until(&place.url(), &games, &arguments, killing).await;
     for games in &rounds {
         check_all(&host, games).await;
     }

@@ -269,15 +269,15 @@ async fn a_plugin_that_cannot_read_what_is_live_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_plugin_whose_rehearsal_fails_is_rejected() {
+async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open() {
     let plugin = built::plugin("misbehaving");
     let place = Place::with_plugin(&plugin);
     let host = place.start_ready().await;
     let mut game = Game::new("fail-reopen");
     game.goes_on(&host).await;
     game.goes_on(&host).await;
-    // The plugin that runs could not open the entity again, either: so the
-    // next one may be no worse.
+    // The plugin that runs could not open the entity again, either, so that
+    // the next one's failure at its rehearsal is no reason to reject it.
     let variant = wasm::variant(&plugin, "as bad");
     place.put(SLOT, &variant);
     host.runs(SLOT, &variant).await;
