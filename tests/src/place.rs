@@ -84,6 +84,13 @@ impl Place {
         self
     }
 
+    /// Another address.
+    #[must_use]
+    pub fn listening_at(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listen);
+        self
+    }
+
     /// Hosts that come back at the same address. Its port is below those that
     /// port 0 is answered with, so that nobody takes it while a host is down.
     #[must_use]
