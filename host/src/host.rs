@@ -16,7 +16,10 @@ use crate::{
     ingest::{Door, Ingest, KeyRule, Schema},
     log::{Cleanup, Health, RecordLog, TopicSpec, embedded::Embedded},
     pipeline::{Output, Pipeline, Processing},
-    plugin::wasm::{Engine, EngineConfig},
+    plugin::{
+        Compiler,
+        wasm::{Engine, EngineConfig},
+    },
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
         manager::{Manager, Setup, SlotViews},
@@ -69,16 +72,20 @@ impl Host {
     /// Opens the log and starts every pipeline.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         let log = open_log(config)?;
-        Self::start_on(config, log)
-    }
-
-    /// Starts every pipeline on a log that is open.
-    pub fn start_on(config: &Config, log: Arc<dyn RecordLog>) -> anyhow::Result<Self> {
-        let engine = Engine::new(EngineConfig {
+        let compiler = Engine::new(EngineConfig {
             cache_dir: Some(config.data_dir.join("compiled")),
         })
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        Self::start_with(config, log, compiler)
+    }
 
+    /// Starts every pipeline on a log that is open, with plugins from whoever
+    /// makes them.
+    pub fn start_with(
+        config: &Config,
+        log: Arc<dyn RecordLog>,
+        compiler: Arc<dyn Compiler>,
+    ) -> anyhow::Result<Self> {
         let mut doors = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
@@ -111,7 +118,7 @@ impl Host {
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
             let partitions = log.partitions(&pipeline.input)?;
             let manager = Manager::start(Setup {
-                compiler: Arc::clone(&engine) as _,
+                compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group)?,
                 partitions: (0..partitions).map(PartitionId).collect(),
                 workers: orders,
@@ -188,7 +195,8 @@ impl Host {
     }
 }
 
-fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
+/// Opens the record log that the configuration names.
+pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
     let dir = config.data_dir.join("log");
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
         format!(
