@@ -1,7 +1,9 @@
 //! Encoding, on the thread of who appends or commits: records into batches, a
 //! part for each partition.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Shared,
@@ -20,7 +22,7 @@ pub(super) fn encode<'a>(
     records: impl Iterator<Item = (&'a TopicPartition, &'a NewRecord)>,
 ) -> Result<Vec<Part>, LogError> {
     let mut parts: Vec<PartBuilder> = Vec::new();
-    let mut places: HashMap<&TopicPartition, usize> = HashMap::new();
+    let mut places: FxHashMap<&TopicPartition, usize> = FxHashMap::default();
     for (place, record) in records {
         let index = match places.get(place) {
             Some(index) => *index,
