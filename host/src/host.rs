@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -181,7 +180,9 @@ impl Host {
         self.log.close();
         tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");
         if ended.contains(&false) {
-            return Err(anyhow!("worker-panicked: a worker ended before it was told to"));
+            return Err(anyhow!(
+                "worker-panicked: a worker ended before it was told to"
+            ));
         }
         Ok(())
     }
@@ -221,10 +222,10 @@ fn pipeline(
         tombstone_retention: config.topics.tombstone_retention,
     };
     // A topic that another pipeline writes is compacted; it stays as it is.
-    let is_output = config
-        .pipelines
-        .values()
-        .any(|other| other.output == settings.input || other.outputs.values().any(|topic| *topic == settings.input));
+    let is_output = config.pipelines.values().any(|other| {
+        other.output == settings.input
+            || other.outputs.values().any(|topic| *topic == settings.input)
+    });
     let cleanup = if is_output { &compacted } else { &deleted };
     ensure(log, &[topic(&input, settings.partitions, cleanup)])?;
     let partitions = log.partitions(&input)?;
@@ -309,7 +310,6 @@ fn door(
         schema: (name == SCORES).then_some(Schema::Score),
     })
 }
-
 
 impl Operator for Overview {
     fn plugins(&self) -> PluginsView {

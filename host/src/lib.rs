@@ -10,10 +10,10 @@ pub mod host;
 pub mod http;
 pub mod ingest;
 pub mod log;
-pub mod worker;
 pub mod plugin;
-pub mod slots;
 pub mod scoreboard;
+pub mod slots;
+pub mod worker;
 
 pub mod pipeline;
 pub mod play;

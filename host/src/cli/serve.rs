@@ -1,6 +1,6 @@
 //! `courtside serve`: a host, from its configuration to its clean end.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -79,6 +79,7 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("logging.filter: {:?}", config.logging.filter))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.logging.format {
         LogFormat::Text => logs.init(),
@@ -143,7 +144,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
 /// What to do next, for a person.
 fn greet(address: SocketAddr) {
-    let courtside = std::env::args().next().unwrap_or_else(|| "courtside".into());
+    let courtside = std::env::args()
+        .next()
+        .unwrap_or_else(|| "courtside".into());
     println!(
         r#"
   Courtside is running. The games are at  http://{address}/

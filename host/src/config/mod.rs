@@ -18,12 +18,8 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::HttpConfig,
-    ingest::IngestConfig,
-    log::embedded::EmbeddedConfig,
-    plugin::Limits,
-    scoreboard::ScoreboardConfig,
-    slots::manager::SlotsConfig,
+    http::HttpConfig, ingest::IngestConfig, log::embedded::EmbeddedConfig, plugin::Limits,
+    scoreboard::ScoreboardConfig, slots::manager::SlotsConfig,
 };
 
 /// Where a file is looked for when none is named.
@@ -82,7 +78,7 @@ impl Default for LoggingConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info".into(),
+            filter: "info,fjall=warn,lsm_tree=warn".into(),
         }
     }
 }
@@ -318,7 +314,10 @@ impl Config {
                     .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         };
         if !is_name(name) {
-            return invalid("", "a pipeline's name is 1 to 100 letters, digits, _ or -".into());
+            return invalid(
+                "",
+                "a pipeline's name is 1 to 100 letters, digits, _ or -".into(),
+            );
         }
         for output in pipeline.outputs.keys() {
             if !is_name(output) {
@@ -337,14 +336,20 @@ impl Config {
         let group = self.group(name);
         for (other, _) in self.pipelines.iter().filter(|(other, _)| *other != name) {
             if self.group(other) == group {
-                return invalid(".group", format!("pipeline {other} has the group {group}, too"));
+                return invalid(
+                    ".group",
+                    format!("pipeline {other} has the group {group}, too"),
+                );
             }
         }
         let written: Vec<&String> = std::iter::once(&pipeline.output)
             .chain(pipeline.outputs.values())
             .collect();
         if written.contains(&&pipeline.input) {
-            return invalid(".output", "a pipeline cannot write the topic it reads".into());
+            return invalid(
+                ".output",
+                "a pipeline cannot write the topic it reads".into(),
+            );
         }
         Ok(())
     }
@@ -383,7 +388,10 @@ mod tests {
     #[test]
     fn without_anything_there_is_the_pipeline_of_scores() {
         let config = load("", &[]).unwrap();
-        assert_eq!(config.pipelines.get(SCORES), Some(&PipelineConfig::scores()));
+        assert_eq!(
+            config.pipelines.get(SCORES),
+            Some(&PipelineConfig::scores())
+        );
         assert_eq!(config.group(SCORES), "courtside-scores");
     }
 
@@ -403,8 +411,14 @@ mod tests {
     fn wrong_values_are_named() {
         for (toml, name) in [
             ("[worker]\ncommit_intervall = \"1s\"", "commit_intervall"),
-            ("[worker]\ncommit_interval = \"0s\"", "worker.commit_interval"),
-            ("[plugin]\nmemory_bytes_max = \"1KiB\"", "plugin.memory_bytes_max"),
+            (
+                "[worker]\ncommit_interval = \"0s\"",
+                "worker.commit_interval",
+            ),
+            (
+                "[plugin]\nmemory_bytes_max = \"1KiB\"",
+                "plugin.memory_bytes_max",
+            ),
             ("[log]\npartitions = 0", "log.partitions"),
             ("[http]\nlisten = \"nowhere\"", "listen"),
             (
@@ -423,7 +437,11 @@ mod tests {
 
     #[test]
     fn a_dump_reads_back_as_what_it_dumped() {
-        let config = load("[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"", &[]).unwrap();
+        let config = load(
+            "[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"",
+            &[],
+        )
+        .unwrap();
         let dump = settings::dump(&config);
         assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
     }

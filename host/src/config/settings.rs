@@ -157,7 +157,9 @@ pub fn dump(config: &Config) -> String {
 #[must_use]
 pub fn markdown() -> String {
     let defaults = values(&Config::default());
-    let mut text = String::from("| setting | default | minimum | what it is for |\n| --- | --- | --- | --- |\n");
+    let mut text = String::from(
+        "| setting | default | minimum | what it is for |\n| --- | --- | --- | --- |\n",
+    );
     for setting in SETTINGS {
         let default = lookup(&defaults, setting.path).map_or_else(String::new, ToString::to_string);
         let min = min_text(setting.min).unwrap_or_default();

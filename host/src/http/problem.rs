@@ -188,6 +188,8 @@ impl From<LogError> for Problem {
             | LogError::NoSuchPartition { .. }
             | LogError::Mismatch { .. }
             | LogError::InUse { .. }
+            | LogError::Invalid { .. }
+            | LogError::OffsetOutOfRange { .. }
             | LogError::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         let mut problem = Self::new(status, error.code(), error.to_string());

@@ -50,7 +50,11 @@ static FILES: [File; 11] = [
     file!("/dom.js", "dom.js", "text/javascript; charset=utf-8"),
     file!("/game.js", "game.js", "text/javascript; charset=utf-8"),
     file!("/model.js", "model.js", "text/javascript; charset=utf-8"),
-    file!("/operator.js", "operator.js", "text/javascript; charset=utf-8"),
+    file!(
+        "/operator.js",
+        "operator.js",
+        "text/javascript; charset=utf-8"
+    ),
     file!("/store.js", "store.js", "text/javascript; charset=utf-8"),
     file!("/style.css", "style.css", "text/css; charset=utf-8"),
     file!("/favicon.svg", "favicon.svg", "image/svg+xml"),

@@ -21,7 +21,10 @@ pub fn describe() {
         "courtside_duplicates_total",
         "Events skipped for their idempotency key."
     );
-    describe_counter!("courtside_plugin_calls_total", "Calls of plugins with events.");
+    describe_counter!(
+        "courtside_plugin_calls_total",
+        "Calls of plugins with events."
+    );
     describe_counter!(
         "courtside_plugin_failures_total",
         "Calls of plugins that failed: traps, deadlines, limits."

@@ -67,10 +67,7 @@ impl Worker {
         })?;
         let (orders, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
         let running = Running {
-            processing: Processing::new(
-                Arc::clone(pipeline),
-                log.checkpoints(&pipeline.group)?,
-            ),
+            processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),
             member,
@@ -274,7 +271,8 @@ impl Running {
         {
             self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
         }
-        self.stopping.is_some_and(|deadline| Instant::now() >= deadline)
+        self.stopping
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// The log did not answer while records were processed: back to what is
@@ -334,7 +332,11 @@ impl Running {
         for partition in running {
             self.waiting.insert(partition);
             let reason = format!("put a plugin into {}/default.wasm", self.pipeline.name);
-            self.note(partition, PartitionState::Waiting, Some(("plugin-missing", reason)));
+            self.note(
+                partition,
+                PartitionState::Waiting,
+                Some(("plugin-missing", reason)),
+            );
         }
     }
 
@@ -376,8 +378,10 @@ impl Running {
         let before = std::mem::replace(&mut self.reported, counts);
         let pipeline = || ("pipeline", self.pipeline.name.to_string());
         let label = [pipeline()];
-        counter!("courtside_events_processed_total", &label).increment(counts.events - before.events);
-        counter!("courtside_emissions_total", &label).increment(counts.emissions - before.emissions);
+        counter!("courtside_events_processed_total", &label)
+            .increment(counts.events - before.events);
+        counter!("courtside_emissions_total", &label)
+            .increment(counts.emissions - before.emissions);
         counter!("courtside_dead_letters_total", &label)
             .increment(counts.dead_letters - before.dead_letters);
         counter!("courtside_duplicates_total", &label)

@@ -17,7 +17,7 @@ use crate::Kept;
 
 /// `{"do":"trap"}`, `{"do":"emit-much","bytes":5000000}`; anything that is
 /// none of these counts and is emitted.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Deed {
     #[default]
@@ -235,4 +235,33 @@ fn connect() -> serde_json::Value {
 #[allow(clippy::needless_pass_by_value, reason = "for map_or_else")]
 fn said(error: std::io::Error) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Deed;
+
+    #[test]
+    fn an_event_asks_for_a_deed_or_counts() {
+        for (value, deed) in [
+            (
+                r#"{"do":"trap-in-company","game_id":"k"}"#,
+                Deed::TrapInCompany,
+            ),
+            (
+                r#"{"do":"emit-much"}"#,
+                Deed::EmitMuch { bytes: 100_000_000 },
+            ),
+            (
+                r#"{"do":"emit-much","bytes":7}"#,
+                Deed::EmitMuch { bytes: 7 },
+            ),
+            (r#"{"do":"print","lines":2}"#, Deed::Print { lines: 2 }),
+            (r#"{"do":"nothing known"}"#, Deed::Count),
+            (r#"{"game_id":"k"}"#, Deed::Count),
+            ("not json", Deed::Count),
+        ] {
+            assert_eq!(Deed::of(value.as_bytes()), deed, "{value}");
+        }
+    }
 }

@@ -1,5 +1,11 @@
 //! The rules, one by one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use nba_game::{Event, Game, Scoreboard, Status};
 use serde_json::{Value, json};
 

@@ -1,5 +1,11 @@
 //! What holds of any game, however it is delivered.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use courtside_plugin::{native::Emission, test::Harness};
 use nba_scoring::Game;
 use proptest::{collection::vec, prelude::*, sample::Index};

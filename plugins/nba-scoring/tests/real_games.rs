@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -37,7 +38,12 @@ fn games() -> Option<PathBuf> {
 #[test]
 fn real_games_come_to_their_real_scores() {
     let Some(games) = games() else {
-        println!("skipped: no games in COURTSIDE_GAMES or beside the workspace");
+        // Not `eprintln!`, which would be hidden where a test passes.
+        writeln!(
+            io::stderr(),
+            "real_games skipped: none in COURTSIDE_GAMES or beside the workspace"
+        )
+        .unwrap();
         return;
     };
     let manifest = fs::read_to_string(games.join("manifest.json")).unwrap();

@@ -1,6 +1,12 @@
 //! The harness must find what makes a plugin depend on its batching or its
 //! neighbours: here are plugins that do, each in one way.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
