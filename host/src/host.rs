@@ -273,6 +273,7 @@ fn pipeline(
         dead_letter,
         processing: processing(config, plugin),
         limits: plugin.limits(),
+        record_bytes_max: log.record_bytes_max(),
     }))
 }
 
