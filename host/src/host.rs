@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
-    log::{Cleanup, Health, RecordLog, TopicSpec, embedded::Embedded},
+    log::{Cleanup, RecordLog, TopicSpec, embedded::Embedded},
     pipeline::{Output, Pipeline, Processing},
     plugin::{
         Compiler,
@@ -102,7 +102,7 @@ impl Host {
         }
         let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
-            .context("the scoreboard does not start")?;
+            .context("start-failed: the scoreboard")?;
 
         let mut working = Vec::new();
         let mut workers = Vec::new();
@@ -123,12 +123,13 @@ impl Host {
                 partitions: (0..partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                store: PluginStore::open(&store)
-                    .with_context(|| format!("{} cannot be used", store.display()))?,
+                store: PluginStore::open(&store).with_context(|| {
+                    format!("plugin-store-failed: {} cannot be used", store.display())
+                })?,
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
-            .context("no thread for the slots")?;
+            .context("start-failed: no thread for the slots")?;
             working.push(Working {
                 pipeline,
                 status,
@@ -315,7 +316,7 @@ fn door(
         topic: pipeline.input.clone(),
         partitions: log.partitions(&pipeline.input)?,
         key: KeyRule::new(settings.key.as_str())
-            .with_context(|| format!("pipelines.{name}.key"))?,
+            .with_context(|| format!("config-invalid: pipelines.{name}.key"))?,
         schema: (name == SCORES).then_some(Schema::Score),
     })
 }
@@ -343,12 +344,6 @@ impl Operator for Overview {
 
     fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
-        if let Health::ReadOnly { code, reason } = self.log.health() {
-            reasons.push(NotReady {
-                code: code.into(),
-                reason,
-            });
-        }
         for working in &self.pipelines {
             let waits = working.slots.lock().values().any(|slot| {
                 slot.key.is_none() && slot.plugin.is_none() && slot.state != SlotState::Active

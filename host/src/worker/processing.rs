@@ -576,7 +576,7 @@ impl Processing {
                 self.suspect(id, &failure);
                 Err(Hurdle::Failed)
             }
-            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of("open", &failure))),
+            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of(&failure))),
             Err(OpenError::Refused(reason)) => Err(Hurdle::Halted(Halt {
                 code: "plugin-open-refused".into(),
                 reason,
@@ -711,7 +711,7 @@ impl Processing {
             }
             Err(failure) => {
                 self.retire_and_rewind(home.instance);
-                Some(Hurdle::Halted(halt_of("checkpoint", &failure)))
+                Some(Hurdle::Halted(halt_of(&failure)))
             }
         }
     }
@@ -946,10 +946,10 @@ fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
     }
 }
 
-fn halt_of(during: &str, failure: &Failure) -> Halt {
+fn halt_of(failure: &Failure) -> Halt {
     Halt {
         code: failure.kind.code().into(),
-        reason: format!("{during}: {}", failure.message),
+        reason: failure.message.clone(),
     }
 }
 
