@@ -36,8 +36,10 @@ test-plugins: toolchain
 	cargo build --release --locked --target $(PLUGIN_TARGET) $(TEST_PLUGINS:%=-p %)
 
 test: toolchain test-plugins ## every test
-	cargo build --locked -p courtside
+	cargo build --locked --workspace --bins --tests
 	cargo test --locked --workspace
+	@tests/docs/check
+	@tests/deploy/run
 	@tests/browser/run
 
 check: toolchain ## formatting and lints

@@ -14,9 +14,12 @@ use bytestring::ByteString;
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
-    log::{Cleanup, Health, RecordLog, TopicSpec, embedded::Embedded},
+    log::{Cleanup, RecordLog, TopicSpec, embedded::Embedded},
     pipeline::{Output, Pipeline, Processing},
-    plugin::wasm::{Engine, EngineConfig},
+    plugin::{
+        Compiler,
+        wasm::{Engine, EngineConfig},
+    },
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
         manager::{Manager, Setup, SlotViews},
@@ -69,16 +72,20 @@ impl Host {
     /// Opens the log and starts every pipeline.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         let log = open_log(config)?;
-        Self::start_on(config, log)
-    }
-
-    /// Starts every pipeline on a log that is open.
-    pub fn start_on(config: &Config, log: Arc<dyn RecordLog>) -> anyhow::Result<Self> {
-        let engine = Engine::new(EngineConfig {
+        let compiler = Engine::new(EngineConfig {
             cache_dir: Some(config.data_dir.join("compiled")),
         })
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        Self::start_with(config, log, compiler)
+    }
 
+    /// Starts every pipeline on a log that is open, with plugins from whoever
+    /// makes them.
+    pub fn start_with(
+        config: &Config,
+        log: Arc<dyn RecordLog>,
+        compiler: Arc<dyn Compiler>,
+    ) -> anyhow::Result<Self> {
         let mut doors = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
@@ -95,7 +102,7 @@ impl Host {
         }
         let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
-            .context("the scoreboard does not start")?;
+            .context("start-failed: the scoreboard")?;
 
         let mut working = Vec::new();
         let mut workers = Vec::new();
@@ -111,17 +118,18 @@ impl Host {
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
             let partitions = log.partitions(&pipeline.input)?;
             let manager = Manager::start(Setup {
-                compiler: Arc::clone(&engine) as _,
+                compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group)?,
                 partitions: (0..partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                store: PluginStore::open(&store)
-                    .with_context(|| format!("{} cannot be used", store.display()))?,
+                store: PluginStore::open(&store).with_context(|| {
+                    format!("plugin-store-failed: {} cannot be used", store.display())
+                })?,
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
-            .context("no thread for the slots")?;
+            .context("start-failed: no thread for the slots")?;
             working.push(Working {
                 pipeline,
                 status,
@@ -188,7 +196,8 @@ impl Host {
     }
 }
 
-fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
+/// Opens the record log that the configuration names.
+pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
     let dir = config.data_dir.join("log");
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
         format!(
@@ -265,6 +274,7 @@ fn pipeline(
         dead_letter,
         processing: processing(config, plugin),
         limits: plugin.limits(),
+        record_bytes_max: log.record_bytes_max(),
     }))
 }
 
@@ -306,7 +316,7 @@ fn door(
         topic: pipeline.input.clone(),
         partitions: log.partitions(&pipeline.input)?,
         key: KeyRule::new(settings.key.as_str())
-            .with_context(|| format!("pipelines.{name}.key"))?,
+            .with_context(|| format!("config-invalid: pipelines.{name}.key"))?,
         schema: (name == SCORES).then_some(Schema::Score),
     })
 }
@@ -334,12 +344,6 @@ impl Operator for Overview {
 
     fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
-        if let Health::ReadOnly { code, reason } = self.log.health() {
-            reasons.push(NotReady {
-                code: code.into(),
-                reason,
-            });
-        }
         for working in &self.pipelines {
             let waits = working.slots.lock().values().any(|slot| {
                 slot.key.is_none() && slot.plugin.is_none() && slot.state != SlotState::Active

@@ -23,6 +23,8 @@ pub struct Pipeline {
     pub dead_letter: Topic,
     pub processing: Processing,
     pub limits: Limits,
+    /// The largest record that the log takes.
+    pub record_bytes_max: usize,
 }
 
 /// An output topic.

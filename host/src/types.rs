@@ -98,7 +98,13 @@ impl NewRecord {
     /// sum for what holds it.
     #[must_use]
     pub fn size(&self) -> usize {
-        record_size(self.key.as_ref(), &self.headers, self.value.as_ref())
+        Self::size_of(self.key.as_ref(), &self.headers, self.value.as_ref())
+    }
+
+    /// The size of a record of these parts.
+    #[must_use]
+    pub fn size_of(key: Option<&Bytes>, headers: &[Header], value: Option<&Bytes>) -> usize {
+        record_size(key, headers, value)
     }
 }
 

@@ -75,8 +75,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.logging.filter)
-        .with_context(|| format!("logging.filter: {:?}", config.logging.filter))?;
+    let filter = EnvFilter::try_new(&config.logging.filter).with_context(|| {
+        format!(
+            "config-invalid: logging.filter: {:?}",
+            config.logging.filter
+        )
+    })?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -89,6 +93,9 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    // First of all: as process 1 of a container, what has no handler is ignored.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = http::prometheus()
         .and_then(|builder| {
             builder.set_buckets_for_metric(
@@ -122,8 +129,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         greet(address);
     }
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

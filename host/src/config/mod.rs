@@ -26,6 +26,7 @@ use crate::{
 pub const DEFAULT_FILE: &str = "courtside.toml";
 const ENV_PREFIX: &str = "COURTSIDE_";
 const ENV_SEPARATOR: &str = "__";
+const ENV_TOP_LEVEL: [&str; 2] = ["data_dir", "plugin_dir"];
 
 /// All that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -255,11 +256,14 @@ impl Config {
         } else if Path::new(DEFAULT_FILE).is_file() {
             figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
         }
-        // Only names of ours: `COURTSIDE_…` may serve others as well (tests,
-        // for instance), but a misspelt section is an error below.
+        // Only names that can be a setting's: others begin like ours as well
+        // (COURTSIDE_URL, what Kubernetes adds for a service of our name).
         figment = figment.merge(
             Env::prefixed(ENV_PREFIX)
-                .filter(|name| !name.starts_with("TEST_") && !name.starts_with("test_"))
+                .filter(|name| {
+                    name.as_str().contains(ENV_SEPARATOR)
+                        || ENV_TOP_LEVEL.iter().any(|top| name == *top)
+                })
                 .split(ENV_SEPARATOR),
         );
         for (path, value) in overrides {
@@ -293,8 +297,34 @@ impl Config {
                 problem,
             })?;
         }
+        self.check_plugin("plugin", &self.plugin)?;
         for (name, pipeline) in &self.pipelines {
             self.check_pipeline(name, pipeline)?;
+            if let Some(plugin) = &pipeline.plugin {
+                let path = format!("pipelines.{name}.plugin");
+                settings::check_under(&path, "plugin", plugin)?;
+                self.check_plugin(&path, plugin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint is a record, and what the host keeps in it must fit, too.
+    fn check_plugin(&self, path: &str, plugin: &PluginConfig) -> Result<(), ConfigError> {
+        const ENVELOPE_BYTES: u64 = 16 << 10;
+        let most = self
+            .log
+            .record_bytes_max
+            .as_u64()
+            .saturating_sub(ENVELOPE_BYTES);
+        if plugin.checkpoint_bytes_max.as_u64() > most {
+            return Err(ConfigError::Invalid {
+                path: format!("{path}.checkpoint_bytes_max"),
+                problem: format!(
+                    "{} is over log.record_bytes_max ({}) less 16 KiB",
+                    plugin.checkpoint_bytes_max, self.log.record_bytes_max
+                ),
+            });
         }
         Ok(())
     }
@@ -428,6 +458,14 @@ mod tests {
             (
                 "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"id\"",
                 "pipelines.a.key",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.plugin]\nmemory_bytes_max = \"1KiB\"",
+                "pipelines.a.plugin.memory_bytes_max",
+            ),
+            (
+                "[log]\nrecord_bytes_max = \"100KiB\"",
+                "plugin.checkpoint_bytes_max",
             ),
         ] {
             let error = load(toml, &[]).unwrap_err().to_string();

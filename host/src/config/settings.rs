@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 use super::{Config, ConfigError};
 
 /// The least a value may be.
@@ -93,9 +95,36 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Checks every value against its minimum.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    let values = values(config);
-    for setting in SETTINGS {
-        let Some(value) = lookup(&values, setting.path) else {
+    check_values(
+        &values(config),
+        SETTINGS.iter().map(|setting| (setting.path, *setting)),
+    )
+}
+
+/// Checks the values of a section that stands again at another path.
+pub fn check_under<T: Serialize>(path: &str, section: &str, config: &T) -> Result<(), ConfigError> {
+    let rows = SETTINGS.iter().filter_map(|setting| {
+        let name = setting.path.strip_prefix(section)?.strip_prefix('.')?;
+        Some((name, *setting))
+    });
+    check_values(&values(config), rows).map_err(|error| match error {
+        ConfigError::Invalid {
+            path: name,
+            problem,
+        } => ConfigError::Invalid {
+            path: format!("{path}.{name}"),
+            problem,
+        },
+        other => other,
+    })
+}
+
+fn check_values<'a>(
+    values: &toml::Value,
+    rows: impl Iterator<Item = (&'a str, Setting)>,
+) -> Result<(), ConfigError> {
+    for (path, setting) in rows {
+        let Some(value) = lookup(values, path) else {
             continue;
         };
         let problem = match setting.min {
@@ -113,7 +142,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         };
         if let Some(problem) = problem {
             return Err(ConfigError::Invalid {
-                path: setting.path.into(),
+                path: path.into(),
                 problem,
             });
         }
@@ -225,7 +254,7 @@ fn time_text(millis: u64) -> String {
     }
 }
 
-fn values(config: &Config) -> toml::Value {
+fn values<T: Serialize>(config: &T) -> toml::Value {
     toml::Value::try_from(config).unwrap_or_else(|_| toml::Value::Table(toml::Table::new()))
 }
 
@@ -257,4 +286,28 @@ fn humantime(text: &str) -> Option<std::time::Duration> {
         .try_into::<Wrapped>()
         .ok()
         .map(|wrapped| wrapped.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    const MARK: &str = "<!-- settings -->\n";
+
+    /// With `COURTSIDE_TEST_WRITE=1` it writes the table instead.
+    #[test]
+    fn the_docs_have_the_table() {
+        let text = std::fs::read_to_string(DOCS).unwrap();
+        let (prose, _) = text.split_once(MARK).unwrap();
+        let made = format!("{prose}{MARK}\n{}", markdown());
+        if std::env::var_os("COURTSIDE_TEST_WRITE").is_some() {
+            std::fs::write(DOCS, made).unwrap();
+        } else {
+            assert_eq!(
+                text, made,
+                "COURTSIDE_TEST_WRITE=1 brings docs/configuration.md up to date"
+            );
+        }
+    }
 }

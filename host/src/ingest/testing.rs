@@ -153,6 +153,10 @@ impl MemoryLog {
 }
 
 impl RecordLog for MemoryLog {
+    fn record_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     fn ensure_topics(&self, _: &[TopicSpec]) -> Result<(), LogError> {
         Ok(())
     }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{
-    Assignment, Bounds, Cleanup, Commit, GroupSpec, LogError, Member, Polled, RecordLog, TopicSpec,
+    Assignment, Bounds, COMMIT_EXTRA_BYTES, Cleanup, Commit, GroupSpec, LogError, Member, Polled,
+    RecordLog, TopicSpec,
 };
 use crate::types::{
     Header, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition,
@@ -964,7 +965,17 @@ pub(crate) fn too_large_a_record_is_refused(subject: &mut impl Subject) {
     assert_eq!(values(&*log, &a, 0, 0), [""; 0], "all or none");
     let mut member = join(&*log, &subject.name("g"), &a, 0, 1);
     assigned(&mut *member, 1);
-    let records = vec![(place(&a, 0), large)];
+    // A dead letter is its event and why: it has room for both.
+    let larger = "x".repeat((1 << 20) - 512 + COMMIT_EXTRA_BYTES);
+    let records = vec![(place(&a, 0), record("k", &larger))];
+    member
+        .commit(&Commit {
+            records,
+            ..offsets(&[(0, 0)])
+        })
+        .unwrap();
+    let too_large = "x".repeat((1 << 20) + COMMIT_EXTRA_BYTES);
+    let records = vec![(place(&a, 0), record("k", &too_large))];
     let error = member
         .commit(&Commit {
             records,

@@ -220,7 +220,18 @@ pub enum Health {
     },
 }
 
+/// The longest key that has a checkpoint.
+pub const KEY_BYTES_MAX: usize = 4096;
+
+/// What a record may have in a commit beyond what it may have in an append: the
+/// headers that tell why an event is a dead letter must never be what makes it
+/// too large.
+pub const COMMIT_EXTRA_BYTES: usize = 16 * 1024;
+
 pub trait RecordLog: Send + Sync + 'static {
+    /// The largest record that can be appended.
+    fn record_bytes_max(&self) -> usize;
+
     /// Creates the topics that are missing; differences from what exists are
     /// an error.
     fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError>;

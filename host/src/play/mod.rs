@@ -40,11 +40,11 @@ use retry::Tuning;
 use round::Script;
 use simulate::Season;
 
-/// Play games into a host, and show their scores as the host has them.
-///
-/// Exits with 0 if every event was acknowledged and processed, with 1 if not,
-/// with 130 when interrupted.
+/// What is asked of `courtside play`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Ends with each game's score as the host has it. Exits with 0 if every event was
+acknowledged and processed, with 1 if not, with 130 when interrupted.")]
 pub struct PlayArgs {
     /// Game files, an event a line (NDJSON); - is standard input
     ///

@@ -18,6 +18,8 @@ pub struct Stamp {
     size_bytes: u64,
     modified: Option<SystemTime>,
     inode: u64,
+    /// Changes with the permissions, too.
+    changed: (i64, i64),
     is_file: bool,
 }
 
@@ -27,6 +29,7 @@ impl Stamp {
             size_bytes: metadata.len(),
             modified: metadata.modified().ok(),
             inode: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             is_file: metadata.is_file(),
         }
     }

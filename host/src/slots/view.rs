@@ -59,7 +59,7 @@ pub struct SlotEvent {
 /// A slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SlotView {
-    /// `<pipeline>/default` or `<pipeline>/<key>`.
+    /// `<pipeline>/default` or `<pipeline>/keys/<key>`.
     pub slot: String,
     pub pipeline: String,
     /// The key whose slot it is; none for the default slot.

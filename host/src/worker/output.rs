@@ -29,18 +29,24 @@ const REASON_BYTES_MAX: usize = 2048;
 
 /// Checks what the contract says of an outcome and only the pipeline knows.
 pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Outcome, Failure> {
-    let broken = |message: String| {
-        Err(Failure {
-            kind: FailureKind::Contract,
-            message,
-        })
-    };
+    let failed = |kind, message: String| Err(Failure { kind, message });
+    let broken = |message| failed(FailureKind::Contract, message);
     for emission in &outcome.emissions {
         if emission.event >= events {
             return broken(format!(
                 "an emission is for event {} of {events}",
                 emission.event
             ));
+        }
+        let size = emission_size(emission);
+        if size > pipeline.record_bytes_max {
+            return failed(
+                FailureKind::Emitted,
+                format!(
+                    "an emission of {size} bytes is over the log's limit of {}",
+                    pipeline.record_bytes_max
+                ),
+            );
         }
         if pipeline.output(emission.output.as_deref()).is_none() {
             return broken(format!(
@@ -56,6 +62,15 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
         )),
         _ => Ok(outcome),
     }
+}
+
+/// As the log counts it, without the headers that the host adds.
+fn emission_size(emission: &Emission) -> usize {
+    NewRecord::size_of(
+        emission.key.as_ref(),
+        &emission.headers,
+        emission.value.as_ref(),
+    )
 }
 
 /// The record that an emission is published as.

@@ -22,7 +22,7 @@ use super::{
     output,
 };
 use crate::{
-    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
+    log::{Assignment, Checkpoints, Commit, Fetched, KEY_BYTES_MAX, LogError},
     pipeline::Pipeline,
     plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
     slots::name::SlotName,
@@ -350,14 +350,9 @@ impl Processing {
         task.next = record.offset.next();
         self.pending_bytes += record.size();
         self.pending_since.get_or_insert(now);
-        let key = match &record.key {
-            Some(key) if std::str::from_utf8(key).is_ok() => key.clone(),
-            wrong => {
-                let (code, reason) = if wrong.is_none() {
-                    ("event-without-key", "the record has no key")
-                } else {
-                    ("event-key-not-utf8", "the record's key is not UTF-8")
-                };
+        let key = match usable_key(&record) {
+            Ok(key) => key.clone(),
+            Err((code, reason)) => {
                 let letter =
                     output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
                 task.loose.push(letter);
@@ -444,6 +439,8 @@ impl Processing {
                 return Ok(None);
             }
         }
+        // A copy: a slice would keep the batch in memory that it came in.
+        let key = Key::copy_from_slice(&key);
         self.clock += 1;
         let id = self.entities.insert(Entity {
             partition,
@@ -579,7 +576,7 @@ impl Processing {
                 self.suspect(id, &failure);
                 Err(Hurdle::Failed)
             }
-            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of("open", &failure))),
+            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of(&failure))),
             Err(OpenError::Refused(reason)) => Err(Hurdle::Halted(Halt {
                 code: "plugin-open-refused".into(),
                 reason,
@@ -714,7 +711,7 @@ impl Processing {
             }
             Err(failure) => {
                 self.retire_and_rewind(home.instance);
-                Some(Hurdle::Halted(halt_of("checkpoint", &failure)))
+                Some(Hurdle::Halted(halt_of(&failure)))
             }
         }
     }
@@ -934,10 +931,25 @@ impl Processing {
     }
 }
 
-fn halt_of(during: &str, failure: &Failure) -> Halt {
+/// The key of a record, or why it can have no entity.
+fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
+    match &record.key {
+        None => Err(("event-without-key", "the record has no key")),
+        Some(key) if key.len() > KEY_BYTES_MAX => Err((
+            "event-key-too-long",
+            "the record's key is longer than 4096 bytes",
+        )),
+        Some(key) if std::str::from_utf8(key).is_err() => {
+            Err(("event-key-not-utf8", "the record's key is not UTF-8"))
+        }
+        Some(key) => Ok(key),
+    }
+}
+
+fn halt_of(failure: &Failure) -> Halt {
     Halt {
         code: failure.kind.code().into(),
-        reason: format!("{during}: {}", failure.message),
+        reason: failure.message.clone(),
     }
 }
 

@@ -124,7 +124,10 @@ impl Instance for FaultyInstance {
                 output: (value == b"astray").then(|| "nowhere".into()),
                 key: None,
                 headers: Vec::new(),
-                value: Some(format!("{}:{key}:{count}", self.name).into()),
+                value: Some(match value {
+                    b"huge" => vec![0; 5000].into(),
+                    _ => format!("{}:{key}:{count}", self.name).into(),
+                }),
             });
         }
         Ok(outcome)
@@ -215,6 +218,7 @@ fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipel
             checkpoint_bytes_max: 1 << 20,
             plugin_bytes_max: 1 << 20,
         },
+        record_bytes_max: 4096,
     })
 }
 
@@ -409,6 +413,17 @@ fn an_output_that_does_not_exist_is_the_plugins_fault() {
 }
 
 #[test]
+fn an_output_that_the_log_would_not_take_is_the_plugins_fault() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "huge"), ("g", "x")]);
+    bench.commit();
+    assert_eq!(
+        bench.of("g"),
+        ["in/0/0 plugin-emitted-too-much", "in/0/1 a:g:1"]
+    );
+}
+
+#[test]
 fn records_that_no_plugin_can_take_are_dead_letters() {
     let mut bench = Bench::new(8, 100);
     let mut tombstone = bench.record(Some("g"), "");
@@ -416,7 +431,8 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
     let mut binary = bench.record(None, "x");
     binary.key = Some(Bytes::from_static(b"\xff"));
     let keyless = bench.record(None, "x");
-    bench.feed(vec![tombstone, binary, keyless]);
+    let long = bench.record(Some(&"k".repeat(5000)), "x");
+    bench.feed(vec![tombstone, binary, keyless, long]);
     bench.commit();
     let mut described: Vec<_> = bench.committed.iter().map(describe).collect();
     described.sort();
@@ -425,7 +441,8 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
         [
             "in/0/0 event-without-value",
             "in/0/1 event-key-not-utf8",
-            "in/0/2 event-without-key"
+            "in/0/2 event-without-key",
+            "in/0/3 event-key-too-long"
         ]
     );
 }

@@ -7,7 +7,7 @@ use courtside_plugin::{Meta, Output, Processor, Refusal, State};
 use nba_game::{Event, Game, Kind, Scoreboard};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BoxScore {
     game: Game,
     /// By team; one appears with its first.

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Kind, seen::Seen, teams};
+use crate::{Event, Kind, players::Players, seen::Seen, teams};
 
 /// A game needs its fourth period to end.
 const PERIODS_MIN: u8 = 4;
@@ -14,7 +14,7 @@ const SCORERS_MAX: usize = 64;
 
 /// A game. Points, periods, players, the clock and the status are the same in
 /// whichever order events come; lead changes are those that were seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Game {
     pub(crate) teams: BTreeMap<String, Team>,
     pub(crate) seen: Seen,
@@ -31,13 +31,12 @@ pub struct Game {
     pub(crate) duplicates: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Team {
     pub(crate) points: u32,
     /// A number for each period seen, of either team.
     pub(crate) by_period: Vec<u32>,
-    /// Who has scored.
-    pub(crate) players: BTreeMap<String, u32>,
+    pub(crate) players: Players,
     /// Whether it was the last to lead. A tie leaves that as it is.
     led_last: bool,
 }
@@ -90,7 +89,7 @@ impl Game {
             }
             Some(team) if event.points > 0 && team.players.len() == SCORERS_MAX => {
                 match &event.player {
-                    Some(player) if !team.players.contains_key(player) => Err(format!(
+                    Some(player) if !team.players.contains(player) => Err(format!(
                         "{player} would be the {}th player of {name} to score",
                         SCORERS_MAX + 1
                     )),
@@ -182,7 +181,7 @@ impl Team {
             *in_period += points;
         }
         if let Some(player) = player {
-            *self.players.entry(player).or_default() += points;
+            self.players.score(player, points);
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod event;
 mod game;
+mod players;
 mod scoreboard;
 mod seen;
 mod teams;

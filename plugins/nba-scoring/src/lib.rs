@@ -9,7 +9,7 @@ use courtside_plugin::{Meta, Output, Processor, Refusal};
 use nba_game::{Event, Scoreboard};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Game(nba_game::Game);
 

@@ -22,6 +22,9 @@ use crate::{
     types::{Offset, PartitionId, Record},
 };
 
+/// As long as a poll may wait that is to wait for ever.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// See [`Member`]. It belongs to one thread.
 pub(super) struct EmbeddedMember {
     shared: Arc<Shared>,
@@ -207,7 +210,8 @@ impl EmbeddedMember {
 
 impl Member for EmbeddedMember {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError> {
-        let deadline = Instant::now() + timeout;
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + FOREVER);
         loop {
             let seen = self.seat.ticks();
             if self.seat.is_fenced() && self.phase != Phase::Out {

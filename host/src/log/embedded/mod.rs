@@ -218,6 +218,10 @@ impl Drop for Embedded {
 }
 
 impl RecordLog for Embedded {
+    fn record_bytes_max(&self) -> usize {
+        self.shared.record_bytes_max()
+    }
+
     fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
         let topics = topics.to_vec();
         self.shared
@@ -251,7 +255,7 @@ impl RecordLog for Embedded {
         let mut bytes = 0;
         for (partition, record) in &records {
             state.check(*partition)?;
-            bytes += parts::check_size(&self.shared, record)?;
+            bytes += parts::check_size(record, self.shared.record_bytes_max())?;
         }
         if records.is_empty() {
             return Ok(Box::pin(std::future::ready(Vec::new())));

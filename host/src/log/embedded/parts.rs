@@ -1,7 +1,9 @@
 //! Encoding, on the thread of who appends or commits: records into batches, a
 //! part for each partition.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Shared,
@@ -10,7 +12,7 @@ use super::{
     write::Part,
 };
 use crate::{
-    log::LogError,
+    log::{COMMIT_EXTRA_BYTES, LogError},
     types::{NewRecord, TopicPartition},
 };
 
@@ -20,7 +22,7 @@ pub(super) fn encode<'a>(
     records: impl Iterator<Item = (&'a TopicPartition, &'a NewRecord)>,
 ) -> Result<Vec<Part>, LogError> {
     let mut parts: Vec<PartBuilder> = Vec::new();
-    let mut places: HashMap<&TopicPartition, usize> = HashMap::new();
+    let mut places: FxHashMap<&TopicPartition, usize> = FxHashMap::default();
     for (place, record) in records {
         let index = match places.get(place) {
             Some(index) => *index,
@@ -62,7 +64,7 @@ impl PartBuilder {
     }
 
     pub fn push(&mut self, shared: &Shared, record: &NewRecord) -> Result<(), LogError> {
-        let size = check_size(shared, record)?;
+        let size = check_size(record, shared.record_bytes_max() + COMMIT_EXTRA_BYTES)?;
         if self.open.is_full_for(size) {
             let full = std::mem::replace(&mut self.open, Builder::dense());
             self.batches.push(full.seal());
@@ -89,9 +91,8 @@ impl PartBuilder {
 }
 
 /// A record's size, which must be within the limit.
-pub(super) fn check_size(shared: &Shared, record: &NewRecord) -> Result<usize, LogError> {
+pub(super) fn check_size(record: &NewRecord, limit_bytes: usize) -> Result<usize, LogError> {
     let size_bytes = record.size();
-    let limit_bytes = shared.record_bytes_max();
     if size_bytes > limit_bytes {
         return Err(LogError::TooLarge {
             size_bytes,

@@ -180,19 +180,29 @@ fn in_use(path: &Path) -> LogError {
 
 /// What an error of opening or writing means.
 pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::Error) -> LogError {
-    let io = match error {
+    let needed_bytes = config.disk_free_min.as_u64();
+    let free_bytes = disk::free_bytes(path).unwrap_or(u64::MAX);
+    let full = match error {
         fjall::Error::Locked => return in_use(path),
-        fjall::Error::Io(io) | fjall::Error::Storage(LsmError::Io(io)) => Some(io.kind()),
-        _ => None,
+        fjall::Error::Io(io) | fjall::Error::Storage(LsmError::Io(io)) => {
+            matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        // What failed was in the background, and is not told.
+        fjall::Error::Poisoned => free_bytes < needed_bytes,
+        _ => false,
     };
-    if matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) {
+    if full {
         return LogError::Full {
-            free_bytes: disk::free_bytes(path).unwrap_or(0),
-            needed_bytes: config.disk_free_min.as_u64(),
+            free_bytes,
+            needed_bytes,
         };
     }
+    let reason = match error {
+        fjall::Error::Poisoned => "the database failed to write what it holds in memory".to_owned(),
+        error => error.to_string(),
+    };
     LogError::Unavailable {
-        reason: format!("{}: {error}", path.display()),
+        reason: format!("{}: {reason}", path.display()),
     }
 }
 

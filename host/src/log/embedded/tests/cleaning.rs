@@ -274,6 +274,8 @@ enum Op {
     /// Records of keys, with the length of their values; none is a tombstone.
     Append(Vec<(u8, Option<usize>)>),
     Clean,
+    /// From memory to tables and blob files, and those compacted.
+    Flush,
     Reopen,
 }
 
@@ -287,6 +289,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => records.prop_map(Op::Append),
         3 => Just(Op::Clean),
+        1 => Just(Op::Flush),
         1 => Just(Op::Reopen),
     ]
 }
@@ -340,6 +343,11 @@ proptest! {
                     let mut expected: Vec<_> = latest(&written).into_values().collect();
                     expected.sort_by_key(|record| record.offset);
                     prop_assert_eq!(&read, &expected);
+                }
+                Op::Flush => {
+                    let store = log.shared.store().unwrap();
+                    store.records.rotate_memtable_and_wait().unwrap();
+                    store.records.major_compact().unwrap();
                 }
                 Op::Reopen => {
                     log.close();

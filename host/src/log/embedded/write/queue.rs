@@ -4,7 +4,11 @@
 //! joins, topics and cleaning are bounded by how many may wait for an answer:
 //! one for each thread that asks.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -26,7 +30,16 @@ pub(in super::super) struct Queue {
 struct Inner {
     requests: VecDeque<Request>,
     append_bytes: usize,
+    /// How many requests the writer waits for; fewer need not wake it.
+    wanted: usize,
     closed: bool,
+}
+
+/// How long to wait for how many requests, once the first is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Gather {
+    pub count: usize,
+    pub wait: Duration,
 }
 
 /// What [`Queue::take`] found.
@@ -73,15 +86,25 @@ impl Queue {
             return Err(closed());
         }
         inner.requests.push_back(request);
+        let is_awaited = inner.requests.len() >= inner.wanted;
         drop(inner);
-        self.filled.notify_one();
+        if is_awaited {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
     /// Takes requests up to about `bytes_max`, waiting for the first, until the
-    /// time given if one is.
-    pub fn take(&self, into: &mut Vec<Request>, bytes_max: usize, until: Option<Instant>) -> Taken {
+    /// time given if one is, and then a little for more.
+    pub fn take(
+        &self,
+        into: &mut Vec<Request>,
+        bytes_max: usize,
+        until: Option<Instant>,
+        gather: Gather,
+    ) -> Taken {
         let mut inner = self.inner.lock();
+        inner.wanted = 1;
         while inner.requests.is_empty() {
             if inner.closed {
                 return Taken::Closed;
@@ -97,6 +120,12 @@ impl Queue {
                 }
             }
         }
+        inner.wanted = gather.count;
+        let deadline = Instant::now() + gather.wait;
+        while inner.requests.len() < gather.count
+            && !inner.closed
+            && !self.filled.wait_until(&mut inner, deadline).timed_out()
+        {}
         let mut bytes = 0;
         while bytes < bytes_max
             && let Some(request) = inner.requests.pop_front()
@@ -105,6 +134,11 @@ impl Queue {
             into.push(request);
         }
         Taken::Some
+    }
+
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.inner.lock().requests.len()
     }
 
     /// Takes no more requests; those that wait are still given out.
@@ -166,6 +200,9 @@ mod tests {
         let queue = Arc::new(Queue::new(1000));
         queue.close();
         assert_eq!(queue.reserve(1).err(), Some(closed()));
-        assert_eq!(queue.take(&mut Vec::new(), 1, None), Taken::Closed);
+        assert_eq!(
+            queue.take(&mut Vec::new(), 1, None, Gather::default()),
+            Taken::Closed
+        );
     }
 }

@@ -1,0 +1,52 @@
+//! The figures of `docs/performance.md`: `cargo bench -p courtside`, or one of
+//! them: `cargo bench -p courtside -- pipeline`.
+//!
+//! What is compared is measured in one run, one after the other, because
+//! machines are shared and noisy.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod doors;
+mod load;
+mod native;
+mod pipeline;
+mod rig;
+
+const ALL: &[(&str, fn())] = &[
+    ("pipeline", pipeline::wasm_and_native),
+    ("games", pipeline::many_games),
+    ("idle", pipeline::a_million_games),
+    ("latency", doors::latency),
+    ("post", doors::post),
+];
+
+fn main() {
+    // Cargo adds `--bench`; what is left names benchmarks.
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    for (name, run) in ALL {
+        // A process each: memory is measured, and must not be another's.
+        match wanted.first().map(String::as_str) {
+            None => {
+                let this = std::env::current_exe().expect("this program");
+                let status = std::process::Command::new(this)
+                    .arg(name)
+                    .status()
+                    .expect("this program runs");
+                assert!(status.success(), "{name} failed");
+            }
+            Some(_) if wanted.iter().any(|wanted| wanted == name) => {
+                println!("\n# {name}");
+                run();
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A host in this process, for the benchmarks to drive.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use courtside::{
+    config::Config,
+    host::{self, Host},
+    http,
+    log::{RecordLog, partitioner::murmur2_partition},
+    plugin::{
+        Compiler,
+        wasm::{Engine, EngineConfig},
+    },
+    types::{NewRecord, PartitionId, Topic},
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::load::Line;
+
+pub const INPUT: Topic = Topic::from_static("NBA-Games");
+pub const OUTPUT: Topic = Topic::from_static("NBA-Scores");
+
+const APPEND_CHUNK: usize = 5_000;
+
+pub struct Rig {
+    pub host: Host,
+    pub log: Arc<dyn RecordLog>,
+    pub partitions: u32,
+    config: Config,
+    _dir: TempDir,
+}
+
+/// The plugin's file, as `make plugins` leaves it.
+fn plugin() -> Vec<u8> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    let path = target.join("wasm32-wasip2/release/nba_scoring.wasm");
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error} (make plugins makes it)", path.display()))
+}
+
+impl Rig {
+    /// A host that waits for its plugin. `settings` are as `--set` takes them.
+    pub fn new(native: bool, settings: &[(&str, &str)]) -> Self {
+        // On the disk that the build is on, not in memory.
+        let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the data");
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let mut overrides = vec![
+            ("data_dir".to_owned(), path("data")),
+            ("plugin_dir".to_owned(), path("plugins.d")),
+            ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
+        ];
+        for (name, value) in settings {
+            overrides.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let config = Config::load(None, &overrides).expect("a valid configuration");
+        let log = host::open_log(&config).expect("a record log");
+        let compiler: Arc<dyn Compiler> = if native {
+            Arc::new(crate::native::NativeCompiler)
+        } else {
+            Engine::new(EngineConfig::default()).expect("a plugin engine")
+        };
+        let host = Host::start_with(&config, Arc::clone(&log), compiler).expect("a host");
+        let partitions = log.partitions(&INPUT).expect("the input topic");
+        Self {
+            host,
+            log,
+            partitions,
+            config,
+            _dir: dir,
+        }
+    }
+
+    /// Appends events to the input topic.
+    pub fn preload(&self, runtime: &Runtime, lines: &[Line]) {
+        for chunk in lines.chunks(APPEND_CHUNK) {
+            let records: Vec<(PartitionId, NewRecord)> = chunk
+                .iter()
+                .map(|line| {
+                    let key = Bytes::copy_from_slice(line.game.as_bytes());
+                    let record = NewRecord {
+                        timestamp_ms: now_ms(),
+                        headers: Vec::new(),
+                        value: Some(line.json.clone()),
+                        key: Some(key.clone()),
+                    };
+                    (murmur2_partition(&key, self.partitions), record)
+                })
+                .collect();
+            let appended = self.log.append(&INPUT, records).expect("room in the queue");
+            for result in runtime.block_on(appended) {
+                result.expect("appended");
+            }
+        }
+    }
+
+    /// Drops the plugin in, and waits until it is in force.
+    pub fn activate(&self) -> Instant {
+        let slot = self.config.plugin_dir.join("scores");
+        let draft = slot.join("draft");
+        std::fs::write(&draft, plugin()).expect("a plugin file");
+        std::fs::rename(draft, slot.join("default.wasm")).expect("a plugin file");
+        let operator = self.host.operator();
+        while operator
+            .plugins()
+            .slots
+            .iter()
+            .all(|slot| slot.plugin.is_none())
+        {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Instant::now()
+    }
+
+    /// Waits until everything in the input is committed.
+    pub fn drain(&self) {
+        let operator = self.host.operator();
+        while operator.groups().groups.iter().any(|group| group.lag > 0) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Opens the doors.
+    pub fn open(&self, runtime: &Runtime) -> (SocketAddr, CancellationToken) {
+        let metrics = http::prometheus()
+            .expect("a recorder")
+            .build_recorder()
+            .handle();
+        let doors = http::App {
+            log: Arc::clone(&self.log),
+            ingest: Arc::clone(&self.host.ingest),
+            scoreboard: Arc::clone(&self.host.scoreboard),
+            operator: self.host.operator(),
+            metrics,
+            config: self.config.http.clone(),
+        };
+        let stop = CancellationToken::new();
+        let listener = runtime
+            .block_on(http::bind(self.config.http.listen))
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        runtime.spawn(http::serve(listener, doors, stop.clone()));
+        (address, stop)
+    }
+
+    /// The mean size of the newest outputs' values.
+    pub fn output_bytes(&self) -> usize {
+        let mut sizes = Vec::new();
+        for (bounds, partition) in self.log.bounds(&OUTPUT).expect("bounds").iter().zip(0..) {
+            let from = courtside::types::Offset(bounds.end.0 / 2);
+            let records = self
+                .log
+                .read(&OUTPUT, PartitionId(partition), from, 1 << 22);
+            sizes.extend(
+                records
+                    .expect("outputs")
+                    .iter()
+                    .filter_map(|record| record.value.as_ref().map(Bytes::len)),
+            );
+        }
+        sizes.iter().sum::<usize>() / sizes.len().max(1)
+    }
+
+    pub fn stop(self) {
+        self.host.stop().expect("a clean end");
+    }
+}
+
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A figure of `/proc/self/status`, in MB.
+pub fn memory_mb(figure: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kb| kb / 1024)
+}
