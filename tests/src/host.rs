@@ -210,7 +210,6 @@ impl Host {
         })
     }
 
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url()))
     }

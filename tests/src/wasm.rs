@@ -12,6 +12,24 @@ pub fn variant(plugin: &[u8], tag: &str) -> Vec<u8> {
     variant
 }
 
+/// The same with other words, as long as those they stand for.
+#[must_use]
+pub fn reworded(plugin: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = plugin.to_vec();
+    let places: Vec<usize> = plugin
+        .windows(from.len())
+        .enumerate()
+        .filter(|(_, window)| *window == from.as_bytes())
+        .map(|(place, _)| place)
+        .collect();
+    assert!(!places.is_empty(), "the plugin does not say {from:?}");
+    for place in places {
+        bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
+
 /// Traps when it is instantiated, after all else went well.
 #[must_use]
 pub fn trapping_at_start(plugin: &[u8]) -> Vec<u8> {

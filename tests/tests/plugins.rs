@@ -269,6 +269,29 @@ async fn a_plugin_that_cannot_read_what_is_live_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    game.scores(&host).await;
+    let liar = wasm::reworded(
+        &built::plugin("misbehaving"),
+        "misbehaving/1",
+        "nba-scoring/1",
+    );
+    place.put(SLOT, &liar);
+    let reason = host.rejects(SLOT, "plugin-rehearsal-failed").await;
+    assert!(reason.contains("LAL-BOS"), "{reason}");
+    assert!(reason.contains("open"), "{reason}");
+    game.scores(&host).await;
+    // Nobody has the game yet that it would be rehearsed with.
+    place.put("scores/keys/NYK-BOS", &liar);
+    host.runs("scores/keys/NYK-BOS", &liar).await;
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
+}
+
+#[tokio::test]
 async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open() {
     let plugin = built::plugin("misbehaving");
     let place = Place::with_plugin(&plugin);
