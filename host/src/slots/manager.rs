@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -81,15 +84,15 @@ pub struct Setup {
 /// What the doors may look at while the manager works.
 pub type SlotViews = Arc<Mutex<BTreeMap<SlotName, SlotView>>>;
 
-enum Nudge {
-    Look,
-    Stop,
-}
+/// Look now, rather than at the next interval.
+struct Nudge;
 
 /// A running manager.
 pub struct Manager {
     views: SlotViews,
     nudges: Sender<Nudge>,
+    /// Set when it is to end.
+    stopping: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
     /// Watches as long as it is kept.
     _watcher: Option<notify::RecommendedWatcher>,
@@ -107,6 +110,7 @@ impl Manager {
         let (nudges, inbox) = crossbeam_channel::bounded(1);
         let watcher = watch(&setup, nudges.clone());
         let now = Instant::now();
+        let stopping = Arc::new(AtomicBool::new(false));
         let mut running = Looking {
             slots: BTreeMap::from([(
                 SlotName::Default,
@@ -114,7 +118,7 @@ impl Manager {
             )]),
             setup,
             views: Arc::clone(&views),
-            stopping: false,
+            stopping: Arc::clone(&stopping),
         };
         running.publish();
         let thread = std::thread::Builder::new()
@@ -123,6 +127,7 @@ impl Manager {
         Ok(Self {
             views,
             nudges,
+            stopping,
             thread,
             _watcher: watcher,
         })
@@ -136,13 +141,9 @@ impl Manager {
     /// Ends it; what it is in the middle of is left as it was. To be called
     /// before the workers end, or it waits for them in vain.
     pub fn stop(self) {
-        // A nudge that waits already is as good: the thread looks at it first.
-        while self
-            .nudges
-            .send_timeout(Nudge::Stop, Duration::from_millis(100))
-            .is_err()
-            && !self.thread.is_finished()
-        {}
+        self.stopping.store(true, Ordering::Relaxed);
+        // A full channel holds a nudge already.
+        drop(self.nudges.try_send(Nudge));
         if self.thread.join().is_err() {
             tracing::error!("the slot manager panicked");
         }
@@ -159,7 +160,7 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
             return;
         }
         // A full channel holds a nudge already.
-        drop(nudges.try_send(Nudge::Look));
+        drop(nudges.try_send(Nudge));
     })
     .and_then(|mut watcher| {
         watcher.watch(&setup.dir, notify::RecursiveMode::Recursive)?;
@@ -186,7 +187,7 @@ struct Looking {
     setup: Setup,
     slots: BTreeMap<SlotName, Slot>,
     views: SlotViews,
-    stopping: bool,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Looking {
@@ -196,7 +197,7 @@ impl Looking {
             tracing::debug!(%error, "the slot manager keeps its priority");
         }
         self.restore();
-        while !self.stopping {
+        while !self.is_stopping() {
             self.look();
             self.act();
             self.publish();
@@ -205,11 +206,14 @@ impl Looking {
             } else {
                 self.setup.config.settle
             };
-            match inbox.recv_timeout(wait) {
-                Ok(Nudge::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Nudge::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            if let Err(RecvTimeoutError::Disconnected) = inbox.recv_timeout(wait) {
+                break;
             }
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Starts with what ran when the host ran last.
@@ -285,6 +289,9 @@ impl Looking {
     fn act(&mut self) {
         let names: Vec<_> = self.slots.keys().cloned().collect();
         for name in names {
+            if self.is_stopping() {
+                return;
+            }
             let settle = self.setup.config.settle;
             let step = self.slot(&name).next_step(Instant::now(), settle);
             let done = match step {
@@ -458,12 +465,9 @@ impl Looking {
             .map(|(plugin, _)| Active::new(name.clone(), Arc::clone(plugin)));
         let mut takeover = Takeover::new();
         for worker in &self.setup.workers {
-            match tell(worker, name, active.as_ref()) {
+            match self.tell(worker, name, active.as_ref()) {
                 Some(offsets) => takeover.extend(offsets),
-                None => {
-                    self.stopping = true;
-                    return false;
-                }
+                None => return false,
             }
         }
         let slot = self.slot(name);
@@ -519,22 +523,31 @@ impl Looking {
             .map(|(name, slot)| (name.clone(), slot.view()))
             .collect();
     }
-}
 
-/// Orders a worker to swap, and waits until it has. None: the worker has ended.
-fn tell(worker: &Sender<Order>, slot: &SlotName, active: Option<&Arc<Active>>) -> Option<Takeover> {
-    loop {
-        let (done, answer) = crossbeam_channel::bounded(1);
-        worker
-            .send(Order::Activate {
-                slot: slot.clone(),
-                active: active.cloned(),
-                done,
-            })
-            .ok()?;
-        // A worker that cannot commit drops the order unanswered.
-        if let Ok(takeover) = answer.recv() {
-            return Some(takeover);
+    /// Orders a worker to swap, and waits until it has. None: the worker has
+    /// ended, or the host is stopping.
+    fn tell(
+        &self,
+        worker: &Sender<Order>,
+        slot: &SlotName,
+        active: Option<&Arc<Active>>,
+    ) -> Option<Takeover> {
+        loop {
+            let (done, answer) = crossbeam_channel::bounded(1);
+            worker
+                .send(Order::Activate {
+                    slot: slot.clone(),
+                    active: active.cloned(),
+                    done,
+                })
+                .ok()?;
+            // A worker that cannot commit drops the order unanswered, and may
+            // go on so until it is told to stop, which waits for this thread.
+            match answer.recv() {
+                Ok(takeover) => return Some(takeover),
+                Err(_) if self.is_stopping() => return None,
+                Err(_) => {}
+            }
         }
     }
 }

@@ -1,0 +1,116 @@
+//! What is in the log, read with the library once the host has ended.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use courtside::{
+    log::{
+        RecordLog,
+        embedded::{Embedded, EmbeddedConfig},
+    },
+    types::{Offset, PartitionId, Record, Topic},
+};
+use serde_json::Value;
+
+use crate::Place;
+
+const READ_BYTES: usize = 1 << 20;
+
+/// The log of a place where no host runs.
+#[derive(Debug)]
+pub struct Topics(Arc<Embedded>);
+
+/// An event that could not be processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub key: String,
+    pub code: String,
+    pub reason: String,
+    pub event: Value,
+}
+
+impl Topics {
+    /// # Panics
+    /// Where a host still runs, or never did.
+    #[must_use]
+    pub fn of(place: &Place) -> Self {
+        let config = EmbeddedConfig {
+            cleanup_interval: std::time::Duration::from_secs(3600),
+            ..EmbeddedConfig::default()
+        };
+        let dir = place.data_dir().join("log");
+        Self(Embedded::open(dir, config).expect("a log without a host"))
+    }
+
+    /// Every record of a topic, partition after partition.
+    #[must_use]
+    pub fn records(&self, topic: &str) -> Vec<(PartitionId, Record)> {
+        let topic = Topic::from(topic);
+        let partitions = self.0.partitions(&topic).expect("a topic");
+        let mut all = Vec::new();
+        for partition in (0..partitions).map(PartitionId) {
+            let mut next = Offset(0);
+            loop {
+                let read = self.0.read(&topic, partition, next, READ_BYTES);
+                let read = read.expect("a readable partition");
+                let Some(last) = read.last() else { break };
+                next = last.offset.next();
+                all.extend(read.into_iter().map(|record| (partition, record)));
+            }
+        }
+        all
+    }
+
+    /// The dead letters of a pipeline, in order for each key.
+    #[must_use]
+    pub fn dead_letters(&self, pipeline: &str) -> Vec<DeadLetter> {
+        let records = self.records(&format!("courtside-{pipeline}.dead-letter"));
+        let letters = records.into_iter().map(|(_, record)| DeadLetter {
+            key: text(record.key.as_deref()),
+            code: text(record.header("courtside-error-code").map(|code| &**code)),
+            reason: text(record.header("courtside-error-reason").map(|why| &**why)),
+            event: serde_json::from_slice(&record.value.unwrap_or_default())
+                .expect("a dead letter has its event's bytes"),
+        });
+        letters.collect()
+    }
+
+    /// Checks that of the records of an input each led to one output or one
+    /// dead letter, and that of copies (a client's retries, which share an
+    /// idempotency key) the first alone did. Returns how many copies there were.
+    ///
+    /// For plugins that answer every event with one output.
+    ///
+    /// # Panics
+    /// With the records that were lost, or counted twice.
+    #[must_use]
+    pub fn each_counted_once(&self, pipeline: &str, input: &str, output: &str) -> usize {
+        let mut led_to: BTreeMap<String, usize> = BTreeMap::new();
+        let dead_letters = format!("courtside-{pipeline}.dead-letter");
+        for topic in [output, &dead_letters] {
+            for (_, record) in self.records(topic) {
+                let source = text(record.header("courtside-source").map(|source| &**source));
+                *led_to.entry(source).or_default() += 1;
+            }
+        }
+        let (mut copies, mut wrong) = (0, Vec::new());
+        let mut seen = std::collections::BTreeSet::new();
+        for (partition, record) in self.records(input) {
+            let place = format!("{input}/{partition}/{}", record.offset);
+            let retry_of = record.header("courtside-idempotency-key");
+            let is_copy =
+                retry_of.is_some_and(|key| !seen.insert((record.key.clone(), key.clone())));
+            copies += usize::from(is_copy);
+            let count = led_to.remove(&place).unwrap_or(0);
+            if count != usize::from(!is_copy) {
+                wrong.push(format!("{place} led to {count} records, copy: {is_copy}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{} of the input: {wrong:#?}", wrong.len());
+        assert!(led_to.is_empty(), "sources that are no input: {led_to:#?}");
+        copies
+    }
+}
+
+fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}

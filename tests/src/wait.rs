@@ -1,0 +1,32 @@
+//! Bounded waiting.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// No wait is longer. It is no expectation: a test that comes near it fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Looks until there is something; an error says what was seen instead.
+///
+/// # Panics
+/// After [`LIMIT`], with what was seen last.
+pub async fn until<T, L, F>(what: &str, mut look: L) -> T
+where
+    L: FnMut() -> F,
+    F: Future<Output = Result<T, String>>,
+{
+    let started = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if started.elapsed() >= LIMIT => {
+                panic!("waited {LIMIT:?} in vain for {what}; the last look saw: {seen}")
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Whole games, thirty of them, while nothing happens, while plugins change,
+//! and while the host is killed again and again. In the end each has its true
+//! score, and each event was counted once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{collections::BTreeSet, env, pin::pin, time::Duration};
+
+use courtside_tests::{
+    Host, Place, built,
+    games::{self, Game},
+    play::Player,
+    topics::Topics,
+    wasm,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+const SLOT: &str = "scores/default";
+
+async fn check_all(host: &Host, games: &[Game]) {
+    for game in games {
+        game.check(&host.game(&game.id).await.expect("an output"));
+    }
+}
+
+/// The games of a round: after the first they have other ids.
+fn round(games: &[Game], number: usize) -> Vec<Game> {
+    let renamed = games.iter().map(|game| match number {
+        1 => game.clone(),
+        _ => {
+            // Teams that have not scored are known by the id's end.
+            let (date, teams) = game.id.split_at(10);
+            game.renamed(&format!("{date}.{number}{teams}"))
+        }
+    });
+    renamed.collect()
+}
+
+/// Plays round after round until something else is done, too; what came of
+/// that, and the games that were played.
+async fn play_until<T>(
+    url: &str,
+    games: &[Game],
+    arguments: &[&str],
+    other: impl Future<Output = T>,
+) -> (T, Vec<Vec<Game>>) {
+    let mut other = pin!(other);
+    let mut done = None;
+    let mut rounds = Vec::new();
+    while done.is_none() {
+        let games = round(games, rounds.len() + 1);
+        {
+            let player = Player::start(url, &games, arguments);
+            let mut playing = pin!(player.succeeds(&games));
+            tokio::select! {
+                () = &mut playing => {}
+                came = &mut other => {
+                    done = Some(came);
+                    playing.await;
+                }
+            }
+        }
+        rounds.push(games);
+    }
+    (done.expect("it is done"), rounds)
+}
+
+#[tokio::test]
+async fn thirty_games_have_their_true_scores() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let mut host = place.start_ready().await;
+    let games = games::thirty();
+    let player = Player::start(&host.url(), &games, &[]);
+    player.succeeds(&games).await;
+    check_all(&host, &games).await;
+    assert!(host.is_running());
+    host.stop().await;
+
+    let topics = Topics::of(&place);
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    assert_eq!(copies, 0);
+    drop(topics);
+
+    // What a reader sees after a restart is what it saw before.
+    let host = place.start_ready().await;
+    check_all(&host, &games).await;
+    host.stop().await;
+}
+
+/// A build identical in logic, one that writes another state format, and one
+/// that is broken, in turn; rounds of games are played until all is done.
+#[tokio::test]
+async fn fifty_swaps_change_no_score() {
+    const SWAPS: usize = 50;
+    let first = built::plugin("nba-scoring");
+    let builds = [
+        wasm::variant(&first, "identical in logic"),
+        built::plugin("box-score"),
+        wasm::trapping_at_start(&first),
+    ];
+    let place = Place::with_plugin(&first);
+    let mut host = place.start_ready().await;
+    let games = games::thirty();
+
+    let swapping = async {
+        for number in 0..SWAPS {
+            let build = &builds[number % builds.len()];
+            place.put(SLOT, build);
+            if number % builds.len() == 2 {
+                let reason = host.rejects(SLOT, "plugin-start-failed").await;
+                assert!(reason.contains("unreachable"), "{reason}");
+                // What ran goes on.
+                let slot = host.slot(SLOT).await.expect("the slot");
+                assert_eq!(slot["plugin"]["name"], "box-score", "{slot}");
+            } else {
+                host.runs(SLOT, build).await;
+            }
+        }
+    };
+    let arguments = ["--batch", "10", "--connections", "4"];
+    let ((), rounds) = play_until(&host.url(), &games, &arguments, swapping).await;
+    for games in &rounds {
+        check_all(&host, games).await;
+    }
+    let slot = host.slot(SLOT).await.expect("the slot");
+    let activated = SWAPS - SWAPS / 3;
+    assert_eq!(slot["swaps"], 1 + activated, "{slot}");
+    assert!(host.is_running(), "the host was restarted");
+    host.stop().await;
+
+    let topics = Topics::of(&place);
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    assert_eq!(copies, 0);
+    assert_eq!(topics.dead_letters("scores"), []);
+    let makers: BTreeSet<_> = topics
+        .records("NBA-Scores")
+        .iter()
+        .map(|(_, record)| record.header("courtside-digest").cloned())
+        .collect();
+    assert!(makers.len() >= 2, "no event met a swap: {makers:?}");
+}
+
+fn number_from(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+/// The host is killed at random moments, some of them while it starts. The
+/// moments come from `COURTSIDE_TEST_SEED` (printed), their number from
+/// `COURTSIDE_TEST_KILLS`. Rounds of games are played until all is done.
+#[tokio::test]
+async fn kills_change_no_score() {
+    let seed = number_from("COURTSIDE_TEST_SEED").unwrap_or_else(rand::random);
+    let kills = number_from("COURTSIDE_TEST_KILLS").unwrap_or(6);
+    eprintln!("{kills} kills, COURTSIDE_TEST_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).with_fixed_port();
+    let games = games::thirty();
+
+    let killing = async {
+        for _ in 0..kills {
+            let mut host = place.spawn();
+            let moment = if rng.random_ratio(1, 4) {
+                rng.random_range(0..300)
+            } else {
+                host.listens().await;
+                rng.random_range(0..1500)
+            };
+            tokio::time::sleep(Duration::from_millis(moment)).await;
+            assert!(host.is_running(), "it ended by itself");
+            host.kill();
+        }
+        place.start_ready().await
+    };
+    let arguments = ["--batch", "20", "--connections", "4"];
+    let (host, rounds) = play_until(&place.url(), &games, &arguments, killing).await;
+    for games in &rounds {
+        check_all(&host, games).await;
+    }
+    host.stop().await;
+    let topics = Topics::of(&place);
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    assert_eq!(topics.dead_letters("scores"), []);
+    eprintln!("{} rounds, {copies} events came twice", rounds.len());
+}

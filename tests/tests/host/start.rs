@@ -1,0 +1,178 @@
+//! Starting: what a host says that cannot, and when one is ready.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use courtside_tests::{
+    Place, built,
+    disk::SmallDisk,
+    place::{courtside, output},
+};
+use reqwest::StatusCode;
+
+use super::point;
+
+#[tokio::test]
+async fn a_data_directory_has_one_host() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let first = place.start_ready().await;
+    let said = place.spawn().refuses_to_start().await;
+    assert!(said.contains("data-dir-in-use"), "{said}");
+    let data = place.data_dir().to_string_lossy();
+    assert!(said.contains(&*data), "{said}");
+    // The first did not notice.
+    let at = first.accepts("/score", &point("LAL-BOS", 1)).await;
+    first
+        .game_after("LAL-BOS", "scores", &at)
+        .await
+        .expect("an output");
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_has_one_host() {
+    let place = Place::new().with_fixed_port();
+    let first = place.start().await;
+    let second = Place::new().listening_at(first.address());
+    let said = second.spawn().refuses_to_start().await;
+    assert!(said.contains("listen-address-in-use"), "{said}");
+    assert!(said.contains(first.address()), "{said}");
+    // It looked at the address before it touched anything.
+    assert!(!second.data_dir().join("log").exists());
+    assert_eq!(first.get("/healthz").await.status, StatusCode::OK);
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_written_is_named() {
+    let Some(disk) = SmallDisk::mount(8) else {
+        return;
+    };
+    disk.make_read_only();
+    for data in [disk.path().to_owned(), disk.path().join("data")] {
+        let place = Place::new().with_data_dir(&data);
+        let said = place.spawn().refuses_to_start().await;
+        let path = data.to_string_lossy();
+        assert!(said.contains(&*path), "{path} is not in: {said}");
+        assert!(said.contains("Read-only"), "{said}");
+        assert!(
+            said.contains("data-dir-unusable") || said.contains("log-unavailable"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_data_directory_of_somebody_else_is_named() {
+    let place = Place::new();
+    let data = place.path("not-ours");
+    fs::create_dir(&data).expect("a directory");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o555)).expect("its mode");
+    if fs::write(data.join("probe"), "").is_ok() {
+        eprintln!("skipped: root writes anywhere");
+        return;
+    }
+    let said = place.with_data_dir(&data).spawn().refuses_to_start().await;
+    assert!(said.contains(&*data.to_string_lossy()), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_the_configuration_is_named() {
+    let wrong = [
+        ("worker.commit_interval", "0s", "worker.commit_interval"),
+        ("worker.commit_intervall", "1s", "commit_intervall"),
+        ("worker.workers", "many", "workers"),
+        ("plugin.memory_bytes_max", "1KiB", "plugin.memory_bytes_max"),
+        ("log.partitions", "0", "log.partitions"),
+        ("log.partitions", "1000000", "partitions"),
+        ("ingest.json_depth_max", "100000", "json_depth_max"),
+        ("logging.filter", "courtside=shouting", "logging.filter"),
+    ];
+    for (path, value, named) in wrong {
+        let place = Place::new().set(path, value);
+        let said = place.spawn().refuses_to_start().await;
+        assert!(said.contains(named), "{path}={value}: {said}");
+    }
+    let place = Place::new().configured("[worker]\nworkers = -1\n");
+    let said = place.spawn().refuses_to_start().await;
+    assert!(said.contains("config-invalid"), "{said}");
+    assert!(said.contains("workers"), "{said}");
+    assert!(said.contains("courtside.toml"), "{said}");
+}
+
+#[tokio::test]
+async fn topics_that_are_not_as_configured_are_named() {
+    let place = Place::new().configured(
+        "[pipelines.scores]\ninput = \"a\"\noutput = \"b\"\nkey = \"/game_id\"\npartitions = 2\n",
+    );
+    place.start().await.stop().await;
+    let place = place.configured(
+        "[pipelines.scores]\ninput = \"a\"\noutput = \"b\"\nkey = \"/game_id\"\npartitions = 3\n",
+    );
+    let said = place.spawn().refuses_to_start().await;
+    assert!(said.contains("topic-mismatch"), "{said}");
+    for part in ["topic a", "2", "3"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn the_configuration_that_is_printed_can_be_read() {
+    let place = Place::new()
+        .configured("[pipelines.other]\ninput = \"a\"\noutput = \"b\"\nkey = \"/id\"\n")
+        .set("worker.commit_interval", "50ms")
+        .set("topics.retention_bytes", "5GiB");
+    let dump = |place: &Place| {
+        let dumped = output(place.command().arg("--dump-config"));
+        assert!(dumped.status.success(), "{dumped:?}");
+        String::from_utf8(dumped.stdout).expect("text")
+    };
+    let printed = dump(&place);
+    for part in ["commit_interval = \"50ms\"", "[pipelines.other]"] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    let file = place.path("printed.toml");
+    fs::write(&file, &printed).expect("a configuration file");
+    let mut again = courtside("serve");
+    again.arg("--dump-config").arg("--config").arg(&file);
+    let again = output(&mut again);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(String::from_utf8_lossy(&again.stdout), printed);
+}
+
+/// The other commands' variables are not the host's.
+#[test]
+fn the_environment_may_say_where_a_host_is() {
+    let place = Place::new().configured("[worker]\nworkers = 3\n");
+    let mut command = courtside("serve");
+    command
+        .env("COURTSIDE_URL", "http://127.0.0.1:8080")
+        .env("COURTSIDE_CONFIG", place.path("courtside.toml"))
+        .env("COURTSIDE_WORKER__COMMIT_INTERVAL", "70ms")
+        .arg("--dump-config");
+    let dumped = output(&mut command);
+    assert!(dumped.status.success(), "{dumped:?}");
+    let printed = String::from_utf8_lossy(&dumped.stdout);
+    assert!(printed.contains("workers = 3"), "{printed}");
+    assert!(printed.contains("commit_interval = \"70ms\""), "{printed}");
+}
+
+#[tokio::test]
+async fn health_is_an_exit_status() {
+    let place = Place::new();
+    let host = place.start().await;
+    let ask = |arguments: &[&str]| {
+        let url = host.url();
+        output(courtside("health").args(["--url", &url]).args(arguments))
+            .status
+            .success()
+    };
+    assert!(ask(&[]));
+    assert!(!ask(&["--ready"]), "it has no plugin");
+    place.put("scores/default", &built::plugin("nba-scoring"));
+    host.is_ready().await;
+    assert!(ask(&["--ready"]));
+    let url = host.url();
+    host.stop().await;
+    let gone = output(courtside("health").args(["--url", &url]));
+    assert!(!gone.status.success());
+}

@@ -1,0 +1,370 @@
+//! Plugins dropped in, replaced, broken and removed while events come in. One
+//! game is played all along, and must have counted every event in the end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{fs, io::Write as _, os::unix::fs::symlink};
+
+use courtside_tests::{Host, Place, built, topics::Topics, wasm};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+const SLOT: &str = "scores/default";
+
+/// A game that gets a point at a time.
+struct Game {
+    id: &'static str,
+    seq: u64,
+}
+
+impl Game {
+    const fn new(id: &'static str) -> Self {
+        Self { id, seq: 0 }
+    }
+
+    fn next(&mut self) -> Value {
+        self.seq += 1;
+        json!({
+            "game_id": self.id, "seq": self.seq, "type": "free_throw", "team": "BOS",
+            "player": "Ada Park", "points": 1, "period": 1, "clock": "9:42",
+        })
+    }
+
+    /// A point, and what the game is after it.
+    async fn goes_on(&mut self, host: &Host) -> Value {
+        let place = host.accepts("/score", &self.next()).await;
+        let output = host.game_after(self.id, "scores", &place).await;
+        let output = output.expect("an output");
+        assert_eq!(output["events"], self.seq, "{output}");
+        output
+    }
+
+    /// A point while its plugin is `nba-scoring` or `box-score`.
+    async fn scores(&mut self, host: &Host) -> Value {
+        let output = self.goes_on(host).await;
+        assert_eq!(output["points"]["BOS"], self.seq, "{output}");
+        output
+    }
+}
+
+fn counts_rebounds(output: &Value) -> bool {
+    output.get("rebounds").is_some()
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on() {
+    let good = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&good).set("plugin.call_cpu_time_max", "200ms");
+    let mut host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+
+    let noise: Vec<u8> = (0..100_000).map(|_| rand::random()).collect();
+    let unknown_import =
+        r#"(component (import "example:else/where" (instance (export "f" (func)))))"#;
+    let offered = [
+        ("plugin-empty", Vec::new()),
+        ("plugin-truncated", good[..good.len() / 2].to_vec()),
+        ("plugin-truncated", good[..good.len() - 1].to_vec()),
+        ("plugin-not-wasm", [b"noise".to_vec(), noise].concat()),
+        ("plugin-core-module", wasm::component("(module)")),
+        ("plugin-wrong-world", wasm::component("(component)")),
+        ("plugin-import-unknown", wasm::component(unknown_import)),
+        ("plugin-start-failed", wasm::trapping_at_start(&good)),
+        ("plugin-start-failed", wasm::looping_at_start(&good)),
+    ];
+    for (code, bytes) in offered {
+        place.put(SLOT, &bytes);
+        let reason = host.rejects(SLOT, code).await;
+        if code == "plugin-import-unknown" {
+            assert!(reason.contains("example:else/where"), "{reason}");
+        }
+        game.scores(&host).await;
+        // The file is what runs again, and so the slot is well again.
+        place.put(SLOT, &good);
+        let slot = host.runs(SLOT, &good).await;
+        assert_eq!(slot["swaps"], 1, "{slot}");
+    }
+    assert_eq!(host.get("/readyz").await.status, StatusCode::OK);
+    assert!(host.is_running());
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
+}
+
+#[tokio::test]
+async fn what_is_in_the_slots_place_and_is_no_file_is_rejected() {
+    let good = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&good);
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    let file = place.slot_file(SLOT);
+
+    place.remove(SLOT);
+    symlink("nowhere.wasm", &file).expect("a dangling link");
+    let reason = host.rejects(SLOT, "plugin-file-unreadable").await;
+    assert!(reason.contains("link"), "{reason}");
+    game.scores(&host).await;
+
+    fs::remove_file(&file).expect("the link");
+    fs::create_dir(&file).expect("a directory");
+    host.rejects(SLOT, "plugin-not-a-file").await;
+    game.scores(&host).await;
+
+    // A link that leads somewhere is as good as the file.
+    fs::remove_dir(&file).expect("the directory");
+    let elsewhere = place.path("box_score.wasm");
+    fs::write(&elsewhere, built::plugin("box-score")).expect("a plugin elsewhere");
+    symlink(&elsewhere, &file).expect("a link");
+    host.runs(SLOT, &built::plugin("box-score")).await;
+    assert!(counts_rebounds(&game.scores(&host).await));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_over_the_limit_is_rejected_unread() {
+    let good = built::plugin("nba-scoring");
+    let limit = format!("{}B", good.len());
+    let place = Place::with_plugin(&good).set("plugin.plugin_bytes_max", &limit);
+    let host = place.start_ready().await;
+    place.put(SLOT, &wasm::variant(&good, "larger"));
+    let reason = host.rejects(SLOT, "plugin-too-large").await;
+    assert!(reason.contains(&good.len().to_string()), "{reason}");
+    Game::new("LAL-BOS").scores(&host).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_half_written_for_long_is_taken_when_it_is_whole() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    game.scores(&host).await;
+
+    let next = built::plugin("box-score");
+    let (half, rest) = next.split_at(next.len() / 2);
+    // Copied over the old file, as `cp` does.
+    let mut file = place.begin(SLOT, half);
+    host.rejects(SLOT, "plugin-truncated").await;
+    for _ in 0..3 {
+        assert!(!counts_rebounds(&game.scores(&host).await));
+    }
+    file.write_all(rest).expect("the rest of a plugin");
+    drop(file);
+    host.runs(SLOT, &next).await;
+    assert!(counts_rebounds(&game.scores(&host).await));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_plugin_of_one_key_is_of_that_key_alone() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    let (mut its, mut other) = (Game::new("LAL-BOS"), Game::new("NYK-BOS"));
+    its.scores(&host).await;
+    other.scores(&host).await;
+
+    let slot = "scores/keys/LAL-BOS";
+    place.put(slot, &built::plugin("box-score"));
+    let view = host.runs(slot, &built::plugin("box-score")).await;
+    assert_eq!(view["key"], "LAL-BOS");
+    assert!(counts_rebounds(&its.scores(&host).await));
+    assert!(!counts_rebounds(&other.scores(&host).await));
+
+    // Another default plugin is not for it.
+    let default = wasm::variant(&built::plugin("nba-scoring"), "another default");
+    place.put(SLOT, &default);
+    host.runs(SLOT, &default).await;
+    assert!(counts_rebounds(&its.scores(&host).await));
+    assert!(!counts_rebounds(&other.scores(&host).await));
+
+    place.remove(slot);
+    host.until("the key's slot to be gone", || async {
+        host.slot(slot)
+            .await
+            .map_or(Ok(()), |view| Err(view.to_string()))
+    })
+    .await;
+    assert!(!counts_rebounds(&its.scores(&host).await));
+    assert!(!counts_rebounds(&other.scores(&host).await));
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_pipeline_without_a_plugin_waits_and_loses_nothing() {
+    let place = Place::new();
+    let host = place.start().await;
+    let mut game = Game::new("LAL-BOS");
+    let mut last = String::new();
+    for _ in 0..5 {
+        last = host.accepts("/score", &game.next()).await;
+    }
+    let ready = host.get("/readyz").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        ready.json()["reasons"][0]["code"],
+        "plugin-missing",
+        "{ready:?}"
+    );
+    assert_eq!(host.get("/healthz").await.status, StatusCode::OK);
+    assert_eq!(host.slot(SLOT).await.expect("the slot")["state"], "waiting");
+    let group = host.get("/group").await.json();
+    assert_eq!(group["groups"][0]["lag"], 5, "{group}");
+
+    place.put(SLOT, &built::plugin("nba-scoring"));
+    host.is_ready().await;
+    let output = host.game_after(game.id, "scores", &last).await;
+    assert_eq!(output.expect("an output")["events"], 5);
+    game.scores(&host).await;
+
+    // The default plugin removed: it waits again, and goes on again.
+    place.remove(SLOT);
+    host.slot_is(SLOT, "waiting", |view| view["state"] == "waiting")
+        .await;
+    assert_eq!(
+        host.get("/readyz").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let place_of_waiting = host.accepts("/score", &game.next()).await;
+    place.put(SLOT, &built::plugin("nba-scoring"));
+    let output = host.game_after(game.id, "scores", &place_of_waiting).await;
+    assert_eq!(output.expect("an output")["events"], game.seq);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_cannot_read_what_is_live_is_rejected() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    game.scores(&host).await;
+    place.put(SLOT, &built::plugin("misbehaving"));
+    let reason = host.rejects(SLOT, "plugin-cannot-read").await;
+    for part in ["LAL-BOS", "nba-scoring/1", "misbehaving/1"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    game.scores(&host).await;
+
+    // Nor may it have the one game; another, of which nothing is kept, it may.
+    place.put("scores/keys/LAL-BOS", &built::plugin("misbehaving"));
+    host.rejects("scores/keys/LAL-BOS", "plugin-cannot-read")
+        .await;
+    game.scores(&host).await;
+    place.put("scores/keys/NYK-BOS", &built::plugin("misbehaving"));
+    host.runs("scores/keys/NYK-BOS", &built::plugin("misbehaving"))
+        .await;
+    let output = Game::new("NYK-BOS").goes_on(&host).await;
+    assert_eq!(output["key"], "NYK-BOS");
+
+    // Its game cannot go back to a plugin that does not read what it wrote.
+    place.remove("scores/keys/NYK-BOS");
+    host.rejects("scores/keys/NYK-BOS", "plugin-cannot-read")
+        .await;
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    game.scores(&host).await;
+    let liar = wasm::reworded(
+        &built::plugin("misbehaving"),
+        "misbehaving/1",
+        "nba-scoring/1",
+    );
+    place.put(SLOT, &liar);
+    let reason = host.rejects(SLOT, "plugin-rehearsal-failed").await;
+    assert!(reason.contains("LAL-BOS"), "{reason}");
+    assert!(reason.contains("open"), "{reason}");
+    game.scores(&host).await;
+    // Nobody has the game yet that it would be rehearsed with.
+    place.put("scores/keys/NYK-BOS", &liar);
+    host.runs("scores/keys/NYK-BOS", &liar).await;
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
+}
+
+#[tokio::test]
+async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open() {
+    let plugin = built::plugin("misbehaving");
+    let place = Place::with_plugin(&plugin);
+    let host = place.start_ready().await;
+    let mut game = Game::new("fail-reopen");
+    game.goes_on(&host).await;
+    game.goes_on(&host).await;
+    // The plugin that runs could not open the entity again, either, so that
+    // the next one's failure at its rehearsal is no reason to reject it.
+    let variant = wasm::variant(&plugin, "as bad");
+    place.put(SLOT, &variant);
+    host.runs(SLOT, &variant).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_changed_while_the_host_was_down_is_a_swap() {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let mut game = Game::new("LAL-BOS");
+    let host = place.start_ready().await;
+    game.scores(&host).await;
+    host.stop().await;
+
+    place.put(SLOT, &built::plugin("box-score"));
+    let host = place.start().await;
+    host.runs(SLOT, &built::plugin("box-score")).await;
+    assert!(counts_rebounds(&game.scores(&host).await));
+    host.kill();
+
+    // Broken meanwhile: the plugin that ran goes on, from the copy kept of it.
+    place.put(SLOT, b"\0asm broken");
+    let host = place.start().await;
+    host.rejects(SLOT, "plugin-not-wasm").await;
+    assert!(counts_rebounds(&game.scores(&host).await));
+    assert_eq!(host.get("/readyz").await.status, StatusCode::OK);
+    host.stop().await;
+
+    // Removed meanwhile: that is a change, too.
+    place.remove(SLOT);
+    let host = place.start().await;
+    host.slot_is(SLOT, "waiting", |view| {
+        view["state"] == "waiting" && view["plugin"].is_null()
+    })
+    .await;
+    let last = host.accepts("/score", &game.next()).await;
+    place.put(SLOT, &built::plugin("nba-scoring"));
+    let output = host.game_after(game.id, "scores", &last).await;
+    assert_eq!(output.expect("an output")["events"], game.seq);
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
+}
+
+#[tokio::test]
+async fn outputs_say_which_plugin_made_them_and_of_what() {
+    let plugin = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&plugin);
+    let host = place.start_ready().await;
+    let mut game = Game::new("LAL-BOS");
+    game.scores(&host).await;
+    host.stop().await;
+    let topics = Topics::of(&place);
+    let (input, output) = (topics.records("NBA-Games"), topics.records("NBA-Scores"));
+    let [(from, event)] = &*input else {
+        panic!("{input:?}")
+    };
+    let [(_, record)] = &*output else {
+        panic!("{output:?}")
+    };
+    let header = |name| String::from_utf8_lossy(record.header(name).expect(name)).into_owned();
+    let digest = courtside::types::Digest::of(&plugin).to_string();
+    assert_eq!(header("courtside-digest"), digest);
+    assert!(header("courtside-plugin").starts_with("nba-scoring@"));
+    let source = format!("NBA-Games/{from}/{}", event.offset);
+    assert_eq!(header("courtside-source"), source);
+    assert_eq!(record.key, event.key);
+}
