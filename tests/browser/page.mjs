@@ -125,7 +125,8 @@ const checks = {
 
   async "markup in a game's, a team's and a player's name is text"() {
     const script = `<script>globalThis.hit = 1</script>`;
-    const image = `<img src=x onerror="globalThis.hit=1">`;
+    // The plugin refuses names of teams that are longer than these.
+    const image = `<img src=x onerror="hit=1">`;
     const id = `"><svg onload="globalThis.hit=1">${run}`;
     await post({ game_id: id, seq: 1, type: "field_goal", team: image, player: script, points: 2, period: 1, clock: "11:00" });
     const { page, wrong, done } = await open();

@@ -28,7 +28,9 @@ const TYPES: [&str; 10] = [
     "period_end",
     "other",
 ];
-const NAME_BYTES_MAX: usize = 128;
+/// As the plugin has them: what it would refuse is not taken in.
+const TEAM_BYTES_MAX: usize = 32;
+const PLAYER_BYTES_MAX: usize = 128;
 const POINTS_MAX: u64 = 10;
 const PERIOD_MAX: u64 = 64;
 
@@ -87,7 +89,7 @@ impl<'a> Fields<'a> {
                 "is there twice",
             ));
         }
-        check_integer(&self.seq, Name::Seq, 1, u64::MAX)?;
+        check_integer(&self.seq, Name::Seq, 1, u32::MAX.into())?;
         check_kind(&self.kind)?;
         check_name(&self.team, Name::Team)?;
         check_name(&self.player, Name::Player)?;
@@ -138,12 +140,17 @@ fn check_kind(value: &Scalar<'_>) -> Result<(), Fault> {
 }
 
 fn check_name(value: &Scalar<'_>, name: Name) -> Result<(), Fault> {
+    let bytes_max = if matches!(name, Name::Team) {
+        TEAM_BYTES_MAX
+    } else {
+        PLAYER_BYTES_MAX
+    };
     match value {
         Scalar::Absent | Scalar::Null => Ok(()),
-        Scalar::Str(text) if text.len() <= NAME_BYTES_MAX => Ok(()),
+        Scalar::Str(text) if text.len() <= bytes_max => Ok(()),
         _ => Err(wrong(
             name,
-            format!("must be null or a string of at most {NAME_BYTES_MAX} bytes"),
+            format!("must be null or a string of at most {bytes_max} bytes"),
         )),
     }
 }

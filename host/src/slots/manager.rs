@@ -17,7 +17,10 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use metrics::counter;
-use notify::Watcher as _;
+use notify::{
+    EventKind, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +155,10 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
     if let Err(error) = std::fs::create_dir_all(setup.dir.join(SlotName::keys_dir())) {
         tracing::debug!(dir = %setup.dir.display(), %error, "plugin directory not made");
     }
-    let watched = notify::recommended_watcher(move |_| {
+    let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| is_a_look(&event.kind)) {
+            return;
+        }
         // A full channel holds a nudge already.
         drop(nudges.try_send(Nudge));
     })
@@ -170,6 +176,11 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
             );
         })
         .ok()
+}
+
+/// Whether somebody only looked, as the manager itself does all the time.
+const fn is_a_look(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if !matches!(access, AccessKind::Close(AccessMode::Write)))
 }
 
 struct Looking {
