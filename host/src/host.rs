@@ -86,6 +86,7 @@ impl Host {
         log: Arc<dyn RecordLog>,
         compiler: Arc<dyn Compiler>,
     ) -> anyhow::Result<Self> {
+        warn_of_strangers(config);
         let mut doors = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
@@ -210,6 +211,19 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
     let log = Embedded::open(&dir, config.log.clone())
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     Ok(log)
+}
+
+/// A folder that is no pipeline's is a mistake in its name, most of the time.
+fn warn_of_strangers(config: &Config) {
+    let Ok(entries) = std::fs::read_dir(&config.plugin_dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !config.pipelines.contains_key(&name) {
+            tracing::warn!(path = %entry.path().display(), "no pipeline has this name, what is there is not used");
+        }
+    }
 }
 
 /// The pipelines' names, who writes a topic before who reads it: so that the

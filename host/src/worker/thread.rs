@@ -480,10 +480,6 @@ impl Running {
             .increment(counts.failures - before.failures);
         counter!("courtside_commits_total", &label).increment(1);
         histogram!(super::metrics::COMMIT_DURATION, &label).record(took.as_secs_f64());
-        for (partition, next) in &commit.offsets {
-            let label = [pipeline(), ("partition", partition.to_string())];
-            set_gauge("courtside_committed_offset", &label, next.0);
-        }
         self.report_gauges();
         if counts.dead_letters > before.dead_letters {
             self.log_dead_letters(commit);
