@@ -37,7 +37,7 @@ pub fn describe() {
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "Time a commit took.");
     describe_gauge!("courtside_entities_open", "Entities in memory.");
     describe_gauge!("courtside_instances", "Plugin instances.");
-    describe_counter!(
+    describe_gauge!(
         "courtside_committed_offset",
         "The offset of the next record to process, by partition."
     );

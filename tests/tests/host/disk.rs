@@ -3,7 +3,7 @@
 //! own.
 
 use courtside_tests::{
-    Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, wasm,
+    Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, until, wasm,
 };
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -58,19 +58,18 @@ async fn reads_go_on(host: &Host) {
 /// Once there is room, without a restart.
 async fn goes_on(place: &Place, mut host: Host, taken: u64) {
     let event = point(GAME, taken + 1);
-    let at = host
-        .until("an event to be taken again", || async {
-            let answer = host
-                .post("/score", "application/json", event.to_string())
-                .await;
-            let body = answer.json();
-            if answer.status == StatusCode::OK {
-                Ok(format!("{}:{}", body["partition"], body["offset"]))
-            } else {
-                Err(answer.body)
-            }
-        })
-        .await;
+    let at = until("an event to be taken again", || async {
+        let answer = host
+            .post("/score", "application/json", event.to_string())
+            .await;
+        let body = answer.json();
+        if answer.status == StatusCode::OK {
+            Ok(format!("{}:{}", body["partition"], body["offset"]))
+        } else {
+            Err(answer.body)
+        }
+    })
+    .await;
     host.game_after(GAME, "scores", &at)
         .await
         .expect("an output");
@@ -151,7 +150,7 @@ async fn fills_again_and_again(free_min: &str, free_bytes: u64) {
     for _ in 0..3 {
         disk.fill_but(free_bytes);
         // Games may be over by then, so that nobody else finds the disk full.
-        host.until("an event to be refused", || async {
+        until("an event to be refused", || async {
             let event = point("another", 1).to_string();
             let answer = host.post("/score", "application/json", event).await;
             if answer.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -206,7 +205,7 @@ async fn starts_on_a_full_disk(free_min: &str, free_bytes: u64) {
     // Starting may have made a little room.
     let (taken, code) = post_until_refused(&host, taken + 1).await;
     assert_eq!(code, "disk-full");
-    host.until("the game to be seen", || async {
+    until("the game to be seen", || async {
         let answer = host.get(&format!("/games/{GAME}")).await;
         if answer.status == StatusCode::OK {
             Ok(())
@@ -247,7 +246,7 @@ async fn a_full_disk_does_not_keep_a_host_from_stopping() {
     let plugin = built::plugin("nba-scoring");
     place.put("scores/default", &plugin);
     host.runs("scores/default", &plugin).await;
-    host.until("a commit that fails", || async {
+    until("a commit that fails", || async {
         let metrics = host.get("/metrics").await.body;
         if metrics.contains("courtside_commit_failures_total{") {
             Ok(())
