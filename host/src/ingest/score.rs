@@ -321,7 +321,7 @@ mod tests {
             id in "[ab\\x01-]{0,3}", kind in "(miss|foul|dunk)",
         ) {
             let event = serde_json::json!({
-                "game_id": id, "seq": seq, "type": kind, "points": points,
+                "game_id": id, "seq": seq, "type": kind, "points": points, "team": "LAL",
                 "period": period, "clock": "1:00", "more": {"deep": [1, 2, {"x": null}]},
             });
             let good = seq >= 1 && (0..=10).contains(&points) && (1..=64).contains(&period)
