@@ -66,6 +66,9 @@ pub struct Entity {
     pub partition: PartitionId,
     pub key: Key,
     pub home: Option<Home>,
+    /// Its committed state, from when it was brought into memory until it is
+    /// opened first.
+    pub loaded: Option<Option<SavedState>>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
     pub recent: Recent,
@@ -133,5 +136,6 @@ impl Entity {
         self.mark = None;
         self.touched = false;
         self.prepared = Prepared::Nothing;
+        self.loaded = None;
     }
 }

@@ -484,6 +484,7 @@ impl Processing {
     ) -> Result<Option<usize>, LogError> {
         let mut recent = Recent::default();
         let mut halted = None;
+        let mut saved = None;
         match self.checkpoints.envelope(partition, &key) {
             Err(LogError::Corrupt { reason }) => {
                 self.stop(partition, corrupt(&key, &reason));
@@ -492,26 +493,26 @@ impl Processing {
             Err(error) => return Err(error),
             Ok(None) => {}
             Ok(Some(envelope)) => {
-                let stop = {
-                    let committed = self.tasks.get(&partition).map(|task| task.committed);
-                    let ahead = committed.is_some_and(|committed| envelope.offset >= committed);
-                    recent = envelope.recent;
-                    halted = envelope.halted;
-                    ahead.then(|| Stop {
+                let committed = self.tasks.get(&partition).map(|task| task.committed);
+                if let Some(committed) = committed
+                    && envelope.offset >= committed
+                {
+                    let reason = format!(
+                        "the checkpoint of {} stands at offset {}, the partition is committed to {committed}",
+                        String::from_utf8_lossy(&key),
+                        envelope.offset,
+                    );
+                    let stop = Stop {
                         code: "checkpoint-ahead",
-                        reason: format!(
-                            "the checkpoint of {} stands at offset {}, the partition is committed to {}",
-                            String::from_utf8_lossy(&key),
-                            envelope.offset,
-                            committed.unwrap_or_default(),
-                        ),
+                        reason,
                         waits: false,
-                    })
-                };
-                if let Some(stop) = stop {
+                    };
                     self.stop(partition, stop);
                     return Ok(None);
                 }
+                recent = envelope.recent;
+                halted = envelope.halted;
+                saved = envelope.saved;
             }
         }
         // A copy: a slice would keep the batch in memory that it came in.
@@ -521,6 +522,7 @@ impl Processing {
             partition,
             key: key.clone(),
             home: None,
+            loaded: Some(saved),
             suspicion: 0,
             recent,
             halted,
@@ -626,9 +628,10 @@ impl Processing {
                 waits: true,
             })));
         };
-        let saved = match &entity.mark {
-            Some(mark) => mark.saved.clone(),
-            None => match self.checkpoints.envelope(entity.partition, &entity.key) {
+        let saved = match (&entity.mark, entity.loaded.take()) {
+            (Some(mark), _) => mark.saved.clone(),
+            (None, Some(saved)) => saved,
+            (None, None) => match self.checkpoints.envelope(entity.partition, &entity.key) {
                 Err(LogError::Corrupt { reason }) => {
                     return Ok(Err(Hurdle::Stopped(corrupt(&entity.key, &reason))));
                 }
