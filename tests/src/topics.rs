@@ -96,9 +96,10 @@ impl Topics {
         let mut seen = std::collections::BTreeSet::new();
         for (partition, record) in self.records(input) {
             let place = format!("{input}/{partition}/{}", record.offset);
-            let retry_of = record.header("courtside-idempotency-key");
-            let is_copy =
-                retry_of.is_some_and(|key| !seen.insert((record.key.clone(), key.clone())));
+            let index = record.header("courtside-idempotency-index").cloned();
+            let is_copy = record
+                .header("courtside-idempotency-key")
+                .is_some_and(|key| !seen.insert((record.key.clone(), key.clone(), index)));
             copies += usize::from(is_copy);
             let count = led_to.remove(&place).unwrap_or(0);
             if count != usize::from(!is_copy) {
