@@ -1,0 +1,197 @@
+//! What was run goes out: checkpoints are asked for, and a commit is made.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::{Interrupted, Processing, Stop};
+use crate::{
+    log::Commit,
+    types::{Digest, Key, PartitionId},
+    worker::{
+        entity::{Prepared, Verdict},
+        envelope::Envelope,
+    },
+};
+
+/// The digest in the checkpoint of an entity that no plugin ever processed.
+const NO_PLUGIN: Digest = Digest([0; 32]);
+
+impl Processing {
+    /// What the next commit is to hold; none where nothing is pending. The
+    /// stops are as [`Self::accept`] returns them.
+    #[allow(clippy::type_complexity)]
+    pub fn prepare(&mut self) -> Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted> {
+        self.started = Instant::now();
+        // A checkpoint that fails sends its neighbours back to work, so this
+        // goes round until all are prepared. Each round that is not the last
+        // makes a suspect or halts one, so there are as many as entities.
+        loop {
+            self.run_all()?;
+            if self.prepare_round()? {
+                break;
+            }
+        }
+        let stops = std::mem::take(&mut self.stops);
+        if self.pending_since.is_none() {
+            return Ok((None, stops));
+        }
+        let mut commit = Commit::default();
+        let mut produced = Vec::new();
+        for (partition, task) in &mut self.tasks {
+            produced.append(&mut task.loose);
+            if task.next > task.committed {
+                commit.offsets.push((*partition, task.next));
+            }
+        }
+        for id in &self.dirty {
+            let Some(entity) = self.entities.get_mut(*id) else {
+                continue;
+            };
+            produced.append(&mut entity.produced);
+            let checkpoint = match std::mem::replace(&mut entity.prepared, Prepared::Nothing) {
+                Prepared::Nothing => continue,
+                Prepared::Store(bytes) => Some(bytes),
+                Prepared::Delete => None,
+            };
+            commit
+                .checkpoints
+                .push((entity.partition, entity.key.clone(), checkpoint));
+        }
+        // Each entity's records are in order. Where entities share a key or a
+        // topic, so must be what they publish there, however events were
+        // batched. It is not done for all: the records of one entity resemble
+        // each other, and compress better side by side.
+        if self.shared {
+            produced.sort_by_key(|produced| produced.source);
+        }
+        commit.records = produced
+            .into_iter()
+            .map(|produced| (produced.place, produced.record))
+            .collect();
+        Ok((Some(commit), stops))
+    }
+
+    /// What [`Self::prepare`] gave was committed.
+    pub fn settle(&mut self, commit: &Commit) {
+        for (partition, next) in &commit.offsets {
+            if let Some(task) = self.tasks.get_mut(partition) {
+                task.committed = *next;
+            }
+        }
+        for (place, _) in &commit.records {
+            if place.topic == self.pipeline.dead_letter {
+                self.counts.dead_letters += 1;
+            } else {
+                self.counts.emissions += 1;
+            }
+        }
+        let gone: BTreeSet<(PartitionId, &Key)> = commit
+            .checkpoints
+            .iter()
+            .filter(|(_, _, bytes)| bytes.is_none())
+            .map(|(partition, key, _)| (*partition, key))
+            .collect();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(entity) = self.entities.get_mut(id) else {
+                continue;
+            };
+            self.counts.events += entity.queue.len() as u64;
+            self.counts.duplicates += entity
+                .queue
+                .iter()
+                .filter(|pending| pending.verdict == Verdict::Duplicate)
+                .count() as u64;
+            entity.settle();
+            if gone.contains(&(entity.partition, &entity.key)) {
+                self.forget(id);
+            }
+        }
+        self.pending_bytes = 0;
+        self.pending_since = None;
+        self.shared = false;
+        self.close_idle(Instant::now());
+    }
+
+    /// Asks the plugin for the checkpoints that the next commit needs. False
+    /// says that something failed, and there is work to do again.
+    pub(super) fn prepare_round(&mut self) -> Result<bool, Interrupted> {
+        for position in 0..self.dirty.len() {
+            self.keep_within_budget()?;
+            let Some(id) = self.dirty.get(position).copied() else {
+                break;
+            };
+            let Some(entity) = self.entities.get_mut(id) else {
+                continue;
+            };
+            if entity.prepared != Prepared::Nothing {
+                continue;
+            }
+            let Some(offset) = entity.last_offset() else {
+                continue;
+            };
+            if entity.halted.is_none() && entity.processed() {
+                let saved = match (&entity.mark, entity.home) {
+                    // Who runs alone has its state at hand.
+                    (Some(mark), _) => Ok(mark.saved.clone()),
+                    (None, Some(home)) => {
+                        let Some(held) = self.instances.get_mut(home.instance) else {
+                            continue;
+                        };
+                        held.instance
+                            .checkpoint(home.entity)
+                            .map_err(|failure| (home.instance, failure))
+                    }
+                    (None, None) => continue,
+                };
+                match saved {
+                    Ok(None) if entity.recent.is_empty() => entity.prepared = Prepared::Delete,
+                    Ok(saved) => {
+                        let envelope = Envelope {
+                            digest: self
+                                .actives
+                                .of(&entity.key)
+                                .map_or(NO_PLUGIN, |active| active.plugin.digest()),
+                            offset,
+                            recent: entity.recent.clone(),
+                            halted: None,
+                            saved,
+                        };
+                        let bytes = envelope.encode();
+                        self.pending_bytes += bytes.len();
+                        entity.prepared = Prepared::Store(bytes);
+                    }
+                    Err((instance, failure)) => {
+                        self.suspect(id, &failure);
+                        self.retire_and_rewind(instance);
+                        return Ok(false);
+                    }
+                }
+            } else if entity.touched {
+                // The state stays as it was; what the host keeps beside it has
+                // changed. A halted entity may have come as far as its mark.
+                let (digest, saved) = match &entity.mark {
+                    Some(mark) => (
+                        self.actives
+                            .of(&entity.key)
+                            .map_or(NO_PLUGIN, |active| active.plugin.digest()),
+                        mark.saved.clone(),
+                    ),
+                    None => self
+                        .checkpoints
+                        .envelope(entity.partition, &entity.key)?
+                        .map_or((NO_PLUGIN, None), |envelope| {
+                            (envelope.digest, envelope.saved)
+                        }),
+                };
+                let envelope = Envelope {
+                    digest,
+                    offset,
+                    recent: entity.recent.clone(),
+                    halted: entity.halted.clone(),
+                    saved,
+                };
+                entity.prepared = Prepared::Store(envelope.encode());
+            }
+        }
+        Ok(true)
+    }
+}

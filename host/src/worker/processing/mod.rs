@@ -1,0 +1,379 @@
+//! What a worker does with records, without the log: it takes what was polled,
+//! runs it through plugin instances, and says what to commit.
+//!
+//! Nothing here writes: a failure of a plugin is answered from memory, by
+//! running again what was not committed. It costs, beside the open entities,
+//! the events and emissions since the last commit; a [`Budget`] bounds those,
+//! and the time that running them takes.
+
+mod commit;
+mod run;
+mod take;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::{
+    entity::{Entity, Produced},
+    envelope::{Envelope, Halt},
+    instances::{Active, Actives, Instances},
+};
+use crate::{
+    log::{Assignment, Checkpoints, Fetched, LogError},
+    pipeline::Pipeline,
+    slots::name::SlotName,
+    types::{Key, Offset, PartitionId},
+};
+
+/// Why a partition does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    pub code: &'static str,
+    pub reason: String,
+    /// It goes on by itself when its plugin comes.
+    pub waits: bool,
+}
+
+/// How much may be run between two looks at the world outside.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// Events, emissions and checkpoints held.
+    pub bytes_max: usize,
+    pub time_max: Duration,
+    /// Set when somebody waits for the worker: then the time is cut short.
+    pub hurry: Arc<AtomicBool>,
+}
+
+/// Why records were not run to their end. All that is pending is to be aborted.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// It went over the budget: to be read again, in smaller pieces.
+    #[error("the records polled lead to more than fits between two commits")]
+    TooMuch,
+    /// Somebody waits for the worker.
+    #[error("the worker is waited for")]
+    Hurried,
+}
+
+/// Counts since the worker started, for metrics: of what was committed, but
+/// for calls and failures, which count as they happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub events: u64,
+    pub emissions: u64,
+    pub dead_letters: u64,
+    pub duplicates: u64,
+    pub calls: u64,
+    pub failures: u64,
+}
+
+#[derive(Debug)]
+struct Task {
+    committed: Offset,
+    /// Of the next record to take.
+    next: Offset,
+    /// Dead letters that belong to no entity.
+    loose: Vec<Produced>,
+    /// It takes no records until it is resumed.
+    stopped: bool,
+}
+
+/// All that one worker processes.
+#[derive(Debug)]
+pub struct Processing {
+    pipeline: Arc<Pipeline>,
+    checkpoints: CheckpointReader,
+    actives: Actives,
+    tasks: BTreeMap<PartitionId, Task>,
+    entities: Slab<Entity>,
+    index: FxHashMap<(PartitionId, Key), usize>,
+    /// Entities in the order of their last use.
+    order: BTreeMap<u64, usize>,
+    clock: u64,
+    instances: Instances,
+    /// Entities with events since the last commit, in the order they came.
+    dirty: Vec<usize>,
+    pending_bytes: usize,
+    pending_since: Option<Instant>,
+    stops: Vec<(PartitionId, Stop)>,
+    /// Some of what is pending goes where other entities publish, too: under a
+    /// key that is not the entity's, or to the dead letters.
+    shared: bool,
+    budget: Option<Budget>,
+    started: Instant,
+    pub counts: Counts,
+}
+
+struct CheckpointReader(Arc<dyn Checkpoints>);
+
+impl CheckpointReader {
+    fn envelope(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Envelope>, LogError> {
+        let bytes = self.0.get(partition, key)?;
+        bytes
+            .map(|bytes| {
+                Envelope::decode(&bytes).map_err(|error| LogError::Corrupt {
+                    reason: error.to_string(),
+                })
+            })
+            .transpose()
+    }
+}
+
+impl std::fmt::Debug for CheckpointReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Checkpoints")
+    }
+}
+
+/// What stands in the way of an entity.
+enum Hurdle {
+    /// Its instance is gone; it has been made a suspect and is to be run again.
+    Failed,
+    /// The entity takes no events from here on.
+    Halted(Halt),
+    /// Its partition cannot go on.
+    Stopped(Stop),
+}
+
+impl Processing {
+    #[must_use]
+    pub fn new(pipeline: Arc<Pipeline>, checkpoints: Arc<dyn Checkpoints>) -> Self {
+        let instances = Instances::new(pipeline.processing.entities_per_instance);
+        Self {
+            pipeline,
+            checkpoints: CheckpointReader(checkpoints),
+            actives: Actives::default(),
+            tasks: BTreeMap::new(),
+            entities: Slab::new(),
+            index: FxHashMap::default(),
+            order: BTreeMap::new(),
+            clock: 0,
+            instances,
+            dirty: Vec::new(),
+            pending_bytes: 0,
+            pending_since: None,
+            stops: Vec::new(),
+            shared: false,
+            budget: None,
+            started: Instant::now(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Starts on partitions.
+    pub fn assign(&mut self, assignments: &[Assignment]) {
+        for assignment in assignments {
+            self.tasks.insert(
+                assignment.partition,
+                Task {
+                    committed: assignment.next,
+                    next: assignment.next,
+                    loose: Vec::new(),
+                    stopped: false,
+                },
+            );
+        }
+    }
+
+    /// Goes on with partitions that stopped; says from where.
+    pub fn resume(&mut self, partition: PartitionId) -> Option<Offset> {
+        let task = self.tasks.get_mut(&partition)?;
+        task.stopped = false;
+        Some(task.next)
+    }
+
+    /// Forgets partitions, and what was not committed of them.
+    pub fn unassign(&mut self, partitions: &[PartitionId]) {
+        for partition in partitions {
+            self.tasks.remove(partition);
+            self.forget_entities(*partition);
+        }
+        self.forget_pending_if_none();
+    }
+
+    /// The partitions at work, and the offset each is committed to.
+    pub fn committed(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
+        self.tasks.iter().map(|(id, task)| (*id, task.committed))
+    }
+
+    #[must_use]
+    pub const fn has_default(&self) -> bool {
+        self.actives.has_default()
+    }
+
+    #[must_use]
+    pub fn entities_open(&self) -> usize {
+        self.entities.len()
+    }
+
+    #[must_use]
+    pub fn instances(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// Bytes of events and emissions that wait for the commit.
+    #[must_use]
+    pub const fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Since when something waits for the commit.
+    #[must_use]
+    pub const fn pending_since(&self) -> Option<Instant> {
+        self.pending_since
+    }
+
+    /// Puts another plugin (or none) in force in a slot. To be called right
+    /// after a commit, when nothing is pending: the slot's entities open in the
+    /// new plugin, from their committed checkpoints, at their next event.
+    pub fn activate(&mut self, slot: &SlotName, active: Option<Arc<Active>>) {
+        self.instances.retire_slot(slot);
+        match slot {
+            SlotName::Default => {}
+            SlotName::Key(key) => {
+                let partitions: Vec<_> = self.tasks.keys().copied().collect();
+                for partition in partitions {
+                    if let Some(id) = self.index.get(&(partition, key.clone())) {
+                        self.forget(*id);
+                    }
+                }
+            }
+            SlotName::Hashed(_) => {
+                let covered: Vec<_> = self
+                    .entities
+                    .iter()
+                    .filter(|(_, entity)| slot.covers(&entity.key))
+                    .map(|(id, _)| id)
+                    .collect();
+                for id in covered {
+                    self.forget(id);
+                }
+            }
+        }
+        self.actives.set(slot, active);
+    }
+
+    /// What running records may take from now on; none sets no bound, which is
+    /// for a poll so small that it could not be smaller.
+    pub fn set_budget(&mut self, budget: Option<Budget>) {
+        self.budget = budget;
+    }
+
+    /// Takes records that were polled, and runs them. Returns the partitions
+    /// that cannot go on; what was not committed of those is forgotten.
+    pub fn accept(
+        &mut self,
+        fetched: Vec<Fetched>,
+    ) -> Result<Vec<(PartitionId, Stop)>, Interrupted> {
+        let now = Instant::now();
+        self.started = now;
+        for Fetched { partition, records } in fetched {
+            if !self.tasks.contains_key(&partition) {
+                continue;
+            }
+            for record in records {
+                self.take(partition, record, now)?;
+            }
+        }
+        self.run_all()?;
+        Ok(std::mem::take(&mut self.stops))
+    }
+
+    /// Goes back to the committed state of everything: what was pending is
+    /// forgotten, and is to be read again.
+    pub fn abort(&mut self) {
+        let partitions: Vec<_> = self.tasks.keys().copied().collect();
+        for partition in partitions {
+            self.roll_back(partition);
+        }
+    }
+
+    fn stop(&mut self, partition: PartitionId, stop: Stop) {
+        self.roll_back(partition);
+        if let Some(task) = self.tasks.get_mut(&partition) {
+            task.stopped = true;
+        }
+        self.stops.push((partition, stop));
+    }
+
+    /// Forgets what was not committed of a partition.
+    fn roll_back(&mut self, partition: PartitionId) {
+        self.forget_entities(partition);
+        if let Some(task) = self.tasks.get_mut(&partition) {
+            task.next = task.committed;
+            task.loose.clear();
+        }
+        self.forget_pending_if_none();
+    }
+
+    fn forget_entities(&mut self, partition: PartitionId) {
+        let of_partition: Vec<_> = self
+            .entities
+            .iter()
+            .filter(|(_, entity)| entity.partition == partition)
+            .map(|(id, _)| id)
+            .collect();
+        for id in of_partition {
+            self.forget(id);
+        }
+        self.dirty.retain(|id| self.entities.contains(*id));
+    }
+
+    fn forget_pending_if_none(&mut self) {
+        if self.dirty.is_empty() && self.tasks.values().all(|task| task.next == task.committed) {
+            self.pending_bytes = 0;
+            self.pending_since = None;
+            self.shared = false;
+        }
+    }
+
+    /// Takes an entity out of memory, closing it where it is open.
+    fn forget(&mut self, id: usize) {
+        let Some(entity) = self.entities.try_remove(id) else {
+            return;
+        };
+        self.order.remove(&entity.used);
+        self.index.remove(&(entity.partition, entity.key));
+        if let Some(home) = entity.home {
+            self.instances.close(home, id);
+        }
+    }
+
+    /// Closes who was idle for long, and who is too many. To be called when
+    /// nothing is pending.
+    pub fn close_idle(&mut self, now: Instant) {
+        if !self.dirty.is_empty() {
+            return;
+        }
+        let settings = &self.pipeline.processing;
+        let (idle, count_max) = (settings.entity_idle, settings.entities_open_max);
+        while let Some((_, id)) = self.order.first_key_value() {
+            let id = *id;
+            let stays = self.entities.len() <= count_max
+                && self
+                    .entities
+                    .get(id)
+                    .is_some_and(|entity| now.saturating_duration_since(entity.used_at) < idle);
+            if stays {
+                break;
+            }
+            self.forget(id);
+        }
+    }
+}
+
+fn corrupt(key: &[u8], reason: &str) -> Stop {
+    Stop {
+        code: "checkpoint-corrupt",
+        reason: format!("checkpoint of {}: {reason}", String::from_utf8_lossy(key)),
+        waits: false,
+    }
+}

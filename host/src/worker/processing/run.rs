@@ -1,0 +1,409 @@
+//! Entities run: events go to plugins, and what goes wrong is answered from
+//! memory, by running again what was not committed.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
+use crate::{
+    log::LogError,
+    plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
+    worker::{
+        entity::{Mark, Produced, Verdict},
+        envelope::Halt,
+        instances::{Home, InstanceId},
+        output,
+    },
+};
+
+/// Events a suspect processes alone, without a failure, before it may live with
+/// others again.
+const SUSPICION_EVENTS: u32 = 64;
+
+/// What a worker that is waited for still takes.
+const HURRIED_TIME_MAX: Duration = Duration::from_millis(250);
+
+impl Processing {
+    /// Runs every entity to the end of its queue.
+    pub(super) fn run_all(&mut self) -> Result<(), Interrupted> {
+        // It ends: each failure makes an entity a suspect, an event a dead
+        // letter, or halts an entity, and there are finitely many of each.
+        let mut again = true;
+        while again {
+            again = false;
+            let mut position = 0;
+            while let Some(id) = self.dirty.get(position).copied() {
+                position += 1;
+                while let Some(hurdle) = self.advance(id)? {
+                    // Its neighbours may have work to do again.
+                    again = true;
+                    self.overcome(id, hurdle);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs an entity to the end of its queue, or into a hurdle.
+    pub(super) fn advance(&mut self, id: usize) -> Result<Option<Hurdle>, Interrupted> {
+        loop {
+            self.keep_within_budget()?;
+            let Some(entity) = self.entities.get_mut(id) else {
+                return Ok(None);
+            };
+            let Some(pending) = entity.queue.get(entity.done) else {
+                // Who ran alone has its state in its mark, and needs the
+                // instance no more: so a worker has one such at a time.
+                if let Some(home) = entity.home
+                    && self.instances.is_alone(home.instance)
+                {
+                    entity.home = None;
+                    self.instances.close(home, id);
+                }
+                return Ok(None);
+            };
+            match &pending.verdict {
+                Verdict::Duplicate => entity.done += 1,
+                Verdict::Dead { code, reason } => {
+                    let active = self.actives.of(&entity.key);
+                    let (place, record) = output::dead_letter(
+                        &self.pipeline,
+                        active,
+                        entity.partition,
+                        &pending.record,
+                        code,
+                        reason,
+                    );
+                    self.pending_bytes += record.size();
+                    self.shared = true;
+                    entity.produced.push(Produced {
+                        source: (entity.partition, pending.record.offset),
+                        place,
+                        record,
+                    });
+                    entity.done += 1;
+                }
+                Verdict::Process => {
+                    let home = match entity.home {
+                        Some(home) if self.instances.contains(home.instance) => home,
+                        _ => match self.open(id)? {
+                            Ok(home) => home,
+                            Err(hurdle) => return Ok(Some(hurdle)),
+                        },
+                    };
+                    if let Some(hurdle) = self.call(id, home) {
+                        return Ok(Some(hurdle));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens an entity from its mark or its committed checkpoint.
+    pub(super) fn open(&mut self, id: usize) -> Result<Result<Home, Hurdle>, LogError> {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return Ok(Err(Hurdle::Failed));
+        };
+        entity.home = None;
+        let Some(active) = self.actives.of(&entity.key).cloned() else {
+            return Ok(Err(Hurdle::Stopped(Stop {
+                code: "plugin-missing",
+                reason: "the pipeline has no plugin".into(),
+                waits: true,
+            })));
+        };
+        let saved = match (&entity.mark, entity.loaded.take()) {
+            (Some(mark), _) => mark.saved.clone(),
+            (None, Some(saved)) => saved,
+            (None, None) => match self.checkpoints.envelope(entity.partition, &entity.key) {
+                Err(LogError::Corrupt { reason }) => {
+                    return Ok(Err(Hurdle::Stopped(corrupt(&entity.key, &reason))));
+                }
+                envelope => envelope?.and_then(|envelope| envelope.saved),
+            },
+        };
+        let description = active.plugin.description();
+        if let Some(saved) = &saved
+            && !description.reads.contains(&saved.format)
+        {
+            return Ok(Err(Hurdle::Stopped(Stop {
+                code: "plugin-cannot-read",
+                reason: format!(
+                    "the checkpoint of {} is in format {}, the plugin {} {} reads {}",
+                    String::from_utf8_lossy(&entity.key),
+                    saved.format,
+                    description.name,
+                    description.version,
+                    description.reads.join(", "),
+                ),
+                waits: true,
+            })));
+        }
+        let alone = entity.suspicion > 0;
+        let key = entity.key.clone();
+        // The plugin was instantiated when it was compiled: what fails now is
+        // the host's, which is short of something, and no entity's.
+        let instance = self
+            .instances
+            .with_room(&active, alone)
+            .map_err(|failure| LogError::Unavailable {
+                reason: format!("no plugin instance: {failure}"),
+            })?;
+        let opened = self.open_in(instance, &key, saved.as_ref());
+        Ok(match opened {
+            Ok(home) => {
+                if let Some(entity) = self.entities.get_mut(id) {
+                    entity.home = Some(home);
+                }
+                self.instances.moved_in(home.instance, id);
+                Ok(home)
+            }
+            Err(OpenError::Failed(failure)) if !alone => {
+                self.suspect(id, &failure);
+                Err(Hurdle::Failed)
+            }
+            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of(&failure))),
+            Err(OpenError::Refused(reason)) => Err(Hurdle::Halted(Halt {
+                code: "plugin-open-refused".into(),
+                reason,
+            })),
+        })
+    }
+
+    pub(super) fn open_in(
+        &mut self,
+        instance: InstanceId,
+        key: &[u8],
+        saved: Option<&SavedState>,
+    ) -> Result<Home, OpenError> {
+        let Some(held) = self.instances.get_mut(instance) else {
+            return Err(OpenError::Refused("the instance is gone".into()));
+        };
+        // Keys that are not UTF-8 became dead letters before.
+        let opened = held.instance.open(&String::from_utf8_lossy(key), saved);
+        let alone = held.alone;
+        match opened {
+            Ok(entity) => Ok(Home { instance, entity }),
+            Err(error) => {
+                if alone || matches!(error, OpenError::Failed(_)) {
+                    self.retire_and_rewind(instance);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// One call of the plugin, with as many of an entity's next events as fit.
+    pub(super) fn call(&mut self, id: usize, home: Home) -> Option<Hurdle> {
+        let entity = self.entities.get_mut(id)?;
+        let held = self.instances.get_mut(home.instance)?;
+        let settings = &self.pipeline.processing;
+        let count_max = if held.alone {
+            1
+        } else {
+            settings.call_events_max
+        };
+        let mut bytes = 0;
+        let events: Vec<Event<'_>> = entity
+            .queue
+            .get(entity.done..)
+            .unwrap_or_default()
+            .iter()
+            .take(count_max)
+            .take_while(|pending| {
+                bytes += pending.record.size();
+                pending.verdict == Verdict::Process
+                    && (bytes <= settings.call_bytes_max || bytes == pending.record.size())
+            })
+            .map(|pending| Event {
+                record: &pending.record,
+                seed: plugin::seed(
+                    &self.pipeline.input,
+                    entity.partition,
+                    pending.record.offset,
+                ),
+            })
+            .collect();
+        let count = events.len();
+        self.counts.calls += 1;
+        let outcome = held
+            .instance
+            .process(home.entity, &events)
+            .and_then(|outcome| output::check(&self.pipeline, count, outcome));
+        drop(events);
+        let Outcome {
+            mut emissions,
+            refused,
+        } = match outcome {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                let alone = held.alone;
+                if alone && let Some(pending) = entity.queue.get_mut(entity.done) {
+                    pending.verdict = Verdict::Dead {
+                        code: failure.kind.code(),
+                        reason: failure.message.clone(),
+                    };
+                }
+                self.suspect(id, &failure);
+                self.retire_and_rewind(home.instance);
+                return Some(Hurdle::Failed);
+            }
+        };
+        let active = Arc::clone(&held.active);
+        let first = entity.done;
+        if !emissions.is_sorted_by_key(|emission| emission.event) {
+            // Apart, the events would have led to them in this order.
+            emissions.sort_by_key(|emission| emission.event);
+        }
+        for emission in emissions {
+            let Some(pending) = entity.queue.get(first + emission.event) else {
+                continue;
+            };
+            self.shared |= emission.key.as_ref().is_some_and(|key| *key != entity.key);
+            let Some((place, record)) = output::emission(
+                &self.pipeline,
+                &active,
+                entity.partition,
+                &entity.key,
+                &pending.record,
+                emission,
+            ) else {
+                continue;
+            };
+            self.pending_bytes += record.size();
+            entity.produced.push(Produced {
+                source: (entity.partition, pending.record.offset),
+                place,
+                record,
+            });
+        }
+        entity.done = first + refused.as_ref().map_or(count, |refusal| refusal.index);
+        if let Some(refusal) = refused
+            && let Some(pending) = entity.queue.get_mut(entity.done)
+        {
+            // The state is as before this event, so it need not be asked again.
+            pending.verdict = Verdict::Dead {
+                code: "event-refused",
+                reason: refusal.reason,
+            };
+        }
+        if self.instances.is_alone(home.instance) {
+            return self.mark(id, home);
+        }
+        None
+    }
+
+    /// Notes how far an entity has come that runs alone.
+    pub(super) fn mark(&mut self, id: usize, home: Home) -> Option<Hurdle> {
+        let entity = self.entities.get_mut(id)?;
+        let held = self.instances.get_mut(home.instance)?;
+        entity.suspicion = entity.suspicion.saturating_sub(1);
+        match held.instance.checkpoint(home.entity) {
+            Ok(saved) => {
+                entity.mark = Some(Mark {
+                    done: entity.done,
+                    produced: entity.produced.len(),
+                    saved,
+                });
+                None
+            }
+            Err(failure) => {
+                self.retire_and_rewind(home.instance);
+                Some(Hurdle::Halted(halt_of(&failure)))
+            }
+        }
+    }
+
+    /// Clears what a hurdle left behind.
+    pub(super) fn overcome(&mut self, id: usize, hurdle: Hurdle) {
+        match hurdle {
+            Hurdle::Failed => {}
+            Hurdle::Halted(halt) => self.halt(id, halt),
+            Hurdle::Stopped(stop) => {
+                if let Some(partition) = self.entities.get(id).map(|entity| entity.partition) {
+                    self.stop(partition, stop);
+                }
+            }
+        }
+    }
+
+    pub(super) fn suspect(&mut self, id: usize, failure: &Failure) {
+        self.counts.failures += 1;
+        if let Some(entity) = self.entities.get_mut(id) {
+            entity.suspicion = SUSPICION_EVENTS;
+            tracing::warn!(
+                pipeline = %self.pipeline.name,
+                partition = entity.partition.0,
+                key = %String::from_utf8_lossy(&entity.key),
+                code = failure.kind.code(),
+                error = %failure.message,
+                "plugin failed",
+            );
+        }
+    }
+
+    /// The entity takes no events from here on: they are dead letters, until it
+    /// is redriven. What it did before stays, up to its mark or last commit.
+    pub(super) fn halt(&mut self, id: usize, halt: Halt) {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return;
+        };
+        tracing::error!(
+            pipeline = %self.pipeline.name,
+            partition = entity.partition.0,
+            key = %String::from_utf8_lossy(&entity.key),
+            code = %halt.code,
+            reason = %halt.reason,
+            "entity halted",
+        );
+        let home = entity.home;
+        self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
+        for pending in entity.queue.iter_mut().skip(entity.done) {
+            if pending.verdict == Verdict::Process {
+                pending.verdict = Verdict::Dead {
+                    code: "entity-halted",
+                    reason: format!("halted by {}: {}", halt.code, halt.reason),
+                };
+            }
+        }
+        entity.halted = Some(halt);
+        entity.touched = true;
+        entity.suspicion = 0;
+        if let Some(home) = home {
+            self.instances.close(home, id);
+        }
+    }
+
+    pub(super) fn keep_within_budget(&self) -> Result<(), Interrupted> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let took = self.started.elapsed();
+        if took > HURRIED_TIME_MAX && budget.hurry.load(Ordering::Relaxed) {
+            return Err(Interrupted::Hurried);
+        }
+        if self.pending_bytes > budget.bytes_max || took > budget.time_max {
+            return Err(Interrupted::TooMuch);
+        }
+        Ok(())
+    }
+
+    /// Drops an instance, and sends everyone in it back to work from the last
+    /// commit.
+    pub(super) fn retire_and_rewind(&mut self, instance: InstanceId) {
+        for resident in self.instances.retire(instance) {
+            if let Some(entity) = self.entities.get_mut(resident) {
+                self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
+            }
+        }
+    }
+}
+
+fn halt_of(failure: &Failure) -> Halt {
+    Halt {
+        code: failure.kind.code().into(),
+        reason: failure.message.clone(),
+    }
+}

@@ -1,0 +1,169 @@
+//! Records come in: each finds its entity, and a verdict.
+
+use std::time::Instant;
+
+use super::{Processing, Stop, corrupt};
+use crate::{
+    ingest::{
+        IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
+    },
+    log::{KEY_BYTES_MAX, LogError},
+    types::{Key, PartitionId, Record},
+    worker::{
+        entity::{Entity, Pending, Prepared, Produced, Verdict},
+        envelope::Recent,
+        output,
+    },
+};
+
+impl Processing {
+    pub(super) fn take(
+        &mut self,
+        partition: PartitionId,
+        record: Record,
+        now: Instant,
+    ) -> Result<(), LogError> {
+        let Some(task) = self.tasks.get_mut(&partition) else {
+            return Ok(());
+        };
+        if task.stopped || record.offset < task.next {
+            return Ok(());
+        }
+        task.next = record.offset.next();
+        self.pending_bytes += record.size();
+        self.pending_since.get_or_insert(now);
+        let key = match usable_key(&record) {
+            Ok(key) => key.clone(),
+            Err((code, reason)) => {
+                let (place, letter) =
+                    output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
+                self.shared = true;
+                task.loose.push(Produced {
+                    source: (partition, record.offset),
+                    place,
+                    record: letter,
+                });
+                return Ok(());
+            }
+        };
+        let id = match self.index.get(&(partition, key.clone())) {
+            Some(id) => *id,
+            None => match self.load(partition, key, now)? {
+                Some(id) => id,
+                // The partition stopped: the record will be read again.
+                None => return Ok(()),
+            },
+        };
+        let Some(entity) = self.entities.get_mut(id) else {
+            return Ok(());
+        };
+        if entity.queue.is_empty() {
+            self.dirty.push(id);
+            self.order.remove(&entity.used);
+            self.clock += 1;
+            entity.used = self.clock;
+            entity.used_at = now;
+            self.order.insert(entity.used, id);
+        }
+        let verdict = if record.value.is_none() {
+            Verdict::Dead {
+                code: "event-without-value",
+                reason: "the record has no value".into(),
+            }
+        } else if let Some(key) = record.header(IDEMPOTENCY_KEY)
+            && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
+        {
+            Verdict::Duplicate
+        } else if let Some(halt) = &entity.halted {
+            Verdict::Dead {
+                code: "entity-halted",
+                reason: format!("halted by {}: {}", halt.code, halt.reason),
+            }
+        } else {
+            Verdict::Process
+        };
+        entity.queue.push(Pending { record, verdict });
+        Ok(())
+    }
+
+    /// Brings an entity into memory with what its checkpoint says of it; the
+    /// plugin opens it later. None where its partition has to stop.
+    pub(super) fn load(
+        &mut self,
+        partition: PartitionId,
+        key: Key,
+        now: Instant,
+    ) -> Result<Option<usize>, LogError> {
+        let mut recent = Recent::default();
+        let mut halted = None;
+        let mut saved = None;
+        match self.checkpoints.envelope(partition, &key) {
+            Err(LogError::Corrupt { reason }) => {
+                self.stop(partition, corrupt(&key, &reason));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+            Ok(Some(envelope)) => {
+                let committed = self.tasks.get(&partition).map(|task| task.committed);
+                if let Some(committed) = committed
+                    && envelope.offset >= committed
+                {
+                    let reason = format!(
+                        "the checkpoint of {} stands at offset {}, the partition is committed to {committed}",
+                        String::from_utf8_lossy(&key),
+                        envelope.offset,
+                    );
+                    let stop = Stop {
+                        code: "checkpoint-ahead",
+                        reason,
+                        waits: false,
+                    };
+                    self.stop(partition, stop);
+                    return Ok(None);
+                }
+                recent = envelope.recent;
+                halted = envelope.halted;
+                saved = envelope.saved;
+            }
+        }
+        // A copy: a slice would keep the batch in memory that it came in.
+        let key = Key::copy_from_slice(&key);
+        self.clock += 1;
+        let id = self.entities.insert(Entity {
+            partition,
+            key: key.clone(),
+            home: None,
+            loaded: Some(saved),
+            suspicion: 0,
+            recent,
+            halted,
+            queue: Vec::new(),
+            done: 0,
+            produced: Vec::new(),
+            mark: None,
+            touched: false,
+            prepared: Prepared::Nothing,
+            used: self.clock,
+            used_at: now,
+        });
+        self.order.insert(self.clock, id);
+        self.index.insert((partition, key), id);
+        Ok(Some(id))
+    }
+}
+
+/// The key of a record, or why it can have no entity.
+fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
+    match &record.key {
+        None => Err(("event-without-key", "the record has no key")),
+        Some(key) if key.len() > KEY_BYTES_MAX => Err((
+            "event-key-too-long",
+            "the record's key is longer than 4096 bytes",
+        )),
+        Some(key) if std::str::from_utf8(key).is_err() => {
+            Err(("event-key-not-utf8", "the record's key is not UTF-8"))
+        }
+        Some(key) => Ok(key),
+    }
+}
