@@ -350,12 +350,21 @@ impl RecordLog for Embedded {
     }
 
     fn health(&self) -> Health {
-        match &*self.shared.trouble.read() {
-            None => Health::Ready,
-            Some(error) => Health::ReadOnly {
-                code: error.code(),
-                reason: error.to_string(),
-            },
+        let read_only = |error: &LogError| Health::ReadOnly {
+            code: error.code(),
+            reason: error.to_string(),
+        };
+        if let Some(error) = &*self.shared.trouble.read() {
+            return read_only(error);
+        }
+        // A disk that filled while nothing was written has troubled nobody yet.
+        let needed_bytes = self.shared.config.disk_free_min.as_u64();
+        match disk::free_bytes(&self.shared.path) {
+            Ok(free_bytes) if free_bytes < needed_bytes => read_only(&LogError::Full {
+                free_bytes,
+                needed_bytes,
+            }),
+            _ => Health::Ready,
         }
     }
 
