@@ -67,6 +67,13 @@ impl fmt::Display for Position {
     }
 }
 
+/// `name@version` of the plugin that made an output record.
+pub const PLUGIN_HEADER: &str = "courtside-plugin";
+/// The SHA-256 of its file.
+pub const DIGEST_HEADER: &str = "courtside-digest";
+/// `topic/partition/offset` of the event that led to the record.
+pub const SOURCE_HEADER: &str = "courtside-source";
+
 /// A record header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

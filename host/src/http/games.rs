@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     ingest::SCORES,
-    scoreboard::{Board, DIGEST_HEADER, Game, PLUGIN_HEADER, SOURCE_HEADER},
+    scoreboard::{Board, Game},
+    types::{DIGEST_HEADER, PLUGIN_HEADER, SOURCE_HEADER},
 };
 
 const POSITION_HEADER: &str = "courtside-position";

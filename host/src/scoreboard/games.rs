@@ -15,11 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 
-use crate::types::{Key, Offset, PartitionId, Record};
-
-pub const PLUGIN_HEADER: &str = "courtside-plugin";
-pub const DIGEST_HEADER: &str = "courtside-digest";
-pub const SOURCE_HEADER: &str = "courtside-source";
+use crate::types::{DIGEST_HEADER, Key, Offset, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER};
 
 /// What an output record says.
 #[derive(Debug)]

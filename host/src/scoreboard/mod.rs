@@ -32,7 +32,7 @@ use self::follow::Follower;
 pub use self::{
     board::{Board, BoardError, BoardSpec, Game, Page},
     config::ScoreboardConfig,
-    games::{DIGEST_HEADER, Latest, PLUGIN_HEADER, Place, SOURCE_HEADER},
+    games::{Latest, Place},
     positions::{InvalidPositions, Positions, parse_position},
     subscribe::{Change, Last, Subscription, Update},
 };

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     ingest::testing::{MemoryLog, eventually},
     log::RecordLog as _,
-    types::{Header, NewRecord, Offset, PartitionId},
+    types::{Header, NewRecord, Offset, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
 };
 
 const LONG: Duration = Duration::from_secs(60);

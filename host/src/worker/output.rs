@@ -10,15 +10,15 @@ use super::instances::Active;
 use crate::{
     pipeline::Pipeline,
     plugin::{Emission, Failure, FailureKind, Outcome},
-    types::{Header, NewRecord, PartitionId, Record, TopicPartition},
+    types::{
+        DIGEST_HEADER, Header, NewRecord, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER,
+        TopicPartition,
+    },
 };
 
-/// `name@version` of the plugin that made the record.
-pub const PLUGIN: ByteString = ByteString::from_static("courtside-plugin");
-/// The SHA-256 of its file.
-pub const DIGEST: ByteString = ByteString::from_static("courtside-digest");
-/// `topic/partition/offset` of the event that led to it.
-pub const SOURCE: ByteString = ByteString::from_static("courtside-source");
+pub const PLUGIN: ByteString = ByteString::from_static(PLUGIN_HEADER);
+pub const DIGEST: ByteString = ByteString::from_static(DIGEST_HEADER);
+pub const SOURCE: ByteString = ByteString::from_static(SOURCE_HEADER);
 /// Stable code, on dead letters.
 pub const ERROR_CODE: ByteString = ByteString::from_static("courtside-error-code");
 /// The reason in words, on dead letters.

@@ -23,9 +23,9 @@ use crate::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
-    scoreboard::{BoardSpec, PLUGIN_HEADER, SOURCE_HEADER, Scoreboard, ScoreboardConfig},
+    scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::view::{GroupsView, NotReady, Operator, PluginsView},
-    types::{Header, NewRecord, Offset, PartitionId},
+    types::{Header, NewRecord, Offset, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
 };
 
 pub const INPUT: &str = "NBA-Games";
