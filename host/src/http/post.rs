@@ -146,11 +146,7 @@ pub async fn events(
 async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Response, Problem> {
     let Some(door) = app.ingest.door(pipeline) else {
         let detail = format!("there is no pipeline {pipeline:?}");
-        return Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "pipeline-not-found",
-            detail,
-        ));
+        return Err(Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail).closing());
     };
     let accepted = take(app, door, request).await;
     match &accepted {
@@ -178,10 +174,12 @@ fn refused(door: &Door, code: &'static str) {
 
 async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt, Problem> {
     let (parts, body) = request.into_parts();
-    let format = format(&parts.headers)?;
-    let key = idempotency_key(&parts.headers)?;
+    let format = format(&parts.headers).map_err(Problem::closing)?;
+    let key = idempotency_key(&parts.headers).map_err(Problem::closing)?;
     // Held until the log has said what became of the events.
-    let (body, _held) = body::read(app, &parts.headers, body).await?;
+    let (body, _held) = body::read(app, &parts.headers, body)
+        .await
+        .map_err(Problem::closing)?;
     Ok(app.ingest.accept(door, format, key, body).await?)
 }
 

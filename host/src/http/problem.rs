@@ -3,7 +3,7 @@
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
+        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -49,6 +49,8 @@ struct Details {
     results: Option<Vec<Outcome>>,
     #[serde(skip)]
     retry_after_s: Option<u32>,
+    #[serde(skip)]
+    closes: bool,
 }
 
 /// What became of one event.
@@ -93,6 +95,7 @@ impl Problem {
             line: None,
             results: None,
             retry_after_s: None,
+            closes: false,
         }))
     }
 
@@ -110,6 +113,14 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The answer comes before the request's body was read, so the connection
+    /// ends with it, and says so: or a client would send its next request there.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.0.closes = true;
         self
     }
 
@@ -152,6 +163,9 @@ impl IntoResponse for Problem {
         );
         if let Some(seconds) = self.0.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.0.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
