@@ -45,6 +45,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const STOPPED_SEEK: Duration = Duration::from_millis(200);
 /// Events of the group that are taken at a time.
 const EVENTS_MAX: usize = 64;
+/// How often nothing must come to be the end: a line for the log comes as nothing.
+const NOTHING_MAX: usize = 8;
 
 /// See [`Member`]. It belongs to one thread.
 pub(super) struct KafkaMember {
@@ -148,6 +150,7 @@ impl KafkaMember {
 
     /// Takes what the group has to say. True where there was something.
     fn look_after_group(&mut self) -> bool {
+        let mut nothing = 0;
         for _ in 0..EVENTS_MAX {
             match self.consumer.poll(Duration::ZERO) {
                 // Every partition has its own queue; one that came this way all
@@ -160,6 +163,7 @@ impl KafkaMember {
                 Some(Err(error)) => {
                     tracing::debug!(group = %self.group, worker = self.worker, %error, "consumer error");
                 }
+                None if nothing < NOTHING_MAX => nothing += 1,
                 None => break,
             }
         }

@@ -2,6 +2,7 @@
 //! one that `tests/kafka/cluster` starts for this run.
 
 mod cluster;
+mod groups;
 
 use std::{
     sync::{
@@ -12,13 +13,18 @@ use std::{
 };
 
 use bytestring::ByteString;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 use tempfile::TempDir;
 
 use self::cluster::brokers;
 use super::{Kafka, KafkaConfig, Limits};
 use crate::log::{
     RecordLog,
-    conformance::{Subject, conformance},
+    conformance::{Subject, conformance, wait},
 };
 
 fn limits() -> Limits {
@@ -47,6 +53,16 @@ fn prefix() -> String {
     static CASES: AtomicU32 = AtomicU32::new(0);
     let case = CASES.fetch_add(1, Ordering::Relaxed);
     format!("t{:08x}-{case}-", rand::random::<u32>())
+}
+
+/// Drops records before an offset, as retention does.
+fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
+    let client = config(brokers).client();
+    let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))
+        .unwrap();
+    wait(admin.delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
 struct Subjected {

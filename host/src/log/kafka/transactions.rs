@@ -12,7 +12,7 @@ use rdkafka::{
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
-    producer::{BaseProducer, Producer as _, ProducerContext},
+    producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
 use super::{config::KafkaConfig, context, convert};
@@ -180,6 +180,10 @@ impl Transactions {
         let Some(producer) = &self.producer else {
             return;
         };
+        // The client waits until what it gave up was told; telling is polling.
+        let deadline = Instant::now() + self.config.request_timeout;
+        producer.purge(PurgeConfig::default().queue());
+        settle(producer, deadline);
         match producer.abort_transaction(self.config.request_timeout) {
             Ok(()) => self.must_abort = false,
             Err(error) => {
@@ -228,10 +232,15 @@ fn fill(
         .map_err(filling)?;
     }
     // The client's own flush looks every 100 ms.
+    settle(producer, deadline);
+    Ok(())
+}
+
+/// Waits until nothing is in flight.
+fn settle(producer: &BaseProducer<Quiet>, deadline: Instant) {
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
         producer.poll(LOOK);
     }
-    Ok(())
 }
 
 fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), Step> {
