@@ -4,6 +4,9 @@ SHELL := /bin/sh
 TOOLCHAIN := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 PLUGIN_TARGET := wasm32-wasip2
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Plugins are small: optimised as a whole they are about a fifth faster.
+PLUGIN_BUILD := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
+	cargo build --release --locked --target $(PLUGIN_TARGET)
 PLUGINS := nba-scoring box-score
 TEST_PLUGINS := $(PLUGINS) misbehaving
 RUN_DIR ?= run
@@ -30,10 +33,10 @@ host: toolchain
 	cargo build --release --locked -p courtside
 
 plugins: toolchain
-	cargo build --release --locked --target $(PLUGIN_TARGET) $(PLUGINS:%=-p %)
+	$(PLUGIN_BUILD) $(PLUGINS:%=-p %)
 
 test-plugins: toolchain
-	cargo build --release --locked --target $(PLUGIN_TARGET) $(TEST_PLUGINS:%=-p %)
+	$(PLUGIN_BUILD) $(TEST_PLUGINS:%=-p %)
 
 test: toolchain test-plugins ## every test
 	cargo build --locked --workspace --bins --tests

@@ -90,10 +90,14 @@ impl Host {
         log: Arc<dyn RecordLog>,
         compiler: Arc<dyn Compiler>,
     ) -> anyhow::Result<Self> {
+        warn_of_strangers(config);
         let mut doors = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
-        for (name, settings) in &config.pipelines {
+        for name in in_order(config) {
+            let Some(settings) = config.pipelines.get(name) else {
+                continue;
+            };
             let pipeline = pipeline(config, name, settings, &*log)?;
             doors.push(door(&pipeline, name, settings, &*log)?);
             boards.push(BoardSpec {
@@ -116,7 +120,7 @@ impl Host {
             let mut orders = Vec::new();
             for number in 0..pipeline.processing.workers {
                 let worker = Worker::start(&log, &pipeline, &status, number)?;
-                orders.push(worker.orders());
+                orders.push(worker.orders().clone());
                 workers.push(worker);
             }
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
@@ -180,14 +184,13 @@ impl Host {
     /// as the drain deadline allows; the rest is read again by the next host.
     pub fn stop(self) -> anyhow::Result<()> {
         let started = Instant::now();
-        for manager in self.managers {
-            manager.stop();
-        }
+        self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // Who has ended needs no telling.
-            let _ = worker.order(Order::Stop);
+            let _ = worker.orders().give(Order::Stop);
         }
         let ended: Vec<bool> = self.workers.into_iter().map(Worker::join).collect();
+        self.managers.into_iter().for_each(Manager::join);
         self.scoreboard.stop();
         self.log.close();
         tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");
@@ -222,6 +225,44 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
     let log = Embedded::open(config.data_dir.join("log"), config.log.clone())
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     Ok(log)
+}
+
+/// A folder that is no pipeline's is a mistake in its name, most of the time.
+fn warn_of_strangers(config: &Config) {
+    let Ok(entries) = std::fs::read_dir(&config.plugin_dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !config.pipelines.contains_key(&name) {
+            tracing::warn!(path = %entry.path().display(), "no pipeline has this name, what is there is not used");
+        }
+    }
+}
+
+/// The pipelines' names, who writes a topic before who reads it: so that the
+/// one that makes a topic is the one that says how many partitions it has.
+fn in_order(config: &Config) -> Vec<&str> {
+    let writes = |pipeline: &PipelineConfig, topic: &str| {
+        pipeline.output == topic || pipeline.outputs.values().any(|output| output == topic)
+    };
+    let mut waiting: Vec<(&str, &PipelineConfig)> = config
+        .pipelines
+        .iter()
+        .map(|(name, pipeline)| (name.as_str(), pipeline))
+        .collect();
+    let mut ordered = Vec::new();
+    while !waiting.is_empty() {
+        let free = waiting.iter().position(|(_, reader)| {
+            !waiting
+                .iter()
+                .any(|(_, writer)| writes(writer, &reader.input))
+        });
+        // In a ring nobody is first; then any may be.
+        let (name, _) = waiting.remove(free.unwrap_or(0));
+        ordered.push(name);
+    }
+    ordered
 }
 
 fn pipeline(
@@ -260,14 +301,15 @@ fn pipeline(
         .iter()
         .map(|(name, topic)| (name.as_str().into(), topic.as_str().into()))
         .collect();
-    let mut specs = vec![
-        topic(&dead_letter, Some(partitions), &deleted),
-        topic(&output, Some(partitions), &compacted),
-    ];
+    let mut specs = vec![topic(&dead_letter, Some(partitions), &deleted)];
     specs.extend(
-        outputs
-            .values()
-            .map(|name| topic(name, Some(partitions), &compacted)),
+        std::iter::once(&output)
+            .chain(outputs.values())
+            .map(|name| {
+                // One that is there (another pipeline's input, say) stays as it is.
+                let missing = log.partitions(name).is_err();
+                topic(name, missing.then_some(partitions), &compacted)
+            }),
     );
     ensure(log, &specs)?;
 

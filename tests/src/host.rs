@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
     io::{BufRead as _, BufReader},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -105,7 +104,7 @@ impl Host {
 
     /// Waits until it has its plugins and takes events.
     pub async fn is_ready(&self) {
-        self.until("readiness", || async {
+        until("readiness", || async {
             let answer = self.get("/readyz").await;
             if answer.status == StatusCode::OK {
                 Ok(())
@@ -114,15 +113,6 @@ impl Host {
             }
         })
         .await;
-    }
-
-    /// As [`until`]; a host that has ended is not waited for.
-    pub async fn until<T, L, F>(&self, what: &str, look: L) -> T
-    where
-        L: FnMut() -> F,
-        F: Future<Output = Result<T, String>>,
-    {
-        until(what, look).await
     }
 
     #[must_use]
@@ -272,7 +262,7 @@ impl Host {
     /// (`PARTITION:OFFSET`); none where there never was one.
     pub async fn game_after(&self, game: &str, pipeline: &str, place: &str) -> Option<Value> {
         let path = format!("/games/{game}?pipeline={pipeline}&after={place}");
-        self.until(&format!("{path} to be processed"), || async {
+        until(&format!("{path} to be processed"), || async {
             let answer = self.get(&path).await;
             match answer.status {
                 StatusCode::OK => Ok(Some(answer.json())),
@@ -295,7 +285,7 @@ impl Host {
 
     /// Waits until every group has processed all there is, and readers see it.
     pub async fn has_processed_all(&self) {
-        self.until("all events to be processed", || async {
+        until("all events to be processed", || async {
             let view = self.get("/group").await.json();
             let groups = view["groups"].as_array().expect("groups").clone();
             if groups.iter().all(|group| group["lag"] == 0) {
@@ -331,7 +321,7 @@ impl Host {
 
     /// Waits until a slot is as it should be.
     pub async fn slot_is(&self, slot: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        self.until(&format!("{slot} to be {what}"), || async {
+        until(&format!("{slot} to be {what}"), || async {
             match self.slot(slot).await {
                 Some(view) if is(&view) => Ok(view),
                 seen => Err(format!("{seen:?}")),

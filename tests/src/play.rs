@@ -14,7 +14,7 @@ use crate::{games::Game, place::courtside};
 #[derive(Debug)]
 pub struct Player {
     process: Child,
-    files: tempfile::TempDir,
+    _files: tempfile::TempDir,
 }
 
 /// What a player said at its end.
@@ -40,7 +40,7 @@ impl Player {
             .stderr(Stdio::piped());
         Self {
             process: command.spawn().expect("the player starts"),
-            files,
+            _files: files,
         }
     }
 
@@ -97,6 +97,5 @@ impl Drop for Player {
         // It may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
-        let _ = &self.files;
     }
 }

@@ -152,16 +152,16 @@ fn number_from(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
-/// The host is killed at random moments, some of them while it starts. The
-/// moments come from `COURTSIDE_TEST_SEED` (printed), their number from
-/// `COURTSIDE_TEST_KILLS`. Rounds of games are played until all is done.
-#[tokio::test]
-async fn kills_change_no_score() {
+/// Kills a host at random moments, some of them while it starts, and before
+/// some kills offers it one of the builds. The moments come from
+/// `COURTSIDE_TEST_SEED` (printed), their number from `COURTSIDE_TEST_KILLS`.
+/// Rounds of games are played until all is done.
+async fn kill_again_and_again(builds: &[Vec<u8>]) {
     let seed = number_from("COURTSIDE_TEST_SEED").unwrap_or_else(rand::random);
     let kills = number_from("COURTSIDE_TEST_KILLS").unwrap_or(6);
     eprintln!("{kills} kills, COURTSIDE_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let place = Place::with_plugin(&built::plugin("nba-scoring")).with_fixed_port();
+    let place = Place::with_plugin(&builds[0]).with_fixed_port();
     let games = games::thirty();
 
     let killing = async {
@@ -173,7 +173,10 @@ async fn kills_change_no_score() {
                 host.listens().await;
                 rng.random_range(0..1500)
             };
-            tokio::time::sleep(Duration::from_millis(moment)).await;
+            let offered = rng.random_range(0..=moment);
+            tokio::time::sleep(Duration::from_millis(offered)).await;
+            place.put(SLOT, &builds[rng.random_range(0..builds.len())]);
+            tokio::time::sleep(Duration::from_millis(moment - offered)).await;
             assert!(host.is_running(), "it ended by itself");
             host.kill();
         }
@@ -189,4 +192,17 @@ async fn kills_change_no_score() {
     let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
     assert_eq!(topics.dead_letters("scores"), []);
     eprintln!("{} rounds, {copies} events came twice", rounds.len());
+}
+
+#[tokio::test]
+async fn kills_change_no_score() {
+    kill_again_and_again(&[built::plugin("nba-scoring")]).await;
+}
+
+#[tokio::test]
+async fn kills_in_the_middle_of_swaps_change_no_score() {
+    let first = built::plugin("nba-scoring");
+    let broken = wasm::trapping_at_start(&first);
+    let identical = wasm::variant(&first, "identical in logic");
+    kill_again_and_again(&[first, built::plugin("box-score"), identical, broken]).await;
 }

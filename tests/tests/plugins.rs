@@ -11,7 +11,7 @@
 
 use std::{fs, io::Write as _, os::unix::fs::symlink};
 
-use courtside_tests::{Host, Place, built, topics::Topics, wasm};
+use courtside_tests::{Host, Place, built, topics::Topics, until, wasm};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -183,7 +183,7 @@ async fn the_plugin_of_one_key_is_of_that_key_alone() {
     assert!(!counts_rebounds(&other.scores(&host).await));
 
     place.remove(slot);
-    host.until("the key's slot to be gone", || async {
+    until("the key's slot to be gone", || async {
         host.slot(slot)
             .await
             .map_or(Ok(()), |view| Err(view.to_string()))

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, LogFormat, settings},
+    config::{Config, LogFormat, SCORES, settings},
     host::Host,
     http, worker,
 };
@@ -133,7 +133,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut doors = tokio::spawn(http::serve(listener, doors, stop.clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.logging.format == LogFormat::Text {
-        greet(address);
+        greet(address, &config);
     }
 
     let ended = tokio::select! {
@@ -155,15 +155,20 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// What to do next, for a person.
-fn greet(address: SocketAddr) {
+fn greet(address: SocketAddr, config: &Config) {
+    println!("\n  Courtside is running. The games are at  http://{address}/\n");
+    if !config.pipelines.contains_key(SCORES) {
+        for name in config.pipelines.keys() {
+            println!("  Events of {name} go to  http://{address}/events/{name}");
+        }
+        println!();
+        return;
+    }
     let courtside = std::env::args()
         .next()
         .unwrap_or_else(|| "courtside".into());
     println!(
-        r#"
-  Courtside is running. The games are at  http://{address}/
-
-  Post a score:
+        r#"  Post a score:
     curl -H 'content-type: application/json' http://{address}/score -d '{{"game_id":"2026-11-20-LAL-BOS","seq":1,"type":"three_pointer","team":"BOS","player":"Ada Park","points":3,"period":1,"clock":"11:42"}}'
 
   See the game:

@@ -86,7 +86,7 @@ impl Default for LoggingConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,fjall=warn,lsm_tree=warn".into(),
+            filter: "info,fjall=warn,lsm_tree=warn,notify=warn".into(),
         }
     }
 }
@@ -220,8 +220,7 @@ pub struct PipelineConfig {
     pub plugin: Option<PluginConfig>,
 }
 
-/// The name of the pipeline behind `POST /score`.
-pub const SCORES: &str = "scores";
+pub use crate::ingest::SCORES;
 
 impl PipelineConfig {
     /// The pipeline that a host has which is told of none.
@@ -245,7 +244,7 @@ pub enum ConfigError {
     #[error("configuration file {0} does not exist")]
     NoFile(PathBuf),
     #[error("{0}")]
-    Unreadable(#[from] Box<figment::Error>),
+    Unreadable(String),
     #[error("{path}: {problem}")]
     Invalid { path: String, problem: String },
 }
@@ -285,7 +284,7 @@ impl Config {
                 .unwrap_or_else(|_| figment::value::Value::from(value.as_str()));
             figment = figment.merge(Serialized::global(path, value));
         }
-        let mut config: Self = figment.extract().map_err(Box::new)?;
+        let mut config: Self = figment.extract().map_err(|error| unreadable(&error))?;
         if config.pipelines.is_empty() {
             config
                 .pipelines
@@ -406,6 +405,26 @@ impl Config {
             .and_then(|config| config.group.clone())
             .unwrap_or_else(|| format!("courtside-{pipeline}"))
     }
+}
+
+/// What is wrong, where: figment's words name its own types as well.
+fn unreadable(error: &figment::Error) -> ConfigError {
+    let texts = error.clone().into_iter().map(|error| {
+        let path = error.path.join(".");
+        let source = error
+            .metadata
+            .as_ref()
+            .map(|metadata| match &metadata.source {
+                Some(figment::Source::File(file)) => format!(" (in {})", file.display()),
+                _ if metadata.name.contains("environment") => " (in the environment)".to_owned(),
+                Some(figment::Source::Code(_)) => " (in a flag)".to_owned(),
+                _ => String::new(),
+            })
+            .unwrap_or_default();
+        let colon = if path.is_empty() { "" } else { ": " };
+        format!("{path}{colon}{}{source}", error.kind)
+    });
+    ConfigError::Unreadable(texts.collect::<Vec<_>>().join("; "))
 }
 
 /// A size as the machine counts it.

@@ -33,13 +33,15 @@ pub struct GamesDoc {
     /// The latest committed output of each, in the order of their keys. What is
     /// not JSON is an object with its bytes in `hex`.
     games: Vec<serde_json::Value>,
+    /// Their keys, in the same order; what is not UTF-8 in them is replaced.
+    keys: Vec<String>,
     /// The `cursor` of the next page; null in the last.
     next: Option<String>,
 }
 
 /// The latest committed output of one game.
 #[utoipa::path(
-    get, path = "/games/{id}", tag = "games",
+    get, path = "/games/{id}", tag = "games", operation_id = "get_game",
     params(
         ("id" = String, Path, description = "The game's key"),
         ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed"),
@@ -129,7 +131,7 @@ pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
 
 /// The latest committed outputs of all games, in pages.
 #[utoipa::path(
-    get, path = "/games", tag = "games",
+    get, path = "/games", tag = "games", operation_id = "list_games",
     params(
         ("limit" = Option<u32>, Query, description = "Games in a page, from 1 to 1000; 100"),
         ("cursor" = Option<String>, Query, description = "The next of the page before"),
@@ -160,6 +162,14 @@ pub async fn all(State(app): State<SharedApp>, uri: Uri) -> Result<Response, Pro
             body.push(b',');
         }
         body.extend_from_slice(&game.latest.json());
+    }
+    body.extend_from_slice(b"],\"keys\":[");
+    for (index, game) in page.games.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let key = serde_json::Value::from(String::from_utf8_lossy(&game.key));
+        body.extend_from_slice(key.to_string().as_bytes());
     }
     let next = page.next.as_ref().map(cursor_of);
     let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));

@@ -43,6 +43,18 @@ pub fn describe() {
         "courtside_ingest_refused_total",
         "Requests with events that were not taken, by code."
     );
+    describe_gauge!(
+        "courtside_committed_offset",
+        "The offset of the next record to process, by partition."
+    );
+    describe_gauge!(
+        "courtside_end_offset",
+        "The offset of the next record to be appended, by partition."
+    );
+    describe_gauge!(
+        "courtside_lag",
+        "Records appended and not processed, by partition."
+    );
     describe_gauge!("courtside_subscribers", "Open streams of updates.");
     describe_gauge!("courtside_scoreboard_games", "Games with an output.");
     describe_gauge!(

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use metrics::gauge;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -81,9 +82,35 @@ pub async fn readyz(State(app): State<SharedApp>) -> Result<Response, Problem> {
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
-    let text = blocking(move || app.metrics.render()).await?;
+    let text = blocking(move || {
+        lag(&app.operator.groups());
+        app.metrics.render()
+    })
+    .await?;
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// What only the log knows is asked for when the figures are.
+fn lag(groups: &GroupsView) {
+    for group in &groups.groups {
+        for partition in &group.partitions {
+            let label = [
+                ("pipeline", group.pipeline.clone()),
+                ("partition", partition.partition.to_string()),
+            ];
+            let set = |name: &'static str, value: u64| {
+                // Offsets: far below 2^52.
+                #[allow(clippy::cast_precision_loss)]
+                gauge!(name, &label).set(value as f64);
+            };
+            set("courtside_end_offset", partition.end);
+            set("courtside_lag", partition.lag);
+            if let Some(committed) = partition.committed {
+                set("courtside_committed_offset", committed);
+            }
+        }
+    }
 }
 
 /// The description of all this.

@@ -31,14 +31,13 @@ pub struct ScoreEventDoc {
     #[schema(min_length = 1, max_length = 128)]
     game_id: String,
     /// Counts from 1 within a game; an event with one already seen counts once.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     seq: u64,
-    /// One of `field_goal`, `three_pointer`, `free_throw`, `miss`, `rebound`,
-    /// `foul`, `turnover`, `period_start`, `period_end`, `other`.
-    r#type: String,
-    #[schema(max_length = 128)]
+    r#type: ScoreTypeDoc,
+    /// There where the event has points.
+    #[schema(min_length = 1, max_length = 32)]
     team: Option<String>,
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128)]
     player: Option<String>,
     #[schema(minimum = 0, maximum = 10, default = 0, required = false)]
     points: u64,
@@ -47,6 +46,32 @@ pub struct ScoreEventDoc {
     /// Time left in the period, minutes unpadded.
     #[schema(pattern = "^([1-9]?[0-9]):[0-5][0-9]$")]
     clock: String,
+}
+
+#[derive(ToSchema)]
+#[schema(as = ScoreType, rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what is checked without being built")]
+pub enum ScoreTypeDoc {
+    FieldGoal,
+    ThreePointer,
+    FreeThrow,
+    Miss,
+    Rebound,
+    Foul,
+    Turnover,
+    PeriodStart,
+    PeriodEnd,
+    Other,
+}
+
+/// One event, or several.
+#[derive(ToSchema)]
+#[schema(as = ScoreEvents)]
+#[allow(dead_code, reason = "describes what is checked without being built")]
+#[serde(untagged)]
+pub enum ScoreEventsDoc {
+    One(ScoreEventDoc),
+    Many(Vec<ScoreEventDoc>),
 }
 
 /// The answer for one event, or for several in their order.
@@ -65,15 +90,16 @@ pub enum AppendedDoc {
 /// checked whole before any is appended. With `Idempotency-Key` a retry is
 /// processed once; in an array or NDJSON each event has the key and its index.
 #[utoipa::path(
-    post, path = "/score", tag = "events",
+    post, path = "/score", tag = "events", operation_id = "post_score",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
     request_body(content(
-        (ScoreEventDoc = "application/json"),
+        (ScoreEventsDoc = "application/json"),
         (String = "application/x-ndjson"),
     )),
     responses(
         (status = 200, description = "The log has the events", body = AppendedDoc),
         (status = 400, description = "Bad input; field, index and line say where", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No pipeline scores", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
@@ -89,7 +115,7 @@ pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Res
 ///
 /// As `POST /score`, with the key where the pipeline's configuration says.
 #[utoipa::path(
-    post, path = "/events/{pipeline}", tag = "events",
+    post, path = "/events/{pipeline}", tag = "events", operation_id = "post_events",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters"),

@@ -29,6 +29,9 @@ use crate::{
 /// The header that carries a client's `Idempotency-Key`.
 pub const IDEMPOTENCY_HEADER: &str = "courtside-idempotency-key";
 
+/// The header that carries an event's index in a request with such a key.
+pub const IDEMPOTENCY_INDEX_HEADER: &str = "courtside-idempotency-index";
+
 /// What a body may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -160,9 +163,10 @@ impl Reader<'_> {
         let headers = match (self.stamp.idempotency_key, element) {
             (None, _) => Vec::new(),
             (Some(key), None) => vec![Header::new(IDEMPOTENCY_HEADER, key.to_owned())],
-            (Some(key), Some(element)) => {
-                vec![Header::new(IDEMPOTENCY_HEADER, format!("{key}#{element}"))]
-            }
+            (Some(key), Some(element)) => vec![
+                Header::new(IDEMPOTENCY_HEADER, key.to_owned()),
+                Header::new(IDEMPOTENCY_INDEX_HEADER, element.to_string()),
+            ],
         };
         let partition = murmur2_partition(&key, self.door.partitions);
         let record = NewRecord {

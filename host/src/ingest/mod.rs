@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::body::{Events, Limits, Stamp};
 pub(crate) use self::config::usize_of;
 pub use self::{
-    body::IDEMPOTENCY_HEADER,
+    body::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
     config::IngestConfig,
     error::{IngestError, Place, Reason, Refused},
     key::{InvalidPointer, KeyRule},

@@ -96,6 +96,9 @@ impl<'a> Fields<'a> {
         if self.points != Scalar::Absent {
             check_integer(&self.points, Name::Points, 0, POINTS_MAX)?;
         }
+        if let (Scalar::UInt(1..), Scalar::Absent | Scalar::Null) = (&self.points, &self.team) {
+            return Err(wrong(Name::Team, "must be there: the event has points"));
+        }
         check_integer(&self.period, Name::Period, 1, PERIOD_MAX)?;
         check_clock(&self.clock)?;
         match self.game_id {
@@ -120,7 +123,6 @@ fn check_integer(value: &Scalar<'_>, name: Name, min: u64, max: u64) -> Result<(
     match value {
         Scalar::Absent => Err(missing(name)),
         Scalar::UInt(number) if (min..=max).contains(number) => Ok(()),
-        _ if max == u64::MAX => Err(wrong(name, format!("must be an integer of at least {min}"))),
         _ => Err(wrong(
             name,
             format!("must be an integer from {min} to {max}"),
@@ -147,10 +149,10 @@ fn check_name(value: &Scalar<'_>, name: Name) -> Result<(), Fault> {
     };
     match value {
         Scalar::Absent | Scalar::Null => Ok(()),
-        Scalar::Str(text) if text.len() <= bytes_max => Ok(()),
+        Scalar::Str(text) if (1..=bytes_max).contains(&text.len()) => Ok(()),
         _ => Err(wrong(
             name,
-            format!("must be null or a string of at most {bytes_max} bytes"),
+            format!("must be null or a string of 1 to {bytes_max} bytes"),
         )),
     }
 }
@@ -319,7 +321,7 @@ mod tests {
             id in "[ab\\x01-]{0,3}", kind in "(miss|foul|dunk)",
         ) {
             let event = serde_json::json!({
-                "game_id": id, "seq": seq, "type": kind, "points": points,
+                "game_id": id, "seq": seq, "type": kind, "points": points, "team": "LAL",
                 "period": period, "clock": "1:00", "more": {"deep": [1, 2, {"x": null}]},
             });
             let good = seq >= 1 && (0..=10).contains(&points) && (1..=64).contains(&period)

@@ -75,6 +75,15 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Busy | Self::Full { .. }
+        )
+    }
+
     /// The stable code of `docs/errors.md`.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -1,7 +1,7 @@
 //! The plugin directory as it is now.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
@@ -38,7 +38,9 @@ impl Stamp {
 /// A name in the plugin directory that is a slot's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    There(Stamp),
+    /// A file, under the name it was found by: a key can be written in several
+    /// ways.
+    There(Stamp, PathBuf),
     /// It has a name but cannot be looked at, like a dangling link.
     Unreadable(String),
 }
@@ -60,7 +62,15 @@ pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
         if let Some(slot) = name.file_name().to_str().and_then(SlotName::from_key_file)
             && let Some(entry) = look(&name.path())
         {
-            found.insert(slot, entry);
+            match found.entry(slot) {
+                btree_map::Entry::Vacant(free) => {
+                    free.insert(entry);
+                }
+                btree_map::Entry::Occupied(mut taken) => {
+                    let reason = "two files in the directory are for this key".to_owned();
+                    taken.insert(Entry::Unreadable(reason));
+                }
+            }
         }
     }
     Ok(found)
@@ -68,7 +78,7 @@ pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
 
 fn look(path: &Path) -> Option<Entry> {
     match fs::metadata(path) {
-        Ok(metadata) => Some(Entry::There(Stamp::of(&metadata))),
+        Ok(metadata) => Some(Entry::There(Stamp::of(&metadata), path.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The name of a dangling link is there; what it means is not.
             let link = fs::symlink_metadata(path).ok()?;
@@ -87,7 +97,7 @@ pub enum Contents {
 }
 
 /// Reads a slot's file, not more of it than `bytes_max`.
-pub fn read(path: &PathBuf, bytes_max: usize) -> Result<Contents, Rejection> {
+pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
     let unreadable = |error: io::Error| Rejection {
         code: "plugin-file-unreadable",
         message: format!("{}: {error}", path.display()),

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,7 +39,7 @@ use crate::{
     types::{Digest, PartitionId},
     worker::{
         instances::Active,
-        thread::{Order, Takeover},
+        thread::{Order, Orders, Takeover},
     },
 };
 
@@ -74,7 +74,7 @@ pub struct Setup {
     pub compiler: Arc<dyn Compiler>,
     pub checkpoints: Arc<dyn Checkpoints>,
     pub partitions: Vec<PartitionId>,
-    pub workers: Vec<Sender<Order>>,
+    pub workers: Vec<Orders>,
     /// The pipeline's directory of plugins.
     pub dir: PathBuf,
     pub store: PluginStore,
@@ -138,12 +138,16 @@ impl Manager {
         Arc::clone(&self.views)
     }
 
-    /// Ends it; what it is in the middle of is left as it was. To be called
-    /// before the workers end, or it waits for them in vain.
-    pub fn stop(self) {
+    /// Tells it to end; what it is in the middle of is left as it was.
+    pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         // A full channel holds a nudge already.
         drop(self.nudges.try_send(Nudge));
+    }
+
+    /// Waits for the end of one that was told to. It may wait for a worker's
+    /// answer, and gets it, or sees the worker end.
+    pub fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("the slot manager panicked");
         }
@@ -197,6 +201,15 @@ impl Looking {
             tracing::debug!(%error, "the slot manager keeps its priority");
         }
         self.restore();
+        self.look();
+        if self.slot(&SlotName::Default).is_vacant() {
+            tracing::warn!(
+                pipeline = %self.setup.pipeline.name,
+                code = "plugin-missing",
+                file = %self.setup.dir.join(SlotName::Default.file()).display(),
+                "the pipeline waits for its plugin",
+            );
+        }
         while !self.is_stopping() {
             self.look();
             self.act();
@@ -225,13 +238,21 @@ impl Looking {
                 return;
             }
         };
-        for (full_name, digest) in noted {
-            let Some(name) = full_name
-                .strip_prefix(&format!("{}/", self.setup.pipeline.name))
-                .and_then(SlotName::parse)
-            else {
-                continue;
-            };
+        let prefix = format!("{}/", self.setup.pipeline.name);
+        let mut slots: Vec<(SlotName, Digest)> = noted
+            .into_iter()
+            .filter_map(|(full_name, digest)| {
+                let name = SlotName::parse(full_name.strip_prefix(&prefix)?)?;
+                Some((name, digest))
+            })
+            .collect();
+        // Nothing runs before the default plugin does; so those of single keys
+        // come first, or their events would go to the wrong one.
+        slots.sort_by_key(|(name, _)| *name == SlotName::Default);
+        for (name, digest) in slots {
+            if self.is_stopping() {
+                return;
+            }
             let restored = self
                 .setup
                 .store
@@ -247,7 +268,7 @@ impl Looking {
                     self.activate(&name, Some((plugin, size as u64)));
                 }
                 Err(rejection) => {
-                    tracing::error!(slot = %full_name, code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
+                    tracing::error!(slot = %name, code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
                 }
             }
         }
@@ -287,7 +308,11 @@ impl Looking {
     }
 
     fn act(&mut self) {
-        let names: Vec<_> = self.slots.keys().cloned().collect();
+        let mut names: Vec<_> = self.slots.keys().cloned().collect();
+        if self.slot(&SlotName::Default).running.is_none() {
+            // As in `restore`: the default slot, which is first, comes last.
+            names.reverse();
+        }
         for name in names {
             if self.is_stopping() {
                 return;
@@ -307,7 +332,7 @@ impl Looking {
                     );
                     true
                 }
-                Step::Take => self.take(&name),
+                Step::Take(path) => self.take(&name, &path),
                 Step::Remove => self.remove(&name),
             };
             if done {
@@ -318,10 +343,9 @@ impl Looking {
     }
 
     /// Reads a slot's file and swaps to it. False: to be tried again.
-    fn take(&mut self, name: &SlotName) -> bool {
-        let path = self.setup.dir.join(name.file());
+    fn take(&mut self, name: &SlotName, path: &Path) -> bool {
         let bytes_max = self.setup.pipeline.limits.plugin_bytes_max;
-        let bytes = match files::read(&path, bytes_max) {
+        let bytes = match files::read(path, bytes_max) {
             Ok(Contents::Bytes(bytes)) => bytes,
             Ok(Contents::Unsteady) => {
                 self.slot(name).unsteady(Instant::now());
@@ -334,7 +358,9 @@ impl Looking {
         };
         let digest = Digest::of(&bytes);
         if self.slot(name).digest() == Some(digest) {
-            self.slot(name).confirm();
+            if self.slot(name).confirm() {
+                tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), "the file is again what runs");
+            }
             return true;
         }
         self.enter(name, SlotState::Loading, digest);
@@ -438,6 +464,7 @@ impl Looking {
             partitions: &self.setup.partitions,
             entities_per_instance: self.setup.pipeline.processing.entities_per_instance,
             entities_max: self.setup.config.rehearsal_entities_max,
+            stopping: &self.stopping,
         }
         .run()
     }
@@ -484,6 +511,9 @@ impl Looking {
             "plugin swapped",
         );
         self.count(name, "activated");
+        if *name == SlotName::Default {
+            self.slots.values_mut().for_each(Slot::reconsider_removal);
+        }
         self.publish();
         true
     }
@@ -528,19 +558,20 @@ impl Looking {
     /// ended, or the host is stopping.
     fn tell(
         &self,
-        worker: &Sender<Order>,
+        worker: &Orders,
         slot: &SlotName,
         active: Option<&Arc<Active>>,
     ) -> Option<Takeover> {
         loop {
             let (done, answer) = crossbeam_channel::bounded(1);
-            worker
-                .send(Order::Activate {
-                    slot: slot.clone(),
-                    active: active.cloned(),
-                    done,
-                })
-                .ok()?;
+            let told = worker.give(Order::Activate {
+                slot: slot.clone(),
+                active: active.cloned(),
+                done,
+            });
+            if !told {
+                return None;
+            }
             // A worker that cannot commit drops the order unanswered, and may
             // go on so until it is told to stop, which waits for this thread.
             match answer.recv() {

@@ -1,7 +1,10 @@
 //! The rehearsal of a swap: copies of the checkpoints a plugin would take over
 //! are opened in it and checkpointed again, before anything live is touched.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::name::SlotName;
 use crate::{
@@ -24,8 +27,11 @@ pub struct Rehearsal<'a> {
     pub checkpoints: &'a dyn Checkpoints,
     pub partitions: &'a [PartitionId],
     pub entities_per_instance: usize,
-    /// How many entities at most.
+    /// How many entities are opened at most, an equal part of each partition's.
+    /// That their formats can be read is checked of all.
     pub entities_max: usize,
+    /// Set when the host stops.
+    pub stopping: &'a AtomicBool,
 }
 
 /// What became of a rehearsal.
@@ -39,8 +45,10 @@ pub enum Rehearsed {
 impl Rehearsal<'_> {
     pub fn run(&self) -> Result<Rehearsed, LogError> {
         let mut stage = Stage::new(self.candidate, self.entities_per_instance);
-        let mut tried = 0;
+        let mut passed = 0;
+        let part_max = self.entities_max.div_ceil(self.partitions.len().max(1));
         for partition in self.partitions {
+            let mut tried = 0;
             let mut after: Option<Key> = None;
             loop {
                 let page = match self.slot {
@@ -58,8 +66,10 @@ impl Rehearsal<'_> {
                 };
                 after = Some(last.clone());
                 for (key, bytes) in page {
-                    if tried >= self.entities_max {
-                        return Ok(Rehearsed::Passed(tried));
+                    if self.stopping.load(Ordering::Relaxed) {
+                        return Err(LogError::Unavailable {
+                            reason: "the host stops".to_owned(),
+                        });
                     }
                     if !self.takes_over(&key) {
                         continue;
@@ -72,16 +82,23 @@ impl Rehearsal<'_> {
                     let (None, Some(saved)) = (envelope.halted, envelope.saved) else {
                         continue;
                     };
-                    tried += 1;
-                    if let Err(rejection) = stage.try_out(&key, &saved)
-                        && self.current_can(&key, &saved)
-                    {
-                        return Ok(Rehearsed::Rejected(rejection));
+                    let outcome = if tried < part_max {
+                        tried += 1;
+                        stage.try_out(&key, &saved)
+                    } else {
+                        stage.check_format(&key, &saved)
+                    };
+                    match outcome {
+                        Err(rejection) if self.current_can(&key, &saved) => {
+                            return Ok(Rehearsed::Rejected(rejection));
+                        }
+                        _ => {}
                     }
                 }
             }
+            passed += tried;
         }
-        Ok(Rehearsed::Passed(tried))
+        Ok(Rehearsed::Passed(passed))
     }
 
     fn takes_over(&self, key: &[u8]) -> bool {
@@ -114,20 +131,25 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn try_out(&mut self, key: &[u8], saved: &SavedState) -> Result<(), Rejection> {
+    fn check_format(&self, key: &[u8], saved: &SavedState) -> Result<(), Rejection> {
         let description = self.plugin.description();
-        let name = String::from_utf8_lossy(key);
-        if !description.reads.contains(&saved.format) {
-            return Err(Rejection {
-                code: "plugin-cannot-read",
-                message: format!(
-                    "entity {name} has a checkpoint in format {}, the plugin reads {}",
-                    saved.format,
-                    description.reads.join(", "),
-                ),
-            });
+        if description.reads.contains(&saved.format) {
+            return Ok(());
         }
-        let result = self.open_and_save(&name, saved);
+        Err(Rejection {
+            code: "plugin-cannot-read",
+            message: format!(
+                "entity {} has a checkpoint in format {}, the plugin reads {}",
+                String::from_utf8_lossy(key),
+                saved.format,
+                description.reads.join(", "),
+            ),
+        })
+    }
+
+    fn try_out(&mut self, key: &[u8], saved: &SavedState) -> Result<(), Rejection> {
+        self.check_format(key, saved)?;
+        let result = self.open_and_save(&String::from_utf8_lossy(key), saved);
         if result.is_err() || self.opened >= self.opened_max {
             self.instance = None;
             self.opened = 0;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,8 +37,8 @@ pub struct Running {
 pub enum Step {
     /// Nothing, for now.
     Wait,
-    /// Read the file, and swap to it if it is another plugin.
-    Take,
+    /// Read this file, and swap to it if it is another plugin.
+    Take(PathBuf),
     /// The file cannot be looked at, and why.
     Unreadable(String),
     /// The file is gone: swap to none.
@@ -87,11 +88,6 @@ impl Slot {
         self.running.as_ref().map(|running| running.plugin.digest())
     }
 
-    #[must_use]
-    pub const fn state(&self) -> SlotState {
-        self.state
-    }
-
     /// Nothing runs, and nothing is there: nobody needs to hear of it.
     #[must_use]
     pub const fn is_vacant(&self) -> bool {
@@ -114,7 +110,7 @@ impl Slot {
             return Step::Wait;
         }
         match &self.seen {
-            Some(Entry::There(_)) => Step::Take,
+            Some(Entry::There(_, path)) => Step::Take(path.clone()),
             Some(Entry::Unreadable(why)) => Step::Unreadable(why.clone()),
             None if self.running.is_some() => Step::Remove,
             None => Step::Wait,
@@ -124,6 +120,14 @@ impl Slot {
     /// What was seen has been acted on; the next change will be, too.
     pub const fn handled(&mut self) {
         self.handled = true;
+    }
+
+    /// A file that is gone while its plugin runs: the removal was rejected, and
+    /// is to be tried again now that something has changed.
+    pub const fn reconsider_removal(&mut self) {
+        if self.seen.is_none() {
+            self.handled = false;
+        }
     }
 
     /// The file moved under the reader: it has to lie still again.
@@ -141,11 +145,13 @@ impl Slot {
         self.remember(digest, Some(rejection));
     }
 
-    /// The file is again what runs.
-    pub fn confirm(&mut self) {
-        if self.running.is_some() && self.state != SlotState::Active {
+    /// The file is again what runs; true says that it was not before.
+    pub fn confirm(&mut self) -> bool {
+        let was_not = self.running.is_some() && self.state != SlotState::Active;
+        if was_not {
             self.enter(SlotState::Active, self.digest());
         }
+        was_not
     }
 
     /// Another plugin (or none) is in force.

@@ -40,7 +40,7 @@ impl PluginStore {
     /// Keeps a plugin's bytes.
     pub fn keep(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(digest);
-        if path.exists() {
+        if self.load(digest).is_ok() {
             return Ok(());
         }
         replace(&path, bytes)
@@ -90,6 +90,14 @@ impl PluginStore {
             &self.dir.join(ACTIVE_FILE),
             &serde_json::to_vec_pretty(&noted)?,
         )?;
+        // It is noted, whatever becomes of the rest.
+        if let Err(error) = self.remove_others(active) {
+            tracing::warn!(dir = %self.dir.display(), %error, "old copies of plugins stay");
+        }
+        Ok(())
+    }
+
+    fn remove_others(&self, active: &ActiveDigests) -> io::Result<()> {
         let kept: BTreeSet<PathBuf> = active.values().map(|digest| self.path(*digest)).collect();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();

@@ -11,6 +11,9 @@ use crate::{
     types::{Key, NewRecord, Offset, PartitionId, Record, TopicPartition},
 };
 
+/// Events and records that an entity keeps room for.
+const SETTLED_CAPACITY: usize = 8;
+
 /// What is to become of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -27,6 +30,15 @@ pub enum Verdict {
 pub struct Pending {
     pub record: Record,
     pub verdict: Verdict,
+}
+
+/// A record that an event led to.
+#[derive(Clone, Debug)]
+pub struct Produced {
+    /// The event's place: the order that records of one key go out in.
+    pub source: (PartitionId, Offset),
+    pub place: TopicPartition,
+    pub record: NewRecord,
 }
 
 /// How far an entity that runs alone has come, so that a failure later on does
@@ -54,6 +66,9 @@ pub struct Entity {
     pub partition: PartitionId,
     pub key: Key,
     pub home: Option<Home>,
+    /// Its committed state, from when it was brought into memory until it is
+    /// opened first.
+    pub loaded: Option<Option<SavedState>>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
     pub recent: Recent,
@@ -63,7 +78,7 @@ pub struct Entity {
     /// How many of them were run.
     pub done: usize,
     /// What they led to.
-    pub produced: Vec<(TopicPartition, NewRecord)>,
+    pub produced: Vec<Produced>,
     pub mark: Option<Mark>,
     /// Its checkpoint must be written though no event went to the plugin.
     pub touched: bool,
@@ -88,9 +103,15 @@ impl Entity {
         self.queue.last().map(|pending| pending.record.offset)
     }
 
+    /// Remembers an idempotency key; false says that the event was seen before.
+    pub fn remember(&mut self, key: &[u8], index: Option<&Bytes>) -> bool {
+        self.touched = true;
+        self.recent.insert(key, index.map_or(b"", |index| &**index))
+    }
+
     /// Goes back to the last mark, or the last commit: the instance it lived in
-    /// is gone.
-    pub fn rewind(&mut self) {
+    /// is gone. Returns the bytes of the records that go with it.
+    pub fn rewind(&mut self) -> usize {
         self.home = None;
         self.prepared = Prepared::Nothing;
         let (done, produced) = self
@@ -98,16 +119,23 @@ impl Entity {
             .as_ref()
             .map_or((0, 0), |mark| (mark.done, mark.produced));
         self.done = done;
-        self.produced.truncate(produced);
+        self.produced
+            .drain(produced.min(self.produced.len())..)
+            .map(|produced| produced.record.size())
+            .sum()
     }
 
     /// Everything since the last commit is committed.
     pub fn settle(&mut self) {
+        // What a burst needed is not kept: there may be very many entities.
         self.queue.clear();
+        self.queue.shrink_to(SETTLED_CAPACITY);
         self.done = 0;
         self.produced.clear();
+        self.produced.shrink_to(SETTLED_CAPACITY);
         self.mark = None;
         self.touched = false;
         self.prepared = Prepared::Nothing;
+        self.loaded = None;
     }
 }

@@ -37,23 +37,40 @@ pub struct Halt {
     pub reason: String,
 }
 
-/// The idempotency keys seen last, as hashes: two of an entity's last 128 keys
-/// are taken for one with a chance of about 1 in 10^17.
+/// The idempotency keys seen last, as hashes, each with the number of the last
+/// event it brought: a request may bring many, of which an entity sees its own
+/// in their order. Two of an entity's last 128 keys are taken for one with a
+/// chance of about 1 in 10^17.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recent(VecDeque<u64>);
+pub struct Recent(VecDeque<(u64, u32)>);
 
 impl Recent {
-    /// Remembers a key; false says that it was known.
-    pub fn insert(&mut self, key: &[u8]) -> bool {
+    /// Remembers an event's key and its number in the request, in decimal
+    /// digits (anything else is 0); false says that it was known.
+    pub fn insert(&mut self, key: &[u8], index: &[u8]) -> bool {
         let hash = xxhash_rust::xxh3::xxh3_64(key);
-        if self.0.contains(&hash) {
-            return false;
+        let index = std::str::from_utf8(index)
+            .ok()
+            .and_then(|index| index.parse().ok())
+            .unwrap_or(0);
+        // The newest are asked for most.
+        if let Some((_, last)) = self.0.iter_mut().rev().find(|(known, _)| *known == hash) {
+            if index <= *last {
+                return false;
+            }
+            *last = index;
+            return true;
         }
         if self.0.len() >= RECENT_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(hash);
+        self.0.push_back((hash, index));
         true
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -62,7 +79,7 @@ struct Stored<'a> {
     version: u8,
     digest: [u8; 32],
     offset: u64,
-    recent: Vec<u64>,
+    recent: Vec<(u64, u32)>,
     halted: Option<Halt>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
@@ -120,8 +137,8 @@ mod tests {
     #[test]
     fn survives_a_round_trip() {
         let mut recent = Recent::default();
-        assert!(recent.insert(b"a"));
-        assert!(!recent.insert(b"a"));
+        assert!(recent.insert(b"a", b""));
+        assert!(!recent.insert(b"a", b""));
         let envelope = Envelope {
             digest: Digest::of(b"plugin"),
             offset: Offset(7),
@@ -148,9 +165,26 @@ mod tests {
     fn remembers_the_last_keys_only() {
         let mut recent = Recent::default();
         for number in 0..=RECENT_MAX {
-            assert!(recent.insert(number.to_string().as_bytes()));
+            assert!(recent.insert(number.to_string().as_bytes(), b""));
         }
-        assert!(recent.insert(b"0"), "the oldest was forgotten");
-        assert!(!recent.insert(b"128"));
+        assert!(recent.insert(b"0", b""), "the oldest was forgotten");
+        assert!(!recent.insert(b"128", b""));
+    }
+
+    #[test]
+    fn a_request_of_any_size_is_known_again() {
+        let mut recent = Recent::default();
+        let sent = |recent: &mut Recent, count: u32| -> Vec<bool> {
+            (0..count)
+                .map(|index| recent.insert(b"request", index.to_string().as_bytes()))
+                .collect()
+        };
+        assert_eq!(sent(&mut recent, 1000), [true; 1000]);
+        assert_eq!(sent(&mut recent, 1000), [false; 1000]);
+        // One that was cut off goes on where it was.
+        assert_eq!(
+            sent(&mut recent, 1002).iter().filter(|new| **new).count(),
+            2
+        );
     }
 }

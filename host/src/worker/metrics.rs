@@ -38,10 +38,6 @@ pub fn describe() {
     describe_gauge!("courtside_entities_open", "Entities in memory.");
     describe_gauge!("courtside_instances", "Plugin instances.");
     describe_counter!(
-        "courtside_committed_offset",
-        "The offset of the next record to process, by partition."
-    );
-    describe_counter!(
         "courtside_swaps_total",
         "Swaps, by slot and result (activated or rejected)."
     );

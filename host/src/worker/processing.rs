@@ -1,36 +1,39 @@
 //! What a worker does with records, without the log: it takes what was polled,
 //! runs it through plugin instances, and says what to commit.
 //!
-//! Nothing here blocks or writes: a failure of a plugin is answered from
-//! memory, by running again what was not committed. It costs, beside the open
-//! entities, the events and emissions since the last commit.
+//! Nothing here writes: a failure of a plugin is answered from memory, by
+//! running again what was not committed. It costs, beside the open entities,
+//! the events and emissions since the last commit; a [`Budget`] bounds those,
+//! and the time that running them takes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
-    entity::{Entity, Mark, Pending, Prepared, Verdict},
+    entity::{Entity, Mark, Pending, Prepared, Produced, Verdict},
     envelope::{Envelope, Halt, Recent},
     instances::{Active, Actives, Home, InstanceId, Instances},
     output,
 };
 use crate::{
+    ingest::{
+        IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
+    },
     log::{Assignment, Checkpoints, Commit, Fetched, KEY_BYTES_MAX, LogError},
     pipeline::Pipeline,
     plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
     slots::name::SlotName,
-    types::{Digest, Key, NewRecord, Offset, PartitionId, Record, TopicPartition},
+    types::{Digest, Key, Offset, PartitionId, Record},
 };
-
-/// The header that makes a record's retry harmless.
-pub const IDEMPOTENCY_KEY: &str = "courtside-idempotency-key";
 
 /// Events a suspect processes alone, without a failure, before it may live with
 /// others again.
@@ -46,6 +49,32 @@ pub struct Stop {
     pub reason: String,
     /// It goes on by itself when its plugin comes.
     pub waits: bool,
+}
+
+/// How much may be run between two looks at the world outside.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// Events, emissions and checkpoints held.
+    pub bytes_max: usize,
+    pub time_max: Duration,
+    /// Set when somebody waits for the worker: then the time is cut short.
+    pub hurry: Arc<AtomicBool>,
+}
+
+/// What a worker that is waited for still takes.
+const HURRIED_TIME_MAX: Duration = Duration::from_millis(250);
+
+/// Why records were not run to their end. All that is pending is to be aborted.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// It went over the budget: to be read again, in smaller pieces.
+    #[error("the records polled lead to more than fits between two commits")]
+    TooMuch,
+    /// Somebody waits for the worker.
+    #[error("the worker is waited for")]
+    Hurried,
 }
 
 /// Counts since the worker started, for metrics: of what was committed, but
@@ -66,7 +95,7 @@ struct Task {
     /// Of the next record to take.
     next: Offset,
     /// Dead letters that belong to no entity.
-    loose: Vec<(TopicPartition, NewRecord)>,
+    loose: Vec<Produced>,
     /// It takes no records until it is resumed.
     stopped: bool,
 }
@@ -89,10 +118,28 @@ pub struct Processing {
     pending_bytes: usize,
     pending_since: Option<Instant>,
     stops: Vec<(PartitionId, Stop)>,
+    /// Some of what is pending goes where other entities publish, too: under a
+    /// key that is not the entity's, or to the dead letters.
+    shared: bool,
+    budget: Option<Budget>,
+    started: Instant,
     pub counts: Counts,
 }
 
 struct CheckpointReader(Arc<dyn Checkpoints>);
+
+impl CheckpointReader {
+    fn envelope(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Envelope>, LogError> {
+        let bytes = self.0.get(partition, key)?;
+        bytes
+            .map(|bytes| {
+                Envelope::decode(&bytes).map_err(|error| LogError::Corrupt {
+                    reason: error.to_string(),
+                })
+            })
+            .transpose()
+    }
+}
 
 impl std::fmt::Debug for CheckpointReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,6 +175,9 @@ impl Processing {
             pending_bytes: 0,
             pending_since: None,
             stops: Vec::new(),
+            shared: false,
+            budget: None,
+            started: Instant::now(),
             counts: Counts::default(),
         }
     }
@@ -225,10 +275,20 @@ impl Processing {
         self.actives.set(slot, active);
     }
 
+    /// What running records may take from now on; none sets no bound, which is
+    /// for a poll so small that it could not be smaller.
+    pub fn set_budget(&mut self, budget: Option<Budget>) {
+        self.budget = budget;
+    }
+
     /// Takes records that were polled, and runs them. Returns the partitions
     /// that cannot go on; what was not committed of those is forgotten.
-    pub fn accept(&mut self, fetched: Vec<Fetched>) -> Result<Vec<(PartitionId, Stop)>, LogError> {
+    pub fn accept(
+        &mut self,
+        fetched: Vec<Fetched>,
+    ) -> Result<Vec<(PartitionId, Stop)>, Interrupted> {
         let now = Instant::now();
+        self.started = now;
         for Fetched { partition, records } in fetched {
             if !self.tasks.contains_key(&partition) {
                 continue;
@@ -244,7 +304,8 @@ impl Processing {
     /// What the next commit is to hold; none where nothing is pending. The
     /// stops are as [`Self::accept`] returns them.
     #[allow(clippy::type_complexity)]
-    pub fn prepare(&mut self) -> Result<(Option<Commit>, Vec<(PartitionId, Stop)>), LogError> {
+    pub fn prepare(&mut self) -> Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted> {
+        self.started = Instant::now();
         // A checkpoint that fails sends its neighbours back to work, so this
         // goes round until all are prepared. Each round that is not the last
         // makes a suspect or halts one, so there are as many as entities.
@@ -259,8 +320,9 @@ impl Processing {
             return Ok((None, stops));
         }
         let mut commit = Commit::default();
+        let mut produced = Vec::new();
         for (partition, task) in &mut self.tasks {
-            commit.records.append(&mut task.loose);
+            produced.append(&mut task.loose);
             if task.next > task.committed {
                 commit.offsets.push((*partition, task.next));
             }
@@ -269,7 +331,7 @@ impl Processing {
             let Some(entity) = self.entities.get_mut(*id) else {
                 continue;
             };
-            commit.records.append(&mut entity.produced);
+            produced.append(&mut entity.produced);
             let checkpoint = match std::mem::replace(&mut entity.prepared, Prepared::Nothing) {
                 Prepared::Nothing => continue,
                 Prepared::Store(bytes) => Some(bytes),
@@ -279,6 +341,17 @@ impl Processing {
                 .checkpoints
                 .push((entity.partition, entity.key.clone(), checkpoint));
         }
+        // Each entity's records are in order. Where entities share a key or a
+        // topic, so must be what they publish there, however events were
+        // batched. It is not done for all: the records of one entity resemble
+        // each other, and compress better side by side.
+        if self.shared {
+            produced.sort_by_key(|produced| produced.source);
+        }
+        commit.records = produced
+            .into_iter()
+            .map(|produced| (produced.place, produced.record))
+            .collect();
         Ok((Some(commit), stops))
     }
 
@@ -313,16 +386,13 @@ impl Processing {
                 .filter(|pending| pending.verdict == Verdict::Duplicate)
                 .count() as u64;
             entity.settle();
-            let acquitted = entity.suspicion == 0
-                && entity
-                    .home
-                    .is_some_and(|home| self.instances.is_alone(home.instance));
-            if acquitted || gone.contains(&(entity.partition, &entity.key)) {
+            if gone.contains(&(entity.partition, &entity.key)) {
                 self.forget(id);
             }
         }
         self.pending_bytes = 0;
         self.pending_since = None;
+        self.shared = false;
         self.close_idle(Instant::now());
     }
 
@@ -353,9 +423,14 @@ impl Processing {
         let key = match usable_key(&record) {
             Ok(key) => key.clone(),
             Err((code, reason)) => {
-                let letter =
+                let (place, letter) =
                     output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
-                task.loose.push(letter);
+                self.shared = true;
+                task.loose.push(Produced {
+                    source: (partition, record.offset),
+                    place,
+                    record: letter,
+                });
                 return Ok(());
             }
         };
@@ -384,7 +459,7 @@ impl Processing {
                 reason: "the record has no value".into(),
             }
         } else if let Some(key) = record.header(IDEMPOTENCY_KEY)
-            && !entity.recent.insert(key)
+            && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate
         } else if let Some(halt) = &entity.halted {
@@ -395,7 +470,6 @@ impl Processing {
         } else {
             Verdict::Process
         };
-        entity.touched |= record.header(IDEMPOTENCY_KEY).is_some();
         entity.queue.push(Pending { record, verdict });
         Ok(())
     }
@@ -410,33 +484,35 @@ impl Processing {
     ) -> Result<Option<usize>, LogError> {
         let mut recent = Recent::default();
         let mut halted = None;
-        if let Some(bytes) = self.checkpoints.0.get(partition, &key)? {
-            let stop = match Envelope::decode(&bytes) {
-                Err(error) => Some(Stop {
-                    code: "checkpoint-corrupt",
-                    reason: format!("checkpoint of {}: {error}", String::from_utf8_lossy(&key)),
-                    waits: false,
-                }),
-                Ok(envelope) => {
-                    let committed = self.tasks.get(&partition).map(|task| task.committed);
-                    let ahead = committed.is_some_and(|committed| envelope.offset >= committed);
-                    recent = envelope.recent;
-                    halted = envelope.halted;
-                    ahead.then(|| Stop {
-                        code: "checkpoint-ahead",
-                        reason: format!(
-                            "the checkpoint of {} stands at offset {}, the partition is committed to {}",
-                            String::from_utf8_lossy(&key),
-                            envelope.offset,
-                            committed.unwrap_or_default(),
-                        ),
-                        waits: false,
-                    })
-                }
-            };
-            if let Some(stop) = stop {
-                self.stop(partition, stop);
+        let mut saved = None;
+        match self.checkpoints.envelope(partition, &key) {
+            Err(LogError::Corrupt { reason }) => {
+                self.stop(partition, corrupt(&key, &reason));
                 return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+            Ok(Some(envelope)) => {
+                let committed = self.tasks.get(&partition).map(|task| task.committed);
+                if let Some(committed) = committed
+                    && envelope.offset >= committed
+                {
+                    let reason = format!(
+                        "the checkpoint of {} stands at offset {}, the partition is committed to {committed}",
+                        String::from_utf8_lossy(&key),
+                        envelope.offset,
+                    );
+                    let stop = Stop {
+                        code: "checkpoint-ahead",
+                        reason,
+                        waits: false,
+                    };
+                    self.stop(partition, stop);
+                    return Ok(None);
+                }
+                recent = envelope.recent;
+                halted = envelope.halted;
+                saved = envelope.saved;
             }
         }
         // A copy: a slice would keep the batch in memory that it came in.
@@ -446,6 +522,7 @@ impl Processing {
             partition,
             key: key.clone(),
             home: None,
+            loaded: Some(saved),
             suspicion: 0,
             recent,
             halted,
@@ -464,7 +541,7 @@ impl Processing {
     }
 
     /// Runs every entity to the end of its queue.
-    fn run_all(&mut self) -> Result<(), LogError> {
+    fn run_all(&mut self) -> Result<(), Interrupted> {
         // It ends: each failure makes an entity a suspect, an event a dead
         // letter, or halts an entity, and there are finitely many of each.
         let mut again = true;
@@ -484,19 +561,28 @@ impl Processing {
     }
 
     /// Runs an entity to the end of its queue, or into a hurdle.
-    fn advance(&mut self, id: usize) -> Result<Option<Hurdle>, LogError> {
+    fn advance(&mut self, id: usize) -> Result<Option<Hurdle>, Interrupted> {
         loop {
+            self.keep_within_budget()?;
             let Some(entity) = self.entities.get_mut(id) else {
                 return Ok(None);
             };
             let Some(pending) = entity.queue.get(entity.done) else {
+                // Who ran alone has its state in its mark, and needs the
+                // instance no more: so a worker has one such at a time.
+                if let Some(home) = entity.home
+                    && self.instances.is_alone(home.instance)
+                {
+                    entity.home = None;
+                    self.instances.close(home, id);
+                }
                 return Ok(None);
             };
             match &pending.verdict {
                 Verdict::Duplicate => entity.done += 1,
                 Verdict::Dead { code, reason } => {
                     let active = self.actives.of(&entity.key);
-                    let letter = output::dead_letter(
+                    let (place, record) = output::dead_letter(
                         &self.pipeline,
                         active,
                         entity.partition,
@@ -504,8 +590,13 @@ impl Processing {
                         code,
                         reason,
                     );
-                    self.pending_bytes += letter.1.size();
-                    entity.produced.push(letter);
+                    self.pending_bytes += record.size();
+                    self.shared = true;
+                    entity.produced.push(Produced {
+                        source: (entity.partition, pending.record.offset),
+                        place,
+                        record,
+                    });
                     entity.done += 1;
                 }
                 Verdict::Process => {
@@ -537,9 +628,15 @@ impl Processing {
                 waits: true,
             })));
         };
-        let saved = match &entity.mark {
-            Some(mark) => mark.saved.clone(),
-            None => saved_state(&self.checkpoints, entity.partition, &entity.key)?,
+        let saved = match (&entity.mark, entity.loaded.take()) {
+            (Some(mark), _) => mark.saved.clone(),
+            (None, Some(saved)) => saved,
+            (None, None) => match self.checkpoints.envelope(entity.partition, &entity.key) {
+                Err(LogError::Corrupt { reason }) => {
+                    return Ok(Err(Hurdle::Stopped(corrupt(&entity.key, &reason))));
+                }
+                envelope => envelope?.and_then(|envelope| envelope.saved),
+            },
         };
         let description = active.plugin.description();
         if let Some(saved) = &saved
@@ -560,10 +657,15 @@ impl Processing {
         }
         let alone = entity.suspicion > 0;
         let key = entity.key.clone();
-        let opened = match self.instances.with_room(&active, alone) {
-            Ok(instance) => self.open_in(instance, &key, saved.as_ref()),
-            Err(failure) => Err(failure.into()),
-        };
+        // The plugin was instantiated when it was compiled: what fails now is
+        // the host's, which is short of something, and no entity's.
+        let instance = self
+            .instances
+            .with_room(&active, alone)
+            .map_err(|failure| LogError::Unavailable {
+                reason: format!("no plugin instance: {failure}"),
+            })?;
+        let opened = self.open_in(instance, &key, saved.as_ref());
         Ok(match opened {
             Ok(home) => {
                 if let Some(entity) = self.entities.get_mut(id) {
@@ -645,7 +747,10 @@ impl Processing {
             .process(home.entity, &events)
             .and_then(|outcome| output::check(&self.pipeline, count, outcome));
         drop(events);
-        let Outcome { emissions, refused } = match outcome {
+        let Outcome {
+            mut emissions,
+            refused,
+        } = match outcome {
             Ok(outcome) => outcome,
             Err(failure) => {
                 let alone = held.alone;
@@ -662,11 +767,16 @@ impl Processing {
         };
         let active = Arc::clone(&held.active);
         let first = entity.done;
+        if !emissions.is_sorted_by_key(|emission| emission.event) {
+            // Apart, the events would have led to them in this order.
+            emissions.sort_by_key(|emission| emission.event);
+        }
         for emission in emissions {
             let Some(pending) = entity.queue.get(first + emission.event) else {
                 continue;
             };
-            let Some(record) = output::emission(
+            self.shared |= emission.key.as_ref().is_some_and(|key| *key != entity.key);
+            let Some((place, record)) = output::emission(
                 &self.pipeline,
                 &active,
                 entity.partition,
@@ -676,8 +786,12 @@ impl Processing {
             ) else {
                 continue;
             };
-            self.pending_bytes += record.1.size();
-            entity.produced.push(record);
+            self.pending_bytes += record.size();
+            entity.produced.push(Produced {
+                source: (entity.partition, pending.record.offset),
+                place,
+                record,
+            });
         }
         entity.done = first + refused.as_ref().map_or(count, |refusal| refusal.index);
         if let Some(refusal) = refused
@@ -718,8 +832,9 @@ impl Processing {
 
     /// Asks the plugin for the checkpoints that the next commit needs. False
     /// says that something failed, and there is work to do again.
-    fn prepare_round(&mut self) -> Result<bool, LogError> {
+    fn prepare_round(&mut self) -> Result<bool, Interrupted> {
         for position in 0..self.dirty.len() {
+            self.keep_within_budget()?;
             let Some(id) = self.dirty.get(position).copied() else {
                 break;
             };
@@ -747,7 +862,7 @@ impl Processing {
                     (None, None) => continue,
                 };
                 match saved {
-                    Ok(None) => entity.prepared = Prepared::Delete,
+                    Ok(None) if entity.recent.is_empty() => entity.prepared = Prepared::Delete,
                     Ok(saved) => {
                         let envelope = Envelope {
                             digest: self
@@ -759,7 +874,9 @@ impl Processing {
                             halted: None,
                             saved,
                         };
-                        entity.prepared = Prepared::Store(envelope.encode());
+                        let bytes = envelope.encode();
+                        self.pending_bytes += bytes.len();
+                        entity.prepared = Prepared::Store(bytes);
                     }
                     Err((instance, failure)) => {
                         self.suspect(id, &failure);
@@ -768,18 +885,28 @@ impl Processing {
                     }
                 }
             } else if entity.touched {
-                // The state stays as committed; what the host keeps beside it
-                // has changed.
-                let committed =
-                    committed_envelope(&self.checkpoints, entity.partition, &entity.key)?;
+                // The state stays as it was; what the host keeps beside it has
+                // changed. A halted entity may have come as far as its mark.
+                let (digest, saved) = match &entity.mark {
+                    Some(mark) => (
+                        self.actives
+                            .of(&entity.key)
+                            .map_or(NO_PLUGIN, |active| active.plugin.digest()),
+                        mark.saved.clone(),
+                    ),
+                    None => self
+                        .checkpoints
+                        .envelope(entity.partition, &entity.key)?
+                        .map_or((NO_PLUGIN, None), |envelope| {
+                            (envelope.digest, envelope.saved)
+                        }),
+                };
                 let envelope = Envelope {
-                    digest: committed
-                        .as_ref()
-                        .map_or(NO_PLUGIN, |envelope| envelope.digest),
+                    digest,
                     offset,
                     recent: entity.recent.clone(),
                     halted: entity.halted.clone(),
-                    saved: committed.and_then(|envelope| envelope.saved),
+                    saved,
                 };
                 entity.prepared = Prepared::Store(envelope.encode());
             }
@@ -815,8 +942,8 @@ impl Processing {
         }
     }
 
-    /// The entity takes no events from its last commit on: they are dead
-    /// letters, until it is redriven.
+    /// The entity takes no events from here on: they are dead letters, until it
+    /// is redriven. What it did before stays, up to its mark or last commit.
     fn halt(&mut self, id: usize, halt: Halt) {
         let Some(entity) = self.entities.get_mut(id) else {
             return;
@@ -829,10 +956,9 @@ impl Processing {
             reason = %halt.reason,
             "entity halted",
         );
-        entity.mark = None;
         let home = entity.home;
-        entity.rewind();
-        for pending in &mut entity.queue {
+        self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
+        for pending in entity.queue.iter_mut().skip(entity.done) {
             if pending.verdict == Verdict::Process {
                 pending.verdict = Verdict::Dead {
                     code: "entity-halted",
@@ -883,7 +1009,22 @@ impl Processing {
         if self.dirty.is_empty() && self.tasks.values().all(|task| task.next == task.committed) {
             self.pending_bytes = 0;
             self.pending_since = None;
+            self.shared = false;
         }
+    }
+
+    fn keep_within_budget(&self) -> Result<(), Interrupted> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let took = self.started.elapsed();
+        if took > HURRIED_TIME_MAX && budget.hurry.load(Ordering::Relaxed) {
+            return Err(Interrupted::Hurried);
+        }
+        if self.pending_bytes > budget.bytes_max || took > budget.time_max {
+            return Err(Interrupted::TooMuch);
+        }
+        Ok(())
     }
 
     /// Takes an entity out of memory, closing it where it is open.
@@ -903,7 +1044,7 @@ impl Processing {
     fn retire_and_rewind(&mut self, instance: InstanceId) {
         for resident in self.instances.retire(instance) {
             if let Some(entity) = self.entities.get_mut(resident) {
-                entity.rewind();
+                self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
             }
         }
     }
@@ -953,26 +1094,10 @@ fn halt_of(failure: &Failure) -> Halt {
     }
 }
 
-fn committed_envelope(
-    checkpoints: &CheckpointReader,
-    partition: PartitionId,
-    key: &[u8],
-) -> Result<Option<Envelope>, LogError> {
-    checkpoints
-        .0
-        .get(partition, key)?
-        .map(|bytes: Bytes| {
-            Envelope::decode(&bytes).map_err(|error| LogError::Corrupt {
-                reason: error.to_string(),
-            })
-        })
-        .transpose()
-}
-
-fn saved_state(
-    checkpoints: &CheckpointReader,
-    partition: PartitionId,
-    key: &[u8],
-) -> Result<Option<SavedState>, LogError> {
-    Ok(committed_envelope(checkpoints, partition, key)?.and_then(|envelope| envelope.saved))
+fn corrupt(key: &[u8], reason: &str) -> Stop {
+    Stop {
+        code: "checkpoint-corrupt",
+        reason: format!("checkpoint of {}: {reason}", String::from_utf8_lossy(key)),
+        waits: false,
+    }
 }

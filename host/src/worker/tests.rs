@@ -13,9 +13,10 @@ use super::{
     envelope::Envelope,
     instances::Active,
     output,
-    processing::{IDEMPOTENCY_KEY, Processing, Stop},
+    processing::{Budget, Interrupted, Processing, Stop},
 };
 use crate::{
+    ingest::IDEMPOTENCY_HEADER,
     log::{Assignment, Checkpoints, Commit, Fetched, LogError},
     pipeline::{self, Output, Pipeline},
     plugin::{
@@ -122,7 +123,7 @@ impl Instance for FaultyInstance {
             outcome.emissions.push(Emission {
                 event: index,
                 output: (value == b"astray").then(|| "nowhere".into()),
-                key: None,
+                key: (value == b"league").then(|| Bytes::from_static(b"league")),
                 headers: Vec::new(),
                 value: Some(match value {
                     b"huge" => vec![0; 5000].into(),
@@ -140,6 +141,9 @@ impl Instance for FaultyInstance {
         let (_, count, poisoned) = self.entities[&entity.0].clone();
         if poisoned {
             return self.fail();
+        }
+        if self.entities[&entity.0].0.starts_with("forgetful") {
+            return Ok(None);
         }
         Ok(Some(SavedState {
             format: "faulty/1".into(),
@@ -372,7 +376,7 @@ fn a_checkpoint_that_traps_halts_that_entity_alone() {
         bench.of("g"),
         [
             "in/0/0 a:g:1",
-            "in/0/2 entity-halted",
+            "in/0/2 a:g:2",
             "in/0/3 entity-halted",
             "in/0/5 entity-halted"
         ]
@@ -383,7 +387,7 @@ fn a_checkpoint_that_traps_halts_that_entity_alone() {
     );
     let envelope = bench.checkpoint("g").unwrap();
     assert_eq!(envelope.halted.unwrap().code, "plugin-trap");
-    assert_eq!(envelope.saved.unwrap().state.as_ref(), 1_u64.to_le_bytes());
+    assert_eq!(envelope.saved.unwrap().state.as_ref(), 2_u64.to_le_bytes());
 }
 
 #[test]
@@ -452,11 +456,93 @@ fn a_retry_under_the_same_key_counts_once() {
     let mut bench = Bench::new(8, 100);
     for _ in 0..3 {
         let mut record = bench.record(Some("g"), "x");
-        record.headers = vec![Header::new(IDEMPOTENCY_KEY, &b"same"[..])];
+        record.headers = vec![Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
         bench.feed(vec![record]);
         bench.commit();
     }
     assert_eq!(bench.of("g"), ["in/0/0 a:g:1"]);
+}
+
+#[test]
+fn a_retry_is_known_where_nothing_else_is_remembered() {
+    let mut bench = Bench::new(8, 100);
+    for _ in 0..3 {
+        let mut record = bench.record(Some("forgetful"), "x");
+        record.headers = vec![Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
+        bench.feed(vec![record]);
+        bench.commit();
+    }
+    assert_eq!(bench.of("forgetful"), ["in/0/0 a:forgetful:1"]);
+    bench.events(&[("forgetful-of-all", "x")]);
+    bench.commit();
+    assert_eq!(bench.checkpoint("forgetful-of-all"), None);
+}
+
+#[test]
+fn what_entities_publish_under_one_key_is_in_the_order_of_their_events() {
+    let events = [
+        ("g", "league"),
+        ("h", "league"),
+        ("g", "league"),
+        ("h", "refuse"),
+    ];
+    let run = |commit_each: bool| {
+        let mut bench = Bench::new(8, 100);
+        for event in events {
+            bench.events(&[event]);
+            if commit_each {
+                bench.commit();
+            }
+        }
+        bench.commit();
+        bench.committed.iter().map(describe).collect::<Vec<_>>()
+    };
+    assert_eq!(run(true), run(false));
+    assert_eq!(
+        run(false)[..3],
+        ["in/0/0 a:g:1", "in/0/1 a:h:1", "in/0/2 a:g:2"]
+    );
+}
+
+#[test]
+fn a_run_that_leads_to_too_much_is_cut_short_and_done_again_in_pieces() {
+    let mut bench = Bench::new(8, 100);
+    let records: Vec<_> = (0..50).map(|_| bench.record(Some("g"), "x")).collect();
+    bench.processing.set_budget(Some(Budget {
+        bytes_max: 2000,
+        time_max: Duration::from_secs(3600),
+        hurry: Arc::default(),
+    }));
+    let fetched = |records: &[Record]| {
+        vec![Fetched {
+            partition: P,
+            records: records.to_vec(),
+        }]
+    };
+    let interrupted = bench.processing.accept(fetched(&records)).unwrap_err();
+    assert!(matches!(interrupted, Interrupted::TooMuch));
+    bench.processing.abort();
+    for piece in records.chunks(2) {
+        assert_eq!(bench.processing.accept(fetched(piece)).unwrap(), []);
+        bench.commit();
+    }
+    let expected: Vec<_> = (0..50).map(|n| format!("in/0/{n} a:g:{}", n + 1)).collect();
+    assert_eq!(bench.of("g"), expected);
+}
+
+#[test]
+fn a_suspect_has_an_instance_of_its_own_only_while_it_runs() {
+    let mut bench = Bench::new(1000, 1000);
+    let keys: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    for value in ["trap", "x"] {
+        let events: Vec<_> = keys.iter().map(|key| (key.as_str(), value)).collect();
+        bench.events(&events);
+        assert!(bench.processing.instances() <= 2);
+        bench.commit();
+    }
+    for key in keys {
+        assert_eq!(bench.of(&key).len(), 2, "{key}");
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,8 @@ use metrics::{counter, gauge, histogram};
 
 use super::{
     instances::Active,
-    processing::{Counts, Processing, Stop},
+    output,
+    processing::{Budget, Counts, Interrupted, Processing, Stop},
     status::{PartitionStatus, PipelineStatus},
 };
 use crate::{
@@ -26,6 +30,12 @@ use crate::{
 const IDLE_WAIT: Duration = Duration::from_millis(25);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A run may hold so many commits' worth before it is cut short.
+const BUDGET_COMMITS: usize = 4;
+/// And take this long: neighbours, swaps and revokes wait for its end.
+const RUN_TIME_MAX: Duration = Duration::from_secs(2);
+/// Dead letters of one commit that are logged one by one.
+const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 /// Orders that wait for a worker. Whoever sends one waits for its answer.
 const ORDERS_MAX: usize = 4;
 
@@ -44,10 +54,27 @@ pub enum Order {
     Stop,
 }
 
+/// The way to give a worker orders; it may outlive the worker's handle.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    sender: Sender<Order>,
+    /// Says that somebody waits, to a worker in the middle of a long run.
+    hurry: Arc<AtomicBool>,
+}
+
+impl Orders {
+    /// Gives an order; false says that the worker has ended.
+    #[must_use]
+    pub fn give(&self, order: Order) -> bool {
+        self.hurry.store(true, Ordering::Relaxed);
+        self.sender.send(order).is_ok()
+    }
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub struct Worker {
-    orders: Sender<Order>,
+    orders: Orders,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -65,19 +92,28 @@ impl Worker {
             worker,
             workers: pipeline.processing.workers,
         })?;
-        let (orders, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
-        let running = Running {
+        let (sender, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
+        let orders = Orders {
+            sender,
+            hurry: Arc::default(),
+        };
+        let mut running = Running {
             processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),
             member,
             inbox,
+            hurry: Arc::clone(&orders.hurry),
+            poll_bytes: 0,
+            wait: RETRY_WAIT_MIN,
             worker,
             partitions: BTreeSet::new(),
             waiting: BTreeSet::new(),
             reported: Counts::default(),
             stopping: None,
         };
+        running.poll_bytes = pipeline.processing.poll_bytes_max;
+        running.set_budget();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
             .spawn(move || running.run())
@@ -87,16 +123,9 @@ impl Worker {
         Ok(Self { orders, thread })
     }
 
-    /// Gives an order; false says that the worker has ended.
     #[must_use]
-    pub fn order(&self, order: Order) -> bool {
-        self.orders.send(order).is_ok()
-    }
-
-    /// A way to give orders that may outlive this handle.
-    #[must_use]
-    pub fn orders(&self) -> Sender<Order> {
-        self.orders.clone()
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     #[must_use]
@@ -118,6 +147,12 @@ struct Running {
     member: Box<dyn Member>,
     processing: Processing,
     inbox: Receiver<Order>,
+    hurry: Arc<AtomicBool>,
+    /// How much is polled at a time: less, after what was polled led to too
+    /// much at once.
+    poll_bytes: usize,
+    /// How long to wait after the next failure.
+    wait: Duration,
     worker: u32,
     partitions: BTreeSet<PartitionId>,
     /// Partitions that wait for a plugin.
@@ -145,16 +180,15 @@ impl Running {
         if self.stopping.is_some() {
             return;
         }
-        let settings = &self.pipeline.processing;
         let timeout = match self.processing.pending_since() {
             Some(_) => Duration::ZERO,
             None => IDLE_WAIT,
         };
-        match self.member.poll(timeout, settings.poll_bytes_max) {
+        match self.member.poll(timeout, self.poll_bytes) {
             Ok(Polled::Records(fetched)) => {
                 match self.processing.accept(fetched) {
                     Ok(stops) => self.stop_partitions(stops),
-                    Err(error) => self.start_over(&error),
+                    Err(interrupted) => self.start_over(&interrupted),
                 }
                 if self.is_due() {
                     self.commit();
@@ -165,6 +199,7 @@ impl Running {
                     self.commit();
                 } else {
                     self.processing.close_idle(Instant::now());
+                    self.report_gauges();
                 }
             }
             Ok(Polled::Assigned(assignments)) => {
@@ -182,7 +217,11 @@ impl Running {
             }
             Ok(Polled::Lost(partitions)) => self.lose(&partitions),
             Ok(Polled::Stopped { partition, error }) => {
+                // What came before it is good.
+                self.commit();
                 self.processing.unassign(&[partition]);
+                self.partitions.remove(&partition);
+                self.waiting.remove(&partition);
                 self.note(
                     partition,
                     PartitionState::Stopped,
@@ -206,6 +245,7 @@ impl Running {
     }
 
     fn take_orders(&mut self) {
+        self.hurry.store(false, Ordering::Relaxed);
         while let Ok(order) = self.inbox.try_recv() {
             match order {
                 Order::Stop => {
@@ -229,7 +269,7 @@ impl Running {
     fn commit(&mut self) {
         let (commit, stops) = match self.processing.prepare() {
             Ok(prepared) => prepared,
-            Err(error) => return self.start_over(&error),
+            Err(interrupted) => return self.start_over(&interrupted),
         };
         self.stop_partitions(stops);
         let Some(commit) = commit else {
@@ -245,6 +285,7 @@ impl Running {
                     let all: Vec<_> = self.partitions.iter().copied().collect();
                     return self.lose(&all);
                 }
+                Err(error) if !error.may_pass() => return self.give_up(&commit, &error),
                 Err(error) => {
                     counter!("courtside_commit_failures_total", "pipeline" => self.pipeline.name.to_string(), "code" => error.code()).increment(1);
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit failed, trying again");
@@ -258,7 +299,45 @@ impl Running {
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
         self.processing.settle(&commit);
+        self.wait = RETRY_WAIT_MIN;
+        let poll_bytes_max = self.pipeline.processing.poll_bytes_max;
+        if self.poll_bytes < poll_bytes_max {
+            self.poll_bytes = (self.poll_bytes * 2).min(poll_bytes_max);
+            self.set_budget();
+        }
         self.report(&commit, started.elapsed());
+    }
+
+    /// A commit that can never be: its partitions wait for an operator.
+    fn give_up(&mut self, commit: &Commit, error: &LogError) {
+        let stops = commit
+            .offsets
+            .iter()
+            .map(|(partition, _)| {
+                let stop = Stop {
+                    code: error.code(),
+                    reason: format!("commit: {error}"),
+                    waits: false,
+                };
+                (*partition, stop)
+            })
+            .collect::<Vec<_>>();
+        self.processing.abort();
+        for (partition, _) in &stops {
+            self.processing.unassign(&[*partition]);
+        }
+        self.stop_partitions(stops);
+    }
+
+    fn set_budget(&mut self) {
+        let settings = &self.pipeline.processing;
+        // A poll that could not be smaller is run to its end.
+        let budget = (self.poll_bytes > 1).then(|| Budget {
+            bytes_max: settings.commit_bytes_max * BUDGET_COMMITS,
+            time_max: RUN_TIME_MAX,
+            hurry: Arc::clone(&self.hurry),
+        });
+        self.processing.set_budget(budget);
     }
 
     /// Whether a worker that was told to stop is out of time. An order to stop
@@ -275,16 +354,26 @@ impl Running {
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// The log did not answer while records were processed: back to what is
-    /// committed, and read again from there.
-    fn start_over(&mut self, error: &LogError) {
-        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "processing starts over from the last commit");
+    /// Records were not run to their end: back to what is committed, and read
+    /// again from there.
+    fn start_over(&mut self, why: &Interrupted) {
         self.processing.abort();
         let committed: Vec<_> = self.processing.committed().collect();
         for (partition, next) in committed {
             self.seek(partition, next);
         }
-        std::thread::sleep(RETRY_WAIT_MIN);
+        match why {
+            Interrupted::Hurried => return,
+            Interrupted::TooMuch => {
+                self.poll_bytes = (self.poll_bytes / 8).max(1);
+                self.set_budget();
+            }
+            Interrupted::Log(_) => {
+                std::thread::sleep(self.wait);
+                self.wait = (self.wait * 2).min(RETRY_WAIT_MAX);
+            }
+        }
+        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, poll_bytes = self.poll_bytes, %why, "processing starts over from the last commit");
     }
 
     fn seek(&mut self, partition: PartitionId, next: Offset) {
@@ -391,16 +480,62 @@ impl Running {
             .increment(counts.failures - before.failures);
         counter!("courtside_commits_total", &label).increment(1);
         histogram!(super::metrics::COMMIT_DURATION, &label).record(took.as_secs_f64());
-        let label = [pipeline(), ("worker", self.worker.to_string())];
-        // Counts of what is in memory: far below 2^52.
-        #[allow(clippy::cast_precision_loss)]
-        {
-            gauge!("courtside_entities_open", &label).set(self.processing.entities_open() as f64);
-            gauge!("courtside_instances", &label).set(self.processing.instances() as f64);
-        }
-        for (partition, next) in &commit.offsets {
-            let label = [pipeline(), ("partition", partition.to_string())];
-            counter!("courtside_committed_offset", &label).absolute(next.0);
+        self.report_gauges();
+        if counts.dead_letters > before.dead_letters {
+            self.log_dead_letters(commit);
         }
     }
+
+    fn report_gauges(&self) {
+        let label = [
+            ("pipeline", self.pipeline.name.to_string()),
+            ("worker", self.worker.to_string()),
+        ];
+        set_gauge(
+            "courtside_entities_open",
+            &label,
+            self.processing.entities_open() as u64,
+        );
+        set_gauge(
+            "courtside_instances",
+            &label,
+            self.processing.instances() as u64,
+        );
+    }
+
+    /// Each dead letter is for somebody to look at; a flood of them is told by
+    /// a few and their number.
+    fn log_dead_letters(&self, commit: &Commit) {
+        let letters = || {
+            commit
+                .records
+                .iter()
+                .filter(|(place, _)| place.topic == self.pipeline.dead_letter)
+        };
+        for (_, record) in letters().take(DEAD_LETTERS_LOGGED_MAX) {
+            let header = |name: &str| {
+                let header = record.headers.iter().find(|header| &*header.name == name);
+                let value = header.and_then(|header| header.value.as_deref());
+                String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+            };
+            tracing::warn!(
+                pipeline = %self.pipeline.name,
+                key = %String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()),
+                code = header(&output::ERROR_CODE),
+                reason = header(&output::ERROR_REASON),
+                source = header(&output::SOURCE),
+                "dead letter",
+            );
+        }
+        let more = letters().count().saturating_sub(DEAD_LETTERS_LOGGED_MAX);
+        if more > 0 {
+            tracing::warn!(pipeline = %self.pipeline.name, more, "dead letters");
+        }
+    }
+}
+
+fn set_gauge(name: &'static str, label: &[(&'static str, String)], value: u64) {
+    // Counts of what there is: far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    gauge!(name, label).set(value as f64);
 }

@@ -13,6 +13,7 @@ pub struct Event {
     pub team: Option<String>,
     pub player: Option<String>,
     /// What they are worth is what the event says, whatever its type.
+    #[serde(default)]
     pub points: u8,
     pub period: u8,
     /// Time left in the period, as it is to be shown.

@@ -2,7 +2,9 @@
 //! goes on by itself once there is room. These need root, for a disk of their
 //! own.
 
-use courtside_tests::{Host, Place, built, disk::SmallDisk, topics::Topics, wasm};
+use courtside_tests::{
+    Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, until, wasm,
+};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -56,19 +58,18 @@ async fn reads_go_on(host: &Host) {
 /// Once there is room, without a restart.
 async fn goes_on(place: &Place, mut host: Host, taken: u64) {
     let event = point(GAME, taken + 1);
-    let at = host
-        .until("an event to be taken again", || async {
-            let answer = host
-                .post("/score", "application/json", event.to_string())
-                .await;
-            let body = answer.json();
-            if answer.status == StatusCode::OK {
-                Ok(format!("{}:{}", body["partition"], body["offset"]))
-            } else {
-                Err(answer.body)
-            }
-        })
-        .await;
+    let at = until("an event to be taken again", || async {
+        let answer = host
+            .post("/score", "application/json", event.to_string())
+            .await;
+        let body = answer.json();
+        if answer.status == StatusCode::OK {
+            Ok(format!("{}:{}", body["partition"], body["offset"]))
+        } else {
+            Err(answer.body)
+        }
+    })
+    .await;
     host.game_after(GAME, "scores", &at)
         .await
         .expect("an output");
@@ -137,6 +138,97 @@ async fn a_disk_without_any_room() {
     goes_on(&place, host, taken).await;
 }
 
+/// Games are played while the disk fills again and again.
+async fn fills_again_and_again(free_min: &str, free_bytes: u64) {
+    let Some(disk) = SmallDisk::mount(256) else {
+        return;
+    };
+    let place = place_on(&disk, free_min);
+    let host = place.start_ready().await;
+    let games = games::invented(10);
+    let player = Player::start(&host.url(), &games, &["--batch", "5", "--connections", "2"]);
+    for _ in 0..3 {
+        disk.fill_but(free_bytes);
+        // Games may be over by then, so that nobody else finds the disk full.
+        until("an event to be refused", || async {
+            let event = point("another", 1).to_string();
+            let answer = host.post("/score", "application/json", event).await;
+            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                assert_eq!(answer.code(), "disk-full");
+                Ok(())
+            } else {
+                Err(format!("{answer:?}"))
+            }
+        })
+        .await;
+        disk.make_room();
+        host.is_ready().await;
+    }
+    player.succeeds(&games).await;
+    host.has_processed_all().await;
+    for game in &games {
+        game.check(&host.game(&game.id).await.expect("an output"));
+    }
+    host.stop().await;
+    let topics = Topics::of(&place);
+    // Retries of requests that failed midway are copies.
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    eprintln!("{copies} events came twice");
+    assert_eq!(topics.dead_letters("scores"), []);
+}
+
+#[tokio::test]
+async fn games_go_on_when_the_disk_has_less_room_than_is_kept_free() {
+    fills_again_and_again("32MiB", 16 * MIB).await;
+}
+
+#[tokio::test]
+async fn games_go_on_when_the_disk_has_no_room() {
+    fills_again_and_again("0B", 0).await;
+}
+
+/// A host that crashed with a full disk starts on it, and reads go on.
+async fn starts_on_a_full_disk(free_min: &str, free_bytes: u64) {
+    let Some(disk) = SmallDisk::mount(256) else {
+        return;
+    };
+    let place = place_on(&disk, free_min);
+    let host = place.start_ready().await;
+    let at = host.accepts("/score", &point(GAME, 1)).await;
+    host.game_after(GAME, "scores", &at)
+        .await
+        .expect("an output");
+    disk.fill_but(free_bytes);
+    let (taken, _) = post_until_refused(&host, 2).await;
+    host.kill();
+    let host = place.start().await;
+    // Starting may have made a little room.
+    let (taken, code) = post_until_refused(&host, taken + 1).await;
+    assert_eq!(code, "disk-full");
+    until("the game to be seen", || async {
+        let answer = host.get(&format!("/games/{GAME}")).await;
+        if answer.status == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
+    })
+    .await;
+    reads_go_on(&host).await;
+    disk.make_room();
+    goes_on(&place, host, taken).await;
+}
+
+#[tokio::test]
+async fn a_host_starts_where_less_room_is_than_is_kept_free() {
+    starts_on_a_full_disk("32MiB", 16 * MIB).await;
+}
+
+#[tokio::test]
+async fn a_host_starts_where_no_room_is() {
+    starts_on_a_full_disk("0B", 0).await;
+}
+
 /// Events wait for their commit, a swap waits for the worker, and the disk is
 /// full: SIGTERM ends it all the same, and the next host counts the events.
 #[tokio::test]
@@ -154,7 +246,7 @@ async fn a_full_disk_does_not_keep_a_host_from_stopping() {
     let plugin = built::plugin("nba-scoring");
     place.put("scores/default", &plugin);
     host.runs("scores/default", &plugin).await;
-    host.until("a commit that fails", || async {
+    until("a commit that fails", || async {
         let metrics = host.get("/metrics").await.body;
         if metrics.contains("courtside_commit_failures_total{") {
             Ok(())

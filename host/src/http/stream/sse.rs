@@ -31,7 +31,7 @@ const HEARTBEAT: &str = ":\n\n";
 /// changed since), then each change. `event: game` has the output as committed,
 /// `event: deleted` has `{"game_id"}`. A slow reader skips superseded states.
 #[utoipa::path(
-    get, path = "/events", tag = "streams",
+    get, path = "/events", tag = "streams", operation_id = "stream_events",
     params(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event read"),
         ("last_event_id" = Option<String>, Query, description = "The same, for who cannot send the header"),
@@ -56,7 +56,7 @@ pub async fn all(
 ///
 /// A game that is not there yet is waited for.
 #[utoipa::path(
-    get, path = "/games/{id}/events", tag = "streams",
+    get, path = "/games/{id}/events", tag = "streams", operation_id = "stream_game_events",
     params(
         ("id" = String, Path, description = "The game's key"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event read"),

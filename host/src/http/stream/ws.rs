@@ -28,7 +28,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// The updates of all games, over a WebSocket.
 #[utoipa::path(
-    get, path = "/ws", tag = "streams",
+    get, path = "/ws", tag = "streams", operation_id = "open_websocket",
     params(
         ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
@@ -51,7 +51,7 @@ pub async fn ws_all(
 
 /// The updates of one game, over a WebSocket.
 #[utoipa::path(
-    get, path = "/games/{id}/ws", tag = "streams",
+    get, path = "/games/{id}/ws", tag = "streams", operation_id = "open_game_websocket",
     params(
         ("id" = String, Path, description = "The game's key"),
         ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
@@ -153,10 +153,11 @@ async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSock
 async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Error> {
     for update in updates {
         let (event, data) = words(update);
+        let key = serde_json::Value::from(String::from_utf8_lossy(&update.key));
         // JSON, so UTF-8.
         let data = String::from_utf8_lossy(&data);
         let text = format!(
-            r#"{{"id":"{}","event":"{event}","data":{data}}}"#,
+            r#"{{"id":"{}","event":"{event}","key":{key},"data":{data}}}"#,
             update.positions
         );
         socket.feed(Message::text(text)).await?;

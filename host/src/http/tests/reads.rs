@@ -4,7 +4,7 @@ use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
 use super::host::{GOOD, OUTPUT, TestHost};
-use crate::slots::view::NotReady;
+use crate::slots::view::{GroupsView, NotReady};
 
 #[tokio::test]
 async fn a_game_is_its_output_as_committed() {
@@ -52,7 +52,10 @@ async fn an_output_that_is_no_json_is_bytes() {
         Some("application/octet-stream")
     );
     let page = host.get("/games").await.json();
-    assert_eq!(page, json!({"games": [{"hex": "3c623e"}], "next": null}));
+    assert_eq!(
+        page,
+        json!({"games": [{"hex": "3c623e"}], "keys": ["g"], "next": null})
+    );
 }
 
 #[tokio::test]
@@ -78,7 +81,7 @@ async fn pages_of_games() {
     }
     assert_eq!(Value::from(games), json!([0, 1, 2, 3, 5, 6]));
     let other = host.get("/games?pipeline=bets").await.json();
-    assert_eq!(other, json!({"games": [], "next": null}));
+    assert_eq!(other, json!({"games": [], "keys": [], "next": null}));
 }
 
 #[tokio::test]
@@ -227,6 +230,7 @@ async fn requests_are_counted() {
     let recorder = crate::http::prometheus().unwrap().build_recorder();
     let mut host = TestHost::new();
     host.host.metrics = recorder.handle();
+    *host.operator.groups.lock() = Some(GroupsView { groups: Vec::new() });
     let _recording = metrics::set_default_local_recorder(&recorder);
     crate::http::describe();
     host.post("/score", "application/json", GOOD).await;

@@ -130,15 +130,17 @@ async fn a_websocket_says_the_same() {
     let (address, _) = host.listen().await;
     let mut wire = Wire::open(address, &get("/ws", HANDSHAKE)).await;
     assert!(wire.until("\r\n\r\n").await.starts_with("HTTP/1.1 101"));
-    wire.until(r#"{"id":"0:0","event":"game","data":{"n":1}}"#)
+    wire.until(r#"{"id":"0:0","event":"game","key":"a","data":{"n":1}}"#)
         .await;
-    wire.until(r#"{"id":"0:1","event":"game","data":2}"#).await;
+    wire.until(r#"{"id":"0:1","event":"game","key":"b","data":2}"#)
+        .await;
     host.put(0, "a", None);
-    wire.until(r#"{"id":"0:2","event":"deleted","data":{"game_id":"a"}}"#)
+    wire.until(r#"{"id":"0:2","event":"deleted","key":"a","data":{"game_id":"a"}}"#)
         .await;
 
     let mut wire = Wire::open(address, &get("/games/b/ws?last_event_id=0:0", HANDSHAKE)).await;
-    wire.until(r#"{"id":"0:1","event":"game","data":2}"#).await;
+    wire.until(r#"{"id":"0:1","event":"game","key":"b","data":2}"#)
+        .await;
 
     let headers = format!("origin: http://evil.example\r\n{HANDSHAKE}");
     let mut wire = Wire::open(address, &get("/ws", &headers)).await;

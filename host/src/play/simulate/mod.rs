@@ -11,7 +11,7 @@ mod league;
 use std::{fmt, sync::Arc};
 
 use jiff::{ToSpan as _, civil::Date};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Serialize, Serializer};
 
@@ -100,18 +100,23 @@ impl Event {
 pub struct Season {
     seed: u64,
     league: Arc<League>,
+    opening_night: Date,
     next: u64,
 }
 
 /// Games on one evening: every team plays once.
 const GAMES_PER_DATE: u64 = league::TEAMS as u64 / 2;
 
-const OPENING_NIGHT: Date = jiff::civil::date(2025, 10, 21);
+/// A season begins on a day of its own, so that the games of two seeds have
+/// other ids: a host that has both would take them for one game otherwise.
+const FIRST_OPENING_NIGHT: Date = jiff::civil::date(1950, 1, 1);
+const OPENING_NIGHTS: i32 = 150 * 365;
 
 /// What a stream of random numbers is for. Each has numbers of its own, so
 /// that a game does not depend on which others were made.
 enum Stream {
     League,
+    OpeningNight,
     Date(u64),
     Game(u64),
 }
@@ -120,6 +125,7 @@ fn rng(seed: u64, stream: Stream) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(match stream {
         Stream::League => u64::MAX,
+        Stream::OpeningNight => u64::MAX - 1,
         Stream::Date(number) => number.wrapping_mul(2),
         Stream::Game(number) => number.wrapping_mul(2).wrapping_add(1),
     });
@@ -132,6 +138,11 @@ impl Season {
         Self {
             seed,
             league: Arc::new(League::new(&mut rng(seed, Stream::League))),
+            opening_night: FIRST_OPENING_NIGHT.saturating_add(
+                rng(seed, Stream::OpeningNight)
+                    .random_range(0..OPENING_NIGHTS)
+                    .days(),
+            ),
             next: 0,
         }
     }
@@ -147,7 +158,7 @@ impl Season {
     pub fn game(&self, number: u64) -> Option<Game> {
         let evening = number / GAMES_PER_DATE;
         let days = i32::try_from(evening).ok()?.days();
-        let date = OPENING_NIGHT.checked_add(days).ok()?;
+        let date = self.opening_night.checked_add(days).ok()?;
 
         let mut order: [usize; league::TEAMS] = std::array::from_fn(|team| team);
         order.shuffle(&mut rng(self.seed, Stream::Date(evening)));
