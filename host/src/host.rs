@@ -14,7 +14,11 @@ use bytestring::ByteString;
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
-    log::{Cleanup, RecordLog, TopicSpec, embedded::Embedded},
+    log::{
+        Cleanup, RecordLog, TopicSpec,
+        embedded::Embedded,
+        kafka::{self, Kafka},
+    },
     pipeline::{Output, Pipeline, Processing},
     plugin::{
         Compiler,
@@ -201,14 +205,24 @@ impl Host {
 
 /// Opens the record log that the configuration names.
 pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
-    let dir = config.data_dir.join("log");
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
         format!(
             "data-dir-unusable: {} cannot be made",
             config.data_dir.display()
         )
     })?;
-    let log = Embedded::open(&dir, config.log.clone())
+    if config.kafka.is_set() {
+        let limits = kafka::Limits {
+            partitions: config.log.partitions,
+            record_bytes_max: bytes(config.log.record_bytes_max),
+            queue_bytes_max: bytes(config.log.queue_bytes_max),
+            tombstone_retention: config.topics.tombstone_retention,
+        };
+        let log = Kafka::open(config.data_dir.join("kafka"), config.kafka.clone(), &limits)
+            .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        return Ok(log);
+    }
+    let log = Embedded::open(config.data_dir.join("log"), config.log.clone())
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     Ok(log)
 }

@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// Where plugins are dropped [default: plugins.d].
     #[arg(long)]
     plugin_dir: Option<PathBuf>,
+    /// Brokers of a Kafka cluster that is the record log, in place of the data directory.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    kafka: Option<String>,
     /// Any other setting, as PATH=VALUE: --set worker.commit_interval=50ms.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
@@ -50,6 +53,10 @@ impl ServeArgs {
             ("http.listen", self.listen.map(|listen| listen.to_string())),
             ("data_dir", path(self.data_dir.as_ref())),
             ("plugin_dir", path(self.plugin_dir.as_ref())),
+            (
+                "kafka.brokers",
+                self.kafka.as_ref().map(|brokers| format!("{brokers:?}")),
+            ),
         ];
         overrides.extend(
             flags

@@ -18,8 +18,12 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::HttpConfig, ingest::IngestConfig, log::embedded::EmbeddedConfig, plugin::Limits,
-    scoreboard::ScoreboardConfig, slots::manager::SlotsConfig,
+    http::HttpConfig,
+    ingest::IngestConfig,
+    log::{embedded::EmbeddedConfig, kafka::KafkaConfig},
+    plugin::Limits,
+    scoreboard::ScoreboardConfig,
+    slots::manager::SlotsConfig,
 };
 
 /// Where a file is looked for when none is named.
@@ -38,6 +42,8 @@ pub struct Config {
     pub http: HttpConfig,
     pub ingest: IngestConfig,
     pub log: EmbeddedConfig,
+    /// The other engine, where its brokers are named.
+    pub kafka: KafkaConfig,
     pub topics: TopicsConfig,
     pub worker: WorkerConfig,
     pub plugin: PluginConfig,
@@ -56,6 +62,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             ingest: IngestConfig::default(),
             log: EmbeddedConfig::default(),
+            kafka: KafkaConfig::default(),
             topics: TopicsConfig::default(),
             worker: WorkerConfig::default(),
             plugin: PluginConfig::default(),
@@ -266,6 +273,12 @@ impl Config {
                 .split(ENV_SEPARATOR),
         );
         for (path, value) in overrides {
+            // The name of one of Kafka's properties has dots in it.
+            if let Some(name) = path.strip_prefix("kafka.properties.") {
+                let property = BTreeMap::from([(name, value)]);
+                figment = figment.merge(Serialized::default("kafka.properties", property));
+                continue;
+            }
             let value: figment::value::Value = value
                 .parse()
                 .unwrap_or_else(|_| figment::value::Value::from(value.as_str()));
@@ -288,6 +301,7 @@ impl Config {
             ("http", self.http.check()),
             ("ingest", self.ingest.check()),
             ("log", self.log.check()),
+            ("kafka", self.kafka.check()),
             ("scoreboard", self.scoreboard.check()),
         ];
         for (part, checked) in parts {
@@ -501,6 +515,30 @@ mod tests {
         .unwrap();
         let dump = settings::dump(&config);
         assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
+    }
+
+    #[test]
+    fn properties_of_kafka_are_set_and_their_secrets_not_shown() {
+        let config = load(
+            "[kafka]\nbrokers = \"a:9092,b:9092\"\n[kafka.properties]\n\"sasl.password\" = \"hush\"\n\"client.rack\" = \"one\"",
+            &[("kafka.properties.client.rack", "two"), ("kafka.properties.socket.timeout.ms", "5000")],
+        )
+        .unwrap();
+        let property = |name: &str| config.kafka.properties.get(name).map(String::as_str);
+        assert_eq!(property("sasl.password"), Some("hush"));
+        assert_eq!(property("client.rack"), Some("two"));
+        assert_eq!(property("socket.timeout.ms"), Some("5000"));
+        let dump = settings::dump(&config);
+        assert!(!dump.contains("hush"), "{dump}");
+        let mut again = load(&dump, &[]).unwrap();
+        let password = again
+            .kafka
+            .properties
+            .insert("sasl.password".into(), "hush".into());
+        assert_eq!(password.as_deref(), Some("<redacted>"));
+        assert_eq!(again, config);
+        let error = load("[kafka.properties]\n\"no.such\" = \"1\"", &[]).unwrap_err();
+        assert!(error.to_string().contains("no.such"), "{error}");
     }
 
     #[test]

@@ -65,6 +65,17 @@ pub const SETTINGS: &[Setting] = &[
     set("log.compaction_dirty_bytes_min", Min::Bytes(0), "and not for fewer bytes than these"),
     set("log.compaction_keys_max", Min::Count(1), "distinct keys in one round of compaction, about 40 bytes of memory each"),
     set("log.group_retention", Min::Millis(0), "how long a group without members keeps back the retention of what it has not read"),
+    set("kafka.brokers", Min::None, "HOST:PORT,… of a Kafka cluster that is the record log; where it is empty, the log is kept in data_dir, and where it is not, [log] has these settings for both: partitions, record_bytes_max, queue_bytes_max"),
+    set("kafka.instance", Min::None, "this host's name for the brokers, the same after a restart and no other host's; where it is empty, one is made up and kept in data_dir"),
+    set("kafka.static_membership", Min::None, "whether workers keep their partitions over a restart (group.instance.id); then the partitions of a host that stops for good wait for the session to end"),
+    set("kafka.replication_factor", Min::Count(0), "replicas of topics that are created, and what is asked of those that exist; 0 leaves it to the brokers"),
+    set("kafka.min_insync_replicas", Min::Count(0), "min.insync.replicas of topics that are created, and what is asked of those that exist; 0 leaves it to the brokers"),
+    set("kafka.session_timeout", Min::Millis(1000), "how long a host may be silent before its partitions go to others; at least three times kafka.heartbeat_interval"),
+    set("kafka.heartbeat_interval", Min::Millis(50), "how often a worker tells that it is there, and so learns of a rebalance"),
+    set("kafka.transaction_timeout", Min::Millis(1000), "how long the brokers keep a silent host's transaction open, and how long a commit may take"),
+    set("kafka.commit_interval_min", Min::Millis(0), "the shortest time between two commits of a worker"),
+    set("kafka.request_timeout", Min::Millis(100), "how long the brokers' answers are waited for"),
+    set("kafka.fetch_ahead_bytes_max", Min::Bytes(64 * KIB), "records fetched ahead of each partition"),
     set("topics.retention", Min::Millis(1000), "how long records of topics that are not compacted are kept"),
     set("topics.retention_bytes", Min::Bytes(0), "bytes kept of a partition that is not compacted; 0 sets no bound"),
     set("topics.tombstone_retention", Min::Millis(0), "how long a tombstone is kept in a compacted topic"),
@@ -153,7 +164,11 @@ fn check_values<'a>(
 /// The whole configuration as TOML, each setting with what it is for.
 #[must_use]
 pub fn dump(config: &Config) -> String {
-    let (values, defaults) = (values(config), values(&Config::default()));
+    let shown = Config {
+        kafka: config.kafka.redacted(),
+        ..config.clone()
+    };
+    let (values, defaults) = (values(&shown), values(&Config::default()));
     let mut text = String::new();
     let mut section = "";
     for setting in SETTINGS {
@@ -171,6 +186,10 @@ pub fn dump(config: &Config) -> String {
         let _ = writeln!(text, "# {}", setting.about);
         let _ = writeln!(text, "# {}", bounds(setting, default));
         let _ = writeln!(text, "{name} = {value}");
+    }
+    if !shown.kafka.properties.is_empty() {
+        let properties = toml::Table::try_from(&shown.kafka.properties).unwrap_or_default();
+        let _ = write!(text, "\n[kafka.properties]\n{properties}");
     }
     if let Some(pipelines) = values.get("pipelines").and_then(|value| value.as_table()) {
         let wrapped = toml::Table::from_iter([(

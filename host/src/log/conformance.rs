@@ -152,6 +152,7 @@ pub(crate) fn read_all(
     partition: u32,
     from: u64,
 ) -> Vec<Record> {
+    settle(log, topic);
     let mut records: Vec<Record> = Vec::new();
     loop {
         let next = records.last().map_or(from, |record| record.offset.0 + 1);
@@ -162,6 +163,24 @@ pub(crate) fn read_all(
             return records;
         }
         records.extend(more);
+    }
+}
+
+/// Waits until what was written is seen by readers.
+fn settle(log: &dyn RecordLog, topic: &Topic) {
+    let written = log.written(topic).unwrap();
+    let since = Instant::now();
+    loop {
+        let seen = log.bounds(topic).unwrap();
+        let is_seen = |(seen, written): (&Bounds, &Bounds)| seen.end >= written.end;
+        if seen.iter().zip(&written).all(is_seen) {
+            return;
+        }
+        assert!(
+            since.elapsed() < HANGS_AFTER,
+            "what was written does not show"
+        );
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -212,6 +231,34 @@ pub(crate) fn assigned(member: &mut dyn Member, count: usize) -> Vec<Assignment>
     }
     assigned.sort_by_key(|assignment| assignment.partition);
     assigned
+}
+
+/// Polls all members by turns until they share the partitions evenly; whose is
+/// what.
+fn shared(members: &mut [Box<dyn Member>], partitions: usize) -> Vec<Vec<u32>> {
+    let mut owned = vec![Vec::new(); members.len()];
+    let since = Instant::now();
+    loop {
+        for (member, owned) in members.iter_mut().zip(&mut owned) {
+            match member.poll(Duration::from_millis(10), 1 << 20).unwrap() {
+                Polled::Idle => {}
+                Polled::Assigned(more) => owned.extend(more.iter().map(|one| one.partition.0)),
+                Polled::Revoked(gone) => {
+                    member.release(&gone);
+                    owned.retain(|partition| !gone.contains(&PartitionId(*partition)));
+                }
+                polled => panic!("not an assignment: {polled:?}"),
+            }
+            owned.sort_unstable();
+        }
+        let counts = owned.iter().map(Vec::len);
+        let least = partitions / members.len();
+        if counts.clone().sum::<usize>() == partitions && counts.clone().all(|count| count >= least)
+        {
+            return owned;
+        }
+        assert!(since.elapsed() < HANGS_AFTER, "not shared: {owned:?}");
+    }
 }
 
 /// Polls until so many records came; their values by partition.
@@ -337,7 +384,7 @@ pub(crate) fn records_are_read_as_appended(subject: &mut impl Subject) {
     let new = [
         record("k", "v"),
         NewRecord {
-            timestamp_ms: 0,
+            timestamp_ms: 1,
             key: None,
             headers: vec![],
             value: None,
@@ -574,20 +621,14 @@ pub(crate) fn workers_share_the_partitions(subject: &mut impl Subject) {
     let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
     log.ensure_topics(&[deleted(&a, 4)]).unwrap();
     let mut members = [join(&*log, &group, &a, 0, 2), join(&*log, &group, &a, 1, 2)];
-    let owned = members.each_mut().map(|member| {
-        assigned(&mut **member, 2)
-            .iter()
-            .map(|a| a.partition.0)
-            .collect::<Vec<_>>()
-    });
+    let owned = shared(&mut members, 4);
     let mut all = owned.concat();
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2, 3]);
     for partition in 0..4 {
         append(&*log, &a, partition, &["x"]);
     }
-    for (member, mut owned) in members.iter_mut().zip(owned) {
-        owned.sort_unstable();
+    for (member, owned) in members.iter_mut().zip(owned) {
         let read: Vec<_> = fetched(&mut **member, 2).into_keys().collect();
         assert_eq!(read, owned);
     }
@@ -851,9 +892,7 @@ pub(crate) fn a_partition_of_another_cannot_be_committed(subject: &mut impl Subj
     let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
     log.ensure_topics(&[deleted(&a, 2)]).unwrap();
     let mut members = [join(&*log, &group, &a, 0, 2), join(&*log, &group, &a, 1, 2)];
-    let owned = members
-        .each_mut()
-        .map(|member| assigned(&mut **member, 1)[0].partition.0);
+    let owned: Vec<u32> = shared(&mut members, 2).concat();
     let error = members[0].commit(&offsets(&[(owned[1], 0)])).unwrap_err();
     assert_eq!(error.code(), "fenced");
     let error = members[0]
@@ -1013,21 +1052,18 @@ pub(crate) fn a_group_tells_its_status(subject: &mut impl Subject) {
     let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
     log.ensure_topics(&[deleted(&a, 3)]).unwrap();
     let mut members = [join(&*log, &group, &a, 0, 2), join(&*log, &group, &a, 1, 2)];
-    let counts = [2, 1];
-    let mut owned = Vec::new();
-    for (member, count) in members.iter_mut().zip(counts) {
-        owned.push(
-            assigned(&mut **member, count)
-                .iter()
-                .map(|a| a.partition)
-                .collect::<Vec<_>>(),
-        );
-    }
+    let mut owned = shared(&mut members, 3);
     let status = log.group_status(&group, &a).unwrap();
     let mut told: Vec<_> = status
         .members
         .iter()
-        .map(|member| member.partitions.clone())
+        .map(|member| {
+            member
+                .partitions
+                .iter()
+                .map(|one| one.0)
+                .collect::<Vec<_>>()
+        })
         .collect();
     told.sort();
     owned.sort();

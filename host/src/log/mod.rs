@@ -8,6 +8,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod kafka;
 pub mod partitioner;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -251,6 +252,13 @@ pub trait RecordLog: Send + Sync + 'static {
     /// The offsets each partition of a topic holds, by partition number.
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError>;
 
+    /// As [`bounds`](Self::bounds), but for the ends: those of all that was
+    /// written, even where its commit does not show yet. Who has read up to
+    /// there has seen every commit made before.
+    fn written(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {
+        self.bounds(topic)
+    }
+
     /// Appends records, each to its partition, in the order given. They were
     /// either all taken into the queue (then the future tells what became of
     /// each, once it is durable), or none was (`Err`, at once: `Busy` when the
@@ -320,7 +328,7 @@ pub trait Member: Send {
 
     /// One atomic step. After an error nothing of it happened (unless the
     /// error is [`LogError::Fenced`], after which the partitions are lost),
-    /// and it may be tried again.
+    /// and it may be tried again. Readers see it soon after it succeeded.
     fn commit(&mut self, commit: &Commit) -> Result<(), LogError>;
 
     /// Lets go of revoked partitions.

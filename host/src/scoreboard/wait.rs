@@ -43,7 +43,7 @@ impl Board {
             .await
             .map_err(late)??;
         let board = Arc::clone(self);
-        let ends = blocking(move || board.log.bounds(&board.spec.output)).await?;
+        let ends = blocking(move || board.log.written(&board.spec.output)).await?;
         timeout_at(deadline, self.wait_for_outputs(&ends))
             .await
             .map_err(late)

@@ -48,6 +48,7 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{oneshot, watch};
 
 pub use self::config::EmbeddedConfig;
+pub(super) use self::store::lock;
 use self::{
     checkpoints::GroupCheckpoints,
     clean::Cleaner,

@@ -151,7 +151,7 @@ fn discard_half_created(path: &Path) -> std::io::Result<()> {
 }
 
 /// Takes the directory for this process, until the file is dropped.
-pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
+pub(in crate::log) fn lock(dir: &Path) -> Result<File, LogError> {
     let failed = |error: std::io::Error| LogError::Unavailable {
         reason: format!(
             "the data directory {} cannot be written: {error}",

@@ -1,0 +1,280 @@
+//! Appends: one idempotent producer for the whole host.
+//!
+//! What waits to be acknowledged is bounded in bytes by us, not by the client,
+//! so that an append is taken whole or not at all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use rdkafka::{
+    ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    config::KafkaConfig,
+    context::{self, Reach},
+    convert,
+    errors::{closed, unavailable},
+};
+use crate::{
+    log::LogError,
+    types::{NewRecord, Offset, PartitionId, Position, Topic, TopicPartition},
+};
+
+type Results = Vec<Result<Position, LogError>>;
+
+/// One call of append, on its way.
+pub(super) struct Pending {
+    topic: Topic,
+    partitions: Vec<PartitionId>,
+    state: Mutex<State>,
+    bytes: usize,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+struct State {
+    offsets: Vec<Option<Result<Offset, LogError>>>,
+    left: usize,
+    reply: Option<oneshot::Sender<Results>>,
+}
+
+impl Pending {
+    fn settle(&self, index: usize, outcome: Result<Offset, LogError>) {
+        let mut state = self.state.lock();
+        let Some(place) = state.offsets.get_mut(index) else {
+            return;
+        };
+        if place.replace(outcome).is_some() {
+            return;
+        }
+        state.left = state.left.saturating_sub(1);
+        if state.left > 0 {
+            return;
+        }
+        let offsets = std::mem::take(&mut state.offsets);
+        let results = offsets.into_iter().zip(&self.partitions);
+        let results = results.map(|(offset, partition)| {
+            Ok(Position {
+                topic: self.topic.clone(),
+                partition: *partition,
+                offset: offset.unwrap_or_else(|| Err(closed()))?,
+            })
+        });
+        // Who asked may be gone.
+        if let Some(reply) = state.reply.take() {
+            drop(reply.send(results.collect()));
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.waiting_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+struct Deliveries {
+    changes: watch::Sender<u64>,
+    reach: Arc<Reach>,
+    fatal: Arc<AtomicBool>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        context::log(level, what, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.reach.set(Some(reason.to_owned())),
+            Some(RDKafkaErrorCode::Fatal) => self.fatal.store(true, Ordering::Release),
+            _ => {}
+        }
+        tracing::debug!(target: "librdkafka", %error, reason, "producer error");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<(Arc<Pending>, usize)>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
+        let (pending, index) = *opaque;
+        let outcome = match result {
+            Ok(message) => Ok(Offset(u64::try_from(message.offset()).unwrap_or_default())),
+            Err((error, message)) => {
+                let size_bytes = message.key_len() + message.payload_len();
+                Err(delivery_error(error, size_bytes))
+            }
+        };
+        if outcome.is_ok() {
+            self.changes
+                .send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+        }
+        pending.settle(index, outcome);
+    }
+}
+
+fn delivery_error(error: &KafkaError, size_bytes: usize) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => LogError::TooLarge {
+            size_bytes,
+            limit_bytes: size_bytes.saturating_sub(1),
+        },
+        _ => unavailable(error.clone()),
+    }
+}
+
+pub(super) struct Appender {
+    config: KafkaConfig,
+    record_bytes_max: usize,
+    queue_bytes_max: usize,
+    waiting_bytes: Arc<AtomicUsize>,
+    changes: watch::Sender<u64>,
+    reach: Arc<Reach>,
+    fatal: Arc<AtomicBool>,
+    producer: RwLock<Option<ThreadedProducer<Deliveries>>>,
+}
+
+impl Appender {
+    pub fn new(
+        config: &KafkaConfig,
+        record_bytes_max: usize,
+        queue_bytes_max: usize,
+        changes: watch::Sender<u64>,
+        reach: Arc<Reach>,
+    ) -> Result<Self, LogError> {
+        let appender = Self {
+            config: config.clone(),
+            record_bytes_max,
+            queue_bytes_max,
+            waiting_bytes: Arc::default(),
+            changes,
+            reach,
+            fatal: Arc::default(),
+            producer: RwLock::new(None),
+        };
+        *appender.producer.write() = Some(appender.create()?);
+        Ok(appender)
+    }
+
+    fn create(&self) -> Result<ThreadedProducer<Deliveries>, LogError> {
+        let mut config = self.config.producer(self.record_bytes_max);
+        if !self.config.properties.contains_key("message.timeout.ms")
+            && !self.config.properties.contains_key("delivery.timeout.ms")
+        {
+            let timeout = self.config.request_timeout.as_millis().to_string();
+            config.set("message.timeout.ms", timeout);
+        }
+        // Ours is the bound.
+        config.set("queue.buffering.max.messages", "0");
+        config.set("queue.buffering.max.kbytes", "2147483647");
+        let deliveries = Deliveries {
+            changes: self.changes.clone(),
+            reach: Arc::clone(&self.reach),
+            fatal: Arc::clone(&self.fatal),
+        };
+        config.create_with_context(deliveries).map_err(unavailable)
+    }
+
+    /// After a fatal error the client takes no records any more: another one does.
+    fn revive(&self) -> Result<(), LogError> {
+        if !self.fatal.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut producer = self.producer.write();
+        if producer.is_some() && self.fatal.swap(false, Ordering::AcqRel) {
+            tracing::warn!("the producer failed for good, and is replaced");
+            *producer = Some(self.create()?);
+        }
+        Ok(())
+    }
+
+    /// Takes records whose partitions are known to exist.
+    pub fn append(
+        &self,
+        topic: &Topic,
+        records: &[(PartitionId, NewRecord)],
+    ) -> Result<BoxFuture<'static, Results>, LogError> {
+        let mut bytes = 0_usize;
+        for (_, record) in records {
+            let size_bytes = record.size();
+            if size_bytes > self.record_bytes_max {
+                return Err(LogError::TooLarge {
+                    size_bytes,
+                    limit_bytes: self.record_bytes_max,
+                });
+            }
+            bytes = bytes.saturating_add(size_bytes);
+        }
+        self.revive()?;
+        let producer = self.producer.read();
+        let producer = producer.as_ref().ok_or_else(closed)?;
+        if records.is_empty() {
+            return Ok(Box::pin(std::future::ready(Vec::new())));
+        }
+        self.reserve(bytes)?;
+        let (reply, answer) = oneshot::channel();
+        let pending = Arc::new(Pending {
+            topic: topic.clone(),
+            partitions: records.iter().map(|(partition, _)| *partition).collect(),
+            state: Mutex::new(State {
+                offsets: vec![None; records.len()],
+                left: records.len(),
+                reply: Some(reply),
+            }),
+            bytes,
+            waiting_bytes: Arc::clone(&self.waiting_bytes),
+        });
+        for (index, (partition, record)) in records.iter().enumerate() {
+            let place = TopicPartition {
+                topic: topic.clone(),
+                partition: *partition,
+            };
+            let opaque = Box::new((Arc::clone(&pending), index));
+            let sent = producer.send(convert::base_record(&place, record, opaque));
+            if let Err((error, _)) = sent {
+                pending.settle(index, Err(delivery_error(&error, record.size())));
+            }
+        }
+        let count = records.len();
+        Ok(Box::pin(async move {
+            answer
+                .await
+                .unwrap_or_else(|_| (0..count).map(|_| Err(closed())).collect())
+        }))
+    }
+
+    /// An append larger than the whole queue goes when the queue is empty.
+    fn reserve(&self, bytes: usize) -> Result<(), LogError> {
+        let take = |waiting: usize| {
+            let sum = waiting.saturating_add(bytes);
+            (waiting == 0 || sum <= self.queue_bytes_max).then_some(sum)
+        };
+        self.waiting_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .map(|_| ())
+            .map_err(|_| LogError::Busy)
+    }
+
+    /// Waits for what was taken, and takes no more.
+    pub fn close(&self) {
+        let Some(producer) = self.producer.write().take() else {
+            return;
+        };
+        if let Err(error) = producer.flush(self.config.request_timeout + Duration::from_secs(1)) {
+            tracing::warn!(%error, "appends were not finished");
+        }
+    }
+}

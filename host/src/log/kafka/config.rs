@@ -1,0 +1,311 @@
+//! What can be set of the Kafka engine, and the clients' properties made of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytesize::ByteSize;
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::log::COMMIT_EXTRA_BYTES;
+
+/// Configuration of the Kafka engine.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `HOST:PORT,…`; where it is empty, the engine is the embedded one.
+    pub brokers: String,
+    /// This host's name, the same after a restart; empty takes one that is
+    /// made up once and kept in the data directory.
+    pub instance: String,
+    /// Whether members keep their partitions over a restart (`group.instance.id`).
+    pub static_membership: bool,
+    /// Replicas of topics that are created; 0 takes the brokers' default.
+    pub replication_factor: u32,
+    /// `min.insync.replicas` of topics that are created; 0 takes the brokers' default.
+    pub min_insync_replicas: u32,
+    #[serde(with = "humantime_serde")]
+    pub session_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+    /// How long the brokers keep a transaction open whose host says nothing.
+    #[serde(with = "humantime_serde")]
+    pub transaction_timeout: Duration,
+    /// The shortest time between two commits of a worker.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval_min: Duration,
+    /// How long an answer of the brokers is waited for.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Records of one partition that are fetched ahead.
+    pub fetch_ahead_bytes_max: ByteSize,
+    /// Any property of librdkafka.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            instance: String::new(),
+            static_membership: false,
+            replication_factor: 0,
+            min_insync_replicas: 0,
+            session_timeout: Duration::from_secs(15),
+            heartbeat_interval: Duration::from_secs(1),
+            transaction_timeout: Duration::from_secs(10),
+            commit_interval_min: Duration::from_millis(25),
+            request_timeout: Duration::from_secs(10),
+            fetch_ahead_bytes_max: ByteSize::mib(4),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Properties that the engine's promises rest on.
+const OURS: &[&str] = &[
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "message.max.bytes",
+    "metadata.broker.list",
+    "request.required.acks",
+    "transactional.id",
+    "transaction.timeout.ms",
+];
+
+/// What a secret's name has in it.
+const SECRET: &[&str] = &["password", "secret", "key.pem", "oauthbearer.config"];
+
+/// What stands for a secret where the configuration is shown.
+pub const REDACTED: &str = "<redacted>";
+
+impl KafkaConfig {
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        !self.brokers.is_empty()
+    }
+
+    /// Says which value cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(name) = self
+            .properties
+            .keys()
+            .find(|name| OURS.contains(&name.as_str()))
+        {
+            return Err(format!(
+                "properties.{name}: it is set by courtside, which could not keep its promises without"
+            ));
+        }
+        for broker in self.brokers.split(',').filter(|_| self.is_set()) {
+            let port = broker.trim().rsplit_once(':').map(|(_, port)| port);
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+                return Err(format!("brokers: {broker:?} is not HOST:PORT"));
+            }
+        }
+        if self.heartbeat_interval * 3 > self.session_timeout {
+            return Err(
+                "heartbeat_interval is over a third of session_timeout, so that one lost heartbeat could cost the session"
+                    .to_owned(),
+            );
+        }
+        if self.min_insync_replicas > self.replication_factor && self.replication_factor > 0 {
+            return Err("min_insync_replicas is over replication_factor".to_owned());
+        }
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if !self.instance.bytes().all(legal) || self.instance.len() > 100 {
+            return Err("instance: it is at most 100 letters, digits, . _ and -".to_owned());
+        }
+        // It finds unknown properties and values out of their range.
+        let native = self.client().create_native_config();
+        native.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// The same, to be shown to people.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut shown = self.clone();
+        for (name, value) in &mut shown.properties {
+            if SECRET.iter().any(|part| name.contains(part)) {
+                REDACTED.clone_into(value);
+            }
+        }
+        shown
+    }
+
+    /// What all clients have.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", "courtside")
+            .set("bootstrap.servers", &self.brokers)
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.propagation.max.ms", "1000");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// What all producers have.
+    pub(super) fn producer(&self, record_bytes_max: usize) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set(
+                "message.max.bytes",
+                message_bytes_max(record_bytes_max).to_string(),
+            );
+        let defaults = [
+            // A lone event waits for nobody, and who comes while a request is
+            // under way goes with the next.
+            ("linger.ms", "0".to_owned()),
+            ("compression.type", "lz4".to_owned()),
+            ("retry.backoff.max.ms", "500".to_owned()),
+        ];
+        self.set_defaults(&mut config, &defaults);
+        config
+    }
+
+    /// What all consumers have: they keep no offsets by themselves, and never
+    /// go on elsewhere than where they were told.
+    pub(super) fn consumer(&self, group: &str, isolation: Isolation) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", isolation.name())
+            .set("allow.auto.create.topics", "false");
+        let defaults = [
+            (
+                "queued.max.messages.kbytes",
+                (self.fetch_ahead_bytes_max.as_u64() >> 10).to_string(),
+            ),
+            // After an error, soon again.
+            ("fetch.error.backoff.ms", "50".to_owned()),
+            // A full queue is looked at again as soon.
+            ("fetch.queue.backoff.ms", "10".to_owned()),
+            ("fetch.wait.max.ms", "100".to_owned()),
+        ];
+        self.set_defaults(&mut config, &defaults);
+        config
+    }
+
+    fn set_defaults(&self, config: &mut ClientConfig, defaults: &[(&str, String)]) {
+        for (name, value) in defaults {
+            if !self.properties.contains_key(*name) {
+                config.set(*name, value);
+            }
+        }
+    }
+}
+
+/// What a consumer sees of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Isolation {
+    Committed,
+    Uncommitted,
+}
+
+impl Isolation {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "read_committed",
+            Self::Uncommitted => "read_uncommitted",
+        }
+    }
+}
+
+/// A batch of one record that is as large as may be.
+pub(super) const fn message_bytes_max(record_bytes_max: usize) -> usize {
+    record_bytes_max
+        .saturating_add(COMMIT_EXTRA_BYTES)
+        .saturating_add(64 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> KafkaConfig {
+        KafkaConfig {
+            brokers: "localhost:9092".to_owned(),
+            properties: BTreeMap::from([(name.to_owned(), value.to_owned())]),
+            ..KafkaConfig::default()
+        }
+    }
+
+    #[test]
+    fn properties_pass_through_and_are_checked() {
+        assert_eq!(KafkaConfig::default().check(), Ok(()));
+        let config = with("socket.timeout.ms", "1234");
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.client().get("socket.timeout.ms"), Some("1234"));
+        assert_eq!(
+            with("linger.ms", "7").producer(1).get("linger.ms"),
+            Some("7")
+        );
+        for (name, value) in [
+            ("no.such.property", "1"),
+            ("socket.timeout.ms", "soon"),
+            ("enable.idempotence", "false"),
+            ("isolation.level", "read_uncommitted"),
+        ] {
+            let error = with(name, value).check().unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
+        for brokers in ["localhost", "a:1,b", "a:99999"] {
+            let config = KafkaConfig {
+                brokers: brokers.to_owned(),
+                ..KafkaConfig::default()
+            };
+            assert!(config.check().unwrap_err().starts_with("brokers"));
+        }
+    }
+
+    #[test]
+    fn scram_over_tls_is_built_in() {
+        let mut config = with("security.protocol", "SASL_SSL");
+        for (name, value) in [
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "u"),
+            ("sasl.password", "p"),
+            ("compression.type", "zstd"),
+        ] {
+            config.properties.insert(name.to_owned(), value.to_owned());
+        }
+        assert_eq!(config.check(), Ok(()));
+        config
+            .client()
+            .create::<rdkafka::consumer::BaseConsumer>()
+            .unwrap();
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for name in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+        ] {
+            let shown = with(name, "hush").redacted();
+            assert_eq!(shown.properties[name], REDACTED, "{name}");
+        }
+        let open = with("sasl.username", "someone");
+        assert_eq!(open.redacted(), open);
+    }
+}

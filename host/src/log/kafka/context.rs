@@ -1,0 +1,288 @@
+//! What the clients call back: their logs go to ours, rebalances wait for the
+//! member to take them, and whoever waits is woken.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex};
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{
+        BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
+    },
+    error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+
+use crate::types::PartitionId;
+
+/// Something that may have happened, for one thread to wait for.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    ticks: Mutex<u64>,
+    raised: Condvar,
+}
+
+impl Signal {
+    pub fn ticks(&self) -> u64 {
+        *self.ticks.lock()
+    }
+
+    pub fn raise(&self) {
+        let mut ticks = self.ticks.lock();
+        *ticks = ticks.wrapping_add(1);
+        self.raised.notify_all();
+    }
+
+    /// Returns when it was raised since `seen`, or at the deadline.
+    pub fn wait(&self, seen: u64, deadline: Instant) {
+        let mut ticks = self.ticks.lock();
+        while *ticks == seen {
+            if self.raised.wait_until(&mut ticks, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+/// Writes a client's log line to ours.
+pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
+    // Properties pass through to all clients, and concern some.
+    if what == "CONFWARN" {
+        return;
+    }
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", what, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", what, "{message}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", what, "{message}"),
+    }
+}
+
+/// Whether the brokers can be reached, as the clients tell.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    trouble: Mutex<Option<String>>,
+}
+
+impl Reach {
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    pub fn set(&self, trouble: Option<String>) {
+        *self.trouble.lock() = trouble;
+    }
+
+    fn note(&self, error: &KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.set(Some(reason.to_owned()));
+        }
+    }
+}
+
+/// Of clients that only ask.
+pub(super) struct Plain {
+    pub reach: Option<Arc<Reach>>,
+}
+
+impl ClientContext for Plain {
+    fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        log(level, what, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(reach) = &self.reach {
+            reach.note(&error, reason);
+        }
+        note_end(&error, reason);
+        tracing::debug!(target: "librdkafka", %error, reason, "client error");
+    }
+}
+
+impl ConsumerContext for Plain {}
+
+thread_local! {
+    static END: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The offset at which the partition ended that this thread just polled. The
+/// event has it, but `rdkafka` passes on its text alone.
+pub(super) fn take_end() -> Option<u64> {
+    END.take()
+}
+
+fn note_end(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+        END.set(parse_end(reason));
+    }
+}
+
+fn parse_end(reason: &str) -> Option<u64> {
+    let (_, rest) = reason.split_once("at offset ")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// What became of the member's partitions.
+#[derive(Debug)]
+pub(super) enum Rebalance {
+    Assigned(Vec<PartitionId>),
+    /// To be let go of, when what was read of them is committed.
+    Revoked(Vec<PartitionId>),
+    /// Gone already.
+    Lost(Vec<PartitionId>),
+}
+
+/// Of a member's consumer.
+pub(super) struct Membership {
+    pub signal: Arc<Signal>,
+    pub reach: Arc<Reach>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    /// Who the member is, as of the rebalance that it took last. The client
+    /// knows it live, but with what is live a worker could commit for a
+    /// generation in which the partition is another's.
+    identity: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
+    closing: AtomicBool,
+}
+
+impl Membership {
+    pub fn new(reach: Arc<Reach>) -> Self {
+        Self {
+            signal: Arc::default(),
+            reach,
+            rebalances: Mutex::default(),
+            identity: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    pub fn next_rebalance(&self) -> Option<Rebalance> {
+        self.rebalances.lock().pop_front()
+    }
+
+    pub fn identity(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        self.identity.lock().clone()
+    }
+
+    /// From here on partitions are let go of without asking.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn take(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        list: &TopicPartitionList,
+    ) {
+        let partitions = partitions(list);
+        let is_assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let done = if is_assign {
+                assign(consumer, &TopicPartitionList::new())
+            } else {
+                unassign(consumer, list)
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "partitions were not let go of");
+            }
+            return;
+        }
+        let rebalance = if is_assign {
+            Rebalance::Assigned(partitions)
+        } else if consumer.assignment_lost() {
+            Rebalance::Lost(partitions)
+        } else {
+            Rebalance::Revoked(partitions)
+        };
+        if !matches!(rebalance, Rebalance::Lost(_)) {
+            *self.identity.lock() = consumer.group_metadata().map(Arc::new);
+        }
+        tracing::debug!(?rebalance, "rebalance");
+        self.rebalances.lock().push_back(rebalance);
+        self.signal.raise();
+    }
+}
+
+impl ClientContext for Membership {
+    fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        log(level, what, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reach.note(&error, reason);
+        tracing::debug!(target: "librdkafka", %error, reason, "client error");
+    }
+}
+
+impl ConsumerContext for Membership {
+    /// Nothing is assigned or let go of here: the member does, when it is ready.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        self.take(consumer, error, list);
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<PartitionId> {
+    let id = |number: i32| u32::try_from(number).ok().map(PartitionId);
+    list.elements()
+        .iter()
+        .filter_map(|element| id(element.partition()))
+        .collect()
+}
+
+/// Takes partitions over, as the group's protocol has it.
+pub(super) fn assign<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Eager => consumer.assign(list),
+        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
+            consumer.incremental_assign(list)
+        }
+    }
+}
+
+/// Lets go of partitions, as the group's protocol has it: of all, where it is
+/// an eager one.
+pub(super) fn unassign<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Eager => consumer.unassign(),
+        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
+            consumer.incremental_unassign(list)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_read_from_the_text() {
+        let text = "Fetch from broker 1 reached end of partition at offset 42 (HighwaterMark 43)";
+        assert_eq!(parse_end(text), Some(42));
+        assert_eq!(parse_end("something else"), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! Restoring what a member needs before it may process a partition: where to
+//! go on, and the checkpoints.
+//!
+//! The order matters. The committed offset first: the brokers withhold it
+//! while a transaction that moves it is open. Then the end of the checkpoints,
+//! with those of transactions still open; then the wait until these are over;
+//! then everything up to there, committed. So no checkpoint is older than the
+//! offset. A thread of the member's does it, so that its other partitions go
+//! on meanwhile.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender};
+use rdkafka::{
+    Message as _, Offset as KafkaOffset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+};
+
+use super::{
+    Shared,
+    checkpoints::Row,
+    config::Isolation,
+    context::{Membership, Plain},
+    convert::{self, number},
+    errors::unavailable,
+};
+use crate::{
+    log::{GroupName, LogError},
+    types::{Offset, PartitionId, Topic},
+};
+
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+/// How often it is looked whether open transactions are over.
+const OPEN_WAIT: Duration = Duration::from_millis(20);
+/// How long a poll may keep it from noticing that it shall stop.
+const POLL: Duration = Duration::from_millis(100);
+/// Checkpoints written at a time.
+const ROWS_MAX: usize = 1000;
+/// What is fetched ahead of each partition of the checkpoints.
+const FETCH_AHEAD_KIB: &str = "4096";
+
+/// A partition to restore; the ticket tells one assignment from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub partition: PartitionId,
+    pub ticket: u64,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub wanted: Wanted,
+    /// Where to go on; an error says that it cannot be read from there.
+    pub next: Result<Offset, LogError>,
+}
+
+pub(super) struct Restorer {
+    wanted: Option<Sender<Vec<Wanted>>>,
+    restored: Receiver<Restored>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Restorer {
+    pub fn start(
+        shared: &Arc<Shared>,
+        consumer: &Arc<BaseConsumer<Membership>>,
+        group: &GroupName,
+        input: &Topic,
+    ) -> Result<Self, LogError> {
+        let (wanted, inbox) = crossbeam_channel::unbounded();
+        let (outbox, restored) = crossbeam_channel::unbounded();
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = Work {
+            shared: Arc::clone(shared),
+            consumer: Arc::clone(consumer),
+            group: group.clone(),
+            input: input.clone(),
+            checkpoints: super::checkpoints_topic(group),
+            stop: Arc::clone(&stop),
+            outbox,
+        };
+        let thread = std::thread::Builder::new()
+            .name("restore".to_owned())
+            .spawn(move || work.run(&inbox))
+            .map_err(|error| LogError::Unavailable {
+                reason: format!("no thread to restore checkpoints: {error}"),
+            })?;
+        Ok(Self {
+            wanted: Some(wanted),
+            restored,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn restore(&self, wanted: Vec<Wanted>) {
+        if let Some(inbox) = &self.wanted
+            && !wanted.is_empty()
+        {
+            // It ends only with us.
+            drop(inbox.send(wanted));
+        }
+    }
+
+    pub fn next(&self) -> Option<Restored> {
+        self.restored.try_recv().ok()
+    }
+}
+
+impl Drop for Restorer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.wanted.take();
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the thread that restores checkpoints had panicked");
+        }
+    }
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<Membership>>,
+    group: GroupName,
+    input: Topic,
+    checkpoints: Topic,
+    stop: Arc<AtomicBool>,
+    outbox: Sender<Restored>,
+}
+
+impl Work {
+    fn run(&self, inbox: &Receiver<Vec<Wanted>>) {
+        while let Ok(wanted) = inbox.recv() {
+            while !self.is_stopped() {
+                match self.restore(&wanted) {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::warn!(group = %self.group, code = error.code(), %error, "checkpoints are not restored yet");
+                        std::thread::sleep(RETRY_WAIT);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn restore(&self, wanted: &[Wanted]) -> Result<(), LogError> {
+        let partitions: Vec<_> = wanted.iter().map(|wanted| wanted.partition).collect();
+        let committed = self.committed(&partitions)?;
+        let topics = &self.shared.topics;
+        let starts = topics.starts_now(&self.input, &partitions)?;
+        let ends = topics.ends(&self.shared.uncommitted, &self.input, &partitions)?;
+        self.restore_checkpoints(&partitions)?;
+        for (((wanted, committed), start), end) in
+            wanted.iter().zip(committed).zip(starts).zip(ends)
+        {
+            let next = committed.unwrap_or(start);
+            let next = if (start..=end).contains(&next) {
+                Ok(next)
+            } else {
+                Err(LogError::OffsetOutOfRange {
+                    topic: self.input.clone(),
+                    partition: wanted.partition,
+                    offset: next,
+                    start,
+                    end,
+                })
+            };
+            let restored = Restored {
+                wanted: *wanted,
+                next,
+            };
+            drop(self.outbox.send(restored));
+        }
+        self.consumer.context().signal.raise();
+        Ok(())
+    }
+
+    fn committed(&self, partitions: &[PartitionId]) -> Result<Vec<Option<Offset>>, LogError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.input, number(*partition));
+        }
+        let found = self
+            .consumer
+            .committed_offsets(list, self.shared.config.request_timeout)
+            .map_err(unavailable)?;
+        let of = |partition: &PartitionId| {
+            let Some(element) = found.find_partition(&self.input, number(*partition)) else {
+                return Ok(None);
+            };
+            element.error().map_err(unavailable)?;
+            Ok(match element.offset() {
+                KafkaOffset::Offset(offset) => u64::try_from(offset).ok().map(Offset),
+                _ => None,
+            })
+        };
+        partitions.iter().map(of).collect()
+    }
+
+    fn restore_checkpoints(&self, partitions: &[PartitionId]) -> Result<(), LogError> {
+        let topics = &self.shared.topics;
+        let uncommitted = topics.ends(&self.shared.uncommitted, &self.checkpoints, partitions)?;
+        self.await_open(partitions, &uncommitted)?;
+        for partition in partitions {
+            self.shared.store.clear(&self.group, *partition)?;
+        }
+        let held: Vec<_> = partitions
+            .iter()
+            .zip(&uncommitted)
+            .filter(|(_, end)| end.0 > 0)
+            .map(|(partition, _)| *partition)
+            .collect();
+        self.read(&held)
+    }
+
+    /// Waits until what was open at `uncommitted` is committed or aborted.
+    fn await_open(
+        &self,
+        partitions: &[PartitionId],
+        uncommitted: &[Offset],
+    ) -> Result<(), LogError> {
+        loop {
+            let topics = &self.shared.topics;
+            let stable = topics.ends(&self.shared.committed, &self.checkpoints, partitions)?;
+            if stable
+                .iter()
+                .zip(uncommitted)
+                .all(|(stable, end)| stable >= end)
+            {
+                return Ok(());
+            }
+            if self.is_stopped() {
+                return Err(super::errors::closed());
+            }
+            std::thread::sleep(OPEN_WAIT);
+        }
+    }
+
+    /// Reads partitions of the checkpoints to their ends.
+    fn read(&self, partitions: &[PartitionId]) -> Result<(), LogError> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let mut config = self
+            .shared
+            .config
+            .consumer(&self.group, Isolation::Committed);
+        config
+            .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB);
+        let reader: BaseConsumer<Plain> = config
+            .create_with_context(Plain { reach: None })
+            .map_err(unavailable)?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(
+                &self.checkpoints,
+                number(*partition),
+                KafkaOffset::Beginning,
+            )
+            .map_err(unavailable)?;
+        }
+        reader.assign(&list).map_err(unavailable)?;
+        let mut left: BTreeSet<i32> = partitions.iter().map(|id| number(*id)).collect();
+        let mut rows: Vec<Row> = Vec::new();
+        while !left.is_empty() {
+            match reader.poll(POLL) {
+                Some(Ok(message)) => {
+                    let partition = u32::try_from(message.partition()).unwrap_or_default();
+                    let record = convert::record(&message);
+                    if let Some(key) = record.key {
+                        rows.push((PartitionId(partition), key, record.value));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    left.remove(&partition);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(group = %self.group, %error, "reading checkpoints");
+                }
+                None if self.is_stopped() => return Err(super::errors::closed()),
+                None => {}
+            }
+            if rows.len() >= ROWS_MAX || left.is_empty() {
+                self.shared.store.put(&self.group, &rows)?;
+                rows.clear();
+            }
+        }
+        Ok(())
+    }
+}
