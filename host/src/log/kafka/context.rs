@@ -57,7 +57,7 @@ impl Signal {
 /// Of a client's log lines, those about a connection that failed.
 const FAILED: &str = "FAIL";
 /// Every client says of every broker that it cannot be reached, again and
-/// again: once in this time is enough.
+/// again, and of every try that it failed: once in this time is enough.
 const SAME_LINE_WITHIN: Duration = Duration::from_secs(30);
 /// Lines that are remembered for it.
 const LINES_MAX: usize = 64;
@@ -65,7 +65,9 @@ const LINES_MAX: usize = 64;
 /// Writes a client's log line to ours.
 pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     // Properties pass through to all clients, and concern some.
-    if what == "CONFWARN" || what == FAILED && was_written(essence(message)) {
+    if what == "CONFWARN"
+        || !matches!(level, RDKafkaLogLevel::Debug) && was_written(essence(message))
+    {
         return;
     }
     match level {
@@ -194,7 +196,7 @@ impl Membership {
     }
 
     /// The brokers do not let the member do its work.
-    pub fn deny(&self, reason: String) {
+    pub fn deny(&self, reason: &str) {
         self.is_denied.store(true, Ordering::Release);
         self.reach.deny(self.client, reason);
     }
@@ -261,7 +263,7 @@ impl ClientContext for Membership {
             RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed,
         ) = error.rdkafka_error_code()
         {
-            self.deny(format!("{reason}; the user needs {}", self.needs));
+            self.deny(&format!("{reason}; the user needs {}", self.needs));
         }
         tracing::debug!(target: "librdkafka", %error, reason, "client error");
     }

@@ -29,8 +29,13 @@ pub(super) fn without(permission: impl FnOnce() -> String, error: KafkaError) ->
 
 /// Whether the brokers did not let us in, or not do this.
 pub(super) fn is_denial(error: &KafkaError) -> bool {
+    let code = match error {
+        // It has one, and does not tell.
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
+    };
     matches!(
-        error.rdkafka_error_code(),
+        code,
         Some(
             RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SaslAuthenticationFailed

@@ -649,7 +649,7 @@ impl Member for KafkaMember {
             }
             Err(Failure::Again(error)) => {
                 if let LogError::Denied { reason } = &error {
-                    self.consumer.context().deny(reason.clone());
+                    self.consumer.context().deny(reason);
                 }
                 Err(error)
             }

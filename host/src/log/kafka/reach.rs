@@ -109,7 +109,8 @@ impl Reach {
     }
 
     /// The brokers do not let a client do what it must.
-    pub fn deny(&self, client: u64, reason: String) {
+    pub fn deny(&self, client: u64, reason: &str) {
+        let reason = essence(reason);
         let known = self.state.lock().denied.insert(client, reason.clone());
         if known.as_ref() != Some(&reason) {
             tracing::error!(
@@ -175,8 +176,13 @@ pub(super) fn essence(line: &str) -> String {
         Some((thread, rest)) if thread.starts_with("[thrd:") => rest,
         _ => line,
     };
-    let end = line.rfind(" (after ").unwrap_or(line.len());
-    line.get(..end).unwrap_or(line).to_owned()
+    let Some((before, rest)) = line.split_once(" (after ") else {
+        return line.to_owned();
+    };
+    // Of an error that is suppressed the parentheses have some of their own.
+    let rest = rest.replacen("error(s)", "", 1);
+    let after = rest.split_once(')').map_or("", |(_, after)| after);
+    format!("{before}{after}")
 }
 
 #[cfg(test)]
@@ -216,10 +222,25 @@ mod tests {
     }
 
     #[test]
+    fn the_essence_is_what_stays_the_same() {
+        for line in [
+            "[thrd:b:1/1]: b:1/1: no (after 3ms in state UP)",
+            "b:1/1: no (after 12ms in state UP, 4 identical error(s) suppressed)",
+            "b:1/1: no",
+        ] {
+            assert_eq!(essence(line), "b:1/1: no");
+        }
+        assert_eq!(
+            essence("no (after 4 ms) (CODE); mend it"),
+            "no (CODE); mend it"
+        );
+    }
+
+    #[test]
     fn a_denial_stays_until_its_client_is_permitted() {
         let reach = Reach::default();
         let (one, other) = (reach.enrol(), reach.enrol());
-        reach.deny(one, "no".to_owned());
+        reach.deny(one, "no");
         reach.permit(other);
         reach.answered();
         assert_eq!(reach.refusal().unwrap().code(), "log-access-denied");

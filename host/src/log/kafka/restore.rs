@@ -150,7 +150,7 @@ impl Work {
                 match self.restore(&wanted) {
                     Ok(()) => break,
                     Err(LogError::Denied { reason }) => {
-                        self.consumer.context().deny(reason);
+                        self.consumer.context().deny(&reason);
                         std::thread::sleep(DENIED_WAIT);
                     }
                     Err(error) => {
