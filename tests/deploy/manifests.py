@@ -37,6 +37,13 @@ def check(is_so, problem):
         problems.append(problem)
 
 
+def tell():
+    for problem in problems:
+        print(f"deploy: {problem}", file=sys.stderr)
+    if problems:
+        sys.exit(1)
+
+
 def documents():
     for path in sorted(FOLDER.rglob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
@@ -144,6 +151,7 @@ found = list(documents())
 crds = definitions()
 for path, document in found:
     validate(path, document, crds)
+tell()
 of_kind = lambda kind: [document for _, document in found if document["kind"] == kind]
 named = lambda kind, name: next(one for one in of_kind(kind) if one["metadata"]["name"] == name)
 
@@ -218,9 +226,6 @@ for name, service in services.items():
         instances.append(service["environment"]["COURTSIDE_KAFKA__INSTANCE"])
 check(len(set(instances)) == 3, f"three hosts have three names, not {instances}")
 
-for problem in problems:
-    print(f"deploy: {problem}", file=sys.stderr)
-if problems:
-    sys.exit(1)
+tell()
 by = f"and the definitions in {os.environ['COURTSIDE_TEST_CRDS']}" if crds else "and by what else says the same"
 print(f"deploy: compose.yaml and {len(found)} objects are valid, by the schemas of Kubernetes {' and '.join(VERSIONS)} {by}")

@@ -17,7 +17,7 @@ use std::{
     sync::OnceLock,
 };
 
-use courtside_tests::{Host, Place, built, until};
+use courtside_tests::{Host, Place, built, place::output, until};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ impl Cluster {
     fn up() -> Option<Self> {
         let name = format!("courtside-kafka-{}", std::process::id());
         let dir = built::scratch_dir().join(name);
-        let why_not = run(Command::new(SCRIPT).arg("why-not"));
+        let why_not = run(Command::new(SCRIPT).args(["why-not", "--tls-sasl"]));
         if !why_not.is_empty() {
             let required = std::env::var("COURTSIDE_TEST_REQUIRE").unwrap_or_default();
             assert!(
@@ -146,6 +146,41 @@ async fn is_denied(host: &Host, what: &str) {
         names.then_some(()).ok_or(answer.body)
     })
     .await;
+}
+
+#[test]
+fn secrets_come_from_a_file_or_the_environment_and_are_not_shown() {
+    let place = Place::new();
+    let file = place.path("secret.properties");
+    fs::write(&file, "sasl.password=hush\nclient.rack=of-the-file\n").unwrap();
+    let place = place.set("kafka.properties_file", &file.to_string_lossy());
+    let dump = |name: &str, value: &str| {
+        let mut command = place.command();
+        let output = output(command.arg("--dump-config").env(name, value));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = dump(
+        "COURTSIDE_KAFKA__PROPERTIES__CLIENT_RACK",
+        "of-the-environment",
+    );
+    assert!(
+        shown.contains("\"client.rack\" = \"of-the-environment\""),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("hush") && !shown.contains("sasl.password"),
+        "{shown}"
+    );
+    let shown = dump("COURTSIDE_KAFKA__PROPERTIES__SASL_PASSWORD", "hush-hush");
+    assert!(
+        shown.contains("\"sasl.password\" = \"<redacted>\""),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("hush") && !shown.contains("of-the-file"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
