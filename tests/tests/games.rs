@@ -10,12 +10,14 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeSet, env, pin::pin, time::Duration};
+use std::{collections::BTreeSet, env, pin::pin, process::ExitCode, time::Duration};
 
 use courtside_tests::{
-    Host, Place, built,
+    Engine, Host, Place, built,
     games::{self, Game},
     play::Player,
+    suite::Suite,
+    tests,
     topics::Topics,
     wasm,
 };
@@ -71,9 +73,8 @@ async fn play_until<T>(
     (done.expect("it is done"), rounds)
 }
 
-#[tokio::test]
-async fn thirty_games_have_their_true_scores() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn thirty_games_have_their_true_scores(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut host = place.start_ready().await;
     let games = games::thirty();
     let player = Player::start(&host.url(), &games, &[]);
@@ -95,8 +96,7 @@ async fn thirty_games_have_their_true_scores() {
 
 /// A build identical in logic, one that writes another state format, and one
 /// that is broken, in turn; rounds of games are played until all is done.
-#[tokio::test]
-async fn fifty_swaps_change_no_score() {
+async fn fifty_swaps_change_no_score(engine: Engine) {
     const SWAPS: usize = 50;
     let first = built::plugin("nba-scoring");
     let builds = [
@@ -104,7 +104,7 @@ async fn fifty_swaps_change_no_score() {
         built::plugin("box-score"),
         wasm::trapping_at_start(&first),
     ];
-    let place = Place::with_plugin(&first);
+    let place = Place::with_plugin(&first).on(engine);
     let mut host = place.start_ready().await;
     let games = games::thirty();
 
@@ -156,12 +156,11 @@ fn number_from(name: &str) -> Option<u64> {
 /// some kills offers it one of the builds. The moments come from
 /// `COURTSIDE_TEST_SEED` (printed), their number from `COURTSIDE_TEST_KILLS`.
 /// Rounds of games are played until all is done.
-async fn kill_again_and_again(builds: &[Vec<u8>]) {
+async fn kill_again_and_again(place: Place, builds: &[Vec<u8>]) {
     let seed = number_from("COURTSIDE_TEST_SEED").unwrap_or_else(rand::random);
     let kills = number_from("COURTSIDE_TEST_KILLS").unwrap_or(6);
     eprintln!("{kills} kills, COURTSIDE_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let place = Place::with_plugin(&builds[0]).with_fixed_port();
     let games = games::thirty();
 
     let killing = async {
@@ -194,15 +193,33 @@ async fn kill_again_and_again(builds: &[Vec<u8>]) {
     eprintln!("{} rounds, {copies} events came twice", rounds.len());
 }
 
-#[tokio::test]
-async fn kills_change_no_score() {
-    kill_again_and_again(&[built::plugin("nba-scoring")]).await;
+async fn kills_change_no_score(engine: Engine) {
+    let plugin = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&plugin).on(engine).with_fixed_port();
+    kill_again_and_again(place, &[plugin]).await;
 }
 
-#[tokio::test]
-async fn kills_in_the_middle_of_swaps_change_no_score() {
+/// Where there is a group, the host is known again when it comes back.
+async fn kills_in_the_middle_of_swaps_change_no_score(engine: Engine) {
     let first = built::plugin("nba-scoring");
     let broken = wasm::trapping_at_start(&first);
     let identical = wasm::variant(&first, "identical in logic");
-    kill_again_and_again(&[first, built::plugin("box-score"), identical, broken]).await;
+    let place = Place::with_plugin(&first)
+        .on(engine)
+        .with_fixed_port()
+        .set("kafka.static_membership", "true");
+    let builds = [first, built::plugin("box-score"), identical, broken];
+    kill_again_and_again(place, &builds).await;
+}
+
+fn main() -> ExitCode {
+    let tests = || {
+        tests![
+            thirty_games_have_their_true_scores,
+            fifty_swaps_change_no_score,
+            kills_change_no_score,
+            kills_in_the_middle_of_swaps_change_no_score,
+        ]
+    };
+    Suite::new().on_both(tests).run()
 }

@@ -1,15 +1,14 @@
 //! Several pipelines in one host, and entities that come and go.
 
-use courtside_tests::{Place, built, games, topics::Topics};
+use courtside_tests::{Engine, Place, built, games, topics::Topics};
 use reqwest::StatusCode;
 use serde_json::json;
 
 use super::point;
 
 /// Two pipelines read one topic, a third reads what the first writes.
-#[tokio::test]
-async fn pipelines_share_topics_and_follow_each_other() {
-    let place = Place::new().configured(
+pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
+    let place = Place::new().on(engine).configured(
         r#"
         [pipelines.scores]
         input = "NBA-Games"
@@ -76,14 +75,14 @@ async fn pipelines_share_topics_and_follow_each_other() {
 
 /// One pipeline's plugin fails at every event, and another has none: the third
 /// does not notice.
-#[tokio::test]
-async fn a_pipeline_in_trouble_is_alone_in_it() {
+pub async fn a_pipeline_in_trouble_is_alone_in_it(engine: Engine) {
     let pipeline = |name: &str| {
         format!(
             "[pipelines.{name}]\ninput = \"{name}-in\"\noutput = \"{name}-out\"\nkey = \"/key\"\n"
         )
     };
     let place = Place::new()
+        .on(engine)
         .configured(&["well", "failing", "waiting"].map(pipeline).concat())
         .set("plugin.call_cpu_time_max", "100ms");
     place.put("well/default", &built::plugin("misbehaving"));
@@ -122,9 +121,9 @@ async fn a_pipeline_in_trouble_is_alone_in_it() {
 }
 
 /// Far more games than may be open at a time, their events interleaved.
-#[tokio::test]
-async fn entities_that_close_and_open_again_count_as_others_do() {
+pub async fn entities_that_close_and_open_again_count_as_others_do(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
         .set("worker.entity_idle", "100ms")
         .set("worker.entities_open_max", "2")
         .set("worker.workers", "1")
