@@ -100,6 +100,21 @@ impl Place {
             .set("kafka.heartbeat_interval", "500ms")
     }
 
+    /// A place for another host of the same groups: directories of its own, and
+    /// the settings of this one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let mut other = Self::new();
+        other.engine = self.engine;
+        self.prefix.clone_into(&mut other.prefix);
+        self.settings.clone_into(&mut other.settings);
+        self.config.clone_into(&mut other.config);
+        if self.path(CONFIG).exists() {
+            other.write_config();
+        }
+        other
+    }
+
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.engine

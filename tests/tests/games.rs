@@ -10,7 +10,13 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeSet, env, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 
 use courtside_tests::{
     Engine, Host, Place, built,
@@ -19,9 +25,10 @@ use courtside_tests::{
     suite::Suite,
     tests,
     topics::Topics,
-    wasm,
+    until, wasm,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
 
 const SLOT: &str = "scores/default";
 
@@ -212,6 +219,60 @@ async fn kills_in_the_middle_of_swaps_change_no_score(engine: Engine) {
     kill_again_and_again(place, &builds).await;
 }
 
+/// Three processes are one group. The games go into one of them, all show
+/// them, and Kafka's own consumer finds nothing else in the topic.
+async fn three_hosts_share_thirty_games(engine: Engine) {
+    const WORKERS: usize = 2;
+    let plugin = built::plugin("nba-scoring");
+    let first = Place::with_plugin(&plugin)
+        .on(engine)
+        .set("worker.workers", &WORKERS.to_string());
+    let places = [first.beside(), first.beside(), first];
+    let mut hosts = Vec::new();
+    for place in &places {
+        place.put(SLOT, &plugin);
+        hosts.push(place.start_ready().await);
+    }
+    until("every worker to have partitions", || async {
+        let view = hosts[0].get("/group").await.json();
+        let members = view["groups"][0]["members"].as_array().expect("members");
+        let have = |member: &&Value| member["partitions"] != json!([]);
+        let sharing = members.iter().filter(have).count();
+        (sharing == WORKERS * hosts.len())
+            .then_some(())
+            .ok_or(view.to_string())
+    })
+    .await;
+
+    let games = games::thirty();
+    let player = Player::start(&hosts[1].url(), &games, &[]);
+    player.succeeds(&games).await;
+    for host in &hosts {
+        host.has_processed_all().await;
+        check_all(host, &games).await;
+    }
+
+    let topic = places[0].topic("NBA-Scores");
+    let records = engine.cluster().expect("brokers").consume(&topic);
+    let events: usize = games.iter().map(|game| game.lines.len()).sum();
+    assert_eq!(records.len(), events, "an output for each event");
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for record in &records {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        last.insert(key.expect("a key"), value.expect("a value"));
+    }
+    assert_eq!(last.len(), games.len());
+    for game in &games {
+        game.check(&serde_json::from_str(last[&*game.id]).expect("an output in JSON"));
+    }
+    for host in hosts {
+        host.stop().await;
+    }
+    let topics = Topics::of(&places[0]);
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    assert_eq!(copies, 0);
+}
+
 fn main() -> ExitCode {
     let tests = || {
         tests![
@@ -221,5 +282,8 @@ fn main() -> ExitCode {
             kills_in_the_middle_of_swaps_change_no_score,
         ]
     };
-    Suite::new().on_both(tests).run()
+    Suite::new()
+        .on_both(tests)
+        .on(Engine::Kafka, tests![three_hosts_share_thirty_games])
+        .run()
 }

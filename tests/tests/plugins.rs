@@ -291,7 +291,10 @@ async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected(engine: E
 
 async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open(engine: Engine) {
     let plugin = built::plugin("misbehaving");
-    let place = Place::with_plugin(&plugin).on(engine);
+    // One worker: to move to another would open the entity again.
+    let place = Place::with_plugin(&plugin)
+        .on(engine)
+        .set("worker.workers", "1");
     let host = place.start_ready().await;
     let mut game = Game::new("fail-reopen");
     game.goes_on(&host).await;
@@ -359,7 +362,7 @@ async fn outputs_say_which_plugin_made_them_and_of_what(engine: Engine) {
     let digest = courtside::types::Digest::of(&plugin).to_string();
     assert_eq!(header("courtside-digest"), digest);
     assert!(header("courtside-plugin").starts_with("nba-scoring@"));
-    let source = format!("NBA-Games/{from}/{}", event.offset);
+    let source = format!("{}/{from}/{}", place.topic("NBA-Games"), event.offset);
     assert_eq!(header("courtside-source"), source);
     assert_eq!(record.key, event.key);
 }

@@ -202,7 +202,7 @@ pub async fn the_answer_says_where_the_events_are(engine: Engine) {
         .post("/score", JSON, point("LAL-BOS", 1).to_string())
         .await;
     assert_eq!(one.status, StatusCode::OK);
-    assert_eq!(one.json()["topic"], "NBA-Games");
+    assert_eq!(one.json()["topic"], place.topic("NBA-Games"));
     assert_eq!(one.json()["offset"], 0);
     let several = json!([
         point("LAL-BOS", 2),

@@ -1,6 +1,6 @@
 //! Several pipelines in one host, and entities that come and go.
 
-use courtside_tests::{Engine, Place, built, games, topics::Topics};
+use courtside_tests::{Engine, Place, built, games, topics::Topics, until};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -35,27 +35,43 @@ pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
         host.accepts_all("/score", &game.lines).await;
     }
     // Both doors lead to the one topic.
-    let late = point("late", 1);
-    host.accepts("/events/rebounds", &late).await;
-    host.has_processed_all().await;
-
+    let late = host.accepts("/events/rebounds", &point("late", 1)).await;
     for game in &games {
-        let lines = game.lines.len();
         let of = |pipeline: &'static str| {
             let path = format!("/games/{}?pipeline={pipeline}", game.id);
             let host = &host;
             async move { host.get(&path).await.json() }
         };
+        // The last of the three: once it is there, so are the others' outputs.
+        let counted = json!({"key": game.id, "events": game.lines.len()});
+        until("every score to be counted", || async {
+            let seen = of("counts").await;
+            (seen == counted).then_some(()).ok_or(seen.to_string())
+        })
+        .await;
         game.check(&of("scores").await);
+        until("as many events with rebounds", || async {
+            let seen = of("rebounds").await;
+            let is_whole = seen["events"] == game.lines.len();
+            is_whole.then_some(()).ok_or(seen.to_string())
+        })
+        .await;
         let rebounds = of("rebounds").await;
         game.check(&rebounds);
         assert!(rebounds["rebounds"].is_object(), "{rebounds}");
-        assert_eq!(of("counts").await, json!({"key": game.id, "events": lines}));
     }
     for pipeline in ["scores", "rebounds"] {
-        let late = host.get(&format!("/games/late?pipeline={pipeline}")).await;
-        assert_eq!(late.json()["events"], 1);
+        let output = host.game_after("late", pipeline, &late).await;
+        assert_eq!(output.expect("an output")["events"], 1);
     }
+    // The last record that `counts` reads.
+    until("the last score to be counted", || async {
+        let seen = host.get("/games/late?pipeline=counts").await;
+        (seen.status == StatusCode::OK)
+            .then_some(())
+            .ok_or(seen.body)
+    })
+    .await;
     let unknown = host.get("/games/late?pipeline=unknown").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(unknown.code(), "pipeline-not-found");
