@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{testing::MemoryLog, *};
+use crate::log::partitioner::Method;
 
 const GOOD: &str =
     r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42","x":[1, 2]}"#;
@@ -16,6 +17,7 @@ fn ingest(config: IngestConfig) -> (Arc<MemoryLog>, Arc<Ingest>) {
         pipeline: pipeline.into(),
         topic: topic.into(),
         partitions,
+        partitioner: Arc::default(),
         key: KeyRule::new(key).unwrap(),
         schema,
     };
@@ -64,10 +66,7 @@ async fn keeps_an_event_as_it_was_sent() {
     assert!(record.headers.is_empty());
     assert!(record.timestamp_ms > 1_700_000_000_000);
     let position = receipt.results[0].as_ref().unwrap();
-    assert_eq!(
-        position.partition,
-        crate::log::partitioner::murmur2_partition(b"LAL-BOS", 4)
-    );
+    assert_eq!(position.partition, Method::Murmur2.partition(b"LAL-BOS", 4));
 }
 
 #[tokio::test]

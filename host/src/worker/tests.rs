@@ -197,6 +197,7 @@ fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipel
         name: "test".into(),
         group: "test".into(),
         input: "in".into(),
+        partitions: 1,
         output: Output {
             topic: "out".into(),
             partitions: 1,
