@@ -22,6 +22,7 @@ pub mod built;
 pub mod disk;
 pub mod games;
 pub mod host;
+pub mod kafka;
 pub mod place;
 pub mod play;
 pub mod topics;
@@ -29,5 +30,6 @@ pub mod wait;
 pub mod wasm;
 
 pub use host::{Answer, Host};
+pub use kafka::Cluster;
 pub use place::Place;
 pub use wait::until;
