@@ -32,32 +32,11 @@ pub(super) fn fnv1a(data: &[u8]) -> u32 {
     })
 }
 
-/// CRC-32 as zlib and Ethernet have it.
+/// CRC-32 as zlib and Ethernet have it. Bit by bit: a key is short.
 pub(super) fn crc32(data: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
-    // Half a byte at a time: a key is short, and so the table is, too.
-    const TABLE: [u32; 16] = {
-        let mut table = [0; 16];
-        let mut nibble: u32 = 0;
-        while nibble < 16 {
-            let mut sum = nibble;
-            let mut bit = 0;
-            while bit < 4 {
-                sum = (sum >> 1) ^ (POLYNOMIAL * (sum & 1));
-                bit += 1;
-            }
-            table[nibble as usize] = sum;
-            nibble += 1;
-        }
-        table
-    };
-    let step = |sum: u32| {
-        let [low, ..] = sum.to_le_bytes();
-        // Sixteen of them, for four bits.
-        let row = TABLE.get(usize::from(low & 15)).copied().unwrap_or(0);
-        (sum >> 4) ^ row
-    };
-    !data
-        .iter()
-        .fold(!0, |sum, byte| step(step(sum ^ u32::from(*byte))))
+    let step = |sum: u32, _| (sum >> 1) ^ (POLYNOMIAL * (sum & 1));
+    !data.iter().fold(!0, |sum, byte| {
+        (0..u8::BITS).fold(sum ^ u32::from(*byte), step)
+    })
 }
