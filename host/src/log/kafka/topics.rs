@@ -20,7 +20,7 @@ use super::{
     config::{KafkaConfig, message_bytes_max},
     context::Plain,
     convert::number,
-    errors::unavailable,
+    errors::{is_denial, unavailable, without},
 };
 use crate::{
     log::{Bounds, Cleanup, LogError, TopicSpec, block::block_on},
@@ -114,7 +114,7 @@ impl Topics {
         let metadata = self
             .client
             .fetch_metadata(Some(topic), self.config.request_timeout)
-            .map_err(unavailable)?;
+            .map_err(|error| without(|| format!("Describe on topic {topic}"), error))?;
         let Some(found) = metadata
             .topics()
             .iter()
@@ -129,7 +129,10 @@ impl Topics {
             }
             // It is there, and has no leaders yet.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(error) => return Err(unavailable(KafkaError::MetadataFetch(error))),
+            Some(error) => {
+                let needs = || format!("Describe on topic {topic}");
+                return Err(without(needs, KafkaError::MetadataFetch(error)));
+            }
         }
         let partitions = found.partitions();
         if partitions.is_empty() {
@@ -324,7 +327,9 @@ impl Topics {
         let described =
             block_on(admin.describe_configs(&resources, &self.options())).map_err(unavailable)?;
         for (spec, described) in specs.iter().zip(described) {
-            let described = described.map_err(|error| unavailable(KafkaError::AdminOp(error)))?;
+            let needs = || format!("DescribeConfigs on topic {}", spec.name);
+            let described =
+                described.map_err(|error| without(needs, KafkaError::AdminOp(error)))?;
             let actual = |name: &str| {
                 let entry = described.get(name);
                 entry
@@ -379,6 +384,10 @@ impl Topics {
             match created {
                 // Another host was faster.
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, error)) if is_denial(&KafkaError::AdminOp(error)) => {
+                    let needs = || format!("Create on topic {topic}, or somebody to create it");
+                    return Err(without(needs, KafkaError::AdminOp(error)));
+                }
                 Err((topic, error)) => {
                     return Err(LogError::Invalid {
                         what: format!("topic {topic:?}"),
