@@ -5,6 +5,7 @@
 //! above never asks which engine it has. Calls of [`RecordLog`] come from any
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
+pub(crate) mod block;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;

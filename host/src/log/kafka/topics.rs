@@ -3,11 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::Future,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,7 +23,7 @@ use super::{
     errors::{is_denial, unavailable, without},
 };
 use crate::{
-    log::{Bounds, Cleanup, LogError, TopicSpec},
+    log::{Bounds, Cleanup, LogError, TopicSpec, block::block_on},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -502,24 +499,5 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
         Err("the name has characters other than letters, digits, . _ and -")
     } else {
         Ok(())
-    }
-}
-
-/// Waits for an answer of the admin client, on any thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        thread::park();
     }
 }
