@@ -730,7 +730,7 @@ pub(crate) fn a_commit_is_all_of_it(subject: &mut impl Subject) {
                 (place(&out, 1), record("k", "first")),
                 (place(&dead, 0), record("k", "refused")),
                 (place(&out, 0), record("l", "second")),
-                (place(&out, 1), record("k", "third")),
+                (place(&out, 1), record("m", "third")),
             ],
             checkpoints: vec![
                 (PartitionId(0), "k".into(), Some("state k".into())),
