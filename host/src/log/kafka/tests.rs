@@ -1,6 +1,7 @@
 //! The engine on a real Apache Kafka: one that `COURTSIDE_TEST_KAFKA` names, or
 //! one that `tests/kafka/cluster` starts for this run.
 
+#[path = "../../../../tests/src/kafka/brokers.rs"]
 mod cluster;
 mod groups;
 mod topics;
@@ -21,7 +22,7 @@ use rdkafka::{
 };
 use tempfile::TempDir;
 
-use self::cluster::brokers;
+use self::cluster::shared as brokers;
 use super::{Kafka, KafkaConfig, Limits};
 use crate::{
     log::{
