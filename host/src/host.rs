@@ -15,7 +15,7 @@ use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
     log::{
-        RecordLog,
+        LogError, RecordLog,
         admin::Admin,
         embedded::Embedded,
         kafka::{self, Kafka},
@@ -219,7 +219,9 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
             .map_err(|error| anyhow!("{}: {error}", error.code()))?;
         return Ok(log);
     }
-    open_embedded(config).map(|log| log as _)
+    let log = Embedded::open(config.data_dir.join("log"), config.log.clone())
+        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    Ok(log)
 }
 
 /// Opens it for a command of an operator: beside the hosts, where they share a
@@ -237,12 +239,14 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
             config.data_dir.display()
         ));
     }
-    open_embedded(config).map(|log| log as _)
-}
-
-fn open_embedded(config: &Config) -> anyhow::Result<Arc<Embedded>> {
-    Embedded::open(config.data_dir.join("log"), config.log.clone())
-        .map_err(|error| anyhow!("{}: {error}", error.code()))
+    let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
+    log.map(|log| log as _).map_err(|error| match error {
+        LogError::InUse { .. } => anyhow!(
+            "{}: {error}: stop its host first, or ask it by GET /group",
+            error.code()
+        ),
+        error => anyhow!("{}: {error}", error.code()),
+    })
 }
 
 fn limits(config: &Config) -> kafka::Limits {

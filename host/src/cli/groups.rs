@@ -236,6 +236,7 @@ fn text(group: &DescribedGroup) -> String {
     let mut text = format!("group     {}\n", group.group);
     let _ = writeln!(text, "pipeline  {}", or_dash(group.pipeline.as_ref()));
     let _ = writeln!(text, "state     {}", group.state);
+    let _ = writeln!(text, "members   {}", group.members.len());
     let _ = writeln!(text, "lag       {}\n", group.lag);
     let members = group.members.iter().map(|member| {
         let assigned: Vec<_> = member
@@ -252,8 +253,10 @@ fn text(group: &DescribedGroup) -> String {
             or_dash((!assigned.is_empty()).then(|| assigned.join(" "))),
         ]
     });
-    text += &table(&["member", "host", "assigned"], members);
-    text.push('\n');
+    if !group.members.is_empty() {
+        text += &table(&["member", "host", "assigned"], members);
+        text.push('\n');
+    }
     let partitions = group.partitions.iter().map(|one| {
         vec![
             one.topic.clone(),

@@ -176,7 +176,7 @@ pub fn run(args: &TopicsArgs) -> anyhow::Result<ExitCode> {
                 settings: settings.iter().cloned().collect(),
                 needs: needs(&known, topic),
             };
-            let created = log.create_topic(&new).map_err(coded);
+            let created = log.create_topic(&new).map_err(refused);
             created.and_then(|()| done(&common.output, "created", &[topic.clone()]))
         }
         Command::Alter {
@@ -382,7 +382,24 @@ fn alter(
             group: pipeline.group.as_str().into(),
         }));
     }
-    log.alter_topic(topic, change).map_err(coded)
+    log.alter_topic(topic, change).map_err(refused)
+}
+
+/// What is not there yet is no mismatch of what is.
+fn refused(error: LogError) -> anyhow::Error {
+    let code = error.code();
+    match error {
+        LogError::Mismatch {
+            topic,
+            what,
+            actual,
+            wanted,
+            ..
+        } => anyhow!(
+            "{code}: with {what} {actual} of topic {topic}, where the configuration needs {wanted}, no host would start"
+        ),
+        error => coded(error),
+    }
 }
 
 fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> anyhow::Result<()> {

@@ -126,7 +126,10 @@ pub(crate) fn topics_are_created_described_and_deleted(subject: &mut impl Subjec
         ..new(&subject.name("b"), 1)
     };
     assert_eq!(code(log.create_topic(&bad)), "log-invalid");
-    assert_eq!(code(log.create_topic(&new(&"a b".into(), 1))), "log-invalid");
+    assert_eq!(
+        code(log.create_topic(&new(&"a b".into(), 1))),
+        "log-invalid"
+    );
 
     append(&*log, &a, 1, &["x", "y"]);
     let listed = log.topics().unwrap();
@@ -273,7 +276,14 @@ pub(crate) fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl 
     let moved = reset::apply(&*log, &group, &a, &plan).unwrap();
     let told: Vec<_> = moved
         .iter()
-        .map(|one| (one.at.partition.0, one.at.from, one.at.to.0, one.checkpoints))
+        .map(|one| {
+            (
+                one.at.partition.0,
+                one.at.from,
+                one.at.to.0,
+                one.checkpoints,
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -296,9 +306,8 @@ pub(crate) fn a_reset_of_some_partitions_leaves_the_others(subject: &mut impl Su
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
     let one = [PartitionId(1)];
-    let to = |target, partitions: &[PartitionId]| {
-        reset::plan(&*log, &group, &a, partitions, target)
-    };
+    let to =
+        |target, partitions: &[PartitionId]| reset::plan(&*log, &group, &a, partitions, target);
     assert_eq!(code(to(Target::At(Offset(4)), &one)), "offset-out-of-range");
     let none = [PartitionId(2)];
     assert_eq!(code(to(Target::Latest, &none)), "no-such-partition");

@@ -8,7 +8,7 @@ use crate::{
         LogError, RecordLog as _, TopicSpec,
         admin::{Admin as _, NewTopic, TopicChange},
         conformance::{append, compacted, deleted},
-        kafka::{Kafka, KafkaConfig, Limits},
+        kafka::{Kafka, KafkaConfig},
         reset::{self, Target},
     },
     types::Topic,
@@ -26,7 +26,11 @@ fn beside(config: KafkaConfig) -> std::sync::Arc<Kafka> {
 }
 
 /// Creates a topic with settings; what a host says that needs it otherwise.
-fn refused(config: KafkaConfig, pairs: &[(&str, &str)], needs: impl Fn(&Topic) -> TopicSpec) -> LogError {
+fn refused(
+    config: KafkaConfig,
+    pairs: &[(&str, &str)],
+    needs: impl Fn(&Topic) -> TopicSpec,
+) -> LogError {
     let log = beside(config);
     let topic = Topic::from(format!("{}a", prefix()));
     let new = NewTopic {
@@ -47,7 +51,9 @@ fn each_difference_is_refused_and_says_what_to_do() {
     let refusals = [
         (
             "partitions",
-            refused(config(&brokers), &[("max.message.bytes", larger)], |a| deleted(a, 3)),
+            refused(config(&brokers), &[("max.message.bytes", larger)], |a| {
+                deleted(a, 3)
+            }),
             ["2", "3", "`partitions`"],
         ),
         (
@@ -64,7 +70,9 @@ fn each_difference_is_refused_and_says_what_to_do() {
         ),
         (
             "cleanup.policy",
-            refused(config(&brokers), &[("max.message.bytes", larger)], |a| compacted(a, 2)),
+            refused(config(&brokers), &[("max.message.bytes", larger)], |a| {
+                compacted(a, 2)
+            }),
             ["delete", "compact", "-c cleanup.policy=compact"],
         ),
         (
@@ -81,7 +89,9 @@ fn each_difference_is_refused_and_says_what_to_do() {
         ),
         (
             "max.message.bytes",
-            refused(config(&brokers), &[("max.message.bytes", "1000000")], |a| deleted(a, 2)),
+            refused(config(&brokers), &[("max.message.bytes", "1000000")], |a| {
+                deleted(a, 2)
+            }),
             ["1000000", "1130496", "-c max.message.bytes=1130496"],
         ),
     ];
@@ -101,7 +111,10 @@ fn what_is_larger_than_needed_is_taken() {
     let new = NewTopic {
         name: topic.clone(),
         partitions: Some(1),
-        settings: settings(&[("max.message.bytes", "2000000"), ("retention.ms", "1000000")]),
+        settings: settings(&[
+            ("max.message.bytes", "2000000"),
+            ("retention.ms", "1000000"),
+        ]),
         ..NewTopic::default()
     };
     log.create_topic(&new).unwrap();
@@ -125,7 +138,12 @@ fn more_replicas_than_brokers_are_named() {
     let topic = Topic::from(format!("{}a", prefix()));
     let error = log.ensure_topics(&[deleted(&topic, 1)]).unwrap_err();
     assert_eq!(error.code(), "log-invalid");
-    for word in [&*topic, "99 replicas", "kafka.replication_factor", "brokers"] {
+    for word in [
+        &*topic,
+        "99 replicas",
+        "kafka.replication_factor",
+        "brokers",
+    ] {
         assert!(error.to_string().contains(word), "{error}");
     }
 }
@@ -212,7 +230,10 @@ fn a_reset_and_a_host_that_starts_do_not_mix() {
             assert_eq!((next, left), (Offset(0), 0));
         }
         Err(error) => {
-            assert!(["group-not-empty", "fenced"].contains(&error.code()), "{error}");
+            assert!(
+                ["group-not-empty", "fenced"].contains(&error.code()),
+                "{error}"
+            );
             assert_eq!((next, left), (Offset(1), KEYS));
         }
     }

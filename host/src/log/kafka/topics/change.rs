@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -27,6 +27,8 @@ use crate::{
     types::{PartitionId, Topic},
 };
 
+/// How long the brokers may take to tell the settings that they took.
+const SETTINGS_WITHIN: Duration = Duration::from_secs(5);
 /// Topics of the brokers' own begin so.
 const INTERNAL_PREFIX: &str = "__";
 
@@ -164,6 +166,14 @@ impl Topics {
             let Some(described) = described.first() else {
                 return Ok(());
             };
+            let known = |name: &&String| described.get(name).is_some();
+            let named = change.set.keys().chain(&change.unset);
+            if let Some(unknown) = { named }.find(|name| !known(name)) {
+                return Err(LogError::Invalid {
+                    what: format!("topic {name}"),
+                    reason: format!("{unknown} is not among Kafka's settings of a topic"),
+                });
+            }
             let unset: BTreeSet<&str> = change.unset.iter().map(String::as_str).collect();
             let mut wanted: BTreeMap<&str, &str> = described
                 .entries
@@ -187,11 +197,7 @@ impl Topics {
             altered
                 .entries
                 .extend(wanted.iter().map(|(name, value)| (*name, *value)));
-            let outcome =
-                block_on(admin.alter_configs([&altered], &self.options())).map_err(unavailable)?;
-            for outcome in outcome {
-                outcome.map_err(|(_, code)| not_altered(name, code))?;
-            }
+            block_on(admin.alter_configs([&altered], &self.options())).map_err(unavailable)?;
             self.await_settings(name, change)?;
         }
         if let Some(wanted) = change.partitions.filter(|wanted| *wanted > has) {
@@ -209,28 +215,33 @@ impl Topics {
         Ok(())
     }
 
-    /// Waits until the brokers tell what they were told.
+    /// Waits until the brokers tell what they were told. The client keeps to
+    /// itself whether they took it, so what does not show was refused.
     fn await_settings(&self, name: &Topic, change: &TopicChange) -> Result<(), LogError> {
         let admin = self.admin()?;
-        self.until(
-            &format!("the settings of topic {name} to be in force"),
-            || {
-                let described = self.describe(&admin, &[name])?;
-                let Some(topic) = described.first() else {
-                    return Ok(false);
-                };
-                let own = |name: &str| {
-                    let entry = topic.get(name)?;
-                    (entry.source == ConfigSource::DynamicTopic)
-                        .then_some(entry.value.as_deref())?
-                };
-                Ok(change.unset.iter().all(|name| own(name).is_none())
-                    && change
-                        .set
-                        .iter()
-                        .all(|(name, value)| own(name) == Some(value)))
-            },
-        )
+        let deadline = Instant::now() + SETTINGS_WITHIN.min(self.config.request_timeout);
+        loop {
+            let described = self.describe(&admin, &[name])?;
+            let own = |name: &str| {
+                let entry = described.first()?.get(name)?;
+                (entry.source == ConfigSource::DynamicTopic).then_some(entry.value.as_deref())?
+            };
+            let kept = change.unset.iter().find(|name| own(name).is_some());
+            let mut set = change.set.iter();
+            let refused = set.find(|(name, value)| own(name) != Some(value));
+            let Some(setting) = kept.or(refused.map(|(name, _)| name)) else {
+                return Ok(());
+            };
+            if Instant::now() >= deadline {
+                return Err(LogError::Invalid {
+                    what: format!("topic {name}"),
+                    reason: format!(
+                        "the brokers did not take {setting}: its value is out of its range, or courtside may not alter it (ACL AlterConfigs on the topic)"
+                    ),
+                });
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     pub fn delete(&self, name: &Topic) -> Result<(), LogError> {
