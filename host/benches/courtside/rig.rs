@@ -39,7 +39,7 @@ pub struct Rig {
 }
 
 /// The plugin's file, as `make plugins` leaves it.
-fn plugin() -> Vec<u8> {
+pub fn plugin() -> Vec<u8> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
         PathBuf::from,
