@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use crate::{
     config::{Config, PipelineConfig},
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
+    pipeline::layout,
     types::Topic,
 };
 
@@ -16,6 +17,8 @@ pub enum Role {
     Output,
     DeadLetter,
     Checkpoints,
+    /// What its group was created with.
+    Layout,
 }
 
 impl Role {
@@ -26,6 +29,7 @@ impl Role {
             Self::Output => "output",
             Self::DeadLetter => "dead-letter",
             Self::Checkpoints => "checkpoints",
+            Self::Layout => "layout",
         }
     }
 }
@@ -64,20 +68,34 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
         if let Some(checkpoints) = log.checkpoints_topic(&group) {
             add(Role::Checkpoints, checkpoints);
         }
+        add(Role::Layout, layout::topic(&group));
     }
     topics
 }
 
-/// Creates what a pipeline reads and writes, where it is missing; what is there
-/// must be as it should.
-pub fn ensure(
+/// Creates what a pipeline reads, where it is missing; what is there must be as
+/// it should. Says how many partitions it has.
+pub fn ensure_input(
+    config: &Config,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> anyhow::Result<u32> {
+    create_input(config, settings, log).map_err(coded)
+}
+
+/// The same of what a pipeline writes, once its input is there.
+pub fn ensure_others(
     config: &Config,
     pipeline: &str,
     settings: &PipelineConfig,
     log: &dyn RecordLog,
 ) -> anyhow::Result<()> {
-    ensure_all(config, pipeline, settings, log)
-        .map_err(|error| anyhow!("{}: {error}", error.code()))
+    create_others(config, pipeline, settings, log).map_err(coded)
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn coded(error: LogError) -> anyhow::Error {
+    anyhow!("{}: {error}", error.code())
 }
 
 /// The pipelines' names, who writes a topic before who reads it: so that the
@@ -110,23 +128,33 @@ pub fn in_order(config: &Config) -> Vec<&str> {
 pub fn ensure_of_all(config: &Config, log: &dyn Admin) -> Result<(), LogError> {
     for name in in_order(config) {
         if let Some(settings) = config.pipelines.get(name) {
-            ensure_all(config, name, settings, log)?;
-            let input = settings.input.as_str().into();
-            log.ensure_group(&config.group(name), &input)?;
+            create_input(config, settings, log)?;
+            create_others(config, name, settings, log)?;
+            let group = config.group(name);
+            log.ensure_group(&group, &settings.input.as_str().into())?;
+            log.ensure_topics(&[layout::topic(&group)])?;
         }
     }
     Ok(())
 }
 
-fn ensure_all(
+fn create_input(
+    config: &Config,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> Result<u32, LogError> {
+    let input = input(config, settings);
+    log.ensure_topics(std::slice::from_ref(&input))?;
+    log.partitions(&input.name)
+}
+
+fn create_others(
     config: &Config,
     pipeline: &str,
     settings: &PipelineConfig,
     log: &dyn RecordLog,
 ) -> Result<(), LogError> {
-    let input = input(config, settings);
-    log.ensure_topics(std::slice::from_ref(&input))?;
-    let partitions = log.partitions(&input.name)?;
+    let partitions = log.partitions(&settings.input.as_str().into())?;
     let letters = dead_letter(&config.group(pipeline));
     let mut specs = vec![spec(letters, Some(partitions), deleted(config))];
     for output in outputs(settings) {

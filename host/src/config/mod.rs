@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::HttpConfig,
     ingest::IngestConfig,
-    log::{embedded::EmbeddedConfig, kafka::KafkaConfig},
+    log::{
+        embedded::EmbeddedConfig,
+        kafka::KafkaConfig,
+        partitioner::{Method, Partitioner},
+    },
     plugin::Limits,
     scoreboard::ScoreboardConfig,
     slots::manager::SlotsConfig,
@@ -215,6 +219,9 @@ pub struct PipelineConfig {
     /// `log.partitions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
+    /// How the keys of its input find their partitions.
+    #[serde(default)]
+    pub partitioner: Partitioner,
     /// What its plugins may use; by default `[plugin]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginConfig>,
@@ -233,6 +240,7 @@ impl PipelineConfig {
             key: "/game_id".into(),
             group: None,
             partitions: None,
+            partitioner: Partitioner::default(),
             plugin: None,
         }
     }
@@ -385,6 +393,9 @@ impl Config {
                 );
             }
         }
+        if let Some(problem) = self.contradicts(name, pipeline) {
+            return invalid(".partitioner", problem);
+        }
         let written: Vec<&String> = std::iter::once(&pipeline.output)
             .chain(pipeline.outputs.values())
             .collect();
@@ -395,6 +406,32 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// A topic's keys are where one partitioner puts them, whoever writes.
+    fn contradicts(&self, name: &str, pipeline: &PipelineConfig) -> Option<String> {
+        let others = self.pipelines.iter().filter(|(other, _)| *other != name);
+        for (other, config) in others {
+            if config.input == pipeline.input && config.partitioner != pipeline.partitioner {
+                return Some(format!(
+                    "pipeline {other} has another, and the same input, {}",
+                    pipeline.input
+                ));
+            }
+            let writes = config.output == pipeline.input
+                || config
+                    .outputs
+                    .values()
+                    .any(|topic| *topic == pipeline.input);
+            if writes && pipeline.partitioner != Partitioner::default() {
+                return Some(format!(
+                    "pipeline {other} writes the input, {}, and outputs are partitioned by {}",
+                    pipeline.input,
+                    Method::default()
+                ));
+            }
+        }
+        None
     }
 
     /// The consumer group of a pipeline.
@@ -497,6 +534,18 @@ mod tests {
                 "pipelines.a.plugin.memory_bytes_max",
             ),
             (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = \"md5\"",
+                "pipelines.a.partitioner: unknown variant: found `md5`",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = \"fnv1a\"\n[pipelines.b]\ninput = \"x\"\noutput = \"z\"\nkey = \"/id\"",
+                "pipelines.a.partitioner: pipeline b has another",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.b]\ninput = \"y\"\noutput = \"z\"\nkey = \"/id\"\npartitioner = \"fnv1a\"",
+                "pipelines.b.partitioner: pipeline a writes the input",
+            ),
+            (
                 "[log]\nrecord_bytes_max = \"100KiB\"",
                 "plugin.checkpoint_bytes_max",
             ),
@@ -509,7 +558,7 @@ mod tests {
     #[test]
     fn a_dump_reads_back_as_what_it_dumped() {
         let config = load(
-            "[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"",
+            "[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"\n[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = { manual = { \"LAL-BOS\" = 2 }, fallback = \"crc32\" }",
             &[],
         )
         .unwrap();

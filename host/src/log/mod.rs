@@ -6,6 +6,7 @@
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
 pub mod admin;
+pub(crate) mod block;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;

@@ -237,7 +237,13 @@ impl Appender {
             bytes,
             waiting_bytes: Arc::clone(&self.waiting_bytes),
         });
+        let mut failed = None;
         for (index, (partition, record)) in records.iter().enumerate() {
+            // What follows one that the client did not take stays behind it.
+            if let Some(error) = &failed {
+                pending.settle(index, Err(LogError::clone(error)));
+                continue;
+            }
             let place = TopicPartition {
                 topic: topic.clone(),
                 partition: *partition,
@@ -245,7 +251,9 @@ impl Appender {
             let opaque = Box::new((Arc::clone(&pending), index));
             let sent = producer.send(convert::base_record(&place, record, opaque));
             if let Err((error, _)) = sent {
-                pending.settle(index, Err(delivery_error(&error, record.size())));
+                let error = delivery_error(&error, record.size());
+                pending.settle(index, Err(error.clone()));
+                failed = Some(error);
             }
         }
         let count = records.len();

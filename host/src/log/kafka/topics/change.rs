@@ -13,7 +13,7 @@ use rdkafka::{
 };
 
 use super::{
-    LOOK, Topics, block_on,
+    LOOK, Topics,
     ensure::{check, is_passing},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         admin::{
             NewTopic, PartitionDetails, Setting, Source, TopicChange, TopicDetails, TopicListing,
         },
+        block::block_on,
         kafka::errors::unavailable,
     },
     types::{PartitionId, Topic},

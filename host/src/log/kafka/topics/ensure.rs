@@ -20,11 +20,12 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Found, LOOK, Topics, block_on, check_name};
+use super::{Found, LOOK, Topics, check_name};
 use crate::{
     log::{
         Cleanup, LogError, TopicSpec,
         admin::remedy,
+        block::block_on,
         kafka::{
             CHECKPOINTS_SUFFIX, config::message_bytes_max, context::Plain, errors::unavailable,
         },

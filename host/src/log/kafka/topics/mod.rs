@@ -6,11 +6,8 @@ mod ensure;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::Future,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -276,24 +273,5 @@ pub(in crate::log::kafka) fn check_name(name: &str) -> Result<(), &'static str> 
         Err("the name has characters other than letters, digits, . _ and -")
     } else {
         Ok(())
-    }
-}
-
-/// Waits for an answer of the admin client, on any thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        thread::park();
     }
 }
