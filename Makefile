@@ -43,6 +43,7 @@ test: toolchain test-plugins ## every test
 	cargo test --locked --workspace
 	@tests/docs/check
 	@tests/deploy/run
+	@tests/deploy/manifests
 	@tests/browser/run
 
 check: toolchain ## formatting and lints

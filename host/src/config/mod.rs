@@ -34,6 +34,9 @@ use crate::{
 pub const DEFAULT_FILE: &str = "courtside.toml";
 const ENV_PREFIX: &str = "COURTSIDE_";
 const ENV_SEPARATOR: &str = "__";
+/// `COURTSIDE_KAFKA__PROPERTIES__SASL_PASSWORD` is `sasl.password`: names of
+/// variables are without dots, and those of properties without `_`.
+const ENV_PROPERTIES: &str = "kafka__properties__";
 const ENV_TOP_LEVEL: [&str; 2] = ["data_dir", "plugin_dir"];
 
 /// All that can be set.
@@ -275,11 +278,19 @@ impl Config {
         figment = figment.merge(
             Env::prefixed(ENV_PREFIX)
                 .filter(|name| {
-                    name.as_str().contains(ENV_SEPARATOR)
-                        || ENV_TOP_LEVEL.iter().any(|top| name == *top)
+                    let name = name.as_str().to_ascii_lowercase();
+                    name.contains(ENV_SEPARATOR) && !name.starts_with(ENV_PROPERTIES)
+                        || ENV_TOP_LEVEL.contains(&name.as_str())
                 })
                 .split(ENV_SEPARATOR),
         );
+        for (name, value) in Env::prefixed(ENV_PREFIX).iter() {
+            let name = name.as_str().to_ascii_lowercase();
+            if let Some(property) = name.strip_prefix(ENV_PROPERTIES) {
+                let property = BTreeMap::from([(property.replace('_', "."), value)]);
+                figment = figment.merge(Serialized::default("kafka.properties", property));
+            }
+        }
         for (path, value) in overrides {
             // The name of one of Kafka's properties has dots in it.
             if let Some(name) = path.strip_prefix("kafka.properties.") {
@@ -298,6 +309,13 @@ impl Config {
                 .pipelines
                 .insert(SCORES.into(), PipelineConfig::scores());
         }
+        config
+            .kafka
+            .read_file()
+            .map_err(|problem| ConfigError::Invalid {
+                path: "kafka".into(),
+                problem,
+            })?;
         config.check()?;
         Ok(config)
     }

@@ -23,7 +23,7 @@ use crate::{
             NewTopic, PartitionDetails, Setting, Source, TopicChange, TopicDetails, TopicListing,
         },
         block::block_on,
-        kafka::errors::unavailable,
+        kafka::errors::{is_denial, unavailable, without},
     },
     types::{PartitionId, Topic},
 };
@@ -252,13 +252,10 @@ impl Topics {
         for deleted in deleted {
             match deleted {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-                Err((_, RDKafkaErrorCode::TopicAuthorizationFailed)) => {
-                    return Err(LogError::Invalid {
-                        what: format!("topic {name}"),
-                        reason: "courtside may not delete it (ACL Delete on the topic)".to_owned(),
-                    });
+                Err((_, code)) => {
+                    let needs = || format!("Delete on topic {name}");
+                    return Err(without(needs, KafkaError::AdminOp(code)));
                 }
-                Err((_, code)) => return Err(unavailable(KafkaError::AdminOp(code))),
             }
         }
         self.forget(name);
@@ -314,11 +311,14 @@ fn settings(described: &ConfigResource) -> BTreeMap<String, Setting> {
 
 fn not_altered(name: &Topic, code: RDKafkaErrorCode) -> LogError {
     let reason = match code {
-        RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::InvalidRequest => {
-            "the brokers do not take the settings: a name is not of one, or a value is out of its range".to_owned()
+        RDKafkaErrorCode::InvalidPartitions => {
+            "the brokers do not take so many partitions".to_owned()
         }
-        RDKafkaErrorCode::TopicAuthorizationFailed => {
-            "courtside may not alter it (ACL Alter and AlterConfigs on the topic)".to_owned()
+        code if is_denial(&KafkaError::AdminOp(code)) => {
+            return without(
+                || format!("Alter on topic {name}"),
+                KafkaError::AdminOp(code),
+            );
         }
         code if is_passing(code) => return unavailable(KafkaError::AdminOp(code)),
         code => code.to_string(),

@@ -20,14 +20,17 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Found, LOOK, Topics, check_name};
+use super::{Found, LOOK, TRY, Topics, check_name};
 use crate::{
     log::{
         Cleanup, LogError, TopicSpec,
         admin::remedy,
         block::block_on,
         kafka::{
-            CHECKPOINTS_SUFFIX, config::message_bytes_max, context::Plain, errors::unavailable,
+            CHECKPOINTS_SUFFIX,
+            config::message_bytes_max,
+            context::Plain,
+            errors::{is_denial, unavailable, without},
         },
     },
     types::{PartitionId, Topic},
@@ -248,10 +251,9 @@ impl Topics {
             RDKafkaErrorCode::InvalidConfig => {
                 "the brokers do not take its settings: a name is not of one, or a value is out of its range".to_owned()
             }
-            RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed => {
-                "courtside may not create topics (ACL Create on the topic or the cluster)"
-                    .to_owned()
+            code if is_denial(&KafkaError::AdminOp(code)) => {
+                let needs = || format!("Create on topic {name}, or somebody to create it");
+                return without(needs, KafkaError::AdminOp(code));
             }
             code if is_passing(code) => return unavailable(KafkaError::AdminOp(code)),
             code => code.to_string(),
@@ -269,7 +271,7 @@ impl Topics {
             if let Some(found) = self.find(name)? {
                 let all: Vec<_> = (0..found.partitions).map(PartitionId).collect();
                 if self
-                    .try_offsets(&self.client, name, &all, KafkaOffset::End)
+                    .try_offsets(&self.client, name, &all, KafkaOffset::End, TRY)
                     .is_ok()
                 {
                     self.note(name, found.partitions);

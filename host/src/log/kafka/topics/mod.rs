@@ -18,7 +18,12 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{config::KafkaConfig, context::Plain, convert::number, errors::unavailable};
+use super::{
+    config::KafkaConfig,
+    context::Plain,
+    convert::number,
+    errors::{unavailable, without},
+};
 use crate::{
     log::{Bounds, LogError},
     types::{Offset, PartitionId, Topic},
@@ -28,6 +33,9 @@ use crate::{
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// How long the first offset of a partition is: it moves only by retention.
 const STARTS_FOR: Duration = Duration::from_secs(1);
+/// How long brokers may take to tell offsets before they are asked again, or
+/// others in their place.
+const TRY: Duration = Duration::from_secs(2);
 /// A topic's name is not longer.
 const NAME_BYTES_MAX: usize = 249;
 /// How often it is looked whether the brokers know by now.
@@ -109,7 +117,7 @@ impl Topics {
         let metadata = self
             .client
             .fetch_metadata(Some(topic), self.config.request_timeout)
-            .map_err(unavailable)?;
+            .map_err(|error| without(|| format!("Describe on topic {topic}"), error))?;
         let Some(found) = metadata
             .topics()
             .iter()
@@ -124,7 +132,10 @@ impl Topics {
             }
             // It is there, and has no leaders yet.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(error) => return Err(unavailable(KafkaError::MetadataFetch(error))),
+            Some(error) => {
+                let needs = || format!("Describe on topic {topic}");
+                return Err(without(needs, KafkaError::MetadataFetch(error)));
+            }
         }
         let partitions = found.partitions();
         if partitions.is_empty() {
@@ -213,9 +224,18 @@ impl Topics {
     ) -> Result<Vec<Offset>, LogError> {
         let deadline = Instant::now() + self.config.request_timeout;
         loop {
-            match self.try_offsets(client, topic, partitions, which) {
-                // The leader moved, or the topic is new to this broker.
-                Err(LogError::Unavailable { .. }) if Instant::now() < deadline => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.try_offsets(client, topic, partitions, which, left.min(TRY)) {
+                // The leader moved, or the topic is new to this broker. What the
+                // client believes of leaders it believes for minutes: that there
+                // is none, or one that is dead.
+                Err(error @ LogError::Unavailable { .. }) => {
+                    if let Err(error) = client.fetch_metadata(Some(topic), left.min(TRY)) {
+                        tracing::debug!(%topic, %error, "leaders are not known");
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(error);
+                    }
                     thread::sleep(LOOK);
                 }
                 outcome => return outcome,
@@ -229,6 +249,7 @@ impl Topics {
         topic: &Topic,
         partitions: &[PartitionId],
         which: KafkaOffset,
+        timeout: Duration,
     ) -> Result<Vec<Offset>, LogError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
@@ -239,7 +260,7 @@ impl Topics {
                 .map_err(unavailable)?;
         }
         let found = client
-            .offsets_for_times(list, self.config.request_timeout)
+            .offsets_for_times(list, timeout)
             .map_err(unavailable)?;
         let mut by_number = BTreeMap::new();
         for element in found.elements_for_topic(topic) {
