@@ -9,7 +9,10 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
 
 use courtside_tests::{
     Engine, Host, Place, built,
@@ -252,7 +255,11 @@ async fn a_reset_that_is_killed_is_done_again(engine: Engine) {
     host.stop().await;
     let words = ["reset", "scores", "--to", "earliest", "--yes"];
     for millis in [20, 150, 400, 900] {
-        let mut killed = place.operate(&words).spawn().expect("the binary starts");
+        let mut killed = place.operate(&words);
+        let mut killed = killed
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
         tokio::time::sleep(Duration::from_millis(millis)).await;
         killed.kill().expect("a command to kill");
         killed.wait().expect("its end");
