@@ -56,7 +56,7 @@ impl Topics {
             .fetch_metadata(None, self.config.request_timeout)
             .map_err(unavailable)?;
         let names: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-        let described = self.describe(&self.admin()?, &names)?;
+        let described = self.describe_once(&self.admin()?, &names)?;
         let mut listed: Vec<TopicListing> = metadata
             .topics()
             .iter()

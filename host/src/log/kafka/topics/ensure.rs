@@ -158,21 +158,9 @@ impl Topics {
         admin: &AdminClient<Plain>,
         names: &[&str],
     ) -> Result<Vec<ConfigResource>, LogError> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let resources: Vec<_> = names
-            .iter()
-            .map(|name| ResourceSpecifier::Topic(name))
-            .collect();
         let deadline = Instant::now() + self.config.request_timeout;
         loop {
-            let described = block_on(admin.describe_configs(&resources, &self.options()))
-                .map_err(unavailable)?;
-            let described: Vec<ConfigResource> = described
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .map_err(|error| unavailable(KafkaError::AdminOp(error)))?;
+            let described = self.describe_once(admin, names)?;
             // The client keeps an error of one topic to itself, and tells no
             // settings then.
             if described.len() == names.len()
@@ -190,6 +178,28 @@ impl Topics {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// The same; without any settings of a topic that the brokers do not know, or
+    /// may not tell us of.
+    pub(super) fn describe_once(
+        &self,
+        admin: &AdminClient<Plain>,
+        names: &[&str],
+    ) -> Result<Vec<ConfigResource>, LogError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let resources: Vec<_> = names
+            .iter()
+            .map(|name| ResourceSpecifier::Topic(name))
+            .collect();
+        let described =
+            block_on(admin.describe_configs(&resources, &self.options())).map_err(unavailable)?;
+        described
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error| unavailable(KafkaError::AdminOp(error)))
     }
 
     /// As many replicas as 0 says are what the brokers take by default.
