@@ -52,6 +52,8 @@ pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
             .await;
         }
         game.check(&of("scores").await);
+        let counted = json!({"key": game.id, "events": game.lines.len()});
+        assert_eq!(of("counts").await, counted);
         let rebounds = of("rebounds").await;
         game.check(&rebounds);
         assert!(rebounds["rebounds"].is_object(), "{rebounds}");
