@@ -44,6 +44,7 @@ test: toolchain test-plugins ## every test
 	cargo test --locked --workspace $$(tests/kafka/skipped --filter)
 	@tests/docs/check
 	@tests/deploy/run
+	@tests/deploy/manifests
 	@tests/browser/run
 	@tests/kafka/skipped
 
