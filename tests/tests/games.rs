@@ -228,6 +228,7 @@ async fn three_hosts_share_thirty_games(engine: Engine) {
     let plugin = built::plugin("nba-scoring");
     let first = Place::with_plugin(&plugin)
         .on(engine)
+        .set("log.partitions", "8")
         .set("worker.workers", &WORKERS.to_string());
     let places = [first.beside(), first.beside(), first];
     let mut hosts = Vec::new();
