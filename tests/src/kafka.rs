@@ -106,12 +106,11 @@ impl Cluster {
         brokers::output(&self.dir, &words)
     }
 
-    /// All committed records of a topic, as Kafka's console consumer reads
-    /// them: in offset order within each partition.
+    /// The committed records of a topic, as Kafka's console consumer reads them
+    /// until none came for long: in offset order within each partition.
     ///
     /// # Panics
-    /// Where it does not come up to the topic's ends, or prints what this does
-    /// not understand.
+    /// Where it fails, or prints what this does not understand.
     #[must_use]
     pub fn consume(&self, topic: &str) -> Vec<Consumed> {
         console::consume(self, topic)

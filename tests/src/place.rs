@@ -86,7 +86,8 @@ impl Place {
     /// Another engine. On the brokers that all tests share, topics and groups
     /// have names of this place alone ([`topic`](Self::topic)); a session is
     /// short, so that a host that comes back after a crash has not to wait long
-    /// for its own partitions.
+    /// for its own partitions. A broker that has just started gets few partitions
+    /// to make, and time for it, for many tests ask for theirs at once.
     #[must_use]
     pub fn on(mut self, engine: Engine) -> Self {
         self.engine = engine;
@@ -96,6 +97,8 @@ impl Place {
         self.prefix = format!("t{:08x}-", rand::random::<u32>());
         self.write_config();
         self.set("kafka.brokers", cluster.brokers())
+            .set("log.partitions", "3")
+            .set("kafka.request_timeout", "30s")
             .set("kafka.session_timeout", "6s")
             .set("kafka.heartbeat_interval", "500ms")
     }

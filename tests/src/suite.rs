@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 use crate::{Engine, kafka::brokers};
 
 /// More trials at a time than cores: most of the time they wait.
-const TRIALS_AT_A_TIME: usize = 8;
+const TRIALS_AT_A_TIME: usize = 6;
 
 /// A test's name, and what it does on an engine.
 pub struct Test {

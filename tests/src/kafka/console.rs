@@ -3,8 +3,9 @@
 use super::Cluster;
 
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-/// It ends when nothing came for so long; by default it waits for ever.
-const SILENCE_MS: &str = "5000";
+/// It ends when nothing came for so long, be it that its group does not begin;
+/// by default it waits for ever.
+const SILENCE_MS: &str = "15000";
 
 // Between the parts of what it prints: characters that no JSON text has.
 const RECORD_END: &str = "\u{1e}";
