@@ -15,9 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{
-        BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
-    },
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
@@ -151,10 +149,6 @@ pub(super) struct Membership {
     pub signal: Arc<Signal>,
     pub reach: Arc<Reach>,
     rebalances: Mutex<VecDeque<Rebalance>>,
-    /// Who the member is, as of the rebalance that it took last. The client
-    /// knows it live, but with what is live a worker could commit for a
-    /// generation in which the partition is another's.
-    identity: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     closing: AtomicBool,
 }
 
@@ -164,17 +158,12 @@ impl Membership {
             signal: Arc::default(),
             reach,
             rebalances: Mutex::default(),
-            identity: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
 
     pub fn next_rebalance(&self) -> Option<Rebalance> {
         self.rebalances.lock().pop_front()
-    }
-
-    pub fn identity(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        self.identity.lock().clone()
     }
 
     /// From here on partitions are let go of without asking.
@@ -208,9 +197,6 @@ impl Membership {
         } else {
             Rebalance::Revoked(partitions)
         };
-        if !matches!(rebalance, Rebalance::Lost(_)) {
-            *self.identity.lock() = consumer.group_metadata().map(Arc::new);
-        }
         tracing::debug!(?rebalance, "rebalance");
         self.rebalances.lock().push_back(rebalance);
         self.signal.raise();

@@ -24,6 +24,7 @@ mod convert;
 mod errors;
 mod groups;
 mod member;
+mod native;
 mod reader;
 mod restore;
 #[cfg(test)]
@@ -48,7 +49,7 @@ use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::watch;
 
-pub use self::config::KafkaConfig;
+pub use self::config::{Assignor, KafkaConfig};
 use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},
