@@ -61,6 +61,11 @@ pub enum Assignor {
 }
 
 impl Assignor {
+    /// Whether all partitions are let go of when some move.
+    pub(super) const fn is_eager(self) -> bool {
+        matches!(self, Self::Range | Self::RoundRobin)
+    }
+
     /// Of those by which members share out, as the clients name it.
     const fn strategy(self) -> Option<&'static str> {
         match self {

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
@@ -148,15 +148,18 @@ pub(super) enum Rebalance {
 pub(super) struct Membership {
     pub signal: Arc<Signal>,
     pub reach: Arc<Reach>,
+    /// Whether a rebalance moves all partitions, or those that it must.
+    pub eager: bool,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
 }
 
 impl Membership {
-    pub fn new(reach: Arc<Reach>) -> Self {
+    pub fn new(reach: Arc<Reach>, eager: bool) -> Self {
         Self {
             signal: Arc::default(),
             reach,
+            eager,
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         }
@@ -235,29 +238,27 @@ fn partitions(list: &TopicPartitionList) -> Vec<PartitionId> {
 }
 
 /// Takes partitions over, as the group's protocol has it.
-pub(super) fn assign<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+pub(super) fn assign(
+    consumer: &BaseConsumer<Membership>,
     list: &TopicPartitionList,
 ) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.assign(list),
-        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
-            consumer.incremental_assign(list)
-        }
+    if consumer.context().eager {
+        consumer.assign(list)
+    } else {
+        consumer.incremental_assign(list)
     }
 }
 
 /// Lets go of partitions, as the group's protocol has it: of all, where it is
 /// an eager one.
-pub(super) fn unassign<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+pub(super) fn unassign(
+    consumer: &BaseConsumer<Membership>,
     list: &TopicPartitionList,
 ) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.unassign(),
-        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
-            consumer.incremental_unassign(list)
-        }
+    if consumer.context().eager {
+        consumer.unassign()
+    } else {
+        consumer.incremental_unassign(list)
     }
 }
 

@@ -248,7 +248,9 @@ impl Member for KafkaMember {
 
     fn release(&mut self, partitions: &[PartitionId]) {
         self.lost.retain(|lost| !partitions.contains(lost));
-        if let Some(seat) = &mut self.seat {
+        if let Some(seat) = &mut self.seat
+            && !partitions.is_empty()
+        {
             seat.release(partitions);
         }
     }

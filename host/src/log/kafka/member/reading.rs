@@ -5,10 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{
-    consumer::{Consumer as _, RebalanceProtocol},
-    error::RDKafkaErrorCode,
-};
+use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode};
 
 use super::seat::{Phase, Seat};
 use crate::{
@@ -135,7 +132,7 @@ impl Seat {
             next,
             Instant::now() + wait,
         );
-        let is_eager = matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Eager);
+        let is_eager = self.consumer.context().eager;
         if sought.is_err() && is_stopped && !is_eager {
             // The client may have given it up: then it begins anew.
             let list = at(&self.topic, partition, next)?;

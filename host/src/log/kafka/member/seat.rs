@@ -100,7 +100,7 @@ impl Task {
 impl Seat {
     pub(super) fn take(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
         let config = &shared.config;
-        let membership = Membership::new(Arc::clone(&shared.reach));
+        let membership = Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager());
         let signal = Arc::clone(&membership.signal);
         let mut consumer: BaseConsumer<Membership> = config
             .member(&spec.group, &shared.instance, spec.worker)
@@ -282,12 +282,12 @@ impl Seat {
     /// read, and what is fetched is void.
     fn take_over(&mut self, partitions: &[PartitionId]) {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
+        let places = self.places(partitions);
+        for (partition, place) in partitions.iter().zip(places) {
             let queue = self
                 .consumer
                 .split_partition_queue(&self.topic, number(*partition));
-            let added =
-                list.add_partition_offset(&self.topic, number(*partition), KafkaOffset::End);
+            let added = list.add_partition_offset(&self.topic, number(*partition), place);
             let (Some(mut queue), Ok(())) = (queue, added) else {
                 tracing::error!(topic = %self.topic, %partition, "a partition cannot be read");
                 continue;
@@ -311,6 +311,25 @@ impl Seat {
         }
     }
 
+    /// Where partitions are assigned until they are sought to where they go on:
+    /// at their ends, so that nothing is fetched for nothing. In numbers, because
+    /// the client looks a logical end up, and goes there late, whatever was
+    /// sought meanwhile.
+    fn places(&self, partitions: &[PartitionId]) -> Vec<KafkaOffset> {
+        if partitions.is_empty() {
+            return Vec::new();
+        }
+        let topics = &self.shared.topics;
+        let ends = topics.ends(&self.shared.uncommitted, &self.topic, partitions);
+        let ends = ends.or_else(|_| {
+            let start = |partition: &PartitionId| topics.start(&self.topic, *partition);
+            partitions.iter().map(start).collect()
+        });
+        let ends = ends.unwrap_or_else(|_| vec![Offset::default(); partitions.len()]);
+        let place = |end: Offset| KafkaOffset::Offset(i64::try_from(end.0).unwrap_or_default());
+        ends.into_iter().map(place).collect()
+    }
+
     /// To be let go of. Those that were not told of yet need no telling.
     fn revoke(&mut self, partitions: Vec<PartitionId>) {
         let known = |partition: &PartitionId| {
@@ -322,6 +341,7 @@ impl Seat {
             // All at once: an eager group lets go of all or nothing.
             self.told.push_back(Polled::Revoked(partitions));
         } else {
+            // Also of none: the client waits until it hears that these are let go of.
             self.release(&partitions);
         }
     }
@@ -453,9 +473,7 @@ impl Seat {
             Polled::Stopped { partition, .. } => !partitions.contains(partition),
             _ => true,
         });
-        if !partitions.is_empty() {
-            self.let_go(partitions);
-        }
+        self.let_go(partitions);
     }
 }
 
