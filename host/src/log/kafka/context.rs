@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -20,6 +20,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
+use super::reach::{Reach, essence};
 use crate::types::PartitionId;
 
 /// Something that may have happened, for one thread to wait for.
@@ -51,10 +52,20 @@ impl Signal {
     }
 }
 
+/// Of a client's log lines, those about a connection that failed.
+const FAILED: &str = "FAIL";
+/// Every client says of every broker that it cannot be reached, again and
+/// again, and of every try that it failed: once in this time is enough.
+const SAME_LINE_WITHIN: Duration = Duration::from_secs(30);
+/// Lines that are remembered for it.
+const LINES_MAX: usize = 64;
+
 /// Writes a client's log line to ours.
 pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     // Properties pass through to all clients, and concern some.
-    if what == "CONFWARN" {
+    if what == "CONFWARN"
+        || !matches!(level, RDKafkaLogLevel::Debug) && was_written(essence(message))
+    {
         return;
     }
     match level {
@@ -70,26 +81,19 @@ pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     }
 }
 
-/// Whether the brokers can be reached, as the clients tell.
-#[derive(Debug, Default)]
-pub(super) struct Reach {
-    trouble: Mutex<Option<String>>,
-}
-
-impl Reach {
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+/// Whether the same was written a moment ago; if not, it is taken down.
+fn was_written(line: String) -> bool {
+    static LINES: Mutex<VecDeque<(String, Instant)>> = Mutex::new(VecDeque::new());
+    let mut lines = LINES.lock();
+    lines.retain(|(_, at)| at.elapsed() < SAME_LINE_WITHIN);
+    if lines.iter().any(|(known, _)| *known == line) {
+        return true;
     }
-
-    pub fn set(&self, trouble: Option<String>) {
-        *self.trouble.lock() = trouble;
+    if lines.len() >= LINES_MAX {
+        lines.pop_front();
     }
-
-    fn note(&self, error: &KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.set(Some(reason.to_owned()));
-        }
-    }
+    lines.push_back((line, Instant::now()));
+    false
 }
 
 /// Of clients that only ask.
@@ -99,6 +103,11 @@ pub(super) struct Plain {
 
 impl ClientContext for Plain {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        if let Some(reach) = &self.reach
+            && what == FAILED
+        {
+            reach.note_line(message);
+        }
         log(level, what, message);
     }
 
@@ -147,19 +156,28 @@ pub(super) enum Rebalance {
 /// Of a member's consumer.
 pub(super) struct Membership {
     pub signal: Arc<Signal>,
-    pub reach: Arc<Reach>,
     /// Whether a rebalance moves all partitions, or those that it must.
     pub eager: bool,
+    reach: Arc<Reach>,
+    /// The number under which it tells what it is denied.
+    client: u64,
+    is_denied: AtomicBool,
+    /// What the brokers must permit.
+    needs: String,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
 }
 
 impl Membership {
-    pub fn new(reach: Arc<Reach>, eager: bool) -> Self {
+    /// `needs` says what the brokers must permit.
+    pub fn new(reach: Arc<Reach>, eager: bool, needs: String) -> Self {
         Self {
             signal: Arc::default(),
+            client: reach.enrol(),
             reach,
             eager,
+            is_denied: AtomicBool::new(false),
+            needs,
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         }
@@ -167,6 +185,20 @@ impl Membership {
 
     pub fn next_rebalance(&self) -> Option<Rebalance> {
         self.rebalances.lock().pop_front()
+    }
+
+    /// The brokers do not let the member do its work.
+    pub fn deny(&self, reason: &str) {
+        self.is_denied.store(true, Ordering::Release);
+        self.reach.deny(self.client, reason);
+    }
+
+    /// They do.
+    pub fn permit(&self) {
+        if self.is_denied.load(Ordering::Acquire) {
+            self.is_denied.store(false, Ordering::Release);
+            self.reach.permit(self.client);
+        }
     }
 
     /// From here on partitions are let go of without asking.
@@ -200,6 +232,9 @@ impl Membership {
         } else {
             Rebalance::Revoked(partitions)
         };
+        if is_assign {
+            self.permit();
+        }
         tracing::debug!(?rebalance, "rebalance");
         self.rebalances.lock().push_back(rebalance);
         self.signal.raise();
@@ -213,7 +248,19 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.reach.note(&error, reason);
+        if let Some(
+            RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed,
+        ) = error.rdkafka_error_code()
+        {
+            self.deny(&format!("{reason}; the user needs {}", self.needs));
+        }
         tracing::debug!(target: "librdkafka", %error, reason, "client error");
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.reach.permit(self.client);
     }
 }
 

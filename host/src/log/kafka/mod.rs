@@ -25,6 +25,7 @@ mod errors;
 mod groups;
 mod member;
 mod native;
+mod reach;
 mod reader;
 mod restore;
 #[cfg(test)]
@@ -54,10 +55,11 @@ use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},
     config::Isolation,
-    context::{Plain, Reach},
+    context::Plain,
     errors::{closed, unavailable},
     groups::Groups,
     member::KafkaMember,
+    reach::Reach,
     reader::Readers,
     topics::Topics,
 };
@@ -167,11 +169,7 @@ impl Kafka {
         };
         let committed = Arc::new(asker(Isolation::Committed, Some(Arc::clone(&reach)))?);
         let uncommitted = asker(Isolation::Uncommitted, None)?;
-        committed
-            .fetch_metadata(None, config.request_timeout)
-            .map_err(|error| LogError::Unavailable {
-                reason: format!("no broker of {} answers: {error}", config.brokers),
-            })?;
+        reach.connect(&committed, &config.brokers, config.request_timeout)?;
         let changes = watch::Sender::new(0);
         let appender = Appender::new(
             &config,
@@ -262,7 +260,7 @@ fn pulse(shared: &Shared) {
         if shared.reach.trouble().is_some() && probed.elapsed() >= PROBE {
             probed = std::time::Instant::now();
             if shared.committed.fetch_metadata(None, PROBE).is_ok() {
-                shared.reach.set(None);
+                shared.reach.answered();
                 tracing::info!("the brokers are back");
             }
         }
@@ -308,8 +306,8 @@ impl RecordLog for Kafka {
         records: Vec<(PartitionId, NewRecord)>,
     ) -> Result<BoxFuture<'static, Vec<Result<Position, LogError>>>, LogError> {
         self.shared.check_open()?;
-        if let Some(reason) = self.shared.reach.trouble() {
-            return Err(LogError::Unavailable { reason });
+        if let Some(trouble) = self.shared.reach.trouble() {
+            return Err(trouble);
         }
         let count = self.shared.topics.partitions(topic)?;
         if let Some((partition, _)) = records.iter().find(|(partition, _)| partition.0 >= count) {
@@ -359,11 +357,11 @@ impl RecordLog for Kafka {
     }
 
     fn health(&self) -> Health {
-        match self.shared.reach.trouble() {
+        match self.shared.reach.refusal() {
             None => Health::Ready,
-            Some(reason) => Health::ReadOnly {
-                code: "log-unavailable",
-                reason,
+            Some(error) => Health::ReadOnly {
+                code: error.code(),
+                reason: error.to_string(),
             },
         }
     }

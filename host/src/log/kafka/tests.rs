@@ -1,7 +1,9 @@
 //! The engine on a real Apache Kafka: one that `COURTSIDE_TEST_KAFKA` names, or
 //! one that `tests/kafka/cluster` starts for this run.
 
+#[path = "../../../../tests/src/kafka/brokers.rs"]
 mod cluster;
+mod foreign;
 mod groups;
 
 use std::{
@@ -20,7 +22,7 @@ use rdkafka::{
 };
 use tempfile::TempDir;
 
-use self::cluster::brokers;
+use self::cluster::shared as brokers;
 use super::{Kafka, KafkaConfig, Limits};
 use crate::log::{
     RecordLog,

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
 use super::{Gone, seat::Seat};
 use crate::{
     log::{
         COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
         kafka::{
+            Assignor,
             convert::number,
             errors::unavailable,
             transactions::{Contents, Failure},
@@ -35,12 +36,17 @@ impl From<LogError> for Refused {
 impl Seat {
     pub(super) fn commit(&mut self, commit: &Commit, time: Duration) -> Result<(), Refused> {
         self.look_after_group().map_err(Refused::Gone)?;
+        if self.shared.config.assignor == Assignor::Consumer {
+            // There the epoch moves without a word, whenever others come and go.
+            self.renew();
+        }
         self.check(commit)?;
         let outcome = self.transact(commit, time);
         self.committed_at = Some(Instant::now());
         self.read_since_commit = false;
         match outcome {
             Ok(()) => {
+                self.consumer.context().permit();
                 if let Err(error) = self.shared.store.put(&self.spec.group, &commit.checkpoints) {
                     // It is committed; the copy is not what it should be.
                     tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
@@ -49,7 +55,12 @@ impl Seat {
                 self.shared.tick();
                 Ok(())
             }
-            Err(Failure::Again(error)) => Err(error.into()),
+            Err(Failure::Again(error)) => {
+                if let LogError::Denied { reason } = &error {
+                    self.consumer.context().deny(reason);
+                }
+                Err(error.into())
+            }
             Err(Failure::Generation(reason)) => {
                 // Either partitions went, or the group moved on with us in it,
                 // and the next try is of the new generation.

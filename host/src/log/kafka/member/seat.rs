@@ -100,7 +100,9 @@ impl Task {
 impl Seat {
     pub(super) fn take(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
         let config = &shared.config;
-        let membership = Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager());
+        let needs = format!("Read on group {} and on topic {}", spec.group, spec.input);
+        let membership =
+            Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager(), needs);
         let signal = Arc::clone(&membership.signal);
         let mut consumer: BaseConsumer<Membership> = config
             .member(&spec.group, &shared.instance, spec.worker)
@@ -179,6 +181,7 @@ impl Seat {
             }
             let fetched = self.fetch(max_bytes);
             if !fetched.is_empty() {
+                self.consumer.context().permit();
                 self.read_since_commit = true;
                 return Ok(Ok(Polled::Records(fetched)));
             }

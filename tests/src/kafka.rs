@@ -1,0 +1,127 @@
+//! Real brokers, and what Kafka's own tools see of them.
+
+pub mod brokers;
+mod console;
+
+use std::{
+    path::PathBuf,
+    process::Output,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+pub use self::console::Consumed;
+
+/// A cluster of real brokers. Dropped, it is stopped and its files are gone,
+/// unless it is [`shared`](Self::shared).
+#[derive(Debug)]
+pub struct Cluster {
+    brokers: String,
+    dir: PathBuf,
+    is_own: bool,
+}
+
+impl Cluster {
+    /// Starts one of 1 or 3 brokers for one test alone. None where none can be
+    /// started: that is said, and is an error where Kafka is required.
+    ///
+    /// # Panics
+    /// Where a broker does not start, or Kafka is required and cannot be had.
+    #[must_use]
+    pub fn up(count: u32) -> Option<Self> {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        if let Some(why_not) = brokers::why_not() {
+            println!("kafka: skipped: {why_not}");
+            return None;
+        }
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let dir = brokers::dir(&number.to_string());
+        Some(Self {
+            brokers: brokers::up(&dir, count),
+            dir,
+            is_own: true,
+        })
+    }
+
+    /// The cluster of all tests of this process, of one broker that nobody may
+    /// kill, or the one that `COURTSIDE_TEST_KAFKA` names. Its topics and groups
+    /// are everybody's: a test needs names of its own. None as of [`up`](Self::up).
+    ///
+    /// # Panics
+    /// As [`up`](Self::up) does.
+    #[must_use]
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| {
+            Some(Self {
+                brokers: brokers::shared()?,
+                dir: brokers::dir("shared"),
+                is_own: false,
+            })
+        });
+        shared.as_ref()
+    }
+
+    /// `HOST:PORT,…`
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// SIGKILL to a broker; the first is 1.
+    pub fn kill(&self, broker: u32) {
+        self.command("kill", broker);
+    }
+
+    /// Starts a broker that was killed, and waits until it serves.
+    pub fn start(&self, broker: u32) {
+        self.command("start", broker);
+    }
+
+    fn command(&self, command: &str, broker: u32) {
+        assert!(self.is_own, "{command} of a broker that others need");
+        let _ = brokers::run(&self.dir, &[command, &broker.to_string()]);
+    }
+
+    /// What one of Kafka's own tools prints, by its class
+    /// (`org.apache.kafka.tools.TopicCommand`). The brokers' address is an
+    /// argument like others.
+    ///
+    /// # Panics
+    /// Where it fails, with what it said.
+    #[must_use]
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let output = self.tool_output(class, arguments);
+        assert!(output.status.success(), "{class} {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// As [`tool`](Self::tool), whatever came of it.
+    #[must_use]
+    pub fn tool_output(&self, class: &str, arguments: &[&str]) -> Output {
+        let mut words = vec!["tool", class];
+        words.extend(arguments);
+        brokers::output(&self.dir, &words)
+    }
+
+    /// All committed records of a topic, as Kafka's console consumer reads
+    /// them: in offset order within each partition.
+    ///
+    /// # Panics
+    /// Where it does not come up to the topic's ends, or prints what this does
+    /// not understand.
+    #[must_use]
+    pub fn consume(&self, topic: &str) -> Vec<Consumed> {
+        console::consume(self, topic)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.is_own {
+            drop(brokers::output(&self.dir, &["down"]));
+        }
+    }
+}
