@@ -22,7 +22,7 @@ use crate::{
     ingest::IngestConfig,
     log::{
         embedded::EmbeddedConfig,
-        kafka::KafkaConfig,
+        kafka::{Assignor, KafkaConfig},
         partitioner::{Method, Partitioner},
     },
     plugin::Limits,
@@ -337,6 +337,7 @@ impl Config {
             })?;
         }
         self.check_plugin("plugin", &self.plugin)?;
+        self.check_deadlines()?;
         for (name, pipeline) in &self.pipelines {
             self.check_pipeline(name, pipeline)?;
             if let Some(plugin) = &pipeline.plugin {
@@ -344,6 +345,41 @@ impl Config {
                 settings::check_under(&path, "plugin", plugin)?;
                 self.check_plugin(&path, plugin)?;
             }
+        }
+        Ok(())
+    }
+
+    /// On Kafka a worker that must let go of partitions has a call at hand, which
+    /// it ends, and commits, before the group takes it for dead.
+    fn check_deadlines(&self) -> Result<(), ConfigError> {
+        if !self.kafka.is_set() {
+            return Ok(());
+        }
+        let drain = self.worker.drain_deadline;
+        let invalid = |problem: String| {
+            Err(ConfigError::Invalid {
+                path: "worker.drain_deadline".into(),
+                problem,
+            })
+        };
+        let of_pipelines = self.pipelines.values();
+        let plugins = of_pipelines.filter_map(|pipeline| pipeline.plugin.as_ref());
+        for plugin in plugins.chain([&self.plugin]) {
+            if plugin.call_cpu_time_max >= drain {
+                return invalid(format!(
+                    "{} is not over a plugin's call_cpu_time_max ({})",
+                    humantime_serde::re::humantime::format_duration(drain),
+                    humantime_serde::re::humantime::format_duration(plugin.call_cpu_time_max),
+                ));
+            }
+        }
+        // Under the other protocol the session is the brokers' to say.
+        if self.kafka.assignor != Assignor::Consumer && drain >= self.kafka.session_timeout {
+            return invalid(format!(
+                "{} is not under kafka.session_timeout ({})",
+                humantime_serde::re::humantime::format_duration(drain),
+                humantime_serde::re::humantime::format_duration(self.kafka.session_timeout),
+            ));
         }
         Ok(())
     }
@@ -571,6 +607,19 @@ mod tests {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(name), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn deadlines_fit_into_each_other_where_a_group_waits() {
+        let kafka = "[kafka]\nbrokers = \"a:9092\"\n";
+        let late = "session_timeout = \"5s\"\n[worker]\ndrain_deadline = \"5s\"";
+        let error = load(&format!("{kafka}{late}"), &[]).unwrap_err();
+        assert!(error.to_string().contains("session_timeout"), "{error}");
+        load(&format!("{kafka}assignor = \"consumer\"\n{late}"), &[]).unwrap();
+        let slow = "[plugin]\ncall_cpu_time_max = \"10s\"";
+        let error = load(&format!("{kafka}{slow}"), &[]).unwrap_err();
+        assert!(error.to_string().contains("call_cpu_time_max"), "{error}");
+        load(slow, &[]).unwrap();
     }
 
     #[test]

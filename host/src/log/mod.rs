@@ -243,6 +243,9 @@ pub struct Bounds {
 #[derive(Clone, Debug)]
 pub struct MemberStatus {
     pub member: String,
+    /// The name it keeps over restarts, where it is a static member.
+    pub instance: Option<String>,
+    pub client_id: String,
     pub host: String,
     pub partitions: Vec<PartitionId>,
 }
@@ -366,6 +369,12 @@ pub trait Member: Send {
     /// error is [`LogError::Fenced`], after which the partitions are lost),
     /// and it may be tried again. Readers see it soon after it succeeded.
     fn commit(&mut self, commit: &Commit) -> Result<(), LogError>;
+
+    /// The same, by somebody who is waited for: where it could take longer
+    /// than `time`, it fails then.
+    fn commit_within(&mut self, commit: &Commit, _time: Duration) -> Result<(), LogError> {
+        self.commit(commit)
+    }
 
     /// Lets go of revoked partitions.
     fn release(&mut self, partitions: &[PartitionId]);

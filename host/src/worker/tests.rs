@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// Counts events, and does what an event's value says.
-struct Faulty {
+pub(super) struct Faulty {
     digest: Digest,
     description: Description,
 }
 
 impl Faulty {
-    fn new(name: &str, reads: &[&str]) -> Arc<Self> {
+    pub(super) fn new(name: &str, reads: &[&str]) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(name.as_bytes()),
             description: Description {
@@ -158,7 +158,7 @@ impl Instance for FaultyInstance {
 
 /// Checkpoints in memory, and all that was committed.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     checkpoints: Mutex<BTreeMap<(PartitionId, Key), Bytes>>,
 }
 
@@ -192,7 +192,7 @@ impl Checkpoints for Memory {
 
 const P: PartitionId = PartitionId(0);
 
-fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
+pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
     Arc::new(Pipeline {
         name: "test".into(),
         group: "test".into(),

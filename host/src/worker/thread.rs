@@ -108,6 +108,7 @@ impl Worker {
             hurry: Arc::clone(&orders.hurry),
             poll_bytes: 0,
             wait: RETRY_WAIT_MIN,
+            poll_wait: RETRY_WAIT_MIN,
             worker,
             partitions: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -155,6 +156,8 @@ struct Running {
     poll_bytes: usize,
     /// How long to wait after the next failure.
     wait: Duration,
+    /// And after the next poll that fails.
+    poll_wait: Duration,
     worker: u32,
     partitions: BTreeSet<PartitionId>,
     /// Partitions that wait for a plugin.
@@ -186,7 +189,11 @@ impl Running {
             Some(_) => Duration::ZERO,
             None => IDLE_WAIT,
         };
-        match self.member.poll(timeout, self.poll_bytes) {
+        let polled = self.member.poll(timeout, self.poll_bytes);
+        if polled.is_ok() {
+            self.poll_wait = RETRY_WAIT_MIN;
+        }
+        match polled {
             Ok(Polled::Records(fetched)) => {
                 match self.processing.accept(fetched) {
                     Ok(stops) => self.stop_partitions(stops),
@@ -212,11 +219,7 @@ impl Running {
                 }
                 self.wait_for_plugin();
             }
-            Ok(Polled::Revoked(partitions)) => {
-                self.commit();
-                self.lose(&partitions);
-                self.member.release(&partitions);
-            }
+            Ok(Polled::Revoked(partitions)) => self.let_go(&partitions),
             Ok(Polled::Lost(partitions)) => self.lose(&partitions),
             Ok(Polled::Stopped { partition, error }) => {
                 // What came before it is good.
@@ -232,7 +235,8 @@ impl Running {
             }
             Err(error) => {
                 tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll failed");
-                std::thread::sleep(RETRY_WAIT_MIN);
+                std::thread::sleep(self.poll_wait);
+                self.poll_wait = (self.poll_wait * 2).min(RETRY_WAIT_MAX);
             }
         }
     }
@@ -269,35 +273,72 @@ impl Running {
     /// Commits what is pending, however long it takes: until then nothing else
     /// is read, so that memory stays bounded.
     fn commit(&mut self) {
+        if !self.commit_by(None) {
+            // Not committed is not lost: it is read again after the start.
+            self.processing.abort();
+        }
+    }
+
+    /// Somebody waits for these: they go when what was read is committed, or at
+    /// the drain deadline without. Whoever has them next reads it again.
+    fn let_go(&mut self, partitions: &[PartitionId]) {
+        let deadline = Instant::now() + self.pipeline.processing.drain_deadline;
+        let is_done = self.commit_by(Some(deadline));
+        self.lose(partitions);
+        self.member.release(partitions);
+        if !is_done {
+            tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partitions = partitions.len(), "partitions go without a last commit");
+            self.rewind();
+        }
+    }
+
+    /// Commits what is pending. False says that the deadline, or that of a
+    /// worker told to stop, was over before: all of it is pending still.
+    fn commit_by(&mut self, deadline: Option<Instant>) -> bool {
         let (commit, stops) = match self.processing.prepare() {
             Ok(prepared) => prepared,
-            Err(interrupted) => return self.start_over(&interrupted),
+            Err(interrupted) => {
+                self.start_over(&interrupted);
+                return true;
+            }
         };
         self.stop_partitions(stops);
         let Some(commit) = commit else {
-            return;
+            return true;
         };
         let started = Instant::now();
         let mut wait = RETRY_WAIT_MIN;
         loop {
-            match self.member.commit(&commit) {
+            let deadline = deadline.into_iter().chain(self.stopping).min();
+            let outcome = match deadline {
+                None => self.member.commit(&commit),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.member.commit_within(&commit, left)
+                }
+            };
+            match outcome {
                 Ok(()) => break,
                 Err(error @ LogError::Fenced { .. }) => {
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, %error, "commit fenced");
-                    let all: Vec<_> = self.partitions.iter().copied().collect();
-                    return self.lose(&all);
+                    // What the member has all the same goes on, the rest is lost.
+                    self.rewind();
+                    return true;
                 }
-                Err(error) if !error.may_pass() => return self.give_up(&commit, &error),
+                Err(error) if !error.may_pass() => {
+                    self.give_up(&commit, &error);
+                    return true;
+                }
                 Err(error) => {
                     counter!("courtside_commit_failures_total", "pipeline" => self.pipeline.name.to_string(), "code" => error.code()).increment(1);
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit failed, trying again");
                 }
             }
-            if self.must_stop() {
-                // Not committed is not lost: it is read again after the start.
-                return self.processing.abort();
+            let now = Instant::now();
+            if self.must_stop() || deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
             }
-            std::thread::sleep(wait);
+            std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
         self.processing.settle(&commit);
@@ -308,6 +349,7 @@ impl Running {
             self.set_budget();
         }
         self.report(&commit, started.elapsed());
+        true
     }
 
     /// A commit that can never be: its partitions wait for an operator.
@@ -359,11 +401,7 @@ impl Running {
     /// Records were not run to their end: back to what is committed, and read
     /// again from there.
     fn start_over(&mut self, why: &Interrupted) {
-        self.processing.abort();
-        let committed: Vec<_> = self.processing.committed().collect();
-        for (partition, next) in committed {
-            self.seek(partition, next);
-        }
+        self.rewind();
         match why {
             Interrupted::Hurried => return,
             Interrupted::TooMuch => {
@@ -378,8 +416,20 @@ impl Running {
         tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, poll_bytes = self.poll_bytes, %why, "processing starts over from the last commit");
     }
 
+    /// Back to what is committed.
+    fn rewind(&mut self) {
+        self.processing.abort();
+        let committed: Vec<_> = self.processing.committed().collect();
+        for (partition, next) in committed {
+            self.seek(partition, next);
+        }
+    }
+
     fn seek(&mut self, partition: PartitionId, next: Offset) {
         if let Err(error) = self.member.seek(partition, next) {
+            if matches!(error, LogError::Fenced { .. }) {
+                self.lose(&[partition]);
+            }
             tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "seek failed");
         }
     }
@@ -543,3 +593,6 @@ fn set_gauge(name: &'static str, label: &[(&'static str, String)], value: u64) {
     #[allow(clippy::cast_precision_loss)]
     gauge!(name, label).set(value as f64);
 }
+
+#[cfg(test)]
+mod tests;

@@ -334,6 +334,8 @@ impl RecordLog for Embedded {
             let owned = (0..topic.count()).filter(|partition| member.owns(*partition));
             MemberStatus {
                 member: format!("{group}-{}", member.worker),
+                instance: None,
+                client_id: "courtside".to_owned(),
                 host: "localhost".to_owned(),
                 partitions: owned.map(PartitionId).collect(),
             }

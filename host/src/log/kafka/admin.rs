@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use rdkafka::{
-    Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _, groups::GroupInfo,
-};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
-use super::{CHECKPOINTS_SUFFIX, Kafka, convert::number, errors::unavailable, groups::assignment};
+use super::{
+    CHECKPOINTS_SUFFIX, Kafka, convert::number, errors::unavailable, native::DescribedGroup,
+};
 use crate::{
     log::{
         Cleanup, GroupName, LogError, RecordLog as _, TopicSpec,
@@ -47,19 +47,14 @@ impl Admin for Kafka {
 
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError> {
         self.shared.check_open()?;
-        let reads = |group: &GroupInfo| {
-            let mut assigned = group.members().iter().map(|member| member.assignment());
-            assigned.any(|bytes| !assignment(bytes.unwrap_or_default(), topic).is_empty())
-        };
-        let keeps = |group: &GroupInfo| {
-            let owner = topic.strip_suffix(CHECKPOINTS_SUFFIX);
-            owner == Some(group.name()) && !group.members().is_empty()
-        };
-        for group in self.group_list()?.groups() {
-            if reads(group) || keeps(group) {
+        let owner = topic.strip_suffix(CHECKPOINTS_SUFFIX);
+        for group in self.group_names()? {
+            let found = self.groups.describe(&group)?;
+            let keeps = owner == Some(&*group) && !found.members.is_empty();
+            if keeps || topics_of(&found).contains(topic) {
                 return Err(LogError::TopicInUse {
                     topic: topic.clone(),
-                    group: group.name().into(),
+                    group,
                 });
             }
         }
@@ -83,52 +78,43 @@ impl Admin for Kafka {
 
     fn groups(&self) -> Result<Vec<GroupListing>, LogError> {
         self.shared.check_open()?;
-        let list = self.group_list()?;
-        let mut groups: Vec<_> = list
-            .groups()
-            .iter()
-            .filter(|group| matches!(group.protocol_type(), "consumer" | ""))
-            .map(|group| GroupListing {
-                group: group.name().into(),
-                state: words(group.state()),
-                members: group.members().len(),
+        let listing = |group: GroupName| {
+            let found = self.groups.describe(&group)?;
+            Ok(GroupListing {
+                group,
+                state: words(&found.state),
+                members: found.members.len(),
             })
-            .collect();
-        groups.sort_by(|a, b| a.group.cmp(&b.group));
-        groups.dedup_by(|a, b| a.group == b.group);
-        Ok(groups)
+        };
+        self.group_names()?.into_iter().map(listing).collect()
     }
 
     fn group_topics(&self, group: &str) -> Result<Vec<Topic>, LogError> {
         self.shared.check_open()?;
-        let list = self.group_list()?;
-        let found = list.groups().iter().find(|found| found.name() == group);
-        let Some(found) = found else {
+        if !self.group_names()?.contains(&GroupName::from(group)) {
             return Err(LogError::NoSuchGroup {
                 group: group.into(),
             });
-        };
-        let topics = self.shared.topics.names()?;
-        let mut read: BTreeSet<Topic> = BTreeSet::new();
-        for member in found.members() {
-            let bytes = member.assignment().unwrap_or_default();
-            let assigned = topics
-                .keys()
-                .filter(|topic| !assignment(bytes, topic).is_empty());
-            read.extend(assigned.cloned());
         }
+        let mut read = topics_of(&self.groups.describe(group)?);
+        let topics = self.shared.topics.names()?;
         read.extend(self.committed_topics(group, topics.into_iter())?);
         Ok(read.into_iter().collect())
     }
 }
 
 impl Kafka {
-    fn group_list(&self) -> Result<rdkafka::groups::GroupList, LogError> {
+    /// The consumer groups there are, of either protocol.
+    fn group_names(&self) -> Result<BTreeSet<GroupName>, LogError> {
         let timeout = self.shared.config.request_timeout;
-        self.shared
+        let list = self
+            .shared
             .committed
             .fetch_group_list(None, timeout)
-            .map_err(unavailable)
+            .map_err(unavailable)?;
+        let groups = list.groups().iter();
+        let consumers = groups.filter(|group| matches!(group.protocol_type(), "consumer" | ""));
+        Ok(consumers.map(|group| group.name().into()).collect())
     }
 
     /// Those of the topics that a group has committed offsets of.
@@ -172,6 +158,15 @@ impl Kafka {
         }
         Ok(None)
     }
+}
+
+/// The topics that its members have partitions of.
+fn topics_of(group: &DescribedGroup) -> BTreeSet<Topic> {
+    let members = group.members.iter();
+    let partitions = members.flat_map(|member| &member.partitions);
+    partitions
+        .map(|(topic, _)| topic.as_str().into())
+        .collect()
 }
 
 /// `PreparingRebalance` as `preparing-rebalance`.

@@ -21,6 +21,7 @@ pub struct KafkaConfig {
     /// This host's name, the same after a restart; empty takes one that is
     /// made up once and kept in the data directory.
     pub instance: String,
+    pub assignor: Assignor,
     /// Whether members keep their partitions over a restart (`group.instance.id`).
     pub static_membership: bool,
     /// Replicas of topics that are created; 0 takes the brokers' default.
@@ -52,11 +53,45 @@ pub struct KafkaConfig {
     pub from_file: BTreeSet<String>,
 }
 
+/// Who shares the partitions out among the members of a group, and how.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignor {
+    /// A member does, evenly, and moves as few as it can; the others go on.
+    #[default]
+    CooperativeSticky,
+    /// A member does: neighbours to the same; all stop for it.
+    Range,
+    /// A member does: by turns; all stop for it.
+    #[serde(rename = "roundrobin")]
+    RoundRobin,
+    /// The brokers do (the `consumer` protocol of Kafka 4); the others go on.
+    Consumer,
+}
+
+impl Assignor {
+    /// Whether all partitions are let go of when some move.
+    pub(super) const fn is_eager(self) -> bool {
+        matches!(self, Self::Range | Self::RoundRobin)
+    }
+
+    /// Of those by which members share out, as the clients name it.
+    const fn strategy(self) -> Option<&'static str> {
+        match self {
+            Self::CooperativeSticky => Some("cooperative-sticky"),
+            Self::Range => Some("range"),
+            Self::RoundRobin => Some("roundrobin"),
+            Self::Consumer => None,
+        }
+    }
+}
+
 impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             brokers: String::new(),
             instance: String::new(),
+            assignor: Assignor::default(),
             static_membership: false,
             replication_factor: 0,
             min_insync_replicas: 0,
@@ -85,13 +120,21 @@ const OURS: &[&str] = &[
     "group.id",
     "group.instance.id",
     "group.protocol",
+    "heartbeat.interval.ms",
     "isolation.level",
     "message.max.bytes",
     "metadata.broker.list",
+    "partition.assignment.strategy",
     "request.required.acks",
+    "session.timeout.ms",
     "transactional.id",
     "transaction.timeout.ms",
 ];
+
+/// Properties that only members have: other clients do not take all values.
+const OF_MEMBERS: &[&str] = &[POLL_INTERVAL_MAX, "group.remote.assignor"];
+const POLL_INTERVAL_MAX: &str = "max.poll.interval.ms";
+const POLL_INTERVAL_MAX_DEFAULT: Duration = Duration::from_secs(300);
 
 /// What a secret's name has in it.
 const SECRET: &[&str] = &["password", "secret", "key.pem", "oauthbearer.config"];
@@ -141,7 +184,19 @@ impl KafkaConfig {
                 return Err(format!("brokers: {broker:?} is not HOST:PORT"));
             }
         }
-        if self.heartbeat_interval * 3 > self.session_timeout {
+        let is_classic = self.assignor.strategy().is_some();
+        if is_classic && self.properties.contains_key("group.remote.assignor") {
+            return Err(
+                "properties.group.remote.assignor: it is for the assignor consumer".to_owned(),
+            );
+        }
+        if is_classic && self.session_timeout > self.poll_interval_max() {
+            return Err(
+                "session_timeout is over max.poll.interval.ms, which the clients do not take"
+                    .to_owned(),
+            );
+        }
+        if is_classic && self.heartbeat_interval * 3 > self.session_timeout {
             return Err(
                 "heartbeat_interval is over a third of session_timeout, so that one lost heartbeat could cost the session"
                     .to_owned(),
@@ -155,7 +210,7 @@ impl KafkaConfig {
             return Err("instance: it is at most 100 letters, digits, . _ and -".to_owned());
         }
         // It finds unknown properties and values out of their range.
-        let native = self.client().create_native_config();
+        let native = self.member("g", "i", 0).create_native_config();
         native.map(|_| ()).map_err(|error| error.to_string())
     }
 
@@ -185,7 +240,9 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "1000")
             .set("topic.metadata.propagation.max.ms", "1000");
         for (name, value) in &self.properties {
-            config.set(name, value);
+            if !OF_MEMBERS.contains(&name.as_str()) {
+                config.set(name, value);
+            }
         }
         config
     }
@@ -209,6 +266,40 @@ impl KafkaConfig {
         ];
         self.set_defaults(&mut config, &defaults);
         config
+    }
+
+    /// What a worker's membership has. Under the `consumer` protocol the session
+    /// and its heartbeats are the brokers' to say.
+    pub(super) fn member(&self, group: &str, instance: &str, worker: u32) -> ClientConfig {
+        let ms = |time: Duration| time.as_millis().to_string();
+        let mut config = self.consumer(group, Isolation::Committed);
+        if let Some(strategy) = self.assignor.strategy() {
+            config
+                .set("partition.assignment.strategy", strategy)
+                .set("session.timeout.ms", ms(self.session_timeout))
+                .set("heartbeat.interval.ms", ms(self.heartbeat_interval));
+        } else {
+            config.set("group.protocol", "consumer");
+        }
+        if self.static_membership {
+            config.set("group.instance.id", format!("{instance}.{worker}"));
+        }
+        for name in OF_MEMBERS {
+            if let Some(value) = self.properties.get(*name) {
+                config.set(*name, value);
+            }
+        }
+        if !self.properties.contains_key("client.id") {
+            // Who looks at the group sees whose member it is.
+            config.set("client.id", format!("courtside-{instance}-{worker}"));
+        }
+        config
+    }
+
+    fn poll_interval_max(&self) -> Duration {
+        let set = self.properties.get(POLL_INTERVAL_MAX);
+        let ms = set.and_then(|ms| ms.parse().ok());
+        ms.map_or(POLL_INTERVAL_MAX_DEFAULT, Duration::from_millis)
     }
 
     /// What all consumers have: they keep no offsets by themselves, and never
@@ -317,6 +408,9 @@ mod tests {
             ("socket.timeout.ms", "soon"),
             ("enable.idempotence", "false"),
             ("isolation.level", "read_uncommitted"),
+            ("partition.assignment.strategy", "range"),
+            ("session.timeout.ms", "6000"),
+            ("group.remote.assignor", "range"),
         ] {
             let error = with(name, value).check().unwrap_err();
             assert!(error.contains(name), "{error}");
@@ -328,6 +422,57 @@ mod tests {
             };
             assert!(config.check().unwrap_err().starts_with("brokers"));
         }
+    }
+
+    /// The client refuses properties that do not go together when it is made.
+    #[test]
+    fn every_assignor_makes_a_member() {
+        for (name, assignor) in [
+            ("cooperative-sticky", Assignor::CooperativeSticky),
+            ("range", Assignor::Range),
+            ("roundrobin", Assignor::RoundRobin),
+            ("consumer", Assignor::Consumer),
+        ] {
+            let read: Assignor = serde_json::from_str(&format!("{name:?}")).unwrap();
+            assert_eq!(read, assignor);
+            for static_membership in [false, true] {
+                let mut config = with("socket.timeout.ms", "1234");
+                config.assignor = assignor;
+                config.static_membership = static_membership;
+                if assignor == Assignor::Consumer {
+                    let name = "group.remote.assignor".to_owned();
+                    config.properties.insert(name, "range".to_owned());
+                }
+                assert_eq!(config.check(), Ok(()));
+                let member = config.member("g", "host", 3);
+                let instance = static_membership.then_some("host.3");
+                assert_eq!(member.get("group.instance.id"), instance);
+                assert_eq!(
+                    member.get("partition.assignment.strategy"),
+                    assignor.strategy()
+                );
+                member.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+            }
+        }
+        let error = serde_json::from_str::<Assignor>("\"sticky\"").unwrap_err();
+        assert!(error.to_string().contains("cooperative-sticky"), "{error}");
+    }
+
+    #[test]
+    fn a_session_is_longer_than_heartbeats_and_shorter_than_a_poll() {
+        let config = |session_s, heartbeat_s| KafkaConfig {
+            session_timeout: Duration::from_secs(session_s),
+            heartbeat_interval: Duration::from_secs(heartbeat_s),
+            ..KafkaConfig::default()
+        };
+        assert_eq!(config(6, 2).check(), Ok(()));
+        assert!(config(5, 2).check().unwrap_err().contains("heartbeat"));
+        assert!(config(301, 2).check().unwrap_err().contains("max.poll"));
+        let brokers_say = KafkaConfig {
+            assignor: Assignor::Consumer,
+            ..config(5, 2)
+        };
+        assert_eq!(brokers_say.check(), Ok(()));
     }
 
     #[test]

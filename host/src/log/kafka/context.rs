@@ -15,9 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{
-        BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
-    },
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
@@ -158,6 +156,8 @@ pub(super) enum Rebalance {
 /// Of a member's consumer.
 pub(super) struct Membership {
     pub signal: Arc<Signal>,
+    /// Whether a rebalance moves all partitions, or those that it must.
+    pub eager: bool,
     reach: Arc<Reach>,
     /// The number under which it tells what it is denied.
     client: u64,
@@ -165,34 +165,26 @@ pub(super) struct Membership {
     /// What the brokers must permit.
     needs: String,
     rebalances: Mutex<VecDeque<Rebalance>>,
-    /// Who the member is, as of the rebalance that it took last. The client
-    /// knows it live, but with what is live a worker could commit for a
-    /// generation in which the partition is another's.
-    identity: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     closing: AtomicBool,
 }
 
 impl Membership {
     /// `needs` says what the brokers must permit.
-    pub fn new(reach: Arc<Reach>, needs: String) -> Self {
+    pub fn new(reach: Arc<Reach>, eager: bool, needs: String) -> Self {
         Self {
             signal: Arc::default(),
             client: reach.enrol(),
             reach,
+            eager,
             is_denied: AtomicBool::new(false),
             needs,
             rebalances: Mutex::default(),
-            identity: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
 
     pub fn next_rebalance(&self) -> Option<Rebalance> {
         self.rebalances.lock().pop_front()
-    }
-
-    pub fn identity(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        self.identity.lock().clone()
     }
 
     /// The brokers do not let the member do its work.
@@ -240,9 +232,6 @@ impl Membership {
         } else {
             Rebalance::Revoked(partitions)
         };
-        if !matches!(rebalance, Rebalance::Lost(_)) {
-            *self.identity.lock() = consumer.group_metadata().map(Arc::new);
-        }
         if is_assign {
             self.permit();
         }
@@ -296,29 +285,27 @@ fn partitions(list: &TopicPartitionList) -> Vec<PartitionId> {
 }
 
 /// Takes partitions over, as the group's protocol has it.
-pub(super) fn assign<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+pub(super) fn assign(
+    consumer: &BaseConsumer<Membership>,
     list: &TopicPartitionList,
 ) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.assign(list),
-        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
-            consumer.incremental_assign(list)
-        }
+    if consumer.context().eager {
+        consumer.assign(list)
+    } else {
+        consumer.incremental_assign(list)
     }
 }
 
 /// Lets go of partitions, as the group's protocol has it: of all, where it is
 /// an eager one.
-pub(super) fn unassign<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+pub(super) fn unassign(
+    consumer: &BaseConsumer<Membership>,
     list: &TopicPartitionList,
 ) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.unassign(),
-        RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
-            consumer.incremental_unassign(list)
-        }
+    if consumer.context().eager {
+        consumer.unassign()
+    } else {
+        consumer.incremental_unassign(list)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     context::Plain,
     convert::number,
     errors::unavailable,
+    native::{self, DescribedGroup},
 };
 use crate::{
     log::{GroupStatus, LogError, MemberStatus},
@@ -68,20 +69,16 @@ impl Groups {
         input: &Topic,
         partitions: u32,
     ) -> Result<GroupStatus, LogError> {
-        let client = self.client(group, Isolation::Committed)?;
-        let timeout = self.config.request_timeout;
-        let list = client
-            .fetch_group_list(Some(group), timeout)
-            .map_err(unavailable)?;
-        let members = list
-            .groups()
-            .iter()
-            .filter(|found| found.name() == group)
-            .flat_map(|found| found.members())
+        let members = self
+            .describe(group)?
+            .members
+            .into_iter()
             .map(|member| MemberStatus {
-                member: member.id().to_owned(),
-                host: member.client_host().trim_start_matches('/').to_owned(),
-                partitions: assignment(member.assignment().unwrap_or_default(), input),
+                partitions: of_topic(&member.partitions, input),
+                member: member.id,
+                instance: member.instance,
+                client_id: member.client_id,
+                host: member.host.trim_start_matches('/').to_owned(),
             })
             .collect();
         let mut wanted = TopicPartitionList::with_capacity(partitions as usize);
@@ -98,6 +95,16 @@ impl Groups {
             }
         }
         Ok(GroupStatus { members, committed })
+    }
+
+    /// Its members and its state, as the brokers tell them.
+    pub fn describe(&self, group: &str) -> Result<DescribedGroup, LogError> {
+        let client = self.client(group, Isolation::Committed)?;
+        native::group(client.client(), group, self.config.request_timeout).map_err(|code| {
+            LogError::Unavailable {
+                reason: format!("group {group} is not described: {code}"),
+            }
+        })
     }
 
     /// What a group has committed of these partitions.
@@ -120,51 +127,13 @@ impl Groups {
     }
 }
 
-/// The partitions of a topic in a member's assignment, as the consumer
-/// protocol writes it: a version, topics with partitions, and what is anyone's.
-pub(super) fn assignment(bytes: &[u8], topic: &str) -> Vec<PartitionId> {
-    parse(bytes, topic).unwrap_or_default()
-}
-
-fn parse(mut bytes: &[u8], topic: &str) -> Option<Vec<PartitionId>> {
-    fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-        let (head, rest) = bytes.split_first_chunk()?;
-        *bytes = rest;
-        Some(*head)
-    }
-    let bytes = &mut bytes;
-    let _version = take::<2>(bytes)?;
-    let mut found = Vec::new();
-    for _ in 0..u32::from_be_bytes(take(bytes)?) {
-        let len = usize::from(u16::from_be_bytes(take(bytes)?));
-        let (name, rest) = bytes.split_at_checked(len)?;
-        *bytes = rest;
-        for _ in 0..u32::from_be_bytes(take(bytes)?) {
-            let partition = u32::from_be_bytes(take(bytes)?);
-            if name == topic.as_bytes() {
-                found.push(PartitionId(partition));
-            }
-        }
-    }
+/// The partitions of a topic in a member's assignment.
+fn of_topic(assignment: &[(String, i32)], topic: &str) -> Vec<PartitionId> {
+    let mut found: Vec<_> = assignment
+        .iter()
+        .filter(|(name, _)| name == topic)
+        .filter_map(|(_, number)| u32::try_from(*number).ok().map(PartitionId))
+        .collect();
     found.sort_unstable();
-    Some(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_assignment_is_read() {
-        let mut bytes = vec![0, 3, 0, 0, 0, 2, 0, 1, b'x', 0, 0, 0, 1, 0, 0, 0, 9];
-        bytes.extend([
-            0, 2, b'i', b'n', 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0,
-        ]);
-        assert_eq!(assignment(&bytes, "in"), [PartitionId(1), PartitionId(7)]);
-        assert_eq!(assignment(&bytes, "x"), [PartitionId(9)]);
-        assert_eq!(assignment(&bytes, "none"), []);
-        for len in 0..bytes.len() - 4 {
-            assert_eq!(assignment(&bytes[..len], "in"), []);
-        }
-    }
+    found
 }

@@ -25,6 +25,7 @@ mod convert;
 mod errors;
 mod groups;
 mod member;
+mod native;
 mod reach;
 mod reader;
 mod restore;
@@ -51,7 +52,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-pub use self::config::KafkaConfig;
+pub use self::config::{Assignor, KafkaConfig};
 use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},

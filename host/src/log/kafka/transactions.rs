@@ -34,8 +34,10 @@ pub(super) enum Failure {
     /// Nothing of it happened: the group does not take offsets of this member
     /// as it was.
     Generation(String),
-    /// Another producer has the id, or nobody knows what happened.
-    Lost(String),
+    /// Another producer has the id. What happened is found by who restores.
+    Fenced(String),
+    /// Nobody knows what happened.
+    Unknown(String),
 }
 
 /// Nobody waits for deliveries one by one: a failed one fails the transaction.
@@ -88,13 +90,12 @@ impl Transactions {
 
     /// Makes ready to begin a transaction: whatever was open is ended.
     pub fn ready(&mut self) -> Result<(), LogError> {
-        if self.must_abort && self.producer.is_some() {
-            self.abort();
+        if self.must_abort {
+            self.abort(Instant::now() + self.config.request_timeout);
         }
         if self.must_abort {
             // What it left open, the next one ends.
-            self.producer = None;
-            self.must_abort = false;
+            self.renew();
         }
         if self.producer.is_some() {
             return Ok(());
@@ -109,83 +110,91 @@ impl Transactions {
             .set("delivery.report.only.error", "true");
         let producer: BaseProducer<Quiet> =
             config.create_with_context(Quiet).map_err(unavailable)?;
-        producer
-            .init_transactions(self.config.request_timeout)
-            .map_err(unavailable)?;
+        let deadline = Instant::now() + self.config.request_timeout;
+        retry(deadline, || producer.init_transactions(left(deadline))).map_err(unavailable)?;
         self.producer = Some(producer);
         Ok(())
     }
 
+    /// One transaction, within about the time given. What could not be ended by
+    /// then is ended before the next one.
     pub fn commit(
         &mut self,
         contents: &Contents<'_>,
         identity: &ConsumerGroupMetadata,
+        time: Duration,
     ) -> Result<(), Failure> {
+        let deadline = Instant::now() + time.min(self.config.transaction_timeout);
         self.ready().map_err(Failure::Again)?;
         let Some(producer) = &self.producer else {
-            return Err(Failure::Lost("there is no producer".to_owned()));
+            return Err(Failure::Unknown("there is no producer".to_owned()));
         };
-        let deadline = Instant::now() + self.config.transaction_timeout;
-        let outcome = fill(
-            producer,
-            contents,
-            identity,
-            deadline,
-            self.config.request_timeout,
-        )
-        .and_then(|()| finish(producer, deadline));
-        outcome.map_err(|step| self.classify(step))
+        let outcome =
+            fill(producer, contents, identity, deadline).and_then(|()| finish(producer, deadline));
+        outcome.map_err(|(phase, error)| self.fail(phase, &error, deadline))
     }
 
-    /// What an error means, and what is to be done before the next transaction.
-    fn classify(&mut self, step: Step) -> Failure {
-        let Step { error, ends } = step;
+    /// Does what an error asks for before the next transaction.
+    fn fail(&mut self, phase: Phase, error: &KafkaError, deadline: Instant) -> Failure {
         let reason = format!("transactions of {}: {error}", self.id);
-        let (is_fatal, requires_abort) = match &error {
-            KafkaError::Transaction(error) => (error.is_fatal(), error.txn_requires_abort()),
-            _ => (false, true),
+        let fatal = self.producer.as_ref();
+        let fatal = fatal.and_then(|producer| producer.client().fatal_error());
+        let seen = match error {
+            KafkaError::Transaction(error) => Seen {
+                code: Some(error.code()),
+                fatal: fatal
+                    .map(|(code, _)| code)
+                    .or_else(|| error.is_fatal().then(|| error.code())),
+                requires_abort: error.txn_requires_abort(),
+            },
+            error => Seen {
+                code: error.rdkafka_error_code(),
+                fatal: fatal.map(|(code, _)| code),
+                // It was not of the end: the end has errors of the first kind.
+                requires_abort: true,
+            },
         };
-        let producer_is_fatal = self
-            .producer
-            .as_ref()
-            .is_some_and(|producer| producer.client().fatal_error().is_some());
-        if is_fatal || producer_is_fatal {
-            self.producer = None;
-            return Failure::Lost(reason);
+        let verdict = judge(phase, &seen);
+        tracing::debug!(id = %self.id, ?phase, ?seen, ?verdict, "a transaction failed");
+        match verdict {
+            Verdict::Abort | Verdict::Generation => {
+                self.must_abort = true;
+                self.abort(deadline);
+            }
+            Verdict::Renew | Verdict::Fenced | Verdict::Unknown => self.renew(),
         }
-        self.must_abort = true;
-        if ends && !requires_abort {
-            // Asked to commit, and no answer: the next producer's beginning
-            // finds out, and what is committed is read again.
-            self.producer = None;
-            self.must_abort = false;
-            return Failure::Lost(reason);
-        }
-        self.abort();
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::FencedInstanceId
-                | RDKafkaErrorCode::StaleMemberEpoch
-                | RDKafkaErrorCode::FencedMemberEpoch,
-            ) => Failure::Generation(reason),
-            _ => Failure::Again(failed(&self.id, &error)),
+        match verdict {
+            Verdict::Abort | Verdict::Renew => Failure::Again(failed(&self.id, error)),
+            Verdict::Generation => Failure::Generation(reason),
+            Verdict::Fenced => Failure::Fenced(reason),
+            Verdict::Unknown => Failure::Unknown(reason),
         }
     }
 
-    fn abort(&mut self) {
+    /// The next transaction is a new producer's, whose beginning ends what this
+    /// one left.
+    fn renew(&mut self) {
+        self.producer = None;
+        self.must_abort = false;
+    }
+
+    fn abort(&mut self, deadline: Instant) {
         let Some(producer) = &self.producer else {
+            self.must_abort = false;
             return;
         };
         // The client waits until what it gave up was told; telling is polling.
-        let deadline = Instant::now() + self.config.request_timeout;
         producer.purge(PurgeConfig::default().queue());
         settle(producer, deadline);
-        match producer.abort_transaction(self.config.request_timeout) {
+        match retry(deadline, || producer.abort_transaction(left(deadline))) {
             Ok(()) => self.must_abort = false,
             Err(error) => {
                 tracing::debug!(id = %self.id, %error, "a transaction was not aborted");
+                let is_retriable =
+                    matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+                if !is_retriable {
+                    self.renew();
+                }
             }
         }
     }
@@ -209,14 +218,73 @@ fn failed(id: &str, error: &KafkaError) -> LogError {
     }
 }
 
-/// An error, and whether the transaction was being committed.
-struct Step {
-    error: KafkaError,
-    ends: bool,
+/// How far a transaction had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It was not asked to be committed.
+    Filling,
+    Ending,
 }
 
-fn filling(error: KafkaError) -> Step {
-    Step { error, ends: false }
+/// What the client says of an error, which is all that decides.
+#[derive(Clone, Debug)]
+struct Seen {
+    code: Option<RDKafkaErrorCode>,
+    /// Why the producer is of no use any more.
+    fatal: Option<RDKafkaErrorCode>,
+    requires_abort: bool,
+}
+
+/// What an error means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing of it happened. To be aborted, and tried again.
+    Abort,
+    /// The same, and the group knows the member as another than it said.
+    Generation,
+    /// Nothing of it happened, but this producer can do no more.
+    Renew,
+    /// Another producer has the id.
+    Fenced,
+    /// It was being committed: only who reads the offsets knows.
+    Unknown,
+}
+
+/// The client's rules: a fatal error ends the producer; one that asks for an
+/// abort says that nothing was committed; any other error of `commit_transaction`
+/// (which is tried again as long as there is time) leaves that open. A fatal
+/// one does, too: the client raises it where a commit succeeded that it had
+/// given up.
+fn judge(phase: Phase, seen: &Seen) -> Verdict {
+    use RDKafkaErrorCode as Code;
+    match (seen.fatal, phase) {
+        (
+            Some(
+                Code::Fenced
+                | Code::ProducerFenced
+                | Code::InvalidProducerEpoch
+                | Code::TransactionCoordinatorFenced,
+            ),
+            _,
+        ) => Verdict::Fenced,
+        (Some(_), Phase::Filling) => Verdict::Renew,
+        (Some(_), Phase::Ending) => Verdict::Unknown,
+        (None, Phase::Ending) if !seen.requires_abort => Verdict::Unknown,
+        (None, _) => match seen.code {
+            Some(
+                Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::FencedInstanceId
+                | Code::StaleMemberEpoch
+                | Code::FencedMemberEpoch,
+            ) => Verdict::Generation,
+            _ => Verdict::Abort,
+        },
+    }
+}
+
+fn filling(error: KafkaError) -> (Phase, KafkaError) {
+    (Phase::Filling, error)
 }
 
 fn fill(
@@ -224,8 +292,7 @@ fn fill(
     contents: &Contents<'_>,
     identity: &ConsumerGroupMetadata,
     deadline: Instant,
-    timeout: Duration,
-) -> Result<(), Step> {
+) -> Result<(), (Phase, KafkaError)> {
     producer.begin_transaction().map_err(filling)?;
     for (index, (place, record)) in contents.records.iter().enumerate() {
         if index % RECORDS_PER_LOOK == RECORDS_PER_LOOK - 1 {
@@ -243,7 +310,7 @@ fn fill(
     }
     if contents.offsets.count() > 0 {
         retry(deadline, || {
-            producer.send_offsets_to_transaction(&contents.offsets, identity, timeout)
+            producer.send_offsets_to_transaction(&contents.offsets, identity, left(deadline))
         })
         .map_err(filling)?;
     }
@@ -259,17 +326,21 @@ fn settle(producer: &BaseProducer<Quiet>, deadline: Instant) {
     }
 }
 
-fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), Step> {
-    let left = || {
-        deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(100))
-    };
-    retry(deadline, || producer.commit_transaction(left())).map_err(|error| Step {
+fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phase, KafkaError)> {
+    retry(deadline, || producer.commit_transaction(left(deadline))).map_err(|error| {
         // Deliveries that failed are the flush's error: nothing was committed.
-        ends: !matches!(error, KafkaError::Flush(_)),
-        error,
+        match error {
+            KafkaError::Flush(_) => (Phase::Filling, error),
+            error => (Phase::Ending, error),
+        }
     })
+}
+
+/// The time to a deadline; never so little that asking were of no use.
+fn left(deadline: Instant) -> Duration {
+    deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(100))
 }
 
 /// Tries until it succeeds, or until trying is of no use.
@@ -285,6 +356,84 @@ fn retry(
                 std::thread::sleep(LOOK);
             }
             outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RDKafkaErrorCode as Code;
+
+    /// Each row: how far it was, the error's code, the producer's fatal one,
+    /// whether the client asks for an abort; and what that means.
+    #[test]
+    fn errors_are_judged_as_the_client_documents_them() {
+        use Phase::{Ending, Filling};
+        use Verdict::{Abort, Fenced, Generation, Renew, Unknown};
+        for (phase, code, fatal, requires_abort, verdict) in [
+            // A record was not delivered, or could not be sent.
+            (Filling, Code::MessageTimedOut, None, true, Abort),
+            (Filling, Code::MessageSizeTooLarge, None, true, Abort),
+            // The time was over before it could be asked to commit.
+            (Filling, Code::OperationTimedOut, None, false, Abort),
+            // The group has moved on, or does not know the member.
+            (Filling, Code::IllegalGeneration, None, true, Generation),
+            (Filling, Code::UnknownMemberId, None, true, Generation),
+            (Filling, Code::FencedInstanceId, None, true, Generation),
+            (Filling, Code::StaleMemberEpoch, None, true, Generation),
+            // Nothing was committed, for it was not asked for.
+            (
+                Filling,
+                Code::Fatal,
+                Some(Code::OutOfOrderSequenceNumber),
+                false,
+                Renew,
+            ),
+            (
+                Filling,
+                Code::InvalidTransactionalState,
+                Some(Code::InvalidTransactionalState),
+                false,
+                Renew,
+            ),
+            (Filling, Code::Fenced, Some(Code::Fenced), false, Fenced),
+            (
+                Filling,
+                Code::InvalidProducerEpoch,
+                Some(Code::InvalidProducerEpoch),
+                false,
+                Fenced,
+            ),
+            // The brokers refused to commit.
+            (Ending, Code::UnknownProducerId, None, true, Abort),
+            (Ending, Code::OperationTimedOut, None, true, Abort),
+            // No answer by the deadline: the request may be on its way.
+            (Ending, Code::OperationTimedOut, None, false, Unknown),
+            (Ending, Code::RequestTimedOut, None, false, Unknown),
+            // It may be that one that was given up succeeded.
+            (
+                Ending,
+                Code::Fatal,
+                Some(Code::OperationTimedOut),
+                false,
+                Unknown,
+            ),
+            (Ending, Code::Fenced, Some(Code::Fenced), false, Fenced),
+            (
+                Ending,
+                Code::ProducerFenced,
+                Some(Code::ProducerFenced),
+                true,
+                Fenced,
+            ),
+        ] {
+            let seen = Seen {
+                code: Some(code),
+                fatal,
+                requires_abort,
+            };
+            assert_eq!(judge(phase, &seen), verdict, "{phase:?} {seen:?}");
         }
     }
 }

@@ -1,0 +1,174 @@
+//! Commits of a seat: checked, then one transaction.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
+
+use super::{Gone, seat::Seat};
+use crate::{
+    log::{
+        COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
+        kafka::{
+            Assignor,
+            convert::number,
+            errors::unavailable,
+            transactions::{Contents, Failure},
+        },
+    },
+    types::{NewRecord, Offset, PartitionId, TopicPartition},
+};
+
+/// Why a commit was not taken.
+pub(super) enum Refused {
+    Log(LogError),
+    /// Another producer has this one's id.
+    Fenced(String),
+    /// The seat is of no use any more.
+    Gone(Gone),
+}
+
+impl From<LogError> for Refused {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl Seat {
+    pub(super) fn commit(&mut self, commit: &Commit, time: Duration) -> Result<(), Refused> {
+        self.look_after_group().map_err(Refused::Gone)?;
+        if self.shared.config.assignor == Assignor::Consumer {
+            // There the epoch moves without a word, whenever others come and go.
+            self.renew();
+        }
+        self.check(commit)?;
+        let outcome = self.transact(commit, time);
+        self.committed_at = Some(Instant::now());
+        self.read_since_commit = false;
+        match outcome {
+            Ok(()) => {
+                self.consumer.context().permit();
+                if let Err(error) = self.shared.store.put(&self.spec.group, &commit.checkpoints) {
+                    // It is committed; the copy is not what it should be.
+                    tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
+                    self.start_over();
+                }
+                self.shared.tick();
+                Ok(())
+            }
+            Err(Failure::Again(error)) => {
+                if let LogError::Denied { reason } = &error {
+                    self.consumer.context().deny(reason);
+                }
+                Err(error.into())
+            }
+            Err(Failure::Generation(reason)) => {
+                // Either partitions went, or the group moved on with us in it,
+                // and the next try is of the new generation.
+                self.look_after_group().map_err(Refused::Gone)?;
+                self.renew();
+                self.check(commit)?;
+                Err(LogError::Unavailable { reason }.into())
+            }
+            Err(Failure::Fenced(reason)) => {
+                self.look_after_group().map_err(Refused::Gone)?;
+                Err(Refused::Fenced(reason))
+            }
+            Err(Failure::Unknown(reason)) => {
+                self.look_after_group().map_err(Refused::Gone)?;
+                self.start_over();
+                Err(LogError::Fenced { reason }.into())
+            }
+        }
+    }
+
+    /// An offset beyond what was read is looked up.
+    pub(super) fn check_range(
+        &mut self,
+        partition: PartitionId,
+        next: Offset,
+    ) -> Result<(), LogError> {
+        if next <= self.task(partition)?.next {
+            return Ok(());
+        }
+        let topics = &self.shared.topics;
+        let ends = topics.ends(&self.shared.uncommitted, &self.topic, &[partition])?;
+        if ends.first().is_some_and(|end| next <= *end) {
+            return Ok(());
+        }
+        Err(self.out_of_range(partition, next))
+    }
+
+    /// What a commit says, checked as far as it can be here.
+    fn check(&mut self, commit: &Commit) -> Result<(), LogError> {
+        for (partition, next) in &commit.offsets {
+            self.task(*partition)?;
+            self.check_range(*partition, *next)?;
+        }
+        for (partition, key, _) in &commit.checkpoints {
+            self.task(*partition)?;
+            if key.len() > KEY_BYTES_MAX {
+                return Err(LogError::TooLarge {
+                    size_bytes: key.len(),
+                    limit_bytes: KEY_BYTES_MAX,
+                });
+            }
+        }
+        let limit_bytes = self
+            .shared
+            .record_bytes_max
+            .saturating_add(COMMIT_EXTRA_BYTES);
+        for (place, record) in &commit.records {
+            self.shared.topics.check(&place.topic, place.partition)?;
+            let size_bytes = record.size();
+            if size_bytes > limit_bytes {
+                return Err(LogError::TooLarge {
+                    size_bytes,
+                    limit_bytes,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn offsets(&self, commit: &Commit) -> Result<TopicPartitionList, LogError> {
+        let mut list = TopicPartitionList::with_capacity(commit.offsets.len());
+        for (partition, next) in &commit.offsets {
+            let next = KafkaOffset::Offset(i64::try_from(next.0).unwrap_or(i64::MAX));
+            list.add_partition_offset(&self.topic, number(*partition), next)
+                .map_err(unavailable)?;
+        }
+        Ok(list)
+    }
+
+    fn transact(&mut self, commit: &Commit, time: Duration) -> Result<(), Failure> {
+        let again = Failure::Again;
+        let offsets = self.offsets(commit).map_err(again)?;
+        let checkpoints: Vec<(TopicPartition, NewRecord)> = commit
+            .checkpoints
+            .iter()
+            .map(|(partition, key, value)| {
+                let place = TopicPartition {
+                    topic: self.checkpoints.clone(),
+                    partition: *partition,
+                };
+                let record = NewRecord {
+                    timestamp_ms: 0,
+                    key: Some(key.clone()),
+                    headers: Vec::new(),
+                    value: value.clone(),
+                };
+                (place, record)
+            })
+            .collect();
+        let records = commit.records.iter().chain(&checkpoints);
+        let contents = Contents {
+            records: records.map(|(place, record)| (place, record)).collect(),
+            offsets,
+        };
+        let Some(identity) = &self.identity else {
+            return Err(Failure::Generation("it is no member now".to_owned()));
+        };
+        self.transactions
+            .commit(&contents, identity.metadata(), time)
+    }
+}

@@ -1,0 +1,488 @@
+//! One membership: from joining until it is given up.
+//!
+//! A partition that is assigned is restored first (see
+//! [`restore`](crate::log::kafka::restore)), and then told. One that is to go is
+//! told, stays until it is released, and can be committed for until then: the
+//! client leaves the callback of a rebalance at once, and takes the next step
+//! only when the partitions are let go of. While they are not, it fetches
+//! nothing new for this member either; other members go on.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message as _, Offset as KafkaOffset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{Gone, identity::Identity};
+use crate::{
+    log::{
+        Assignment, GroupSpec, LogError, Polled,
+        kafka::{
+            Shared,
+            context::{Membership, Rebalance, assign, unassign},
+            convert::number,
+            errors::{closed, unavailable},
+            reader::seek,
+            restore::{Restored, Restorer, Wanted},
+            transactions::Transactions,
+        },
+    },
+    types::{Offset, PartitionId, Topic},
+};
+
+/// How long a poll waits before it looks after the group again.
+const LOOK: Duration = Duration::from_millis(100);
+/// Events of the group that are taken at a time.
+const EVENTS_MAX: usize = 64;
+/// How often nothing must come to be the end: a line for the log comes as nothing.
+const NOTHING_MAX: usize = 8;
+/// How often the same complaint of the group is logged.
+const COMPLAINTS: Duration = Duration::from_secs(30);
+
+pub(super) struct Seat {
+    pub(super) shared: Arc<Shared>,
+    pub(super) spec: GroupSpec,
+    pub(super) topic: Topic,
+    pub(super) checkpoints: Topic,
+    pub(super) consumer: Arc<BaseConsumer<Membership>>,
+    restorer: Restorer,
+    pub(super) transactions: Transactions,
+    /// As of the last rebalance, or of the last time that the group said it is
+    /// an old one. The client knows it live; but what is live can be of a
+    /// membership in which the tasks are another's.
+    pub(super) identity: Option<Identity>,
+    pub(super) tasks: Vec<Task>,
+    next_ticket: u64,
+    /// What the next polls tell.
+    pub(super) told: VecDeque<Polled>,
+    /// The task to read first at the next poll.
+    pub(super) turn: usize,
+    pub(super) committed_at: Option<Instant>,
+    pub(super) read_since_commit: bool,
+    complained: Option<(Option<RDKafkaErrorCode>, Instant)>,
+}
+
+pub(super) struct Task {
+    pub(super) partition: PartitionId,
+    pub(super) queue: PartitionQueue<Membership>,
+    /// Of the next record.
+    pub(super) next: Offset,
+    pub(super) phase: Phase,
+    pub(super) paused: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is not begun with as long as the member is none: who it was is over,
+    /// and the client has not said so yet.
+    Void,
+    Restoring {
+        ticket: u64,
+    },
+    Reading,
+    /// Its error was told (or is about to be).
+    Stopped,
+}
+
+impl Task {
+    /// Whether its worker was told of it (or is about to be).
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self.phase, Phase::Reading | Phase::Stopped)
+    }
+}
+
+impl Seat {
+    pub(super) fn take(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
+        let config = &shared.config;
+        let needs = format!("Read on group {} and on topic {}", spec.group, spec.input);
+        let membership =
+            Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager(), needs);
+        let signal = Arc::clone(&membership.signal);
+        let mut consumer: BaseConsumer<Membership> = config
+            .member(&spec.group, &shared.instance, spec.worker)
+            .create_with_context(membership)
+            .map_err(unavailable)?;
+        consumer.set_nonempty_callback(move || signal.raise());
+        let consumer = Arc::new(consumer);
+        let restorer = Restorer::start(shared, &consumer, &spec.group, &spec.input)?;
+        let id = format!("{}.{}.{}", spec.group, shared.instance, spec.worker);
+        let mut transactions = Transactions::new(config, id, shared.record_bytes_max);
+        // What a predecessor left open would keep the checkpoints from being
+        // restored until it times out.
+        transactions.ready()?;
+        consumer.subscribe(&[&spec.input]).map_err(unavailable)?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            spec: spec.clone(),
+            topic: spec.input.clone(),
+            checkpoints: crate::log::kafka::checkpoints_topic(&spec.group),
+            consumer,
+            restorer,
+            transactions,
+            identity: None,
+            tasks: Vec::new(),
+            next_ticket: 0,
+            told: VecDeque::new(),
+            turn: 0,
+            committed_at: None,
+            read_since_commit: false,
+            complained: None,
+        })
+    }
+
+    /// Ends it; says which partitions its worker still holds.
+    pub(super) fn give_up(mut self) -> Vec<PartitionId> {
+        let known = self.tasks.iter().filter(|task| task.is_known());
+        let mut held: Vec<_> = known.map(|task| task.partition).collect();
+        for told in self.told.drain(..) {
+            match told {
+                // Nobody was told that it has them.
+                Polled::Assigned(assigned) => {
+                    held.retain(|partition| !assigned.iter().any(|new| new.partition == *partition))
+                }
+                Polled::Lost(lost) => held.extend(lost),
+                _ => {}
+            }
+        }
+        held.sort_unstable();
+        held.dedup();
+        held
+    }
+
+    /// What there is to do for the worker, or the end of the seat.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn poll(
+        &mut self,
+        deadline: Instant,
+        max_bytes: usize,
+    ) -> Result<Result<Polled, LogError>, Gone> {
+        let mut deadline = deadline;
+        // Transactions have their price: what comes soon goes with this one.
+        if self.read_since_commit
+            && let Some(at) = self.committed_at
+        {
+            deadline = deadline.max(at + self.shared.config.commit_interval_min);
+        }
+        loop {
+            let seen = self.consumer.context().signal.ticks();
+            let any = self.look_after_group()?;
+            self.take_restored();
+            if let Some(told) = self.told.pop_front() {
+                return Ok(Ok(told));
+            }
+            if self.shared.is_closed() {
+                return Ok(Err(closed()));
+            }
+            let fetched = self.fetch(max_bytes);
+            if !fetched.is_empty() {
+                self.consumer.context().permit();
+                self.read_since_commit = true;
+                return Ok(Ok(Polled::Records(fetched)));
+            }
+            if any || !self.told.is_empty() {
+                continue;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(Ok(Polled::Idle));
+            }
+            let signal = Arc::clone(&self.consumer.context().signal);
+            signal.wait(seen, deadline.min(now + LOOK));
+        }
+    }
+
+    /// Takes what the group has to say. True where there was something.
+    pub(super) fn look_after_group(&mut self) -> Result<bool, Gone> {
+        let mut nothing = 0;
+        for _ in 0..EVENTS_MAX {
+            match self.consumer.poll(Duration::ZERO) {
+                // Every partition has its own queue; one that came this way all
+                // the same is read again by it.
+                Some(Ok(message)) => {
+                    let partition = u32::try_from(message.partition()).unwrap_or_default();
+                    drop(message);
+                    self.reread(PartitionId(partition));
+                }
+                Some(Err(error)) => self.complain(&error),
+                None if nothing < NOTHING_MAX => nothing += 1,
+                None => break,
+            }
+        }
+        let mut any = false;
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            any = true;
+            match rebalance {
+                Rebalance::Assigned(partitions) => {
+                    self.renew();
+                    self.take_over(&partitions);
+                }
+                Rebalance::Revoked(partitions) => {
+                    self.renew();
+                    self.revoke(partitions);
+                }
+                Rebalance::Lost(partitions) => {
+                    self.identity = None;
+                    self.let_go(&partitions);
+                    self.lose(&partitions);
+                }
+            }
+        }
+        if self.identity.is_none() && !self.tasks.is_empty() {
+            self.renew();
+        }
+        match self.consumer.client().fatal_error() {
+            None => Ok(any),
+            Some((code, reason)) => Err(match code {
+                RDKafkaErrorCode::FencedInstanceId => Gone::taken(reason),
+                RDKafkaErrorCode::UnreleasedInstanceId => Gone::unreleased(reason),
+                _ => Gone::refused(reason),
+            }),
+        }
+    }
+
+    /// Looks who the member is now. Where its last membership is over, all that
+    /// it held is lost, whether the client has said so or not yet.
+    pub(super) fn renew(&mut self) {
+        let now = Identity::now(&self.consumer);
+        if !Identity::is_same(self.identity.as_ref(), now.as_ref()) {
+            self.void();
+        }
+        self.identity = now;
+        if self.identity.is_some() {
+            self.restore();
+        }
+    }
+
+    /// What the group has against the member; it tries again by itself.
+    fn complain(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        let is_about_brokers = matches!(
+            code,
+            None | Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::Resolve
+            )
+        );
+        let is_new = self
+            .complained
+            .is_none_or(|(last, at)| last != code || at.elapsed() >= COMPLAINTS);
+        if is_about_brokers || !is_new {
+            tracing::debug!(group = %self.spec.group, worker = self.spec.worker, %error, "consumer error");
+            return;
+        }
+        self.complained = Some((code, Instant::now()));
+        tracing::warn!(group = %self.spec.group, worker = self.spec.worker, code = "group-refused", %error, "the group has something against a worker");
+    }
+
+    /// Assigned: read from where the restorer will tell. Until then nothing is
+    /// read, and what is fetched is void.
+    fn take_over(&mut self, partitions: &[PartitionId]) {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        let places = self.places(partitions);
+        for (partition, place) in partitions.iter().zip(places) {
+            let queue = self
+                .consumer
+                .split_partition_queue(&self.topic, number(*partition));
+            let added = list.add_partition_offset(&self.topic, number(*partition), place);
+            let (Some(mut queue), Ok(())) = (queue, added) else {
+                tracing::error!(topic = %self.topic, %partition, "a partition cannot be read");
+                continue;
+            };
+            let signal = Arc::clone(&self.consumer.context().signal);
+            queue.set_nonempty_callback(move || signal.raise());
+            self.tasks.retain(|task| task.partition != *partition);
+            self.tasks.push(Task {
+                partition: *partition,
+                queue,
+                next: Offset(0),
+                phase: Phase::Void,
+                paused: false,
+            });
+        }
+        if let Err(error) = assign(&self.consumer, &list) {
+            tracing::error!(group = %self.spec.group, %error, "partitions were not taken over");
+        }
+        if self.identity.is_some() {
+            self.restore();
+        }
+    }
+
+    /// Where partitions are assigned until they are sought to where they go on:
+    /// at their ends, so that nothing is fetched for nothing. In numbers, because
+    /// the client looks a logical end up, and goes there late, whatever was
+    /// sought meanwhile.
+    fn places(&self, partitions: &[PartitionId]) -> Vec<KafkaOffset> {
+        if partitions.is_empty() {
+            return Vec::new();
+        }
+        let topics = &self.shared.topics;
+        let ends = topics.ends(&self.shared.uncommitted, &self.topic, partitions);
+        let ends = ends.or_else(|_| {
+            let start = |partition: &PartitionId| topics.start(&self.topic, *partition);
+            partitions.iter().map(start).collect()
+        });
+        let ends = ends.unwrap_or_else(|_| vec![Offset::default(); partitions.len()]);
+        let place = |end: Offset| KafkaOffset::Offset(i64::try_from(end.0).unwrap_or_default());
+        ends.into_iter().map(place).collect()
+    }
+
+    /// To be let go of. Those that were not told of yet need no telling.
+    fn revoke(&mut self, partitions: Vec<PartitionId>) {
+        let known = |partition: &PartitionId| {
+            self.tasks
+                .iter()
+                .any(|task| task.partition == *partition && task.is_known())
+        };
+        if partitions.iter().any(known) {
+            // All at once: an eager group lets go of all or nothing.
+            self.told.push_back(Polled::Revoked(partitions));
+        } else {
+            // Also of none: the client waits until it hears that these are let go of.
+            self.release(&partitions);
+        }
+    }
+
+    fn lose(&mut self, partitions: &[PartitionId]) {
+        let mut lost: Vec<_> = Vec::new();
+        self.tasks.retain(|task| {
+            let goes = partitions.contains(&task.partition);
+            if goes && task.is_known() {
+                lost.push(task.partition);
+            }
+            !goes
+        });
+        self.told.retain(|told| match told {
+            Polled::Stopped { partition, .. } => !partitions.contains(partition),
+            Polled::Revoked(revoked) => !revoked.iter().all(|one| partitions.contains(one)),
+            _ => true,
+        });
+        if !lost.is_empty() {
+            lost.sort_unstable();
+            self.told.push_back(Polled::Lost(lost));
+        }
+    }
+
+    pub(super) fn let_go(&self, partitions: &[PartitionId]) {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, number(*partition));
+        }
+        if let Err(error) = unassign(&self.consumer, &list) {
+            tracing::debug!(group = %self.spec.group, %error, "partitions were not let go of");
+        }
+    }
+
+    /// Nobody knows what is committed: all is told to be lost, and restored.
+    pub(super) fn start_over(&mut self) {
+        self.void();
+        self.restore();
+    }
+
+    /// All is told to be lost. It stays assigned, as far as the client knows.
+    fn void(&mut self) {
+        let mut lost: Vec<_> = Vec::new();
+        for task in &mut self.tasks {
+            if task.is_known() {
+                lost.push(task.partition);
+            }
+            task.phase = Phase::Void;
+            task.paused = false;
+        }
+        self.told
+            .retain(|told| !matches!(told, Polled::Stopped { .. }));
+        lost.sort_unstable();
+        if !lost.is_empty() {
+            self.told.push_back(Polled::Lost(lost));
+        }
+    }
+
+    /// Begins with what is void.
+    fn restore(&mut self) {
+        let mut wanted = Vec::new();
+        for task in &mut self.tasks {
+            if task.phase == Phase::Void {
+                self.next_ticket = self.next_ticket.wrapping_add(1);
+                let ticket = self.next_ticket;
+                task.phase = Phase::Restoring { ticket };
+                wanted.push(Wanted {
+                    partition: task.partition,
+                    ticket,
+                });
+            }
+        }
+        self.restorer.restore(wanted);
+    }
+
+    /// Tells of partitions that are restored.
+    fn take_restored(&mut self) {
+        let mut assigned = Vec::new();
+        while let Some(Restored { wanted, next }) = self.restorer.next() {
+            let Wanted { partition, ticket } = wanted;
+            let is_wanted = |task: &&mut Task| {
+                task.partition == partition && task.phase == Phase::Restoring { ticket }
+            };
+            let Some(task) = self.tasks.iter_mut().find(is_wanted) else {
+                continue;
+            };
+            let begun = next.and_then(|next| {
+                let deadline = Instant::now() + self.shared.config.request_timeout;
+                seek(&self.consumer, &self.topic, partition, next, deadline)?;
+                Ok(next)
+            });
+            match begun {
+                Ok(next) => {
+                    task.next = next;
+                    task.phase = Phase::Reading;
+                    assigned.push(Assignment { partition, next });
+                }
+                Err(error @ LogError::OffsetOutOfRange { .. }) => {
+                    task.phase = Phase::Stopped;
+                    self.told.push_back(Polled::Stopped { partition, error });
+                }
+                Err(error) => {
+                    tracing::warn!(group = %self.spec.group, %partition, %error, "a partition is restored again");
+                    self.restorer.restore(vec![wanted]);
+                }
+            }
+        }
+        if !assigned.is_empty() {
+            assigned.sort_unstable_by_key(|assignment| assignment.partition);
+            self.told.push_back(Polled::Assigned(assigned));
+        }
+    }
+
+    pub(super) fn task(&mut self, partition: PartitionId) -> Result<&mut Task, LogError> {
+        let found = self
+            .tasks
+            .iter_mut()
+            .filter(|task| task.is_known())
+            .find(|task| task.partition == partition);
+        found.ok_or_else(|| LogError::Fenced {
+            reason: format!("partition {partition} is not assigned to this member"),
+        })
+    }
+
+    pub(super) fn release(&mut self, partitions: &[PartitionId]) {
+        self.tasks
+            .retain(|task| !partitions.contains(&task.partition));
+        self.told.retain(|told| match told {
+            Polled::Stopped { partition, .. } => !partitions.contains(partition),
+            _ => true,
+        });
+        self.let_go(partitions);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        self.tasks.clear();
+    }
+}

@@ -1,0 +1,217 @@
+//! What librdkafka tells and `rdkafka` does not pass on: who a member is for
+//! the brokers, and who the members of a group are under either protocol.
+//!
+//! This is the engine's only unsafe code: calls into the C library with
+//! pointers that live here, and nothing of it leaves without being copied.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    ptr::NonNull,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext,
+    bindings::{
+        rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new,
+        rd_kafka_AdminOptions_set_request_timeout, rd_kafka_ConsumerGroupDescription_error,
+        rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count, rd_kafka_ConsumerGroupDescription_state,
+        rd_kafka_ConsumerGroupDescription_t, rd_kafka_DescribeConsumerGroups,
+        rd_kafka_DescribeConsumerGroups_result_groups, rd_kafka_MemberAssignment_partitions,
+        rd_kafka_MemberDescription_assignment, rd_kafka_MemberDescription_client_id,
+        rd_kafka_MemberDescription_consumer_id, rd_kafka_MemberDescription_group_instance_id,
+        rd_kafka_MemberDescription_host, rd_kafka_MemberDescription_t, rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name,
+        rd_kafka_error_code, rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_destroy,
+        rd_kafka_event_error, rd_kafka_mem_free, rd_kafka_memberid, rd_kafka_queue_destroy,
+        rd_kafka_queue_new, rd_kafka_queue_poll,
+    },
+    client::Client,
+    error::RDKafkaErrorCode,
+    types::RDKafkaRespErr,
+};
+
+/// How long an answer may be late that must come.
+const LATE: Duration = Duration::from_secs(1);
+/// Room for the words of an error.
+const WORDS_BYTES: usize = 256;
+
+/// The id under which the brokers know a member now; empty where they know
+/// none, be it that it has not joined or that it is out.
+pub(super) fn member_id<C: ClientContext>(client: &Client<C>) -> String {
+    let handle = client.native_ptr();
+    // SAFETY: the handle lives as long as the client. What comes back is null,
+    // or a text that is ours to free.
+    unsafe {
+        let id = rd_kafka_memberid(handle);
+        let text = copy(id);
+        if !id.is_null() {
+            rd_kafka_mem_free(handle, id.cast());
+        }
+        text
+    }
+}
+
+/// A member of a group, as the brokers describe it.
+#[derive(Clone, Debug)]
+pub(super) struct DescribedMember {
+    pub id: String,
+    pub client_id: String,
+    /// Its `group.instance.id`, where it is a static member.
+    pub instance: Option<String>,
+    pub host: String,
+    pub partitions: Vec<(String, i32)>,
+}
+
+/// A group, as the brokers describe it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DescribedGroup {
+    /// `Stable`, `Empty`, …; nothing where the group does not exist.
+    pub state: String,
+    pub members: Vec<DescribedMember>,
+}
+
+/// Describes a group of either protocol; one that does not exist has no members.
+pub(super) fn group<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Result<DescribedGroup, RDKafkaErrorCode> {
+    let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
+    let handle = client.native_ptr();
+    let failed = RDKafkaErrorCode::Fail;
+    // SAFETY: the handle lives as long as the client; the queue, the options
+    // and the event are ours until they are dropped, which is after the last
+    // use of what is in them; the name lives to the end.
+    unsafe {
+        let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
+        let options = rd_kafka_AdminOptions_new(
+            handle,
+            rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        );
+        let options = Owned::new(options, rd_kafka_AdminOptions_destroy).ok_or(failed)?;
+        let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
+        check(rd_kafka_AdminOptions_set_request_timeout(
+            options.get(),
+            ms(timeout),
+            words.as_mut_ptr(),
+            words.len(),
+        ))?;
+        let mut name = group.as_ptr();
+        rd_kafka_DescribeConsumerGroups(handle, &raw mut name, 1, options.get(), queue.get());
+        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
+        let event =
+            Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+        check(rd_kafka_event_error(event.get()))?;
+        let result = rd_kafka_event_DescribeConsumerGroups_result(event.get());
+        if result.is_null() {
+            return Err(failed);
+        }
+        let mut count = 0;
+        let groups = rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if groups.is_null() || count == 0 {
+            return Ok(DescribedGroup::default());
+        }
+        of_group(*groups)
+    }
+}
+
+/// # Safety
+/// The description is one of an event that is not dropped yet.
+unsafe fn of_group(
+    group: *const rd_kafka_ConsumerGroupDescription_t,
+) -> Result<DescribedGroup, RDKafkaErrorCode> {
+    // SAFETY: as this function's; an index below the count has a member.
+    unsafe {
+        let error = rd_kafka_ConsumerGroupDescription_error(group);
+        if !error.is_null() {
+            match check(rd_kafka_error_code(error)) {
+                Err(RDKafkaErrorCode::GroupIdNotFound) => return Ok(DescribedGroup::default()),
+                outcome => outcome?,
+            }
+        }
+        let count = rd_kafka_ConsumerGroupDescription_member_count(group);
+        let member = |index| of_member(rd_kafka_ConsumerGroupDescription_member(group, index));
+        let state = rd_kafka_ConsumerGroupDescription_state(group);
+        Ok(DescribedGroup {
+            state: copy(rd_kafka_consumer_group_state_name(state)),
+            members: (0..count).map(member).collect(),
+        })
+    }
+}
+
+/// # Safety
+/// The description is one of an event that is not dropped yet.
+unsafe fn of_member(member: *const rd_kafka_MemberDescription_t) -> DescribedMember {
+    // SAFETY: as this function's; a list has as many elements as it says.
+    unsafe {
+        let instance = rd_kafka_MemberDescription_group_instance_id(member);
+        let assignment = rd_kafka_MemberDescription_assignment(member);
+        let list = if assignment.is_null() {
+            std::ptr::null()
+        } else {
+            rd_kafka_MemberAssignment_partitions(assignment)
+        };
+        let partitions = list.as_ref().map_or_else(Vec::new, |list| {
+            let count = usize::try_from(list.cnt).unwrap_or_default();
+            let element = |index| {
+                let element = &*list.elems.add(index);
+                (copy(element.topic), element.partition)
+            };
+            (0..count).map(element).collect()
+        });
+        DescribedMember {
+            id: copy(rd_kafka_MemberDescription_consumer_id(member)),
+            client_id: copy(rd_kafka_MemberDescription_client_id(member)),
+            instance: (!instance.is_null()).then(|| copy(instance)),
+            host: copy(rd_kafka_MemberDescription_host(member)),
+            partitions,
+        }
+    }
+}
+
+/// # Safety
+/// The text is null, or ends with a zero byte.
+unsafe fn copy(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as this function's.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn check(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
+    match code {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        code => Err(code.into()),
+    }
+}
+
+fn ms(time: Duration) -> c_int {
+    c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// Something of the library's that is ours to free.
+struct Owned<T> {
+    pointer: NonNull<T>,
+    free: unsafe extern "C" fn(*mut T),
+}
+
+impl<T> Owned<T> {
+    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        NonNull::new(pointer).map(|pointer| Self { pointer, free })
+    }
+
+    const fn get(&self) -> *mut T {
+        self.pointer.as_ptr()
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: it is freed once, by the library's own function for it.
+        unsafe { (self.free)(self.get()) }
+    }
+}

@@ -1,0 +1,216 @@
+//! A worker that is asked to let go, with a log that says what it is told to.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use super::*;
+use crate::{
+    log::{Assignment, Fetched},
+    types::Record,
+    worker::tests::{Faulty, Memory, pipeline},
+};
+
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Commit(Vec<(PartitionId, Offset)>),
+    Release(Vec<PartitionId>),
+    Seek(PartitionId, Offset),
+}
+
+#[derive(Default)]
+struct Script {
+    polls: VecDeque<Polled>,
+    /// Whether commits succeed.
+    works: bool,
+    calls: Vec<Call>,
+    /// The time that each commit was given.
+    times: Vec<Duration>,
+}
+
+struct Scripted(Arc<Mutex<Script>>);
+
+impl Member for Scripted {
+    fn poll(&mut self, _: Duration, _: usize) -> Result<Polled, LogError> {
+        let next = self.0.lock().unwrap().polls.pop_front();
+        Ok(next.unwrap_or(Polled::Idle))
+    }
+
+    fn pause(&mut self, _: &[PartitionId]) {}
+
+    fn resume(&mut self, _: &[PartitionId]) {}
+
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
+        let call = Call::Seek(partition, next);
+        self.0.lock().unwrap().calls.push(call);
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<(), LogError> {
+        let mut script = self.0.lock().unwrap();
+        script.calls.push(Call::Commit(commit.offsets.clone()));
+        if script.works {
+            return Ok(());
+        }
+        Err(LogError::Unavailable {
+            reason: "told to".to_owned(),
+        })
+    }
+
+    fn commit_within(&mut self, commit: &Commit, time: Duration) -> Result<(), LogError> {
+        self.0.lock().unwrap().times.push(time);
+        self.commit(commit)
+    }
+
+    fn release(&mut self, partitions: &[PartitionId]) {
+        let call = Call::Release(partitions.to_vec());
+        self.0.lock().unwrap().calls.push(call);
+    }
+}
+
+fn running(script: &Arc<Mutex<Script>>) -> Running {
+    let pipeline = pipeline(16, 16);
+    let mut processing = Processing::new(Arc::clone(&pipeline), Arc::new(Memory::default()));
+    let active = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
+    processing.activate(&SlotName::Default, Some(active));
+    let (_, inbox) = crossbeam_channel::bounded(1);
+    Running {
+        poll_bytes: pipeline.processing.poll_bytes_max,
+        processing,
+        pipeline,
+        status: Arc::default(),
+        member: Box::new(Scripted(Arc::clone(script))),
+        inbox,
+        hurry: Arc::default(),
+        wait: RETRY_WAIT_MIN,
+        poll_wait: RETRY_WAIT_MIN,
+        worker: 0,
+        partitions: BTreeSet::new(),
+        waiting: BTreeSet::new(),
+        reported: Counts::default(),
+        stopping: None,
+    }
+}
+
+const P: PartitionId = PartitionId(0);
+const Q: PartitionId = PartitionId(1);
+
+fn assigned() -> Polled {
+    let assignment = |partition| Assignment {
+        partition,
+        next: Offset(0),
+    };
+    Polled::Assigned(vec![assignment(P), assignment(Q)])
+}
+
+fn records(partitions: &[PartitionId]) -> Polled {
+    let fetched = |partition: &PartitionId| Fetched {
+        partition: *partition,
+        records: vec![Record {
+            offset: Offset(0),
+            timestamp_ms: 1,
+            key: Some("k".into()),
+            headers: Vec::new(),
+            value: Some("x".into()),
+        }],
+    };
+    Polled::Records(partitions.iter().map(fetched).collect())
+}
+
+#[test]
+fn what_is_revoked_is_committed_and_then_released() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q]), Polled::Revoked(vec![P])].into(),
+        works: true,
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    for _ in 0..4 {
+        running.step();
+    }
+    assert_eq!(
+        script.lock().unwrap().calls,
+        [
+            Call::Commit(vec![(P, Offset(1)), (Q, Offset(1))]),
+            Call::Release(vec![P]),
+        ]
+    );
+}
+
+/// The log does not take the commit: at the deadline it lets go all the same,
+/// and what stays is read again.
+#[test]
+fn a_revoke_ends_at_the_drain_deadline() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q]), Polled::Revoked(vec![P])].into(),
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    for _ in 0..3 {
+        running.step();
+    }
+    let drain = running.pipeline.processing.drain_deadline;
+    {
+        let mut script = script.lock().unwrap();
+        assert!(script.times.len() > 1, "it tried again");
+        assert!(script.times.iter().all(|time| *time <= drain));
+        script.calls.retain(|call| !matches!(call, Call::Commit(_)));
+        assert_eq!(
+            script.calls,
+            [Call::Release(vec![P]), Call::Seek(Q, Offset(0))]
+        );
+        script.calls.clear();
+        script.works = true;
+        script.polls.push_back(records(&[Q]));
+    }
+    for _ in 0..2 {
+        running.step();
+    }
+    assert_eq!(
+        script.lock().unwrap().calls,
+        [Call::Commit(vec![(Q, Offset(1))])]
+    );
+}
+
+/// A commit was fenced: what the member has all the same goes on.
+#[test]
+fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
+    struct Fenced(Scripted);
+    impl Member for Fenced {
+        fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError> {
+            self.0.poll(timeout, max_bytes)
+        }
+        fn pause(&mut self, _: &[PartitionId]) {}
+        fn resume(&mut self, _: &[PartitionId]) {}
+        fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
+            if partition == P {
+                return Err(LogError::Fenced {
+                    reason: "told to".to_owned(),
+                });
+            }
+            self.0.seek(partition, next)
+        }
+        fn commit(&mut self, _: &Commit) -> Result<(), LogError> {
+            Err(LogError::Fenced {
+                reason: "told to".to_owned(),
+            })
+        }
+        fn release(&mut self, _: &[PartitionId]) {}
+    }
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q])].into(),
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    running.member = Box::new(Fenced(Scripted(Arc::clone(&script))));
+    for _ in 0..3 {
+        running.step();
+    }
+    assert_eq!(script.lock().unwrap().calls, [Call::Seek(Q, Offset(0))]);
+    assert_eq!(running.partitions, BTreeSet::from([Q]));
+    assert_eq!(
+        running.processing.committed().collect::<Vec<_>>(),
+        [(Q, Offset(0))]
+    );
+}
