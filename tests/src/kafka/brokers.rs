@@ -19,7 +19,7 @@ pub fn shared() -> Option<String> {
         if let Ok(brokers) = std::env::var("COURTSIDE_TEST_KAFKA") {
             return Some(brokers);
         }
-        may_start().then(|| up(&dir("shared"), 1))
+        may_start().then(|| up(&dir("shared"), 1, &[]))
     });
     shared.clone()
 }
@@ -52,8 +52,11 @@ pub fn may_start() -> bool {
 /// # Panics
 /// Where they do not start.
 #[must_use]
-pub fn up(dir: &Path, count: u32) -> String {
-    let brokers = run(dir, &["up", "--brokers", &count.to_string()]);
+pub fn up(dir: &Path, count: u32, options: &[&str]) -> String {
+    let count = count.to_string();
+    let mut arguments = vec!["up", "--brokers", &count];
+    arguments.extend(options);
+    let brokers = run(dir, &arguments);
     // The test runner ends without telling, so somebody waits for that.
     let watch = format!(
         "while kill -0 {} 2>/dev/null; do sleep 1; done; exec '{}' down",
