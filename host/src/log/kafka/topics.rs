@@ -34,6 +34,10 @@ use crate::{
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// How long the first offset of a partition is: it moves only by retention.
 const STARTS_FOR: Duration = Duration::from_secs(1);
+/// How long brokers may take to tell offsets before they are asked again, or
+/// others in their place.
+const TRY: Duration = Duration::from_secs(2);
+const RETRY_WAIT: Duration = Duration::from_millis(20);
 /// A topic's name is not longer.
 const NAME_BYTES_MAX: usize = 249;
 /// Topics of checkpoints are compacted in small steps, so that a restore reads
@@ -221,10 +225,19 @@ impl Topics {
     ) -> Result<Vec<Offset>, LogError> {
         let deadline = Instant::now() + self.config.request_timeout;
         loop {
-            match self.try_offsets(client, topic, partitions, which) {
-                // The leader moved, or the topic is new to this broker.
-                Err(LogError::Unavailable { .. }) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(20));
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.try_offsets(client, topic, partitions, which, left.min(TRY)) {
+                // The leader moved, or the topic is new to this broker. What the
+                // client believes of leaders it believes for minutes: that there
+                // is none, or one that is dead.
+                Err(error @ LogError::Unavailable { .. }) => {
+                    if let Err(error) = client.fetch_metadata(Some(topic), left.min(TRY)) {
+                        tracing::debug!(%topic, %error, "leaders are not known");
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(error);
+                    }
+                    thread::sleep(RETRY_WAIT);
                 }
                 outcome => return outcome,
             }
@@ -237,6 +250,7 @@ impl Topics {
         topic: &Topic,
         partitions: &[PartitionId],
         which: KafkaOffset,
+        timeout: Duration,
     ) -> Result<Vec<Offset>, LogError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
@@ -247,7 +261,7 @@ impl Topics {
                 .map_err(unavailable)?;
         }
         let found = client
-            .offsets_for_times(list, self.config.request_timeout)
+            .offsets_for_times(list, timeout)
             .map_err(unavailable)?;
         let mut by_number = BTreeMap::new();
         for element in found.elements_for_topic(topic) {
@@ -401,7 +415,7 @@ impl Topics {
                 self.compare(spec, &found)?;
                 let all: Vec<_> = (0..found.partitions).map(PartitionId).collect();
                 if self
-                    .try_offsets(&self.client, &spec.name, &all, KafkaOffset::End)
+                    .try_offsets(&self.client, &spec.name, &all, KafkaOffset::End, TRY)
                     .is_ok()
                 {
                     self.note(&spec.name, found.partitions);
