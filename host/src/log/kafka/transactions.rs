@@ -23,6 +23,12 @@ use crate::{
 
 /// How long a look at what is in flight takes.
 const LOOK: Duration = Duration::from_millis(1);
+/// When a group's coordinator dies while offsets are sent to it, the client
+/// (librdkafka 2.12) asks for the next one three times within a second, and
+/// then waits, without a limit, for some connection to come or go. So idle ones
+/// go after a while.
+const IDLE_PROPERTY: &str = "connections.max.idle.ms";
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Records between two looks at what was delivered.
 const RECORDS_PER_LOOK: usize = 1000;
 
@@ -109,6 +115,9 @@ impl Transactions {
             .set("transaction.timeout.ms", &timeout)
             .set("message.timeout.ms", &timeout)
             .set("delivery.report.only.error", "true");
+        if !self.config.properties.contains_key(IDLE_PROPERTY) {
+            config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
+        }
         let producer: BaseProducer<Quiet> =
             config.create_with_context(Quiet).map_err(unavailable)?;
         producer
