@@ -23,10 +23,9 @@ use crate::{
 
 /// How long a look at what is in flight takes.
 const LOOK: Duration = Duration::from_millis(1);
-/// When a group's coordinator dies while offsets are sent to it, the client
-/// (librdkafka 2.12) asks for the next one three times within a second, and
-/// then waits, without a limit, for some connection to come or go. So idle ones
-/// go after a while.
+/// When a group's coordinator dies while offsets are sent to it, the client may
+/// wait for the next one without a limit, until some connection comes or goes
+/// (librdkafka's issues 5456 and 5511). So idle ones go after a while.
 const IDLE_PROPERTY: &str = "connections.max.idle.ms";
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Records between two looks at what was delivered.
