@@ -40,10 +40,13 @@ test-plugins: toolchain
 
 test: toolchain test-plugins ## every test
 	cargo build --locked --workspace --bins --tests
-	cargo test --locked --workspace
+	@tests/kafka/skipped
+	cargo test --locked --workspace $$(tests/kafka/skipped --filter)
 	@tests/docs/check
 	@tests/deploy/run
+	@tests/deploy/manifests
 	@tests/browser/run
+	@tests/kafka/skipped
 
 check: toolchain ## formatting and lints
 	cargo fmt --all --check

@@ -18,8 +18,12 @@ use crate::{
         Cleanup, RecordLog, TopicSpec,
         embedded::Embedded,
         kafka::{self, Kafka},
+        partitioner::Method,
     },
-    pipeline::{Output, Pipeline, Processing},
+    pipeline::{
+        Output, Pipeline, Processing,
+        layout::{self, Layout},
+    },
     plugin::{
         Compiler,
         wasm::{Engine, EngineConfig},
@@ -42,6 +46,8 @@ use crate::{
 
 /// How often the host looks whether its workers are still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// And whether the topics it reads have the partitions that they had.
+const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A pipeline at work.
 struct Working {
@@ -99,7 +105,7 @@ impl Host {
                 continue;
             };
             let pipeline = pipeline(config, name, settings, &*log)?;
-            doors.push(door(&pipeline, name, settings, &*log)?);
+            doors.push(door(&pipeline, name, settings)?);
             boards.push(BoardSpec {
                 pipeline: pipeline.name.clone(),
                 group: pipeline.group.clone(),
@@ -124,11 +130,10 @@ impl Host {
                 workers.push(worker);
             }
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
-            let partitions = log.partitions(&pipeline.input)?;
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group)?,
-                partitions: (0..partitions).map(PartitionId).collect(),
+                partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
                 store: PluginStore::open(&store).with_context(|| {
@@ -170,13 +175,23 @@ impl Host {
         Arc::clone(&self.overview) as _
     }
 
-    /// Waits for a worker to end that nobody told to; it never does.
-    pub async fn failed(&self) {
+    /// Waits for what ends a host that nobody told to end.
+    pub async fn failed(&self) -> anyhow::Error {
+        let mut looked = Instant::now();
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             if self.workers.iter().any(Worker::has_ended) {
-                return;
+                return anyhow!("worker-panicked: a worker ended");
             }
+            if looked.elapsed() < LAYOUT_INTERVAL {
+                continue;
+            }
+            let overview = Arc::clone(&self.overview);
+            let look = tokio::task::spawn_blocking(move || overview.other_layout());
+            if let Ok(Some(reason)) = look.await {
+                return anyhow!("pipeline-mismatch: {reason}");
+            }
+            looked = Instant::now();
         }
     }
 
@@ -293,6 +308,14 @@ fn pipeline(
     let cleanup = if is_output { &compacted } else { &deleted };
     ensure(log, &[topic(&input, settings.partitions, cleanup)])?;
     let partitions = log.partitions(&input)?;
+    check_partitioner(name, settings, partitions)?;
+    let layout = Layout {
+        input: settings.input.clone(),
+        partitions,
+        partitioner: settings.partitioner.clone(),
+    };
+    layout::settle(log, &group, &layout)
+        .map_err(|error| anyhow!("{}: pipeline {name}: {error}", error.code()))?;
 
     let dead_letter: Topic = format!("{group}.dead-letter").into();
     let output: Topic = settings.output.as_str().into();
@@ -322,6 +345,7 @@ fn pipeline(
         name: name.into(),
         group: group.into(),
         input,
+        partitions,
         output: with_partitions(output)?,
         outputs: outputs
             .into_iter()
@@ -332,6 +356,20 @@ fn pipeline(
         limits: plugin.limits(),
         record_bytes_max: log.record_bytes_max(),
     }))
+}
+
+fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> anyhow::Result<()> {
+    let partitioner = &settings.partitioner;
+    partitioner
+        .check(partitions)
+        .map_err(|problem| anyhow!("config-invalid: pipelines.{name}.partitioner: {problem}"))?;
+    if partitioner.fallback == Method::Random && partitions > 1 {
+        tracing::warn!(
+            pipeline = name,
+            "events of one key go to any partition, so each partition has an entity of that key, events of a key have no order, and a retry is not known"
+        );
+    }
+    Ok(())
 }
 
 fn ensure(log: &dyn RecordLog, topics: &[TopicSpec]) -> anyhow::Result<()> {
@@ -361,16 +399,12 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
     }
 }
 
-fn door(
-    pipeline: &Pipeline,
-    name: &str,
-    settings: &PipelineConfig,
-    log: &dyn RecordLog,
-) -> anyhow::Result<Door> {
+fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::Result<Door> {
     Ok(Door {
         pipeline: pipeline.name.clone(),
         topic: pipeline.input.clone(),
-        partitions: log.partitions(&pipeline.input)?,
+        partitions: pipeline.partitions,
+        partitioner: Arc::new(settings.partitioner.clone()),
         key: KeyRule::new(settings.key.as_str())
             .with_context(|| format!("config-invalid: pipelines.{name}.key"))?,
         schema: (name == SCORES).then_some(Schema::Score),
@@ -429,6 +463,23 @@ impl Operator for Overview {
 }
 
 impl Overview {
+    /// The input that has other partitions than its pipeline started with, in
+    /// words. What cannot be asked now is asked again.
+    fn other_layout(&self) -> Option<String> {
+        self.pipelines.iter().find_map(|working| {
+            let Pipeline {
+                name,
+                input,
+                partitions,
+                ..
+            } = &*working.pipeline;
+            let now = self.log.partitions(input).ok()?;
+            (now != *partitions).then(|| {
+                format!("pipeline {name}: topic {input} had {partitions} partitions, and has {now}")
+            })
+        })
+    }
+
     fn group(&self, working: &Working) -> GroupView {
         let pipeline = &working.pipeline;
         let status = self

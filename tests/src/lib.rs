@@ -20,16 +20,19 @@
 
 pub mod built;
 pub mod disk;
+pub mod engine;
 pub mod games;
 pub mod host;
 pub mod kafka;
 pub mod place;
 pub mod play;
 pub mod proxy;
+pub mod suite;
 pub mod topics;
 pub mod wait;
 pub mod wasm;
 
+pub use engine::Engine;
 pub use host::{Answer, Host};
 pub use kafka::Cluster;
 pub use place::Place;

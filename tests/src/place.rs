@@ -10,7 +10,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Host, built};
+use crate::{Engine, Host, built};
+
+const CONFIG: &str = "courtside.toml";
 
 /// Directories and settings that one host after another runs with.
 #[derive(Debug)]
@@ -18,9 +20,20 @@ pub struct Place {
     dir: TempDir,
     data: PathBuf,
     settings: Vec<(String, String)>,
-    config: Option<PathBuf>,
+    config: Option<String>,
     listen: String,
+    engine: Engine,
+    /// What the names of topics and groups begin with: brokers are shared.
+    prefix: String,
 }
+
+/// The pipeline that a host has by default.
+const SCORES: &str = r#"
+[pipelines.scores]
+input = "NBA-Games"
+output = "NBA-Scores"
+key = "/game_id"
+"#;
 
 impl Default for Place {
     fn default() -> Self {
@@ -41,6 +54,8 @@ impl Place {
             settings: Vec::new(),
             config: None,
             listen: "127.0.0.1:0".to_owned(),
+            engine: Engine::Embedded,
+            prefix: String::new(),
         };
         fs::create_dir_all(&place.data).expect("a data directory");
         fs::create_dir_all(place.plugin_dir()).expect("a plugin directory");
@@ -68,13 +83,93 @@ impl Place {
         self
     }
 
+    /// Another engine. On the brokers that all tests share, topics and groups
+    /// have names of this place alone ([`topic`](Self::topic)); a session is
+    /// short, so that a host that comes back after a crash has not to wait long
+    /// for its own partitions.
+    #[must_use]
+    pub fn on(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        let Some(cluster) = engine.cluster() else {
+            return self;
+        };
+        self.prefix = format!("t{:08x}-", rand::random::<u32>());
+        self.write_config();
+        self.set("kafka.brokers", cluster.brokers())
+            .set("kafka.session_timeout", "6s")
+            .set("kafka.heartbeat_interval", "500ms")
+    }
+
+    /// A place for another host of the same groups: directories of its own, and
+    /// the settings of this one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let mut other = Self::new();
+        other.engine = self.engine;
+        self.prefix.clone_into(&mut other.prefix);
+        self.settings.clone_into(&mut other.settings);
+        self.config.clone_into(&mut other.config);
+        if self.path(CONFIG).exists() {
+            other.write_config();
+        }
+        other
+    }
+
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// A topic's or a group's name here.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// A `courtside.toml`.
     #[must_use]
     pub fn configured(mut self, toml: &str) -> Self {
-        let path = self.path("courtside.toml");
-        fs::write(&path, toml).expect("a configuration file");
-        self.config = Some(path);
+        self.config = Some(toml.to_owned());
+        self.write_config();
         self
+    }
+
+    fn write_config(&self) {
+        let text = match &self.config {
+            Some(text) if self.prefix.is_empty() => text.clone(),
+            Some(text) => self.with_names(text),
+            None => self.with_names(SCORES),
+        };
+        fs::write(self.path(CONFIG), text).expect("a configuration file");
+    }
+
+    /// A configuration with the names that this place has for its topics and groups.
+    fn with_names(&self, text: &str) -> String {
+        let mut config: toml::Table = toml::from_str(text).expect("a configuration");
+        let pipelines = config
+            .get_mut("pipelines")
+            .and_then(|all| all.as_table_mut());
+        for (name, pipeline) in pipelines.expect("pipelines") {
+            let pipeline = pipeline.as_table_mut().expect("a pipeline");
+            let group = toml::Value::from(format!("courtside-{name}"));
+            pipeline.entry("group").or_insert(group);
+            for (setting, value) in pipeline {
+                match value {
+                    toml::Value::String(value)
+                        if ["input", "output", "group"].contains(&&**setting) =>
+                    {
+                        *value = self.topic(value);
+                    }
+                    toml::Value::Table(outputs) if setting == "outputs" => {
+                        for (_, output) in outputs {
+                            *output = self.topic(output.as_str().expect("a topic")).into();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        config.to_string()
     }
 
     /// Another data directory.
@@ -175,8 +270,8 @@ impl Place {
             .arg(&self.data)
             .arg("--plugin-dir")
             .arg(self.plugin_dir());
-        if let Some(config) = &self.config {
-            command.arg("--config").arg(config);
+        if self.path(CONFIG).exists() {
+            command.arg("--config").arg(self.path(CONFIG));
         }
         for (path, value) in &self.settings {
             command.args(["--set", &format!("{path}={value}")]);

@@ -1,23 +1,28 @@
 //! What is in the log, read with the library once the host has ended.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use courtside::{
     log::{
         RecordLog,
         embedded::{Embedded, EmbeddedConfig},
+        kafka::{Kafka, KafkaConfig, Limits},
     },
     types::{Offset, PartitionId, Record, Topic},
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::Place;
+use crate::{Engine, Place};
 
 const READ_BYTES: usize = 1 << 20;
 
 /// The log of a place where no host runs.
-#[derive(Debug)]
-pub struct Topics(Arc<Embedded>);
+pub struct Topics<'a> {
+    place: &'a Place,
+    log: Arc<dyn RecordLog>,
+    _dir: Option<TempDir>,
+}
 
 /// An event that could not be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,29 +33,56 @@ pub struct DeadLetter {
     pub event: Value,
 }
 
-impl Topics {
+impl<'a> Topics<'a> {
     /// # Panics
     /// Where a host still runs, or never did.
     #[must_use]
-    pub fn of(place: &Place) -> Self {
-        let config = EmbeddedConfig {
-            cleanup_interval: std::time::Duration::from_secs(3600),
-            ..EmbeddedConfig::default()
-        };
-        let dir = place.data_dir().join("log");
-        Self(Embedded::open(dir, config).expect("a log without a host"))
+    pub fn of(place: &'a Place) -> Self {
+        match place.engine() {
+            Engine::Embedded => {
+                let config = EmbeddedConfig {
+                    cleanup_interval: Duration::from_secs(3600),
+                    ..EmbeddedConfig::default()
+                };
+                let dir = place.data_dir().join("log");
+                Self {
+                    place,
+                    log: Embedded::open(dir, config).expect("a log without a host"),
+                    _dir: None,
+                }
+            }
+            Engine::Kafka => {
+                let cluster = place.engine().cluster().expect("brokers");
+                let config = KafkaConfig {
+                    brokers: cluster.brokers().to_owned(),
+                    ..KafkaConfig::default()
+                };
+                let limits = Limits {
+                    partitions: 1,
+                    record_bytes_max: READ_BYTES,
+                    queue_bytes_max: READ_BYTES,
+                    tombstone_retention: Duration::ZERO,
+                };
+                let dir = tempfile::tempdir().expect("a directory");
+                Self {
+                    place,
+                    log: Kafka::open(dir.path(), config, &limits).expect("brokers that answer"),
+                    _dir: Some(dir),
+                }
+            }
+        }
     }
 
     /// Every record of a topic, partition after partition.
     #[must_use]
     pub fn records(&self, topic: &str) -> Vec<(PartitionId, Record)> {
-        let topic = Topic::from(topic);
-        let partitions = self.0.partitions(&topic).expect("a topic");
+        let topic = Topic::from(self.place.topic(topic));
+        let partitions = self.log.partitions(&topic).expect("a topic");
         let mut all = Vec::new();
         for partition in (0..partitions).map(PartitionId) {
             let mut next = Offset(0);
             loop {
-                let read = self.0.read(&topic, partition, next, READ_BYTES);
+                let read = self.log.read(&topic, partition, next, READ_BYTES);
                 let read = read.expect("a readable partition");
                 let Some(last) = read.last() else { break };
                 next = last.offset.next();
@@ -95,7 +127,7 @@ impl Topics {
         let (mut copies, mut wrong) = (0, Vec::new());
         let mut seen = std::collections::BTreeSet::new();
         for (partition, record) in self.records(input) {
-            let place = format!("{input}/{partition}/{}", record.offset);
+            let place = format!("{}/{partition}/{}", self.place.topic(input), record.offset);
             let index = record.header("courtside-idempotency-index").cloned();
             let is_copy = record
                 .header("courtside-idempotency-key")

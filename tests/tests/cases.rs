@@ -17,13 +17,15 @@
 use std::{
     collections::BTreeMap,
     fs,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use courtside_tests::{Place, built, topics::Topics};
-use libtest_mimic::{Arguments, Failed, Trial};
+use courtside_tests::{
+    Engine, Place, built,
+    suite::{Suite, Test},
+    topics::Topics,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -73,7 +75,6 @@ struct Expected {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
     let mut folders: Vec<PathBuf> = fs::read_dir(dir)
         .expect("the cases")
@@ -81,46 +82,39 @@ fn main() -> ExitCode {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    let mut trials = Vec::new();
-    for folder in folders {
-        let name = folder.file_name().expect("a name").to_string_lossy();
-        let case: Case = toml::from_str(&read(&folder.join("case.toml")))
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        for delivery in &case.deliveries {
-            let (folder, case, delivery) = (folder.clone(), case.clone(), *delivery);
-            let name = format!("{name}::{delivery:?}");
-            trials.push(Trial::test(name, move || run(&folder, &case, delivery)));
+    let tests = || folders.iter().flat_map(|folder| tests_of(folder)).collect();
+    Suite::new().on_both(tests).run()
+}
+
+/// A test for each delivery of a case.
+fn tests_of(folder: &Path) -> Vec<Test> {
+    let name = folder.file_name().expect("a name").to_string_lossy();
+    let case: Case = toml::from_str(&read(&folder.join("case.toml")))
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let tests = case.deliveries.iter().map(|delivery| {
+        let (folder, case, delivery) = (folder.to_owned(), case.clone(), *delivery);
+        Test {
+            name: format!("{name}::{delivery:?}"),
+            run: Box::new(move |engine| {
+                let (folder, case) = (folder.clone(), case.clone());
+                Box::pin(async move { case.run(&folder, delivery, engine).await })
+            }),
         }
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    });
+    tests.collect()
 }
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Runs a case; what it panicked with is what the trial fails with.
-fn run(folder: &Path, case: &Case, delivery: Delivery) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(case.run(folder, delivery));
-    }));
-    ended.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Failed::from(text.unwrap_or_default())
-    })
-}
-
 impl Case {
-    async fn run(&self, folder: &Path, delivery: Delivery) {
+    async fn run(&self, folder: &Path, delivery: Delivery, engine: Engine) {
         let events: Vec<String> = read(&folder.join("events.ndjson"))
             .lines()
             .map(str::to_owned)
             .collect();
-        let place = self.place();
+        let place = self.place(engine);
         let host = place.start_ready().await;
         for (slot, plugin) in &self.plugins {
             let slot = format!("{PIPELINE}/{slot}");
@@ -159,8 +153,9 @@ impl Case {
     }
 
     /// One partition and one worker, so that all keys of a slot are neighbours.
-    fn place(&self) -> Place {
+    fn place(&self, engine: Engine) -> Place {
         let mut place = Place::new()
+            .on(engine)
             .configured(&format!(
                 "[pipelines.{PIPELINE}]\ninput = \"events\"\noutput = \"outputs\"\nkey = {:?}\n",
                 self.key

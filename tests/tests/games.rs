@@ -10,16 +10,25 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeSet, env, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 
 use courtside_tests::{
-    Host, Place, built,
+    Engine, Host, Place, built,
     games::{self, Game},
     play::Player,
+    suite::Suite,
+    tests,
     topics::Topics,
-    wasm,
+    until, wasm,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
 
 const SLOT: &str = "scores/default";
 
@@ -71,9 +80,8 @@ async fn play_until<T>(
     (done.expect("it is done"), rounds)
 }
 
-#[tokio::test]
-async fn thirty_games_have_their_true_scores() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn thirty_games_have_their_true_scores(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut host = place.start_ready().await;
     let games = games::thirty();
     let player = Player::start(&host.url(), &games, &[]);
@@ -95,8 +103,7 @@ async fn thirty_games_have_their_true_scores() {
 
 /// A build identical in logic, one that writes another state format, and one
 /// that is broken, in turn; rounds of games are played until all is done.
-#[tokio::test]
-async fn fifty_swaps_change_no_score() {
+async fn fifty_swaps_change_no_score(engine: Engine) {
     const SWAPS: usize = 50;
     let first = built::plugin("nba-scoring");
     let builds = [
@@ -104,7 +111,7 @@ async fn fifty_swaps_change_no_score() {
         built::plugin("box-score"),
         wasm::trapping_at_start(&first),
     ];
-    let place = Place::with_plugin(&first);
+    let place = Place::with_plugin(&first).on(engine);
     let mut host = place.start_ready().await;
     let games = games::thirty();
 
@@ -156,12 +163,11 @@ fn number_from(name: &str) -> Option<u64> {
 /// some kills offers it one of the builds. The moments come from
 /// `COURTSIDE_TEST_SEED` (printed), their number from `COURTSIDE_TEST_KILLS`.
 /// Rounds of games are played until all is done.
-async fn kill_again_and_again(builds: &[Vec<u8>]) {
+async fn kill_again_and_again(place: Place, builds: &[Vec<u8>]) {
     let seed = number_from("COURTSIDE_TEST_SEED").unwrap_or_else(rand::random);
     let kills = number_from("COURTSIDE_TEST_KILLS").unwrap_or(6);
     eprintln!("{kills} kills, COURTSIDE_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let place = Place::with_plugin(&builds[0]).with_fixed_port();
     let games = games::thirty();
 
     let killing = async {
@@ -194,15 +200,90 @@ async fn kill_again_and_again(builds: &[Vec<u8>]) {
     eprintln!("{} rounds, {copies} events came twice", rounds.len());
 }
 
-#[tokio::test]
-async fn kills_change_no_score() {
-    kill_again_and_again(&[built::plugin("nba-scoring")]).await;
+async fn kills_change_no_score(engine: Engine) {
+    let plugin = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&plugin).on(engine).with_fixed_port();
+    kill_again_and_again(place, &[plugin]).await;
 }
 
-#[tokio::test]
-async fn kills_in_the_middle_of_swaps_change_no_score() {
+/// Where there is a group, the host is known again when it comes back.
+async fn kills_in_the_middle_of_swaps_change_no_score(engine: Engine) {
     let first = built::plugin("nba-scoring");
     let broken = wasm::trapping_at_start(&first);
     let identical = wasm::variant(&first, "identical in logic");
-    kill_again_and_again(&[first, built::plugin("box-score"), identical, broken]).await;
+    let place = Place::with_plugin(&first)
+        .on(engine)
+        .with_fixed_port()
+        .set("kafka.static_membership", "true");
+    let builds = [first, built::plugin("box-score"), identical, broken];
+    kill_again_and_again(place, &builds).await;
+}
+
+/// Three processes are one group. The games go into one of them, all show
+/// them, and Kafka's own consumer finds nothing else in the topic.
+async fn three_hosts_share_thirty_games(engine: Engine) {
+    const WORKERS: usize = 2;
+    let plugin = built::plugin("nba-scoring");
+    let first = Place::with_plugin(&plugin)
+        .on(engine)
+        .set("worker.workers", &WORKERS.to_string());
+    let places = [first.beside(), first.beside(), first];
+    let mut hosts = Vec::new();
+    for place in &places {
+        place.put(SLOT, &plugin);
+        hosts.push(place.start_ready().await);
+    }
+    until("every worker to have partitions", || async {
+        let view = hosts[0].get("/group").await.json();
+        let members = view["groups"][0]["members"].as_array().expect("members");
+        let have = |member: &&Value| member["partitions"] != json!([]);
+        let sharing = members.iter().filter(have).count();
+        (sharing == WORKERS * hosts.len())
+            .then_some(())
+            .ok_or(view.to_string())
+    })
+    .await;
+
+    let games = games::thirty();
+    let player = Player::start(&hosts[1].url(), &games, &[]);
+    player.succeeds(&games).await;
+    for host in &hosts {
+        host.has_processed_all().await;
+        check_all(host, &games).await;
+    }
+
+    let topic = places[0].topic("NBA-Scores");
+    let records = engine.cluster().expect("brokers").consume(&topic);
+    let events: usize = games.iter().map(|game| game.lines.len()).sum();
+    assert_eq!(records.len(), events, "an output for each event");
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for record in &records {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        last.insert(key.expect("a key"), value.expect("a value"));
+    }
+    assert_eq!(last.len(), games.len());
+    for game in &games {
+        game.check(&serde_json::from_str(last[&*game.id]).expect("an output in JSON"));
+    }
+    for host in hosts {
+        host.stop().await;
+    }
+    let topics = Topics::of(&places[0]);
+    let copies = topics.each_counted_once("scores", "NBA-Games", "NBA-Scores");
+    assert_eq!(copies, 0);
+}
+
+fn main() -> ExitCode {
+    let tests = || {
+        tests![
+            thirty_games_have_their_true_scores,
+            fifty_swaps_change_no_score,
+            kills_change_no_score,
+            kills_in_the_middle_of_swaps_change_no_score,
+        ]
+    };
+    Suite::new()
+        .on_both(tests)
+        .on(Engine::Kafka, tests![three_hosts_share_thirty_games])
+        .run()
 }

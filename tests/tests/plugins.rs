@@ -9,9 +9,11 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{fs, io::Write as _, os::unix::fs::symlink};
+use std::{fs, io::Write as _, os::unix::fs::symlink, process::ExitCode};
 
-use courtside_tests::{Host, Place, built, topics::Topics, until, wasm};
+use courtside_tests::{
+    Engine, Host, Place, built, suite::Suite, tests, topics::Topics, until, wasm,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -57,10 +59,11 @@ fn counts_rebounds(output: &Value) -> bool {
     output.get("rebounds").is_some()
 }
 
-#[tokio::test]
-async fn a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on() {
+async fn a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on(engine: Engine) {
     let good = built::plugin("nba-scoring");
-    let place = Place::with_plugin(&good).set("plugin.call_cpu_time_max", "200ms");
+    let place = Place::with_plugin(&good)
+        .on(engine)
+        .set("plugin.call_cpu_time_max", "200ms");
     let mut host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
 
@@ -96,10 +99,9 @@ async fn a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on() {
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
-#[tokio::test]
-async fn what_is_in_the_slots_place_and_is_no_file_is_rejected() {
+async fn what_is_in_the_slots_place_and_is_no_file_is_rejected(engine: Engine) {
     let good = built::plugin("nba-scoring");
-    let place = Place::with_plugin(&good);
+    let place = Place::with_plugin(&good).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
     let file = place.slot_file(SLOT);
@@ -125,11 +127,12 @@ async fn what_is_in_the_slots_place_and_is_no_file_is_rejected() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn a_file_over_the_limit_is_rejected_unread() {
+async fn a_file_over_the_limit_is_rejected_unread(engine: Engine) {
     let good = built::plugin("nba-scoring");
     let limit = format!("{}B", good.len());
-    let place = Place::with_plugin(&good).set("plugin.plugin_bytes_max", &limit);
+    let place = Place::with_plugin(&good)
+        .on(engine)
+        .set("plugin.plugin_bytes_max", &limit);
     let host = place.start_ready().await;
     place.put(SLOT, &wasm::variant(&good, "larger"));
     let reason = host.rejects(SLOT, "plugin-too-large").await;
@@ -138,9 +141,8 @@ async fn a_file_over_the_limit_is_rejected_unread() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn a_file_that_is_half_written_for_long_is_taken_when_it_is_whole() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn a_file_that_is_half_written_for_long_is_taken_when_it_is_whole(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
     game.scores(&host).await;
@@ -160,9 +162,8 @@ async fn a_file_that_is_half_written_for_long_is_taken_when_it_is_whole() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn the_plugin_of_one_key_is_of_that_key_alone() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn the_plugin_of_one_key_is_of_that_key_alone(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let (mut its, mut other) = (Game::new("LAL-BOS"), Game::new("NYK-BOS"));
     its.scores(&host).await;
@@ -194,9 +195,8 @@ async fn the_plugin_of_one_key_is_of_that_key_alone() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn a_pipeline_without_a_plugin_waits_and_loses_nothing() {
-    let place = Place::new();
+async fn a_pipeline_without_a_plugin_waits_and_loses_nothing(engine: Engine) {
+    let place = Place::new().on(engine);
     let host = place.start().await;
     let mut game = Game::new("LAL-BOS");
     let mut last = String::new();
@@ -236,9 +236,8 @@ async fn a_pipeline_without_a_plugin_waits_and_loses_nothing() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn a_plugin_that_cannot_read_what_is_live_is_rejected() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn a_plugin_that_cannot_read_what_is_live_is_rejected(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
     game.scores(&host).await;
@@ -268,9 +267,8 @@ async fn a_plugin_that_cannot_read_what_is_live_is_rejected() {
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
-#[tokio::test]
-async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
     game.scores(&host).await;
@@ -291,10 +289,12 @@ async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected() {
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
-#[tokio::test]
-async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open() {
+async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open(engine: Engine) {
     let plugin = built::plugin("misbehaving");
-    let place = Place::with_plugin(&plugin);
+    // One worker: to move to another would open the entity again.
+    let place = Place::with_plugin(&plugin)
+        .on(engine)
+        .set("worker.workers", "1");
     let host = place.start_ready().await;
     let mut game = Game::new("fail-reopen");
     game.goes_on(&host).await;
@@ -307,9 +307,8 @@ async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open() {
     host.stop().await;
 }
 
-#[tokio::test]
-async fn a_file_changed_while_the_host_was_down_is_a_swap() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+async fn a_file_changed_while_the_host_was_down_is_a_swap(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut game = Game::new("LAL-BOS");
     let host = place.start_ready().await;
     game.scores(&host).await;
@@ -344,10 +343,9 @@ async fn a_file_changed_while_the_host_was_down_is_a_swap() {
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
-#[tokio::test]
-async fn outputs_say_which_plugin_made_them_and_of_what() {
+async fn outputs_say_which_plugin_made_them_and_of_what(engine: Engine) {
     let plugin = built::plugin("nba-scoring");
-    let place = Place::with_plugin(&plugin);
+    let place = Place::with_plugin(&plugin).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
     game.scores(&host).await;
@@ -364,7 +362,26 @@ async fn outputs_say_which_plugin_made_them_and_of_what() {
     let digest = courtside::types::Digest::of(&plugin).to_string();
     assert_eq!(header("courtside-digest"), digest);
     assert!(header("courtside-plugin").starts_with("nba-scoring@"));
-    let source = format!("NBA-Games/{from}/{}", event.offset);
+    let source = format!("{}/{from}/{}", place.topic("NBA-Games"), event.offset);
     assert_eq!(header("courtside-source"), source);
     assert_eq!(record.key, event.key);
+}
+
+fn main() -> ExitCode {
+    let tests = || {
+        tests![
+            a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on,
+            what_is_in_the_slots_place_and_is_no_file_is_rejected,
+            a_file_over_the_limit_is_rejected_unread,
+            a_file_that_is_half_written_for_long_is_taken_when_it_is_whole,
+            the_plugin_of_one_key_is_of_that_key_alone,
+            a_pipeline_without_a_plugin_waits_and_loses_nothing,
+            a_plugin_that_cannot_read_what_is_live_is_rejected,
+            a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected,
+            a_plugin_need_not_open_what_the_one_that_runs_cannot_open,
+            a_file_changed_while_the_host_was_down_is_a_swap,
+            outputs_say_which_plugin_made_them_and_of_what,
+        ]
+    };
+    Suite::new().on_both(tests).run()
 }

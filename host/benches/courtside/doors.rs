@@ -71,13 +71,17 @@ const CONNECTIONS: usize = 64;
 /// 64 connections, one event a request and then 500 in NDJSON, the pipeline
 /// processing all the while.
 pub fn post() {
+    post_with(&[]);
+}
+
+pub fn post_with(settings: &[(&str, &str)]) {
     let runtime = Runtime::new().expect("a runtime");
     let lines = load::interleaved(1_000, usize::MAX);
     for (what, events_each, events) in [
         ("one event a request", 1, 200_000),
         ("500 in NDJSON", 500, 450_000),
     ] {
-        let rig = Rig::new(false, &[]);
+        let rig = Rig::new(false, settings);
         rig.activate();
         let (address, stop) = rig.open(&runtime);
         let took = runtime.block_on(post_all(
@@ -150,71 +154,85 @@ pub fn latency() {
     let rig = Rig::new(false, &[]);
     rig.activate();
     let (address, stop) = rig.open(&runtime);
-    let events = usize::try_from(EVENTS_PER_SECOND * SECONDS).expect("a count");
-    let lines: Vec<Line> = load::interleaved(1_000, 25)
-        .into_iter()
-        .take(events)
-        .collect();
-    let histogram = runtime.block_on(measure_latency(address, lines));
-    println!(
-        "POST to server-sent event at {EVENTS_PER_SECOND} events/s, {} of {events} seen: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-        histogram.len(),
-        histogram.value_at_quantile(0.5) as f64 / 1e3,
-        histogram.value_at_quantile(0.9) as f64 / 1e3,
-        histogram.value_at_quantile(0.99) as f64 / 1e3,
-        histogram.max() as f64 / 1e3,
-    );
+    let (seen, sightings) = mpsc::unbounded_channel();
+    let sendings = runtime.block_on(async {
+        let reader = tokio::spawn(read_events(address, seen));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let sendings = send_steadily(address, steady_lines()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        reader.abort();
+        let _ = reader.await;
+        sendings
+    });
+    print_latency("POST to server-sent event", sightings, sendings);
     stop.cancel();
     rig.stop();
 }
 
+pub fn steady_lines() -> Vec<Line> {
+    let events = usize::try_from(EVENTS_PER_SECOND * SECONDS).expect("a count");
+    let mut lines = load::interleaved(1_000, 25);
+    lines.truncate(events);
+    lines
+}
+
 /// An event's game and number.
-type Name = (String, u64);
+pub type Name = (String, u64);
+pub type Sightings = mpsc::UnboundedReceiver<(Name, Instant)>;
 
-async fn measure_latency(address: SocketAddr, lines: Vec<Line>) -> Histogram<u64> {
-    let (seen, mut sightings) = mpsc::unbounded_channel::<(Name, Instant)>();
-    let reader = tokio::spawn(read_events(address, seen));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-
-    let (sent, mut sendings) = mpsc::unbounded_channel::<(Name, Instant)>();
+/// Posts 1,000 events a second, and says when each was sent.
+pub async fn send_steadily(address: SocketAddr, lines: Vec<Line>) -> Vec<(Name, Instant)> {
     let started = Instant::now();
     let senders = 16;
     let lines = Arc::new(lines);
     let mut tasks = Vec::new();
     for sender in 0..senders {
-        let (lines, sent) = (Arc::clone(&lines), sent.clone());
+        let lines = Arc::clone(&lines);
         tasks.push(tokio::spawn(async move {
+            let mut sendings = Vec::new();
             let mut client = Client::connect(address).await;
             for (number, line) in lines.iter().enumerate().skip(sender).step_by(senders) {
                 let due = Duration::from_micros(number as u64 * 1_000_000 / EVENTS_PER_SECOND);
                 tokio::time::sleep_until((started + due).into()).await;
                 let at = Instant::now();
                 assert_eq!(client.post("application/json", &line.json).await, 200);
-                sent.send((name(&line.json, "seq"), at))
-                    .expect("a receiver");
+                sendings.push((name(&line.json, "seq"), at));
             }
+            sendings
         }));
     }
+    let mut sendings = Vec::new();
     for task in tasks {
-        task.await.expect("a sender");
+        sendings.extend(task.await.expect("a sender"));
     }
-    drop(sent);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    reader.abort();
-    let _ = reader.await;
+    sendings
+}
 
+/// An output that has more than the event it was sent for is not looked for:
+/// what is superseded may be skipped.
+pub fn print_latency(what: &str, mut sightings: Sightings, sendings: Vec<(Name, Instant)>) {
+    sightings.close();
     let mut first_seen: HashMap<Name, Instant> = HashMap::new();
-    while let Some((name, at)) = sightings.recv().await {
+    while let Ok((name, at)) = sightings.try_recv() {
         first_seen.entry(name).or_insert(at);
     }
-    let mut histogram = Histogram::new(3).expect("a histogram");
-    while let Some((name, at)) = sendings.recv().await {
+    let events = sendings.len();
+    let mut histogram: Histogram<u64> = Histogram::new(3).expect("a histogram");
+    for (name, at) in sendings {
         if let Some(seen) = first_seen.get(&name) {
             let took = seen.saturating_duration_since(at);
-            histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            histogram.record(took).expect("it grows");
         }
     }
-    histogram
+    println!(
+        "{what} at {EVENTS_PER_SECOND} events/s, {} of {events} seen: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        histogram.len(),
+        histogram.value_at_quantile(0.5) as f64 / 1e3,
+        histogram.value_at_quantile(0.9) as f64 / 1e3,
+        histogram.value_at_quantile(0.99) as f64 / 1e3,
+        histogram.max() as f64 / 1e3,
+    );
 }
 
 async fn read_events(address: SocketAddr, seen: mpsc::UnboundedSender<(Name, Instant)>) {
@@ -237,7 +255,7 @@ async fn read_events(address: SocketAddr, seen: mpsc::UnboundedSender<(Name, Ins
     }
 }
 
-fn name(json: &[u8], number: &str) -> Name {
+pub fn name(json: &[u8], number: &str) -> Name {
     let value: serde_json::Value = serde_json::from_slice(json).expect("JSON");
     (
         value["game_id"].as_str().unwrap_or_default().to_owned(),

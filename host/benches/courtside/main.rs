@@ -12,6 +12,7 @@
 )]
 
 mod doors;
+mod kafka;
 mod load;
 mod native;
 mod pipeline;
@@ -23,6 +24,12 @@ const ALL: &[(&str, fn())] = &[
     ("idle", pipeline::a_million_games),
     ("latency", doors::latency),
     ("post", doors::post),
+    ("kafka", kafka::stream::pipeline),
+    ("kafka-post", kafka::stream::post),
+    ("kafka-latency", kafka::stream::latency),
+    ("kafka-failure", kafka::failure::kill),
+    ("kafka-rebalance", kafka::failure::join),
+    ("kafka-restore", kafka::restore::restore),
 ];
 
 fn main() {

@@ -12,7 +12,7 @@ use courtside::{
     config::Config,
     host::{self, Host},
     http,
-    log::{RecordLog, partitioner::murmur2_partition},
+    log::{RecordLog, partitioner::Method},
     plugin::{
         Compiler,
         wasm::{Engine, EngineConfig},
@@ -39,7 +39,7 @@ pub struct Rig {
 }
 
 /// The plugin's file, as `make plugins` leaves it.
-fn plugin() -> Vec<u8> {
+pub fn plugin() -> Vec<u8> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
         PathBuf::from,
@@ -94,7 +94,7 @@ impl Rig {
                         value: Some(line.json.clone()),
                         key: Some(key.clone()),
                     };
-                    (murmur2_partition(&key, self.partitions), record)
+                    (Method::Murmur2.partition(&key, self.partitions), record)
                 })
                 .collect();
             let appended = self.log.append(&INPUT, records).expect("room in the queue");

@@ -139,7 +139,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = host.failed() => Err(anyhow!("worker-panicked: a worker ended")),
+        error = host.failed() => Err(error),
         _ = &mut doors => Err(anyhow!("doors-closed: the doors closed by themselves")),
     };
     tracing::info!("stopping");

@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::HttpConfig,
     ingest::IngestConfig,
-    log::{embedded::EmbeddedConfig, kafka::KafkaConfig},
+    log::{
+        embedded::EmbeddedConfig,
+        kafka::KafkaConfig,
+        partitioner::{Method, Partitioner},
+    },
     plugin::Limits,
     scoreboard::ScoreboardConfig,
     slots::manager::SlotsConfig,
@@ -30,6 +34,9 @@ use crate::{
 pub const DEFAULT_FILE: &str = "courtside.toml";
 const ENV_PREFIX: &str = "COURTSIDE_";
 const ENV_SEPARATOR: &str = "__";
+/// `COURTSIDE_KAFKA__PROPERTIES__SASL_PASSWORD` is `sasl.password`: names of
+/// variables are without dots, and those of properties without `_`.
+const ENV_PROPERTIES: &str = "kafka__properties__";
 const ENV_TOP_LEVEL: [&str; 2] = ["data_dir", "plugin_dir"];
 
 /// All that can be set.
@@ -215,6 +222,9 @@ pub struct PipelineConfig {
     /// `log.partitions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
+    /// How the keys of its input find their partitions.
+    #[serde(default)]
+    pub partitioner: Partitioner,
     /// What its plugins may use; by default `[plugin]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginConfig>,
@@ -233,6 +243,7 @@ impl PipelineConfig {
             key: "/game_id".into(),
             group: None,
             partitions: None,
+            partitioner: Partitioner::default(),
             plugin: None,
         }
     }
@@ -267,11 +278,19 @@ impl Config {
         figment = figment.merge(
             Env::prefixed(ENV_PREFIX)
                 .filter(|name| {
-                    name.as_str().contains(ENV_SEPARATOR)
-                        || ENV_TOP_LEVEL.iter().any(|top| name == *top)
+                    let name = name.as_str().to_ascii_lowercase();
+                    name.contains(ENV_SEPARATOR) && !name.starts_with(ENV_PROPERTIES)
+                        || ENV_TOP_LEVEL.contains(&name.as_str())
                 })
                 .split(ENV_SEPARATOR),
         );
+        for (name, value) in Env::prefixed(ENV_PREFIX).iter() {
+            let name = name.as_str().to_ascii_lowercase();
+            if let Some(property) = name.strip_prefix(ENV_PROPERTIES) {
+                let property = BTreeMap::from([(property.replace('_', "."), value)]);
+                figment = figment.merge(Serialized::default("kafka.properties", property));
+            }
+        }
         for (path, value) in overrides {
             // The name of one of Kafka's properties has dots in it.
             if let Some(name) = path.strip_prefix("kafka.properties.") {
@@ -290,6 +309,13 @@ impl Config {
                 .pipelines
                 .insert(SCORES.into(), PipelineConfig::scores());
         }
+        config
+            .kafka
+            .read_file()
+            .map_err(|problem| ConfigError::Invalid {
+                path: "kafka".into(),
+                problem,
+            })?;
         config.check()?;
         Ok(config)
     }
@@ -385,6 +411,9 @@ impl Config {
                 );
             }
         }
+        if let Some(problem) = self.contradicts(name, pipeline) {
+            return invalid(".partitioner", problem);
+        }
         let written: Vec<&String> = std::iter::once(&pipeline.output)
             .chain(pipeline.outputs.values())
             .collect();
@@ -395,6 +424,32 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// A topic's keys are where one partitioner puts them, whoever writes.
+    fn contradicts(&self, name: &str, pipeline: &PipelineConfig) -> Option<String> {
+        let others = self.pipelines.iter().filter(|(other, _)| *other != name);
+        for (other, config) in others {
+            if config.input == pipeline.input && config.partitioner != pipeline.partitioner {
+                return Some(format!(
+                    "pipeline {other} has another, and the same input, {}",
+                    pipeline.input
+                ));
+            }
+            let writes = config.output == pipeline.input
+                || config
+                    .outputs
+                    .values()
+                    .any(|topic| *topic == pipeline.input);
+            if writes && pipeline.partitioner != Partitioner::default() {
+                return Some(format!(
+                    "pipeline {other} writes the input, {}, and outputs are partitioned by {}",
+                    pipeline.input,
+                    Method::default()
+                ));
+            }
+        }
+        None
     }
 
     /// The consumer group of a pipeline.
@@ -497,6 +552,18 @@ mod tests {
                 "pipelines.a.plugin.memory_bytes_max",
             ),
             (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = \"md5\"",
+                "pipelines.a.partitioner: unknown variant: found `md5`",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = \"fnv1a\"\n[pipelines.b]\ninput = \"x\"\noutput = \"z\"\nkey = \"/id\"",
+                "pipelines.a.partitioner: pipeline b has another",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.b]\ninput = \"y\"\noutput = \"z\"\nkey = \"/id\"\npartitioner = \"fnv1a\"",
+                "pipelines.b.partitioner: pipeline a writes the input",
+            ),
+            (
                 "[log]\nrecord_bytes_max = \"100KiB\"",
                 "plugin.checkpoint_bytes_max",
             ),
@@ -509,7 +576,7 @@ mod tests {
     #[test]
     fn a_dump_reads_back_as_what_it_dumped() {
         let config = load(
-            "[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"",
+            "[log]\npartitions = 3\n[topics]\nretention_bytes = \"5GiB\"\n[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\npartitioner = { manual = { \"LAL-BOS\" = 2 }, fallback = \"crc32\" }",
             &[],
         )
         .unwrap();

@@ -76,6 +76,7 @@ pub const SETTINGS: &[Setting] = &[
     set("kafka.commit_interval_min", Min::Millis(0), "the shortest time between two commits of a worker"),
     set("kafka.request_timeout", Min::Millis(100), "how long the brokers' answers are waited for"),
     set("kafka.fetch_ahead_bytes_max", Min::Bytes(64 * KIB), "records fetched ahead of each partition"),
+    set("kafka.properties_file", Min::None, "a file of librdkafka's properties, NAME=VALUE on each line, for those that are secret; [kafka.properties] goes over it"),
     set("topics.retention", Min::Millis(1000), "how long records of topics that are not compacted are kept"),
     set("topics.retention_bytes", Min::Bytes(0), "bytes kept of a partition that is not compacted; 0 sets no bound"),
     set("topics.tombstone_retention", Min::Millis(0), "how long a tombstone is kept in a compacted topic"),

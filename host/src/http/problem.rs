@@ -196,7 +196,9 @@ impl From<LogError> for Problem {
             LogError::Unavailable { .. } | LogError::Fenced { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(1))
             }
-            LogError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
+            LogError::Full { .. } | LogError::Denied { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some(5))
+            }
             LogError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
             LogError::NoSuchTopic { .. }
             | LogError::NoSuchPartition { .. }

@@ -10,7 +10,7 @@
 //! of nothing but whitespace are skipped (their numbers count). An empty array
 //! or an NDJSON body without events is a request for nothing, and succeeds.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
@@ -21,15 +21,13 @@ use super::{
     error::{Fault, Place, Reason, Refused},
     score,
 };
-use crate::{
-    log::partitioner::murmur2_partition,
-    types::{Header, NewRecord, PartitionId},
-};
+use crate::types::{Header, NewRecord, PartitionId};
 
 /// The header that carries a client's `Idempotency-Key`.
 pub const IDEMPOTENCY_HEADER: &str = "courtside-idempotency-key";
 
-/// The header that carries an event's index in a request with such a key.
+/// The header that carries an event's number among the events of its record key
+/// in a request with such a key, from 0.
 pub const IDEMPOTENCY_INDEX_HEADER: &str = "courtside-idempotency-index";
 
 /// What a body may be.
@@ -76,6 +74,7 @@ pub(super) fn read(
         body,
         stamp,
         records: Vec::new(),
+        counts: HashMap::new(),
     };
     let value = trim(text);
     let many = match format {
@@ -92,7 +91,7 @@ pub(super) fn read(
             return Err(Fault::new(Reason::InvalidJson, "the body is empty").at(Place::Whole));
         }
         Format::Json => {
-            reader.event(value, Place::Whole, None)?;
+            reader.event(value, Place::Whole, false)?;
             false
         }
     };
@@ -113,6 +112,8 @@ struct Reader<'a> {
     body: &'a Bytes,
     stamp: Stamp<'a>,
     records: Vec<(PartitionId, NewRecord)>,
+    /// Events of each key so far, where they are numbered.
+    counts: HashMap<Bytes, u32>,
 }
 
 impl Reader<'_> {
@@ -120,8 +121,7 @@ impl Reader<'_> {
         for (index, line) in text.split('\n').enumerate() {
             let line = trim(line);
             if !line.is_empty() {
-                let element = self.records.len();
-                self.event(line, Place::Line(index.saturating_add(1)), Some(element))?;
+                self.event(line, Place::Line(index.saturating_add(1)), true)?;
             }
         }
         Ok(())
@@ -143,8 +143,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks one event and keeps it; `element` is its index among many.
-    fn event(&mut self, text: &str, place: Place, element: Option<usize>) -> Result<(), Refused> {
+    /// Checks one event and keeps it.
+    fn event(&mut self, text: &str, place: Place, among_many: bool) -> Result<(), Refused> {
         let refuse = |reason, detail| Err(Fault::new(reason, detail).at(place));
         if self.records.len() >= self.limits.events {
             let detail = format!("a request may hold {} events", self.limits.events);
@@ -160,15 +160,18 @@ impl Reader<'_> {
             Cow::Borrowed(key) => self.body.slice_ref(key.as_bytes()),
             Cow::Owned(key) => Bytes::from(key),
         };
-        let headers = match (self.stamp.idempotency_key, element) {
-            (None, _) => Vec::new(),
-            (Some(key), None) => vec![Header::new(IDEMPOTENCY_HEADER, key.to_owned())],
-            (Some(key), Some(element)) => vec![
-                Header::new(IDEMPOTENCY_HEADER, key.to_owned()),
-                Header::new(IDEMPOTENCY_INDEX_HEADER, element.to_string()),
-            ],
-        };
-        let partition = murmur2_partition(&key, self.door.partitions);
+        let mut headers = Vec::new();
+        if let Some(idempotency_key) = self.stamp.idempotency_key {
+            let idempotency_key = idempotency_key.to_owned();
+            headers.push(Header::new(IDEMPOTENCY_HEADER, idempotency_key));
+            if among_many {
+                let count = self.counts.entry(key.clone()).or_default();
+                headers.push(Header::new(IDEMPOTENCY_INDEX_HEADER, count.to_string()));
+                *count = count.saturating_add(1);
+            }
+        }
+        let door = self.door;
+        let partition = door.partitioner.partition(&key, door.partitions);
         let record = NewRecord {
             timestamp_ms: self.stamp.timestamp_ms,
             key: Some(key),
@@ -223,7 +226,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
                 break;
             };
             let place = Place::Index(index);
-            if let Err(refused) = self.reader.event(trim(element.get()), place, Some(index)) {
+            if let Err(refused) = self.reader.event(trim(element.get()), place, true) {
                 *self.refused = Some(refused);
                 return Err(A::Error::custom("refused"));
             }

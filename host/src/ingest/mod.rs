@@ -38,7 +38,7 @@ pub use self::{
     media::{Format, UnsupportedMediaType},
 };
 use crate::{
-    log::{LogError, RecordLog},
+    log::{LogError, RecordLog, partitioner::Partitioner},
     types::{Position, Topic},
 };
 
@@ -65,6 +65,7 @@ pub struct Door {
     pub pipeline: ByteString,
     pub topic: Topic,
     pub partitions: u32,
+    pub partitioner: Arc<Partitioner>,
     pub key: KeyRule,
     pub schema: Option<Schema>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{testing::MemoryLog, *};
+use crate::{log::partitioner::Method, types::PartitionId};
 
 const GOOD: &str =
     r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42","x":[1, 2]}"#;
@@ -16,6 +17,7 @@ fn ingest(config: IngestConfig) -> (Arc<MemoryLog>, Arc<Ingest>) {
         pipeline: pipeline.into(),
         topic: topic.into(),
         partitions,
+        partitioner: Arc::default(),
         key: KeyRule::new(key).unwrap(),
         schema,
     };
@@ -64,10 +66,7 @@ async fn keeps_an_event_as_it_was_sent() {
     assert!(record.headers.is_empty());
     assert!(record.timestamp_ms > 1_700_000_000_000);
     let position = receipt.results[0].as_ref().unwrap();
-    assert_eq!(
-        position.partition,
-        crate::log::partitioner::murmur2_partition(b"LAL-BOS", 4)
-    );
+    assert_eq!(position.partition, Method::Murmur2.partition(b"LAL-BOS", 4));
 }
 
 #[tokio::test]
@@ -103,6 +102,67 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
                 Some(index.to_string().into_bytes())
             );
         }
+    }
+}
+
+/// So that a game sees a run without gaps, whoever else is in the request.
+#[tokio::test]
+async fn events_are_numbered_by_key() {
+    let (log, ingest) = ingest(IngestConfig::default());
+    let door = ingest.door(SCORES).unwrap();
+    let games = [
+        "LAL-BOS", "NYK-CHI", "LAL-BOS", "GSW-PHX", "NYK-CHI", "LAL-BOS",
+    ];
+    let lines: String = games
+        .iter()
+        .map(|game| GOOD.replace("LAL-BOS", game) + "\n")
+        .collect();
+    let key = IdempotencyKey::new(b"try-7");
+    ingest
+        .accept(door, Format::NdJson, key, lines.into())
+        .await
+        .unwrap();
+    for (game, count) in [("LAL-BOS", 3), ("NYK-CHI", 2), ("GSW-PHX", 1)] {
+        let records = log.records("NBA-Games");
+        let numbers: Vec<_> = records
+            .iter()
+            .filter(|record| record.key.as_deref() == Some(game.as_bytes()))
+            .map(|record| record.header(IDEMPOTENCY_INDEX_HEADER).unwrap().to_vec())
+            .collect();
+        let wanted: Vec<_> = (0..count)
+            .map(|n: u32| n.to_string().into_bytes())
+            .collect();
+        assert_eq!(numbers, wanted, "{game}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_goes_where_its_pipelines_partitioner_says() {
+    let log = MemoryLog::new(&[("NBA-Games", 8)]);
+    let partitioner = Partitioner {
+        manual: [("LAL-BOS".to_owned(), 7)].into(),
+        fallback: Method::Crc32,
+    };
+    let door = Door {
+        pipeline: SCORES.into(),
+        topic: "NBA-Games".into(),
+        partitions: 8,
+        partitioner: Arc::new(partitioner),
+        key: KeyRule::new(GAME_ID_POINTER).unwrap(),
+        schema: Some(Schema::Score),
+    };
+    let ingest = Arc::new(Ingest::new(log, IngestConfig::default(), [door]));
+    let games = ["LAL-BOS", "NYK-CHI", "GSW-PHX", "MIA-ORL"];
+    for (game, partition) in games.into_iter().zip([
+        PartitionId(7),
+        Method::Crc32.partition(b"NYK-CHI", 8),
+        Method::Crc32.partition(b"GSW-PHX", 8),
+        Method::Crc32.partition(b"MIA-ORL", 8),
+    ]) {
+        let body = GOOD.replace("LAL-BOS", game);
+        let receipt = send(&ingest, SCORES, Format::Json, body).await.unwrap();
+        let position = receipt.results[0].as_ref().unwrap();
+        assert_eq!(position.partition, partition, "{game}");
     }
 }
 

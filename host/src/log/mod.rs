@@ -5,6 +5,7 @@
 //! above never asks which engine it has. Calls of [`RecordLog`] come from any
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
+pub(crate) mod block;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
@@ -25,6 +26,10 @@ pub enum LogError {
     /// The log cannot be written (or reached) now; trying later may help.
     #[error("the record log is unavailable: {reason}")]
     Unavailable { reason: String },
+    /// The log does not let this host in, or not do this; it will help when
+    /// somebody grants it.
+    #[error("the record log refuses access: {reason}")]
+    Denied { reason: String },
     /// Too much is waiting to be written; trying a little later will help.
     #[error("the record log's queue is full")]
     Busy,
@@ -80,7 +85,7 @@ impl LogError {
     pub const fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Busy | Self::Full { .. }
+            Self::Unavailable { .. } | Self::Denied { .. } | Self::Busy | Self::Full { .. }
         )
     }
 
@@ -89,6 +94,7 @@ impl LogError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "log-unavailable",
+            Self::Denied { .. } => "log-access-denied",
             Self::Busy => "log-busy",
             Self::Full { .. } => "disk-full",
             Self::NoSuchTopic { .. } => "no-such-topic",

@@ -1,6 +1,6 @@
 //! What the host keeps beside a plugin's state in an entity's checkpoint.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -14,7 +14,12 @@ use crate::{
 /// How many idempotency keys an entity remembers.
 const RECENT_MAX: usize = 128;
 
-const VERSION: u8 = 1;
+/// How many runs of missing events it remembers, over all of them. With the
+/// keys, the reason of a halt and the rest, they fit into what the configuration
+/// leaves for an envelope.
+const HOLES_MAX: usize = 256;
+
+const VERSION: u8 = 2;
 
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,40 +42,83 @@ pub struct Halt {
     pub reason: String,
 }
 
-/// The idempotency keys seen last, as hashes, each with the number of the last
-/// event it brought: a request may bring many, of which an entity sees its own
-/// in their order. Two of an entity's last 128 keys are taken for one with a
-/// chance of about 1 in 10^17.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recent(VecDeque<(u64, u32)>);
+/// The idempotency keys seen last. A request may bring many events, of which an
+/// entity sees its own, numbered from 0, in their order; so of each key the last
+/// number is enough, and what is missing below it: an append that failed midway
+/// leaves holes, which a retry fills.
+///
+/// Keys are kept as hashes: two of an entity's last 128 are taken for one with
+/// a chance of about 1 in 10^17.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recent {
+    /// A key, and the last number that came with it.
+    keys: VecDeque<(u64, u32)>,
+    /// A key, and the first and last of numbers below that did not come. The
+    /// oldest first.
+    holes: VecDeque<(u64, u32, u32)>,
+}
 
 impl Recent {
     /// Remembers an event's key and its number in the request, in decimal
     /// digits (anything else is 0); false says that it was known.
-    pub fn insert(&mut self, key: &[u8], index: &[u8]) -> bool {
+    pub fn insert(&mut self, key: &[u8], number: &[u8]) -> bool {
         let hash = xxhash_rust::xxh3::xxh3_64(key);
-        let index = std::str::from_utf8(index)
+        let number = std::str::from_utf8(number)
             .ok()
-            .and_then(|index| index.parse().ok())
+            .and_then(|number| number.parse().ok())
             .unwrap_or(0);
         // The newest are asked for most.
-        if let Some((_, last)) = self.0.iter_mut().rev().find(|(known, _)| *known == hash) {
-            if index <= *last {
-                return false;
+        let known = self.keys.iter_mut().rev().find(|(known, _)| *known == hash);
+        match known {
+            Some((_, last)) if number <= *last => self.fill(hash, number),
+            Some((_, last)) => {
+                let missing = last.saturating_add(1);
+                *last = number;
+                self.miss(hash, missing, number);
+                true
             }
-            *last = index;
-            return true;
+            None => {
+                if self.keys.len() >= RECENT_MAX
+                    && let Some((oldest, _)) = self.keys.pop_front()
+                {
+                    self.holes.retain(|(hash, ..)| *hash != oldest);
+                }
+                self.keys.push_back((hash, number));
+                self.miss(hash, 0, number);
+                true
+            }
         }
-        if self.0.len() >= RECENT_MAX {
-            self.0.pop_front();
+    }
+
+    /// Remembers that numbers from `first` on, up to and without `end`, did not
+    /// come. Of too many holes the oldest is taken for filled.
+    fn miss(&mut self, hash: u64, first: u32, end: u32) {
+        if first >= end {
+            return;
         }
-        self.0.push_back((hash, index));
+        if self.holes.len() >= HOLES_MAX {
+            self.holes.pop_front();
+        }
+        self.holes.push_back((hash, first, end - 1));
+    }
+
+    /// Takes a number out of the hole it is in; false where it is in none.
+    fn fill(&mut self, hash: u64, number: u32) -> bool {
+        let hole = self
+            .holes
+            .iter()
+            .position(|(of, first, last)| *of == hash && (*first..=*last).contains(&number));
+        let Some((_, first, last)) = hole.and_then(|hole| self.holes.remove(hole)) else {
+            return false;
+        };
+        self.miss(hash, first, number);
+        self.miss(hash, number.saturating_add(1), last.saturating_add(1));
         true
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }
 
@@ -79,7 +127,7 @@ struct Stored<'a> {
     version: u8,
     digest: [u8; 32],
     offset: u64,
-    recent: Vec<(u64, u32)>,
+    recent: Cow<'a, Recent>,
     halted: Option<Halt>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
@@ -97,7 +145,7 @@ impl Envelope {
             version: VERSION,
             digest: self.digest.0,
             offset: self.offset.0,
-            recent: self.recent.0.iter().copied().collect(),
+            recent: Cow::Borrowed(&self.recent),
             halted: self.halted.clone(),
             saved: self
                 .saved
@@ -120,7 +168,7 @@ impl Envelope {
         Ok(Self {
             digest: Digest(stored.digest),
             offset: Offset(stored.offset),
-            recent: Recent(stored.recent.into()),
+            recent: stored.recent.into_owned(),
             halted: stored.halted,
             saved: stored.saved.map(|(format, state)| SavedState {
                 format: format.into(),
@@ -171,20 +219,80 @@ mod tests {
         assert!(!recent.insert(b"128", b""));
     }
 
+    fn sent(recent: &mut Recent, numbers: impl IntoIterator<Item = u32>) -> Vec<bool> {
+        let numbers = numbers.into_iter();
+        numbers
+            .map(|number| recent.insert(b"request", number.to_string().as_bytes()))
+            .collect()
+    }
+
     #[test]
     fn a_request_of_any_size_is_known_again() {
         let mut recent = Recent::default();
-        let sent = |recent: &mut Recent, count: u32| -> Vec<bool> {
-            (0..count)
-                .map(|index| recent.insert(b"request", index.to_string().as_bytes()))
-                .collect()
-        };
-        assert_eq!(sent(&mut recent, 1000), [true; 1000]);
-        assert_eq!(sent(&mut recent, 1000), [false; 1000]);
+        assert_eq!(sent(&mut recent, 0..1000), [true; 1000]);
+        assert_eq!(sent(&mut recent, 0..1000), [false; 1000]);
         // One that was cut off goes on where it was.
-        assert_eq!(
-            sent(&mut recent, 1002).iter().filter(|new| **new).count(),
-            2
-        );
+        assert_eq!(sent(&mut recent, 998..1002), [false, false, true, true]);
+        assert_eq!(recent.holes, []);
+    }
+
+    /// What never came is new when it comes, in whatever order, and once.
+    #[test]
+    fn the_holes_of_a_request_are_filled_by_its_retry() {
+        for missing in [
+            vec![0],
+            vec![1],
+            vec![0, 1, 2],
+            vec![1, 3],
+            vec![2, 3, 4, 7],
+            vec![8],
+        ] {
+            for reversed in [false, true] {
+                let mut recent = Recent::default();
+                assert!(recent.insert(b"other", b"3"), "a hole of another request");
+                sent(
+                    &mut recent,
+                    (0..10).filter(|number| !missing.contains(number)),
+                );
+                let mut numbers: Vec<u32> = (0..10).collect();
+                if reversed {
+                    numbers.reverse();
+                }
+                let expected: Vec<_> = numbers
+                    .iter()
+                    .map(|number| missing.contains(number))
+                    .collect();
+                assert_eq!(sent(&mut recent, numbers.clone()), expected, "{missing:?}");
+                assert_eq!(sent(&mut recent, numbers), [false; 10], "{missing:?}");
+                assert_eq!(recent.holes.len(), 1, "{missing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut recent = Recent::default();
+        for key in 0..1000_u32 {
+            for number in (0..2000).step_by(100) {
+                recent.insert(&key.to_le_bytes(), number.to_string().as_bytes());
+            }
+        }
+        assert_eq!(recent.keys.len(), RECENT_MAX);
+        assert_eq!(recent.holes.len(), HOLES_MAX);
+        let envelope = Envelope {
+            digest: Digest::of(b"plugin"),
+            offset: Offset(u64::MAX),
+            recent: recent.clone(),
+            halted: None,
+            saved: None,
+        };
+        let stored = envelope.encode();
+        assert!(stored.len() < 8 * 1024, "{} bytes", stored.len());
+        assert_eq!(Envelope::decode(&stored).unwrap().recent, recent);
+        // A key that is forgotten takes its holes along.
+        for key in 0..RECENT_MAX as u32 {
+            recent.insert(format!("later {key}").as_bytes(), b"");
+        }
+        assert_eq!(recent.holes, []);
     }
 }

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 
 use super::instances::Active;
 use crate::{
+    log::{COMMIT_EXTRA_BYTES, KEY_BYTES_MAX},
     pipeline::Pipeline,
     plugin::{Emission, Failure, FailureKind, Outcome},
     types::{
@@ -23,6 +24,13 @@ pub const SOURCE: ByteString = ByteString::from_static(SOURCE_HEADER);
 pub const ERROR_CODE: ByteString = ByteString::from_static("courtside-error-code");
 /// The reason in words, on dead letters.
 pub const ERROR_REASON: ByteString = ByteString::from_static("courtside-error-reason");
+
+/// On a dead letter that had to leave out its event's value and headers: the
+/// event's size.
+pub const CUT: ByteString = ByteString::from_static("courtside-cut-bytes");
+
+/// What a header takes beside its name and value, at most.
+const HEADER_FRAMING_BYTES: usize = 16;
 
 /// A reason is cut at this length: it is a plugin's text.
 const REASON_BYTES_MAX: usize = 2048;
@@ -126,15 +134,34 @@ pub fn dead_letter(
         ERROR_REASON,
         Bytes::copy_from_slice(reason.as_bytes()),
     ));
-    (
-        pipeline.dead_letters(partition),
-        NewRecord {
-            timestamp_ms: event.timestamp_ms,
-            key: event.key.clone(),
-            headers,
-            value: event.value.clone(),
-        },
-    )
+    let mut letter = NewRecord {
+        timestamp_ms: event.timestamp_ms,
+        key: event.key.clone(),
+        headers,
+        value: event.value.clone(),
+    };
+    if !fits(pipeline, &letter) {
+        cut(&mut letter, event);
+    }
+    (pipeline.dead_letters(partition), letter)
+}
+
+/// Whether the log takes a dead letter. Another producer's event may be larger
+/// than any that we append: compressed, it was small enough for the brokers.
+fn fits(pipeline: &Pipeline, letter: &NewRecord) -> bool {
+    let framing = letter.headers.len().saturating_mul(HEADER_FRAMING_BYTES);
+    letter.size().saturating_add(framing)
+        <= pipeline.record_bytes_max.saturating_add(COMMIT_EXTRA_BYTES)
+}
+
+/// Takes off what came with the event, but for a key of usual length. The event
+/// is where the letter says that it comes from.
+fn cut(letter: &mut NewRecord, event: &Record) {
+    letter.value = None;
+    letter.key.take_if(|key| key.len() > KEY_BYTES_MAX);
+    letter.headers.drain(..event.headers.len());
+    let size = event.size().to_string();
+    letter.headers.push(Header::new(CUT, size));
 }
 
 fn provenance(

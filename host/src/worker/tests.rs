@@ -16,8 +16,8 @@ use super::{
     processing::{Budget, Interrupted, Processing, Stop},
 };
 use crate::{
-    ingest::IDEMPOTENCY_HEADER,
-    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
+    ingest::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
+    log::{Assignment, COMMIT_EXTRA_BYTES, Checkpoints, Commit, Fetched, LogError},
     pipeline::{self, Output, Pipeline},
     plugin::{
         Description, Emission, EntityId, Event, Failure, FailureKind, Instance, Limits, OpenError,
@@ -197,6 +197,7 @@ fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipel
         name: "test".into(),
         group: "test".into(),
         input: "in".into(),
+        partitions: 1,
         output: Output {
             topic: "out".into(),
             partitions: 1,
@@ -436,7 +437,8 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
     binary.key = Some(Bytes::from_static(b"\xff"));
     let keyless = bench.record(None, "x");
     let long = bench.record(Some(&"k".repeat(5000)), "x");
-    bench.feed(vec![tombstone, binary, keyless, long]);
+    let empty = bench.record(Some(""), "x");
+    bench.feed(vec![tombstone, binary, keyless, long, empty]);
     bench.commit();
     let mut described: Vec<_> = bench.committed.iter().map(describe).collect();
     described.sort();
@@ -446,9 +448,96 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
             "in/0/0 event-without-value",
             "in/0/1 event-key-not-utf8",
             "in/0/2 event-without-key",
-            "in/0/3 event-key-too-long"
+            "in/0/3 event-key-too-long",
+            "in/0/4 event-without-key"
         ]
     );
+}
+
+/// Whatever another producer got into the log, what it leads to can be
+/// committed.
+#[test]
+fn a_dead_letter_leaves_out_what_would_not_fit() {
+    const LIMIT: usize = 4096 + COMMIT_EXTRA_BYTES;
+    let mut bench = Bench::new(8, 100);
+    let mut whole = bench.record(Some("whole"), "");
+    whole.value = None;
+    whole.headers = vec![Header::new("trace", &b"\xff\0"[..])];
+    let mut large = bench.record(None, &"x".repeat(LIMIT));
+    large.headers = vec![Header::new("trace", &b"1"[..])];
+    let mut headed = bench.record(Some("headed"), "");
+    headed.value = None;
+    headed.headers = vec![Header::new("", &b""[..]); LIMIT / 8];
+    let keyed = bench.record(Some(&"k".repeat(LIMIT)), "x");
+    let sizes = [&large, &headed, &keyed].map(Record::size);
+    bench.feed(vec![whole, large, headed, keyed]);
+    bench.commit();
+
+    let letter = |offset: u64| {
+        let source = format!("in/0/{offset}");
+        let mut letters = bench.committed.iter();
+        letters
+            .find(|letter| header(letter, "courtside-source").as_ref() == Some(&source))
+            .unwrap()
+    };
+    assert_eq!(letter(0).headers[0], Header::new("trace", &b"\xff\0"[..]));
+    assert_eq!(header(letter(0), "courtside-cut-bytes"), None);
+    for (offset, size) in (1..).zip(sizes) {
+        let letter = letter(offset);
+        assert!(letter.size() <= LIMIT);
+        assert_eq!(letter.value, None);
+        assert_eq!(
+            header(letter, "courtside-cut-bytes"),
+            Some(size.to_string())
+        );
+        assert_eq!(header(letter, "trace"), None);
+        assert!(header(letter, "courtside-error-code").is_some());
+    }
+    assert_eq!(letter(2).key.as_deref(), Some(&b"headed"[..]));
+    assert_eq!(letter(3).key, None);
+}
+
+/// An append that failed midway, and its retry: what got in counts once, and so
+/// does what did not.
+#[test]
+fn a_retry_brings_what_the_first_time_left_out() {
+    for entities_open_max in [1, 100] {
+        let mut bench = Bench::new(8, entities_open_max);
+        let mut send = |numbers: &[u32]| {
+            let mut records = Vec::new();
+            for number in numbers {
+                let mut record = bench.record(Some("g"), &format!("{number}"));
+                record.headers = vec![
+                    Header::new(IDEMPOTENCY_HEADER, &b"request"[..]),
+                    Header::new(IDEMPOTENCY_INDEX_HEADER, number.to_string()),
+                ];
+                records.push(record);
+            }
+            bench.feed(records);
+            bench.commit();
+            // With one open entity at most, it is known from its checkpoint.
+            bench.events(&[("another", "x")]);
+            bench.commit();
+        };
+        send(&[0, 2, 5]);
+        send(&[0, 1, 2, 3, 4, 5, 6]);
+        send(&[0, 1, 2, 3, 4, 5, 6]);
+        let events: Vec<_> = bench.of("g");
+        // Offsets 0 to 2, one of another key, and 4 to 10, of which 0, 2 and 5
+        // were there.
+        assert_eq!(
+            events,
+            [
+                "in/0/0 a:g:1",
+                "in/0/1 a:g:2",
+                "in/0/2 a:g:3",
+                "in/0/5 a:g:4",
+                "in/0/7 a:g:5",
+                "in/0/8 a:g:6",
+                "in/0/10 a:g:7",
+            ]
+        );
+    }
 }
 
 #[test]

@@ -34,6 +34,8 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
 const BUDGET_COMMITS: usize = 4;
 /// And take this long: neighbours, swaps and revokes wait for its end.
 const RUN_TIME_MAX: Duration = Duration::from_secs(2);
+/// A key is logged up to this length: another producer's may have megabytes.
+const KEY_LOGGED_BYTES_MAX: usize = 256;
 /// Dead letters of one commit that are logged one by one.
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 /// Orders that wait for a worker. Whoever sends one waits for its answer.
@@ -518,9 +520,11 @@ impl Running {
                 let value = header.and_then(|header| header.value.as_deref());
                 String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
             };
+            let key = record.key.as_deref().unwrap_or_default();
+            let key = key.get(..KEY_LOGGED_BYTES_MAX).unwrap_or(key);
             tracing::warn!(
                 pipeline = %self.pipeline.name,
-                key = %String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()),
+                key = %String::from_utf8_lossy(key),
                 code = header(&output::ERROR_CODE),
                 reason = header(&output::ERROR_REASON),
                 source = header(&output::SOURCE),

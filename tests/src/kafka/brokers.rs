@@ -7,43 +7,46 @@ use std::{
 };
 
 /// `HOST:PORT,…` of a cluster that all tests of this process share: the one
-/// that `COURTSIDE_TEST_KAFKA` names, or one of its own. None where none can be
-/// started, which is said, and is an error where Kafka is required.
+/// that `COURTSIDE_TEST_KAFKA` names, or one of its own. None where there is
+/// none, which is said.
 ///
 /// # Panics
-/// Where a broker that should start does not.
+/// Where a broker that should start does not, or Kafka is required.
 #[must_use]
 pub fn shared() -> Option<String> {
     static SHARED: OnceLock<Option<String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
-        if let Ok(brokers) = std::env::var("COURTSIDE_TEST_KAFKA") {
-            return Some(brokers);
-        }
-        may_start().then(|| up(&dir("shared"), 1, &[]))
+        named().or_else(|| match why_not() {
+            None => Some(up(&dir("shared"), 1, &[])),
+            Some(why_not) => {
+                println!("kafka: skipped: {why_not}");
+                None
+            }
+        })
     });
     shared.clone()
 }
 
-/// Whether brokers can be started; where not, as [`shared`].
+/// The cluster that somebody started for the tests.
+#[must_use]
+pub fn named() -> Option<String> {
+    std::env::var("COURTSIDE_TEST_KAFKA").ok()
+}
+
+/// Why no brokers can be started here.
 ///
 /// # Panics
-/// Where they cannot, and are required.
+/// Where they cannot, and `COURTSIDE_TEST_REQUIRE` says that they must.
 #[must_use]
-pub fn may_start() -> bool {
+pub fn why_not() -> Option<&'static str> {
     static WHY_NOT: OnceLock<String> = OnceLock::new();
-    let why_not = WHY_NOT.get_or_init(|| {
-        let why_not = run(&dir("none"), &["why-not"]);
-        if !why_not.is_empty() {
-            println!("kafka: skipped: {why_not}");
-        }
-        why_not
-    });
+    let why_not = WHY_NOT.get_or_init(|| run(&dir("none"), &["why-not"]));
     let required = std::env::var("COURTSIDE_TEST_REQUIRE").unwrap_or_default();
     assert!(
         why_not.is_empty() || !required.split_whitespace().any(|suite| suite == "kafka"),
         "kafka is required, and skipped: {why_not}"
     );
-    why_not.is_empty()
+    (!why_not.is_empty()).then_some(why_not)
 }
 
 /// Starts so many brokers, whose files are in a folder of their own. They end

@@ -3,7 +3,7 @@
 //! own.
 
 use courtside_tests::{
-    Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, until, wasm,
+    Engine, Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, until, wasm,
 };
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -99,8 +99,7 @@ async fn goes_on(place: &Place, mut host: Host, taken: u64) {
 }
 
 /// The host keeps room free: it stops before the disk is full.
-#[tokio::test]
-async fn a_disk_with_less_room_than_is_kept_free() {
+pub async fn a_disk_with_less_room_than_is_kept_free(_: Engine) {
     let Some(disk) = SmallDisk::mount(256) else {
         return;
     };
@@ -119,8 +118,7 @@ async fn a_disk_with_less_room_than_is_kept_free() {
 }
 
 /// The host keeps nothing free: it runs into the disk's end.
-#[tokio::test]
-async fn a_disk_without_any_room() {
+pub async fn a_disk_without_any_room(_: Engine) {
     let Some(disk) = SmallDisk::mount(256) else {
         return;
     };
@@ -177,13 +175,11 @@ async fn fills_again_and_again(free_min: &str, free_bytes: u64) {
     assert_eq!(topics.dead_letters("scores"), []);
 }
 
-#[tokio::test]
-async fn games_go_on_when_the_disk_has_less_room_than_is_kept_free() {
+pub async fn games_go_on_when_the_disk_has_less_room_than_is_kept_free(_: Engine) {
     fills_again_and_again("32MiB", 16 * MIB).await;
 }
 
-#[tokio::test]
-async fn games_go_on_when_the_disk_has_no_room() {
+pub async fn games_go_on_when_the_disk_has_no_room(_: Engine) {
     fills_again_and_again("0B", 0).await;
 }
 
@@ -219,20 +215,17 @@ async fn starts_on_a_full_disk(free_min: &str, free_bytes: u64) {
     goes_on(&place, host, taken).await;
 }
 
-#[tokio::test]
-async fn a_host_starts_where_less_room_is_than_is_kept_free() {
+pub async fn a_host_starts_where_less_room_is_than_is_kept_free(_: Engine) {
     starts_on_a_full_disk("32MiB", 16 * MIB).await;
 }
 
-#[tokio::test]
-async fn a_host_starts_where_no_room_is() {
+pub async fn a_host_starts_where_no_room_is(_: Engine) {
     starts_on_a_full_disk("0B", 0).await;
 }
 
 /// Events wait for their commit, a swap waits for the worker, and the disk is
 /// full: SIGTERM ends it all the same, and the next host counts the events.
-#[tokio::test]
-async fn a_full_disk_does_not_keep_a_host_from_stopping() {
+pub async fn a_full_disk_does_not_keep_a_host_from_stopping(_: Engine) {
     let Some(disk) = SmallDisk::mount(256) else {
         return;
     };

@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use courtside_tests::{Place, built, topics::Topics};
+use courtside_tests::{Engine, Place, built, topics::Topics};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -22,9 +22,9 @@ fn with(field: &str, value: Value) -> String {
     event.to_string()
 }
 
-#[tokio::test]
-async fn bad_events_are_answered_with_what_is_wrong_and_leave_nothing() {
+pub async fn bad_events_are_answered_with_what_is_wrong_and_leave_nothing(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
         .set("ingest.event_bytes_max", "4KiB")
         .set("ingest.body_bytes_max", "64KiB");
     let host = place.start_ready().await;
@@ -152,9 +152,8 @@ async fn bad_events_are_answered_with_what_is_wrong_and_leave_nothing() {
 }
 
 /// Connections that break off at any byte of a request, and one that stays.
-#[tokio::test]
-async fn a_connection_cut_in_the_middle_leaves_nothing() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn a_connection_cut_in_the_middle_leaves_nothing(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let body = point("LAL-BOS", 1).to_string();
     let request = format!(
@@ -196,15 +195,14 @@ async fn a_connection_cut_in_the_middle_leaves_nothing() {
     assert_eq!(Topics::of(&place).records("NBA-Games").len(), 1);
 }
 
-#[tokio::test]
-async fn the_answer_says_where_the_events_are() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn the_answer_says_where_the_events_are(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
     let one = host
         .post("/score", JSON, point("LAL-BOS", 1).to_string())
         .await;
     assert_eq!(one.status, StatusCode::OK);
-    assert_eq!(one.json()["topic"], "NBA-Games");
+    assert_eq!(one.json()["topic"], place.topic("NBA-Games"));
     assert_eq!(one.json()["offset"], 0);
     let several = json!([
         point("LAL-BOS", 2),

@@ -15,6 +15,9 @@ mod pipelines;
 mod start;
 mod stop;
 
+use std::process::ExitCode;
+
+use courtside_tests::{Engine, suite::Suite, tests};
 use serde_json::{Value, json};
 
 /// The n-th free throw of a game.
@@ -23,4 +26,44 @@ fn point(game: &str, seq: u64) -> Value {
         "game_id": game, "seq": seq, "type": "free_throw", "team": "BOS",
         "player": "Ada Park", "points": 1, "period": 1, "clock": "9:42",
     })
+}
+
+fn main() -> ExitCode {
+    let both = || {
+        tests![
+            input::bad_events_are_answered_with_what_is_wrong_and_leave_nothing,
+            input::a_connection_cut_in_the_middle_leaves_nothing,
+            input::the_answer_says_where_the_events_are,
+            pipelines::pipelines_share_topics_and_follow_each_other,
+            pipelines::a_pipeline_in_trouble_is_alone_in_it,
+            pipelines::entities_that_close_and_open_again_count_as_others_do,
+            start::a_data_directory_has_one_host,
+            start::topics_that_are_not_as_configured_are_named,
+            start::health_is_an_exit_status,
+            stop::what_was_acknowledged_before_a_clean_stop_is_there_after_it,
+            stop::a_retry_with_an_idempotency_key_counts_once_even_after_a_crash,
+            stop::a_crash_right_after_an_acknowledgement_loses_nothing,
+            stop::a_reader_of_a_stream_goes_on_where_it_was,
+        ]
+    };
+    // The disk is the embedded engine's, and some are about no engine.
+    let embedded = tests![
+        disk::a_disk_with_less_room_than_is_kept_free,
+        disk::a_disk_without_any_room,
+        disk::games_go_on_when_the_disk_has_less_room_than_is_kept_free,
+        disk::games_go_on_when_the_disk_has_no_room,
+        disk::a_host_starts_where_less_room_is_than_is_kept_free,
+        disk::a_host_starts_where_no_room_is,
+        disk::a_full_disk_does_not_keep_a_host_from_stopping,
+        start::an_address_has_one_host,
+        start::a_data_directory_that_cannot_be_written_is_named,
+        start::a_data_directory_of_somebody_else_is_named,
+        start::what_is_wrong_in_the_configuration_is_named,
+        start::the_configuration_that_is_printed_can_be_read,
+        start::the_environment_may_say_where_a_host_is,
+    ];
+    Suite::new()
+        .on_both(both)
+        .on(Engine::Embedded, embedded)
+        .run()
 }

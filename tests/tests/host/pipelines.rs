@@ -1,15 +1,14 @@
 //! Several pipelines in one host, and entities that come and go.
 
-use courtside_tests::{Place, built, games, topics::Topics};
+use courtside_tests::{Engine, Place, built, games, topics::Topics, until};
 use reqwest::StatusCode;
 use serde_json::json;
 
 use super::point;
 
 /// Two pipelines read one topic, a third reads what the first writes.
-#[tokio::test]
-async fn pipelines_share_topics_and_follow_each_other() {
-    let place = Place::new().configured(
+pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
+    let place = Place::new().on(engine).configured(
         r#"
         [pipelines.scores]
         input = "NBA-Games"
@@ -36,27 +35,43 @@ async fn pipelines_share_topics_and_follow_each_other() {
         host.accepts_all("/score", &game.lines).await;
     }
     // Both doors lead to the one topic.
-    let late = point("late", 1);
-    host.accepts("/events/rebounds", &late).await;
-    host.has_processed_all().await;
-
+    let late = host.accepts("/events/rebounds", &point("late", 1)).await;
     for game in &games {
-        let lines = game.lines.len();
         let of = |pipeline: &'static str| {
             let path = format!("/games/{}?pipeline={pipeline}", game.id);
             let host = &host;
             async move { host.get(&path).await.json() }
         };
+        // The last of the three: once it is there, so are the others' outputs.
+        let counted = json!({"key": game.id, "events": game.lines.len()});
+        until("every score to be counted", || async {
+            let seen = of("counts").await;
+            (seen == counted).then_some(()).ok_or(seen.to_string())
+        })
+        .await;
         game.check(&of("scores").await);
+        until("as many events with rebounds", || async {
+            let seen = of("rebounds").await;
+            let is_whole = seen["events"] == game.lines.len();
+            is_whole.then_some(()).ok_or(seen.to_string())
+        })
+        .await;
         let rebounds = of("rebounds").await;
         game.check(&rebounds);
         assert!(rebounds["rebounds"].is_object(), "{rebounds}");
-        assert_eq!(of("counts").await, json!({"key": game.id, "events": lines}));
     }
     for pipeline in ["scores", "rebounds"] {
-        let late = host.get(&format!("/games/late?pipeline={pipeline}")).await;
-        assert_eq!(late.json()["events"], 1);
+        let output = host.game_after("late", pipeline, &late).await;
+        assert_eq!(output.expect("an output")["events"], 1);
     }
+    // The last record that `counts` reads.
+    until("the last score to be counted", || async {
+        let seen = host.get("/games/late?pipeline=counts").await;
+        (seen.status == StatusCode::OK)
+            .then_some(())
+            .ok_or(seen.body)
+    })
+    .await;
     let unknown = host.get("/games/late?pipeline=unknown").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(unknown.code(), "pipeline-not-found");
@@ -76,14 +91,14 @@ async fn pipelines_share_topics_and_follow_each_other() {
 
 /// One pipeline's plugin fails at every event, and another has none: the third
 /// does not notice.
-#[tokio::test]
-async fn a_pipeline_in_trouble_is_alone_in_it() {
+pub async fn a_pipeline_in_trouble_is_alone_in_it(engine: Engine) {
     let pipeline = |name: &str| {
         format!(
             "[pipelines.{name}]\ninput = \"{name}-in\"\noutput = \"{name}-out\"\nkey = \"/key\"\n"
         )
     };
     let place = Place::new()
+        .on(engine)
         .configured(&["well", "failing", "waiting"].map(pipeline).concat())
         .set("plugin.call_cpu_time_max", "100ms");
     place.put("well/default", &built::plugin("misbehaving"));
@@ -122,9 +137,9 @@ async fn a_pipeline_in_trouble_is_alone_in_it() {
 }
 
 /// Far more games than may be open at a time, their events interleaved.
-#[tokio::test]
-async fn entities_that_close_and_open_again_count_as_others_do() {
+pub async fn entities_that_close_and_open_again_count_as_others_do(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
         .set("worker.entity_idle", "100ms")
         .set("worker.entities_open_max", "2")
         .set("worker.workers", "1")

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use courtside_tests::{
-    Place, built,
+    Engine, Place, built,
     disk::SmallDisk,
     place::{courtside, output},
 };
@@ -11,9 +11,8 @@ use reqwest::StatusCode;
 
 use super::point;
 
-#[tokio::test]
-async fn a_data_directory_has_one_host() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn a_data_directory_has_one_host(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let first = place.start_ready().await;
     let said = place.spawn().refuses_to_start().await;
     assert!(said.contains("data-dir-in-use"), "{said}");
@@ -28,8 +27,7 @@ async fn a_data_directory_has_one_host() {
     first.stop().await;
 }
 
-#[tokio::test]
-async fn an_address_has_one_host() {
+pub async fn an_address_has_one_host(_: Engine) {
     let place = Place::new().with_fixed_port();
     let first = place.start().await;
     let second = Place::new().listening_at(first.address());
@@ -42,8 +40,7 @@ async fn an_address_has_one_host() {
     first.stop().await;
 }
 
-#[tokio::test]
-async fn a_data_directory_that_cannot_be_written_is_named() {
+pub async fn a_data_directory_that_cannot_be_written_is_named(_: Engine) {
     let Some(disk) = SmallDisk::mount(8) else {
         return;
     };
@@ -61,8 +58,7 @@ async fn a_data_directory_that_cannot_be_written_is_named() {
     }
 }
 
-#[tokio::test]
-async fn a_data_directory_of_somebody_else_is_named() {
+pub async fn a_data_directory_of_somebody_else_is_named(_: Engine) {
     let place = Place::new();
     let data = place.path("not-ours");
     fs::create_dir(&data).expect("a directory");
@@ -75,8 +71,7 @@ async fn a_data_directory_of_somebody_else_is_named() {
     assert!(said.contains(&*data.to_string_lossy()), "{said}");
 }
 
-#[tokio::test]
-async fn what_is_wrong_in_the_configuration_is_named() {
+pub async fn what_is_wrong_in_the_configuration_is_named(_: Engine) {
     let wrong = [
         ("worker.commit_interval", "0s", "worker.commit_interval"),
         ("worker.commit_intervall", "1s", "commit_intervall"),
@@ -99,9 +94,8 @@ async fn what_is_wrong_in_the_configuration_is_named() {
     assert!(said.contains("courtside.toml"), "{said}");
 }
 
-#[tokio::test]
-async fn topics_that_are_not_as_configured_are_named() {
-    let place = Place::new().configured(
+pub async fn topics_that_are_not_as_configured_are_named(engine: Engine) {
+    let place = Place::new().on(engine).configured(
         "[pipelines.scores]\ninput = \"a\"\noutput = \"b\"\nkey = \"/game_id\"\npartitions = 2\n",
     );
     place.start().await.stop().await;
@@ -110,13 +104,12 @@ async fn topics_that_are_not_as_configured_are_named() {
     );
     let said = place.spawn().refuses_to_start().await;
     assert!(said.contains("topic-mismatch"), "{said}");
-    for part in ["topic a", "2", "3"] {
+    for part in [&*place.topic("a"), "2", "3"] {
         assert!(said.contains(part), "{said}");
     }
 }
 
-#[test]
-fn the_configuration_that_is_printed_can_be_read() {
+pub async fn the_configuration_that_is_printed_can_be_read(_: Engine) {
     let place = Place::new()
         .configured("[pipelines.other]\ninput = \"a\"\noutput = \"b\"\nkey = \"/id\"\n")
         .set("worker.commit_interval", "50ms")
@@ -140,8 +133,7 @@ fn the_configuration_that_is_printed_can_be_read() {
 }
 
 /// The other commands' variables are not the host's.
-#[test]
-fn the_environment_may_say_where_a_host_is() {
+pub async fn the_environment_may_say_where_a_host_is(_: Engine) {
     let place = Place::new().configured("[worker]\nworkers = 3\n");
     let mut command = courtside("serve");
     command
@@ -156,9 +148,8 @@ fn the_environment_may_say_where_a_host_is() {
     assert!(printed.contains("commit_interval = \"70ms\""), "{printed}");
 }
 
-#[tokio::test]
-async fn health_is_an_exit_status() {
-    let place = Place::new();
+pub async fn health_is_an_exit_status(engine: Engine) {
+    let place = Place::new().on(engine);
     let host = place.start().await;
     let ask = |arguments: &[&str]| {
         let url = host.url();

@@ -1,6 +1,6 @@
 //! Stopping, and coming back.
 
-use courtside_tests::{Place, built, topics::Topics};
+use courtside_tests::{Engine, Place, built, topics::Topics};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -9,10 +9,9 @@ use super::point;
 const GAME: &str = "LAL-BOS";
 
 /// SIGTERM comes while a client posts as fast as it can.
-#[tokio::test]
-async fn what_was_acknowledged_before_a_clean_stop_is_there_after_it() {
+pub async fn what_was_acknowledged_before_a_clean_stop_is_there_after_it(engine: Engine) {
     const BEFORE: u64 = 50;
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut host = place.start_ready().await;
     let mut acknowledged = 0;
     loop {
@@ -53,9 +52,8 @@ async fn what_was_acknowledged_before_a_clean_stop_is_there_after_it() {
 }
 
 /// A client that was not answered sends its event again, to the next host.
-#[tokio::test]
-async fn a_retry_with_an_idempotency_key_counts_once_even_after_a_crash() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn a_retry_with_an_idempotency_key_counts_once_even_after_a_crash(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let event = point(GAME, 1);
     for _ in 0..3 {
         let host = place.start_ready().await;
@@ -84,9 +82,8 @@ async fn a_retry_with_an_idempotency_key_counts_once_even_after_a_crash() {
 }
 
 /// What was committed is not processed again, and what was not, is.
-#[tokio::test]
-async fn a_crash_right_after_an_acknowledgement_loses_nothing() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn a_crash_right_after_an_acknowledgement_loses_nothing(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     for seq in 1..=5 {
         let host = place.start().await;
         host.accepts("/score", &point(GAME, seq)).await;
@@ -101,9 +98,8 @@ async fn a_crash_right_after_an_acknowledgement_loses_nothing() {
 }
 
 /// A stream is no reason not to stop, and its reader goes on with the next host.
-#[tokio::test]
-async fn a_reader_of_a_stream_goes_on_where_it_was() {
-    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+pub async fn a_reader_of_a_stream_goes_on_where_it_was(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut host = place.start_ready().await;
     let at = host.accepts("/score", &point(GAME, 1)).await;
     host.game_after(GAME, "scores", &at)

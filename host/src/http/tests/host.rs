@@ -108,6 +108,7 @@ impl TestHost {
             pipeline: pipeline.into(),
             topic: topic.into(),
             partitions,
+            partitioner: Arc::default(),
             key: KeyRule::new(pointer).unwrap(),
             schema,
         };

@@ -24,9 +24,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     config::KafkaConfig,
-    context::{self, Reach},
-    convert,
-    errors::{closed, unavailable},
+    context, convert,
+    errors::{closed, unavailable, without},
+    reach::Reach,
 };
 use crate::{
     log::LogError,
@@ -98,9 +98,8 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.reach.set(Some(reason.to_owned())),
             Some(RDKafkaErrorCode::Fatal) => self.fatal.store(true, Ordering::Release),
-            _ => {}
+            _ => self.reach.note(&error, reason),
         }
         tracing::debug!(target: "librdkafka", %error, reason, "producer error");
     }
@@ -115,7 +114,7 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok(Offset(u64::try_from(message.offset()).unwrap_or_default())),
             Err((error, message)) => {
                 let size_bytes = message.key_len() + message.payload_len();
-                Err(delivery_error(error, size_bytes))
+                Err(delivery_error(error, message.topic(), size_bytes))
             }
         };
         if outcome.is_ok() {
@@ -126,13 +125,13 @@ impl ProducerContext for Deliveries {
     }
 }
 
-fn delivery_error(error: &KafkaError, size_bytes: usize) -> LogError {
+fn delivery_error(error: &KafkaError, topic: &str, size_bytes: usize) -> LogError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => LogError::TooLarge {
             size_bytes,
             limit_bytes: size_bytes.saturating_sub(1),
         },
-        _ => unavailable(error.clone()),
+        _ => without(|| format!("Write on topic {topic}"), error.clone()),
     }
 }
 
@@ -237,7 +236,13 @@ impl Appender {
             bytes,
             waiting_bytes: Arc::clone(&self.waiting_bytes),
         });
+        let mut failed = None;
         for (index, (partition, record)) in records.iter().enumerate() {
+            // What follows one that the client did not take stays behind it.
+            if let Some(error) = &failed {
+                pending.settle(index, Err(LogError::clone(error)));
+                continue;
+            }
             let place = TopicPartition {
                 topic: topic.clone(),
                 partition: *partition,
@@ -245,7 +250,9 @@ impl Appender {
             let opaque = Box::new((Arc::clone(&pending), index));
             let sent = producer.send(convert::base_record(&place, record, opaque));
             if let Err((error, _)) = sent {
-                pending.settle(index, Err(delivery_error(&error, record.size())));
+                let error = delivery_error(&error, topic, record.size());
+                pending.settle(index, Err(error.clone()));
+                failed = Some(error);
             }
         }
         let count = records.len();

@@ -1,6 +1,10 @@
 //! What can be set of the Kafka engine, and the clients' properties made of it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use rdkafka::ClientConfig;
@@ -38,9 +42,14 @@ pub struct KafkaConfig {
     pub request_timeout: Duration,
     /// Records of one partition that are fetched ahead.
     pub fetch_ahead_bytes_max: ByteSize,
+    /// A file of further properties, for those that are secret.
+    pub properties_file: PathBuf,
     /// Any property of librdkafka.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
+    /// Which of them are the file's, and so are not shown.
+    #[serde(skip)]
+    pub from_file: BTreeSet<String>,
 }
 
 impl Default for KafkaConfig {
@@ -57,7 +66,9 @@ impl Default for KafkaConfig {
             commit_interval_min: Duration::from_millis(25),
             request_timeout: Duration::from_secs(10),
             fetch_ahead_bytes_max: ByteSize::mib(4),
+            properties_file: PathBuf::new(),
             properties: BTreeMap::new(),
+            from_file: BTreeSet::new(),
         }
     }
 }
@@ -92,6 +103,25 @@ impl KafkaConfig {
     #[must_use]
     pub fn is_set(&self) -> bool {
         !self.brokers.is_empty()
+    }
+
+    /// Adds the properties of the file, where one is named. Those that are set
+    /// already stay.
+    pub fn read_file(&mut self) -> Result<(), String> {
+        if self.properties_file.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let path = self.properties_file.display();
+        let of = |problem: String| format!("properties_file: {path}: {problem}");
+        let text = std::fs::read_to_string(&self.properties_file)
+            .map_err(|error| of(error.to_string()))?;
+        for (name, value) in parse_properties(&text).map_err(of)? {
+            if !self.properties.contains_key(&name) {
+                self.properties.insert(name.clone(), value);
+                self.from_file.insert(name);
+            }
+        }
+        Ok(())
     }
 
     /// Says which value cannot be.
@@ -133,6 +163,9 @@ impl KafkaConfig {
     #[must_use]
     pub fn redacted(&self) -> Self {
         let mut shown = self.clone();
+        for name in std::mem::take(&mut shown.from_file) {
+            shown.properties.remove(&name);
+        }
         for (name, value) in &mut shown.properties {
             if SECRET.iter().any(|part| name.contains(part)) {
                 REDACTED.clone_into(value);
@@ -211,6 +244,27 @@ impl KafkaConfig {
             }
         }
     }
+}
+
+/// Lines of `name = value`, as librdkafka's and Java's own files have them, but
+/// without escapes: a password may have a backslash.
+fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut properties = BTreeMap::new();
+    for (line, number) in text.lines().zip(1_usize..) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        // The line may hold a secret, and is not repeated.
+        let (name, value) = line
+            .split_once('=')
+            .ok_or_else(|| format!("line {number} is not NAME=VALUE"))?;
+        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        if properties.insert(name.clone(), value).is_some() {
+            return Err(format!("line {number} sets {name} again"));
+        }
+    }
+    Ok(properties)
 }
 
 /// What a consumer sees of transactions.
@@ -292,6 +346,38 @@ mod tests {
             .client()
             .create::<rdkafka::consumer::BaseConsumer>()
             .unwrap();
+    }
+
+    #[test]
+    fn a_file_adds_properties_that_are_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret.properties");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let mut config = with("client.rack", "ours");
+            config.properties_file.clone_from(&file);
+            config.read_file().map(|()| config)
+        };
+        let config =
+            read("# of the cluster\n\n sasl.username = me\r\nsasl.password=a=b\\#c\nclient.rack=theirs\n").unwrap();
+        let property = |name: &str| config.properties.get(name).map(String::as_str);
+        assert_eq!(property("sasl.username"), Some("me"));
+        assert_eq!(property("sasl.password"), Some("a=b\\#c"));
+        assert_eq!(property("client.rack"), Some("ours"));
+        let shown = config.redacted();
+        let names: Vec<&str> = shown.properties.keys().map(String::as_str).collect();
+        assert_eq!(names, ["client.rack"]);
+
+        let error = read("a=1\nhush").unwrap_err();
+        assert!(error.ends_with("line 2 is not NAME=VALUE"), "{error}");
+        assert!(
+            read("a=1\na=2")
+                .unwrap_err()
+                .ends_with("line 2 sets a again")
+        );
+        std::fs::remove_file(&file).unwrap();
+        let mut gone = config;
+        assert!(gone.read_file().unwrap_err().contains("secret.properties"));
     }
 
     #[test]

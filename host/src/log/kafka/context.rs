@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +22,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
+use super::reach::{Reach, essence};
 use crate::types::PartitionId;
 
 /// Something that may have happened, for one thread to wait for.
@@ -53,10 +54,20 @@ impl Signal {
     }
 }
 
+/// Of a client's log lines, those about a connection that failed.
+const FAILED: &str = "FAIL";
+/// Every client says of every broker that it cannot be reached, again and
+/// again, and of every try that it failed: once in this time is enough.
+const SAME_LINE_WITHIN: Duration = Duration::from_secs(30);
+/// Lines that are remembered for it.
+const LINES_MAX: usize = 64;
+
 /// Writes a client's log line to ours.
 pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     // Properties pass through to all clients, and concern some.
-    if what == "CONFWARN" {
+    if what == "CONFWARN"
+        || !matches!(level, RDKafkaLogLevel::Debug) && was_written(essence(message))
+    {
         return;
     }
     match level {
@@ -72,26 +83,19 @@ pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     }
 }
 
-/// Whether the brokers can be reached, as the clients tell.
-#[derive(Debug, Default)]
-pub(super) struct Reach {
-    trouble: Mutex<Option<String>>,
-}
-
-impl Reach {
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+/// Whether the same was written a moment ago; if not, it is taken down.
+fn was_written(line: String) -> bool {
+    static LINES: Mutex<VecDeque<(String, Instant)>> = Mutex::new(VecDeque::new());
+    let mut lines = LINES.lock();
+    lines.retain(|(_, at)| at.elapsed() < SAME_LINE_WITHIN);
+    if lines.iter().any(|(known, _)| *known == line) {
+        return true;
     }
-
-    pub fn set(&self, trouble: Option<String>) {
-        *self.trouble.lock() = trouble;
+    if lines.len() >= LINES_MAX {
+        lines.pop_front();
     }
-
-    fn note(&self, error: &KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.set(Some(reason.to_owned()));
-        }
-    }
+    lines.push_back((line, Instant::now()));
+    false
 }
 
 /// Of clients that only ask.
@@ -101,6 +105,11 @@ pub(super) struct Plain {
 
 impl ClientContext for Plain {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        if let Some(reach) = &self.reach
+            && what == FAILED
+        {
+            reach.note_line(message);
+        }
         log(level, what, message);
     }
 
@@ -149,7 +158,12 @@ pub(super) enum Rebalance {
 /// Of a member's consumer.
 pub(super) struct Membership {
     pub signal: Arc<Signal>,
-    pub reach: Arc<Reach>,
+    reach: Arc<Reach>,
+    /// The number under which it tells what it is denied.
+    client: u64,
+    is_denied: AtomicBool,
+    /// What the brokers must permit.
+    needs: String,
     rebalances: Mutex<VecDeque<Rebalance>>,
     /// Who the member is, as of the rebalance that it took last. The client
     /// knows it live, but with what is live a worker could commit for a
@@ -159,10 +173,14 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub fn new(reach: Arc<Reach>) -> Self {
+    /// `needs` says what the brokers must permit.
+    pub fn new(reach: Arc<Reach>, needs: String) -> Self {
         Self {
             signal: Arc::default(),
+            client: reach.enrol(),
             reach,
+            is_denied: AtomicBool::new(false),
+            needs,
             rebalances: Mutex::default(),
             identity: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -175,6 +193,20 @@ impl Membership {
 
     pub fn identity(&self) -> Option<Arc<ConsumerGroupMetadata>> {
         self.identity.lock().clone()
+    }
+
+    /// The brokers do not let the member do its work.
+    pub fn deny(&self, reason: &str) {
+        self.is_denied.store(true, Ordering::Release);
+        self.reach.deny(self.client, reason);
+    }
+
+    /// They do.
+    pub fn permit(&self) {
+        if self.is_denied.load(Ordering::Acquire) {
+            self.is_denied.store(false, Ordering::Release);
+            self.reach.permit(self.client);
+        }
     }
 
     /// From here on partitions are let go of without asking.
@@ -211,6 +243,9 @@ impl Membership {
         if !matches!(rebalance, Rebalance::Lost(_)) {
             *self.identity.lock() = consumer.group_metadata().map(Arc::new);
         }
+        if is_assign {
+            self.permit();
+        }
         tracing::debug!(?rebalance, "rebalance");
         self.rebalances.lock().push_back(rebalance);
         self.signal.raise();
@@ -224,7 +259,19 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.reach.note(&error, reason);
+        if let Some(
+            RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed,
+        ) = error.rdkafka_error_code()
+        {
+            self.deny(&format!("{reason}; the user needs {}", self.needs));
+        }
         tracing::debug!(target: "librdkafka", %error, reason, "client error");
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.reach.permit(self.client);
     }
 }
 

@@ -10,9 +10,42 @@ use crate::{
 /// An error that concerns no topic in particular.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn unavailable(error: KafkaError) -> LogError {
-    LogError::Unavailable {
-        reason: error.to_string(),
+    let reason = error.to_string();
+    if is_denial(&error) {
+        return LogError::Denied { reason };
     }
+    LogError::Unavailable { reason }
+}
+
+/// An error of what needs a permission, as in "Describe on topic NBA-Games".
+pub(super) fn without(permission: impl FnOnce() -> String, error: KafkaError) -> LogError {
+    if is_denial(&error) {
+        return LogError::Denied {
+            reason: format!("{error}; the user needs {}", permission()),
+        };
+    }
+    unavailable(error)
+}
+
+/// Whether the brokers did not let us in, or not do this.
+pub(super) fn is_denial(error: &KafkaError) -> bool {
+    let code = match error {
+        // It has one, and does not tell.
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
+    };
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+        )
+    )
 }
 
 pub(super) fn closed() -> LogError {
@@ -33,6 +66,7 @@ pub(super) fn of_partition(error: &KafkaError, topic: &Topic, partition: Partiti
             topic: topic.clone(),
             partition,
         },
+        _ if is_denial(error) => without(|| format!("Read on topic {topic}"), error.clone()),
         _ => LogError::Unavailable {
             reason: format!("{topic}/{partition}: {error}"),
         },

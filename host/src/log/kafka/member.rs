@@ -115,7 +115,8 @@ impl KafkaMember {
             let instance = format!("{}.{}", shared.instance, spec.worker);
             consumer.set("group.instance.id", instance);
         }
-        let membership = Membership::new(Arc::clone(&shared.reach));
+        let needs = format!("Read on group {} and on topic {}", spec.group, spec.input);
+        let membership = Membership::new(Arc::clone(&shared.reach), needs);
         let signal = Arc::clone(&membership.signal);
         let mut consumer: BaseConsumer<Membership> = consumer
             .create_with_context(membership)
@@ -557,6 +558,7 @@ impl Member for KafkaMember {
             }
             let fetched = self.fetch(max_bytes);
             if !fetched.is_empty() {
+                self.consumer.context().permit();
                 self.read_since_commit = true;
                 return Ok(Polled::Records(fetched));
             }
@@ -636,6 +638,7 @@ impl Member for KafkaMember {
         self.read_since_commit = false;
         match outcome {
             Ok(()) => {
+                self.consumer.context().permit();
                 if let Err(error) = self.shared.store.put(&self.group, &commit.checkpoints) {
                     // It is committed; the copy is not what it should be.
                     tracing::warn!(group = %self.group, %error, "checkpoints are restored anew");
@@ -644,7 +647,12 @@ impl Member for KafkaMember {
                 self.shared.tick();
                 Ok(())
             }
-            Err(Failure::Again(error)) => Err(error),
+            Err(Failure::Again(error)) => {
+                if let LogError::Denied { reason } = &error {
+                    self.consumer.context().deny(reason);
+                }
+                Err(error)
+            }
             Err(Failure::Generation(reason)) => {
                 // Either partitions went, which the group tells, or it moved on
                 // with us in it, and the next try is of the new generation.

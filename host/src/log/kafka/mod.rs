@@ -24,6 +24,7 @@ mod convert;
 mod errors;
 mod groups;
 mod member;
+mod reach;
 mod reader;
 mod restore;
 #[cfg(test)]
@@ -53,10 +54,11 @@ use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},
     config::Isolation,
-    context::{Plain, Reach},
+    context::Plain,
     errors::{closed, unavailable},
     groups::Groups,
     member::KafkaMember,
+    reach::Reach,
     reader::Readers,
     topics::Topics,
 };
@@ -166,11 +168,7 @@ impl Kafka {
         };
         let committed = Arc::new(asker(Isolation::Committed, Some(Arc::clone(&reach)))?);
         let uncommitted = asker(Isolation::Uncommitted, None)?;
-        committed
-            .fetch_metadata(None, config.request_timeout)
-            .map_err(|error| LogError::Unavailable {
-                reason: format!("no broker of {} answers: {error}", config.brokers),
-            })?;
+        reach.connect(&committed, &config.brokers, config.request_timeout)?;
         let changes = watch::Sender::new(0);
         let appender = Appender::new(
             &config,
@@ -261,7 +259,7 @@ fn pulse(shared: &Shared) {
         if shared.reach.trouble().is_some() && probed.elapsed() >= PROBE {
             probed = std::time::Instant::now();
             if shared.committed.fetch_metadata(None, PROBE).is_ok() {
-                shared.reach.set(None);
+                shared.reach.answered();
                 tracing::info!("the brokers are back");
             }
         }
@@ -307,8 +305,8 @@ impl RecordLog for Kafka {
         records: Vec<(PartitionId, NewRecord)>,
     ) -> Result<BoxFuture<'static, Vec<Result<Position, LogError>>>, LogError> {
         self.shared.check_open()?;
-        if let Some(reason) = self.shared.reach.trouble() {
-            return Err(LogError::Unavailable { reason });
+        if let Some(trouble) = self.shared.reach.trouble() {
+            return Err(trouble);
         }
         let count = self.shared.topics.partitions(topic)?;
         if let Some((partition, _)) = records.iter().find(|(partition, _)| partition.0 >= count) {
@@ -358,11 +356,11 @@ impl RecordLog for Kafka {
     }
 
     fn health(&self) -> Health {
-        match self.shared.reach.trouble() {
+        match self.shared.reach.refusal() {
             None => Health::Ready,
-            Some(reason) => Health::ReadOnly {
-                code: "log-unavailable",
-                reason,
+            Some(error) => Health::ReadOnly {
+                code: error.code(),
+                reason: error.to_string(),
             },
         }
     }

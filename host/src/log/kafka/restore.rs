@@ -31,13 +31,15 @@ use super::{
     config::Isolation,
     context::{Membership, Plain},
     convert::{self, number},
-    errors::unavailable,
+    errors::{is_denial, unavailable, without},
 };
 use crate::{
     log::{GroupName, LogError},
     types::{Offset, PartitionId, Topic},
 };
 
+/// Somebody must grant something first.
+const DENIED_WAIT: Duration = Duration::from_secs(1);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 /// How often it is looked whether open transactions are over.
 const OPEN_WAIT: Duration = Duration::from_millis(20);
@@ -147,6 +149,10 @@ impl Work {
             while !self.is_stopped() {
                 match self.restore(&wanted) {
                     Ok(()) => break,
+                    Err(LogError::Denied { reason }) => {
+                        self.consumer.context().deny(&reason);
+                        std::thread::sleep(DENIED_WAIT);
+                    }
                     Err(error) => {
                         tracing::warn!(group = %self.group, code = error.code(), %error, "checkpoints are not restored yet");
                         std::thread::sleep(RETRY_WAIT);
@@ -200,7 +206,7 @@ impl Work {
         let found = self
             .consumer
             .committed_offsets(list, self.shared.config.request_timeout)
-            .map_err(unavailable)?;
+            .map_err(|error| without(|| format!("Read on group {}", self.group), error))?;
         let of = |partition: &PartitionId| {
             let Some(element) = found.find_partition(&self.input, number(*partition)) else {
                 return Ok(None);
@@ -291,6 +297,10 @@ impl Work {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     left.remove(&partition);
+                }
+                Some(Err(error)) if is_denial(&error) => {
+                    let needs = || format!("Read on topic {}", self.checkpoints);
+                    return Err(without(needs, error));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(group = %self.group, %error, "reading checkpoints");

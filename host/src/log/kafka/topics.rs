@@ -3,11 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::Future,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,10 +20,10 @@ use super::{
     config::{KafkaConfig, message_bytes_max},
     context::Plain,
     convert::number,
-    errors::unavailable,
+    errors::{is_denial, unavailable, without},
 };
 use crate::{
-    log::{Bounds, Cleanup, LogError, TopicSpec},
+    log::{Bounds, Cleanup, LogError, TopicSpec, block::block_on},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -121,7 +118,7 @@ impl Topics {
         let metadata = self
             .client
             .fetch_metadata(Some(topic), self.config.request_timeout)
-            .map_err(unavailable)?;
+            .map_err(|error| without(|| format!("Describe on topic {topic}"), error))?;
         let Some(found) = metadata
             .topics()
             .iter()
@@ -136,7 +133,10 @@ impl Topics {
             }
             // It is there, and has no leaders yet.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(error) => return Err(unavailable(KafkaError::MetadataFetch(error))),
+            Some(error) => {
+                let needs = || format!("Describe on topic {topic}");
+                return Err(without(needs, KafkaError::MetadataFetch(error)));
+            }
         }
         let partitions = found.partitions();
         if partitions.is_empty() {
@@ -341,7 +341,9 @@ impl Topics {
         let described =
             block_on(admin.describe_configs(&resources, &self.options())).map_err(unavailable)?;
         for (spec, described) in specs.iter().zip(described) {
-            let described = described.map_err(|error| unavailable(KafkaError::AdminOp(error)))?;
+            let needs = || format!("DescribeConfigs on topic {}", spec.name);
+            let described =
+                described.map_err(|error| without(needs, KafkaError::AdminOp(error)))?;
             let actual = |name: &str| {
                 let entry = described.get(name);
                 entry
@@ -396,6 +398,10 @@ impl Topics {
             match created {
                 // Another host was faster.
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, error)) if is_denial(&KafkaError::AdminOp(error)) => {
+                    let needs = || format!("Create on topic {topic}, or somebody to create it");
+                    return Err(without(needs, KafkaError::AdminOp(error)));
+                }
                 Err((topic, error)) => {
                     return Err(LogError::Invalid {
                         what: format!("topic {topic:?}"),
@@ -507,24 +513,5 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
         Err("the name has characters other than letters, digits, . _ and -")
     } else {
         Ok(())
-    }
-}
-
-/// Waits for an answer of the admin client, on any thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        thread::park();
     }
 }

@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use super::{config::KafkaConfig, context, convert};
+use super::{config::KafkaConfig, context, convert, errors::is_denial};
 use crate::{
     log::LogError,
     types::{NewRecord, TopicPartition},
@@ -104,9 +104,7 @@ impl Transactions {
         if self.producer.is_some() {
             return Ok(());
         }
-        let unavailable = |error: KafkaError| LogError::Unavailable {
-            reason: format!("transactions of {}: {error}", self.id),
-        };
+        let unavailable = |error: KafkaError| failed(&self.id, &error);
         let mut config = self.config.producer(self.record_bytes_max);
         let timeout = self.config.transaction_timeout.as_millis().to_string();
         config
@@ -180,7 +178,7 @@ impl Transactions {
                 | RDKafkaErrorCode::StaleMemberEpoch
                 | RDKafkaErrorCode::FencedMemberEpoch,
             ) => Failure::Generation(reason),
-            _ => Failure::Again(LogError::Unavailable { reason }),
+            _ => Failure::Again(failed(&self.id, &error)),
         }
     }
 
@@ -198,6 +196,24 @@ impl Transactions {
                 tracing::debug!(id = %self.id, %error, "a transaction was not aborted");
             }
         }
+    }
+}
+
+/// An error that leaves things as they were.
+fn failed(id: &str, error: &KafkaError) -> LogError {
+    let reason = format!("transactions of {id}: {error}");
+    if !is_denial(error) {
+        return LogError::Unavailable { reason };
+    }
+    let needs = match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            "Write on the topics of outputs, dead letters and checkpoints"
+        }
+        Some(RDKafkaErrorCode::GroupAuthorizationFailed) => "Read on the group",
+        _ => "Write on the transactional id",
+    };
+    LogError::Denied {
+        reason: format!("{reason}; the user needs {needs}"),
     }
 }
 

@@ -157,6 +157,8 @@ impl Processing {
 fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
     match &record.key {
         None => Err(("event-without-key", "the record has no key")),
+        // No request could have it, and no address would show it.
+        Some(key) if key.is_empty() => Err(("event-without-key", "the record's key is empty")),
         Some(key) if key.len() > KEY_BYTES_MAX => Err((
             "event-key-too-long",
             "the record's key is longer than 4096 bytes",

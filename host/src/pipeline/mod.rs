@@ -1,12 +1,14 @@
 //! A pipeline as the parts share it: the topics it reads and writes, its
 //! group, and how it is processed.
 
+pub mod layout;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bytestring::ByteString;
 
 use crate::{
-    log::{GroupName, partitioner::murmur2_partition},
+    log::{GroupName, partitioner::Method},
     plugin::Limits,
     types::{PartitionId, Topic, TopicPartition},
 };
@@ -17,6 +19,8 @@ pub struct Pipeline {
     pub name: ByteString,
     pub group: GroupName,
     pub input: Topic,
+    /// Of the input, as long as the group has state.
+    pub partitions: u32,
     pub output: Output,
     /// Outputs that plugins name.
     pub outputs: BTreeMap<ByteString, Output>,
@@ -35,12 +39,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Where a record of that key goes.
+    /// Where a record of that key goes. Outputs are for anybody to read, and
+    /// their keys are where Java's clients would have put them, whatever the
+    /// input's partitioner is.
     #[must_use]
     pub fn place(&self, key: &[u8]) -> TopicPartition {
         TopicPartition {
             topic: self.topic.clone(),
-            partition: murmur2_partition(key, self.partitions),
+            partition: Method::Murmur2.partition(key, self.partitions),
         }
     }
 }

@@ -1,0 +1,116 @@
+//! The same on one broker of Apache Kafka, which is on the same cores.
+//!
+//! `tests/kafka/cluster` starts it, a new one for each benchmark.
+
+pub mod failure;
+mod limit;
+pub mod restore;
+pub mod stream;
+
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
+
+use courtside::types::Topic;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext},
+};
+
+use crate::rig::INPUT;
+
+pub const GROUP: &str = "courtside-scores";
+pub const PARTITIONS: i32 = 8;
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One broker, for as long as this lives.
+pub struct Cluster {
+    pub brokers: String,
+}
+
+fn script(arguments: &[&str]) -> String {
+    let dir =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kafka/cluster");
+    let output = Command::new(script)
+        .args(arguments)
+        .env("COURTSIDE_KAFKA_DIR", dir)
+        .output()
+        .expect("the cluster's script");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {said}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+impl Cluster {
+    /// None where there is no Kafka to be had, which is said.
+    pub fn up() -> Option<Self> {
+        let why_not = script(&["why-not"]);
+        if !why_not.is_empty() {
+            println!("skipped: {why_not}");
+            return None;
+        }
+        let brokers = script(&["up"]);
+        Some(Self { brokers })
+    }
+
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    /// A consumer that is no member of its group.
+    pub fn consumer(&self, isolation: &str) -> Arc<BaseConsumer<DefaultConsumerContext>> {
+        let mut config = self.client();
+        config
+            .set("group.id", GROUP)
+            .set("enable.auto.commit", "false")
+            .set("fetch.wait.max.ms", "5")
+            .set("isolation.level", isolation);
+        Arc::new(config.create().expect("a consumer"))
+    }
+
+    /// Waits until the group has committed everything in the input.
+    pub fn drain(&self, group: &str) {
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            .set("isolation.level", "read_uncommitted");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let ends = ends(&consumer, &INPUT);
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_range(&INPUT, 0, PARTITIONS - 1);
+        loop {
+            let found = consumer.committed_offsets(wanted.clone(), TIMEOUT);
+            let is_done = found.is_ok_and(|found| {
+                found.elements().iter().zip(&ends).all(|(element, end)| {
+                    let next = match element.offset() {
+                        Offset::Offset(next) => next,
+                        _ => 0,
+                    };
+                    next >= *end
+                })
+            });
+            if is_done {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Where the partitions of a topic end, as the consumer sees it.
+pub fn ends(consumer: &BaseConsumer, topic: &Topic) -> Vec<i64> {
+    let ends = (0..PARTITIONS).map(|partition| {
+        let (_, end) = consumer
+            .fetch_watermarks(topic, partition, TIMEOUT)
+            .expect("watermarks");
+        end
+    });
+    ends.collect()
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        script(&["down"]);
+    }
+}

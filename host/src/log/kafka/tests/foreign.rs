@@ -1,0 +1,67 @@
+//! Records that other producers wrote, in ways that ours never does.
+
+use std::time::Duration;
+
+use rdkafka::{
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+
+use super::{brokers, config, limits, prefix};
+use crate::{
+    log::{RecordLog as _, conformance::deleted, kafka::Kafka},
+    types::{Offset, PartitionId, Topic},
+};
+
+/// A name of bytes that are no text, no name, no value, an empty value and one
+/// of any bytes.
+#[test]
+#[allow(
+    unsafe_code,
+    reason = "the client takes a header's name as text, and there is no text like that"
+)]
+fn headers_of_any_bytes_are_read() {
+    let Some(brokers) = brokers() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let log = Kafka::open(dir.path(), config(&brokers), &limits()).unwrap();
+    let topic = Topic::from(format!("{}in", prefix()));
+    log.ensure_topics(&[deleted(&topic, 1)]).unwrap();
+
+    let broken = b"tr\xffce".to_vec();
+    // SAFETY: nobody reads it as text: the client copies so many bytes.
+    let broken = unsafe { str::from_utf8_unchecked(&broken) };
+    let headers: [(&str, Option<&[u8]>); 5] = [
+        (broken, Some(b"1")),
+        ("", Some(b"2")),
+        ("none", None),
+        ("empty", Some(b"")),
+        ("binary", Some(b"\0\xff\n")),
+    ];
+    let sent = headers
+        .iter()
+        .fold(OwnedHeaders::new(), |sent, (key, value)| {
+            sent.insert(Header { key, value: *value })
+        });
+    let producer: BaseProducer = config(&brokers).client().create().unwrap();
+    let record = BaseRecord::<[u8], [u8]>::to(&topic)
+        .key(b"\xff")
+        .payload(b"")
+        .headers(sent);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(30)).unwrap();
+
+    let read = log.read(&topic, PartitionId(0), Offset(0), 1024).unwrap();
+    let [record] = &read[..] else {
+        panic!("{read:?}");
+    };
+    assert_eq!(record.key.as_deref(), Some(&b"\xff"[..]));
+    assert_eq!(record.value.as_deref(), Some(&b""[..]));
+    let seen: Vec<_> = record
+        .headers
+        .iter()
+        .map(|header| (&*header.name, header.value.as_deref()))
+        .collect();
+    let mut wanted = headers;
+    wanted[0].0 = "tr\u{fffd}ce";
+    assert_eq!(seen, wanted);
+}
