@@ -75,6 +75,7 @@ impl Fleet {
                 .set("kafka.session_timeout", "6s")
                 .set("kafka.transaction_timeout", "6s")
                 .set("kafka.request_timeout", "5s")
+                .set("worker.drain_deadline", "4s")
                 .set("worker.workers", "2");
             Member {
                 place,
