@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use courtside::log::partitioner::Method;
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -127,7 +128,7 @@ impl Drop for Watch {
 fn note(seen: &mut HashMap<u32, Seen>, data: &str) {
     let output: Value = serde_json::from_str(data).expect("an output");
     let game = output["game_id"].as_str().expect("a game");
-    let partition = courtside::log::partitioner::murmur2_partition(game.as_bytes(), PARTITIONS).0;
+    let partition = Method::Murmur2.partition(game.as_bytes(), PARTITIONS).0;
     let now = Instant::now();
     let seen = seen.entry(partition).or_insert(Seen {
         last: now,
