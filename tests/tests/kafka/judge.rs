@@ -171,18 +171,18 @@ impl<'a> Case<'a> {
     fn outputs(&mut self, input: &[Consumed], outputs: &[Consumed]) {
         self.verdict.outputs = outputs.len();
         let mut by_source: HashMap<&str, Vec<&Consumed>> = HashMap::new();
-        let mut last: HashMap<(&str, u32), u64> = HashMap::new();
+        let mut last: HashMap<(&str, Option<&str>), u64> = HashMap::new();
         for output in outputs {
             let source = output.header("courtside-source").unwrap_or_default();
             by_source.entry(source).or_default().push(output);
-            // In the order of their sources, within each output partition.
+            // Of each entity in the order of their sources.
             let Some((partition, offset)) = source.rsplit_once('/') else {
                 self.wrong
                     .push(format!("an output without a source: {output:?}"));
                 continue;
             };
             let offset = offset.parse().expect("an offset");
-            let before = last.insert((partition, output.partition), offset);
+            let before = last.insert((partition, output.key.as_deref()), offset);
             if before.is_some_and(|before| before >= offset) {
                 self.wrong
                     .push(format!("{source} comes after {before:?}: {output:?}"));
