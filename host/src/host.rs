@@ -15,7 +15,8 @@ use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
     log::{
-        Cleanup, RecordLog, TopicSpec,
+        LogError, RecordLog,
+        admin::Admin,
         embedded::Embedded,
         kafka::{self, Kafka},
         partitioner::Method,
@@ -37,6 +38,7 @@ use crate::{
             PluginsView, SlotState,
         },
     },
+    topics,
     types::{PartitionId, Topic},
     worker::{
         status::PipelineStatus,
@@ -100,7 +102,7 @@ impl Host {
         let mut doors = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
-        for name in in_order(config) {
+        for name in topics::in_order(config) {
             let Some(settings) = config.pipelines.get(name) else {
                 continue;
             };
@@ -227,19 +229,48 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
         )
     })?;
     if config.kafka.is_set() {
-        let limits = kafka::Limits {
-            partitions: config.log.partitions,
-            record_bytes_max: bytes(config.log.record_bytes_max),
-            queue_bytes_max: bytes(config.log.queue_bytes_max),
-            tombstone_retention: config.topics.tombstone_retention,
-        };
-        let log = Kafka::open(config.data_dir.join("kafka"), config.kafka.clone(), &limits)
+        let dir = config.data_dir.join("kafka");
+        let log = Kafka::open(dir, config.kafka.clone(), &limits(config))
             .map_err(|error| anyhow!("{}: {error}", error.code()))?;
         return Ok(log);
     }
     let log = Embedded::open(config.data_dir.join("log"), config.log.clone())
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     Ok(log)
+}
+
+/// Opens it for a command of an operator: beside the hosts, where they share a
+/// log; else no host may run. Nothing is made where nothing is, unless the
+/// command is to.
+pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin>> {
+    if config.kafka.is_set() {
+        let log = Kafka::beside(config.kafka.clone(), &limits(config))
+            .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        return Ok(log);
+    }
+    if !create && !config.data_dir.join("log").is_dir() {
+        return Err(anyhow!(
+            "no-record-log: {} holds no record log; name its data directory with --data-dir, or the brokers with --kafka",
+            config.data_dir.display()
+        ));
+    }
+    let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
+    log.map(|log| log as _).map_err(|error| match error {
+        LogError::InUse { .. } => anyhow!(
+            "{}: {error}: stop its host first, or ask it by GET /group",
+            error.code()
+        ),
+        error => anyhow!("{}: {error}", error.code()),
+    })
+}
+
+fn limits(config: &Config) -> kafka::Limits {
+    kafka::Limits {
+        partitions: config.log.partitions,
+        record_bytes_max: bytes(config.log.record_bytes_max),
+        queue_bytes_max: bytes(config.log.queue_bytes_max),
+        tombstone_retention: config.topics.tombstone_retention,
+    }
 }
 
 /// A folder that is no pipeline's is a mistake in its name, most of the time.
@@ -255,31 +286,6 @@ fn warn_of_strangers(config: &Config) {
     }
 }
 
-/// The pipelines' names, who writes a topic before who reads it: so that the
-/// one that makes a topic is the one that says how many partitions it has.
-fn in_order(config: &Config) -> Vec<&str> {
-    let writes = |pipeline: &PipelineConfig, topic: &str| {
-        pipeline.output == topic || pipeline.outputs.values().any(|output| output == topic)
-    };
-    let mut waiting: Vec<(&str, &PipelineConfig)> = config
-        .pipelines
-        .iter()
-        .map(|(name, pipeline)| (name.as_str(), pipeline))
-        .collect();
-    let mut ordered = Vec::new();
-    while !waiting.is_empty() {
-        let free = waiting.iter().position(|(_, reader)| {
-            !waiting
-                .iter()
-                .any(|(_, writer)| writes(writer, &reader.input))
-        });
-        // In a ring nobody is first; then any may be.
-        let (name, _) = waiting.remove(free.unwrap_or(0));
-        ordered.push(name);
-    }
-    ordered
-}
-
 fn pipeline(
     config: &Config,
     name: &str,
@@ -288,26 +294,7 @@ fn pipeline(
 ) -> anyhow::Result<Arc<Pipeline>> {
     let group = config.group(name);
     let input: Topic = settings.input.as_str().into();
-    let deleted = Cleanup::Delete {
-        retention: Some(config.topics.retention),
-        retention_bytes: Some(config.topics.retention_bytes.as_u64()).filter(|bytes| *bytes > 0),
-    };
-    let topic = |name: &Topic, partitions: Option<u32>, cleanup: &Cleanup| TopicSpec {
-        name: name.clone(),
-        partitions,
-        cleanup: cleanup.clone(),
-    };
-    let compacted = Cleanup::Compact {
-        tombstone_retention: config.topics.tombstone_retention,
-    };
-    // A topic that another pipeline writes is compacted; it stays as it is.
-    let is_output = config.pipelines.values().any(|other| {
-        other.output == settings.input
-            || other.outputs.values().any(|topic| *topic == settings.input)
-    });
-    let cleanup = if is_output { &compacted } else { &deleted };
-    ensure(log, &[topic(&input, settings.partitions, cleanup)])?;
-    let partitions = log.partitions(&input)?;
+    let partitions = topics::ensure_input(config, settings, log)?;
     check_partitioner(name, settings, partitions)?;
     let layout = Layout {
         input: settings.input.clone(),
@@ -316,26 +303,14 @@ fn pipeline(
     };
     layout::settle(log, &group, &layout)
         .map_err(|error| anyhow!("{}: pipeline {name}: {error}", error.code()))?;
-
-    let dead_letter: Topic = format!("{group}.dead-letter").into();
+    topics::ensure_others(config, name, settings, log)?;
+    let dead_letter = topics::dead_letter(&group);
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
         .iter()
         .map(|(name, topic)| (name.as_str().into(), topic.as_str().into()))
         .collect();
-    let mut specs = vec![topic(&dead_letter, Some(partitions), &deleted)];
-    specs.extend(
-        std::iter::once(&output)
-            .chain(outputs.values())
-            .map(|name| {
-                // One that is there (another pipeline's input, say) stays as it is.
-                let missing = log.partitions(name).is_err();
-                topic(name, missing.then_some(partitions), &compacted)
-            }),
-    );
-    ensure(log, &specs)?;
-
     let with_partitions = |topic: Topic| -> anyhow::Result<Output> {
         let partitions = log.partitions(&topic)?;
         Ok(Output { topic, partitions })
@@ -370,11 +345,6 @@ fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> 
         );
     }
     Ok(())
-}
-
-fn ensure(log: &dyn RecordLog, topics: &[TopicSpec]) -> anyhow::Result<()> {
-    log.ensure_topics(topics)
-        .map_err(|error| anyhow!("{}: {error}", error.code()))
 }
 
 fn processing(config: &Config, plugin: &PluginConfig) -> Processing {

@@ -23,4 +23,5 @@ pub mod worker;
 
 pub mod pipeline;
 pub mod play;
+pub mod topics;
 pub mod types;

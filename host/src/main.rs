@@ -21,6 +21,13 @@ enum Command {
     Play(play::PlayArgs),
     /// Ask a host whether it is well; for container health checks.
     Health(cli::health::HealthArgs),
+    /// List, describe, create, alter and delete topics.
+    Topics(cli::topics::TopicsArgs),
+    /// Show the groups: their members, what these are assigned, and the lag.
+    Groups(cli::groups::GroupsArgs),
+    /// Have a pipeline process its input again, or skip it: moves its committed
+    /// offsets and deletes its checkpoints, both or neither.
+    Reset(cli::reset::ResetArgs),
 }
 
 fn main() -> ExitCode {
@@ -28,6 +35,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => cli::serve::run(&args),
         Command::Play(args) => cli::block_on(play::run(args)).and_then(|code| code),
         Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
+        Command::Topics(args) => cli::topics::run(&args),
+        Command::Groups(args) => cli::groups::run(&args),
+        Command::Reset(args) => cli::reset::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("courtside: {error:#}");

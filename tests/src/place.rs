@@ -270,12 +270,33 @@ impl Place {
             .arg(&self.data)
             .arg("--plugin-dir")
             .arg(self.plugin_dir());
+        self.add_settings(&mut command);
+        command
+    }
+
+    fn add_settings(&self, command: &mut Command) {
         if self.path(CONFIG).exists() {
             command.arg("--config").arg(self.path(CONFIG));
         }
         for (path, value) in &self.settings {
             command.args(["--set", &format!("{path}={value}")]);
         }
+    }
+
+    /// An operator's command, and its arguments, with the settings of the hosts here.
+    ///
+    /// # Panics
+    /// Without a word.
+    #[must_use]
+    pub fn operate(&self, words: &[&str]) -> Command {
+        let (command, arguments) = words.split_first().expect("a command");
+        let mut command = courtside(command);
+        command
+            .current_dir(self.dir.path())
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&self.data);
+        self.add_settings(&mut command);
         command
     }
 

@@ -58,12 +58,12 @@ impl Cluster {
             std::process::id()
         );
         Command::new("setsid")
-            .args(["sh", "-c", &watch])
+            .args(["--fork", "sh", "-c", &watch])
             .env("COURTSIDE_KAFKA_DIR", &dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
+            .status()
             .expect("somebody who stops the brokers");
         let brokers = run(Command::new(SCRIPT)
             .args(["up", "--tls-sasl"])

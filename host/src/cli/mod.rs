@@ -1,7 +1,12 @@
 //! The commands that are not a part of their own.
 
+pub mod groups;
 pub mod health;
+mod operator;
+pub mod reset;
 pub mod serve;
+mod settings;
+pub mod topics;
 
 use std::future::Future;
 

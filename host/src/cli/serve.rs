@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::settings::{SettingsArgs, path};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     host::Host,
@@ -17,58 +18,30 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Configuration file; by default courtside.toml, where there is one.
-    #[arg(long, env = "COURTSIDE_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// Address and port to listen on [default: 127.0.0.1:8080].
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where the record log is kept [default: data].
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
     /// Where plugins are dropped [default: plugins.d].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     plugin_dir: Option<PathBuf>,
-    /// Brokers of a Kafka cluster that is the record log, in place of the data directory.
-    #[arg(long, value_name = "HOST:PORT,…")]
-    kafka: Option<String>,
-    /// Any other setting, as PATH=VALUE: --set worker.commit_interval=50ms.
-    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = pair)]
-    set: Vec<(String, String)>,
     /// Print the whole configuration, and what each setting is for, and end.
     #[arg(long)]
     dump_config: bool,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(path, value)| (path.to_owned(), value.to_owned()))
-        .ok_or_else(|| "expected PATH=VALUE".to_owned())
-}
-
 impl ServeArgs {
     fn load(&self) -> anyhow::Result<Config> {
-        let mut overrides = self.set.clone();
         let flags = [
             ("http.listen", self.listen.map(|listen| listen.to_string())),
-            ("data_dir", path(self.data_dir.as_ref())),
-            ("plugin_dir", path(self.plugin_dir.as_ref())),
-            (
-                "kafka.brokers",
-                self.kafka.as_ref().map(|brokers| format!("{brokers:?}")),
-            ),
+            ("plugin_dir", self.plugin_dir.as_deref().map(path)),
         ];
-        overrides.extend(
-            flags
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
-        );
-        Config::load(self.config.as_deref(), &overrides).context("config-invalid")
+        let given = flags
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        self.settings.load(given.collect())
     }
-}
-
-fn path(path: Option<&PathBuf>) -> Option<String> {
-    path.map(|path| path.to_string_lossy().into_owned())
 }
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {

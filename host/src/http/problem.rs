@@ -203,6 +203,11 @@ impl From<LogError> for Problem {
             LogError::NoSuchTopic { .. }
             | LogError::NoSuchPartition { .. }
             | LogError::Mismatch { .. }
+            | LogError::TopicExists { .. }
+            | LogError::TopicInUse { .. }
+            | LogError::PartitionsFixed { .. }
+            | LogError::NoSuchGroup { .. }
+            | LogError::GroupNotEmpty { .. }
             | LogError::InUse { .. }
             | LogError::Invalid { .. }
             | LogError::OffsetOutOfRange { .. }

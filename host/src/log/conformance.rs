@@ -13,9 +13,11 @@ use std::{
 use bytes::Bytes;
 use bytestring::ByteString;
 
+pub(crate) mod operator;
+
 use super::{
     Assignment, Bounds, COMMIT_EXTRA_BYTES, Cleanup, Commit, GroupSpec, LogError, Member, Polled,
-    RecordLog, TopicSpec,
+    RecordLog, TopicSpec, admin::Admin,
 };
 use crate::types::{
     Header, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition,
@@ -25,6 +27,9 @@ use crate::types::{
 pub(crate) trait Subject {
     fn log(&self) -> Arc<dyn RecordLog>;
 
+    /// The same, as an operator has it.
+    fn admin(&self) -> Arc<dyn Admin>;
+
     /// Closes the log and opens it again with what it holds.
     fn reopen(&mut self);
 
@@ -32,6 +37,10 @@ pub(crate) trait Subject {
     fn name(&self, name: &str) -> ByteString {
         name.into()
     }
+
+    /// Drops the records of a partition before an offset, as retention does
+    /// where no group keeps it back.
+    fn delete_before(&self, topic: &Topic, partition: u32, offset: u64);
 }
 
 /// How long something may take that must happen: it says that a test hangs,
@@ -72,6 +81,26 @@ macro_rules! conformance {
             a_group_tells_its_status,
             a_closed_log_is_unavailable,
         );
+        $crate::log::conformance::conformance!(operator; $subject;
+            topics_are_created_described_and_deleted,
+            settings_are_altered_and_given_back,
+            what_a_pipeline_needs_cannot_be_altered_away,
+            partitions_grow_where_no_key_has_state,
+            a_topic_that_is_read_is_not_deleted,
+            groups_are_listed_with_their_topics,
+            a_reset_moves_offsets_and_checkpoints_together,
+            a_reset_of_some_partitions_leaves_the_others,
+            a_reset_is_refused_while_somebody_is_there,
+            a_reset_mends_a_partition_whose_offset_is_gone,
+        );
+    };
+    (operator; $subject:expr; $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::log::conformance::operator::$case(&mut $subject);
+            }
+        )*
     };
     ($subject:expr; $($case:ident),* $(,)?) => {
         $(
@@ -730,7 +759,7 @@ pub(crate) fn a_commit_is_all_of_it(subject: &mut impl Subject) {
                 (place(&out, 1), record("k", "first")),
                 (place(&dead, 0), record("k", "refused")),
                 (place(&out, 0), record("l", "second")),
-                (place(&out, 1), record("k", "third")),
+                (place(&out, 1), record("m", "third")),
             ],
             checkpoints: vec![
                 (PartitionId(0), "k".into(), Some("state k".into())),

@@ -5,12 +5,14 @@
 //! above never asks which engine it has. Calls of [`RecordLog`] come from any
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
+pub mod admin;
 pub(crate) mod block;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
 pub mod kafka;
 pub mod partitioner;
+pub mod reset;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -47,13 +49,36 @@ pub enum LogError {
     #[error("{what} cannot be: {reason}")]
     Invalid { what: String, reason: String },
     /// What exists differs from what the configuration asks for.
-    #[error("topic {topic} has {what} {actual}, the configuration says {wanted}")]
+    #[error("topic {topic} has {what} {actual}, the configuration says {wanted}: {remedy}")]
     Mismatch {
         topic: Topic,
         what: &'static str,
         actual: String,
         wanted: String,
+        remedy: String,
     },
+    #[error("topic {topic} exists already")]
+    TopicExists { topic: Topic },
+    /// Somebody reads or writes it now.
+    #[error("group {group} is using topic {topic}: stop its hosts first")]
+    TopicInUse { topic: Topic, group: GroupName },
+    /// More partitions would give keys to other partitions than those that
+    /// have their checkpoints.
+    #[error(
+        "topic {topic} keeps its {partitions} partitions: with more of them, keys would move away from their checkpoints in group {group}; to have more, create another topic, send the events there, and let a pipeline with another group read it"
+    )]
+    PartitionsFixed {
+        topic: Topic,
+        partitions: u32,
+        group: GroupName,
+    },
+    #[error("group {group} does not exist")]
+    NoSuchGroup { group: GroupName },
+    /// What was asked is for a group that nobody is in.
+    #[error(
+        "group {group} has members: stop its hosts first, and wait for the session timeout of those that were killed"
+    )]
+    GroupNotEmpty { group: GroupName },
     /// Another process has the data directory.
     #[error("the data directory {path} is in use by another process")]
     InUse { path: String },
@@ -101,6 +126,11 @@ impl LogError {
             Self::NoSuchPartition { .. } => "no-such-partition",
             Self::Invalid { .. } => "log-invalid",
             Self::Mismatch { .. } => "topic-mismatch",
+            Self::TopicExists { .. } => "topic-exists",
+            Self::TopicInUse { .. } => "topic-in-use",
+            Self::PartitionsFixed { .. } => "partitions-fixed",
+            Self::NoSuchGroup { .. } => "no-such-group",
+            Self::GroupNotEmpty { .. } => "group-not-empty",
             Self::InUse { .. } => "data-dir-in-use",
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",

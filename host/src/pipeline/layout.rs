@@ -73,19 +73,26 @@ impl LayoutError {
     }
 }
 
-/// Records the layout of a group that has none, and compares it with the one
-/// that it has. A map of keys may have grown by keys that the input does not hold
-/// in another partition.
-pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), LayoutError> {
-    let topic: Topic = format!("{group}{TOPIC_SUFFIX}").into();
-    log.ensure_topics(&[TopicSpec {
-        name: topic.clone(),
+/// The topic of a group's layouts.
+#[must_use]
+pub fn topic(group: &str) -> TopicSpec {
+    TopicSpec {
+        name: format!("{group}{TOPIC_SUFFIX}").into(),
         partitions: Some(1),
         cleanup: Cleanup::Delete {
             retention: None,
             retention_bytes: None,
         },
-    }])?;
+    }
+}
+
+/// Records the layout of a group that has none, and compares it with the one
+/// that it has. A map of keys may have grown by keys that the input does not hold
+/// in another partition.
+pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), LayoutError> {
+    let spec = topic(group);
+    let topic = spec.name.clone();
+    log.ensure_topics(&[spec])?;
     let mismatch = |reason| LayoutError::Mismatch {
         group: group.to_owned(),
         reason,

@@ -11,7 +11,7 @@ use super::{
     topics::TopicState,
 };
 use crate::{
-    log::{LogError, TopicSpec},
+    log::{LogError, TopicSpec, admin::remedy},
     types::Topic,
 };
 
@@ -66,20 +66,13 @@ pub(super) fn apply(shared: &Shared, found: Catalog) {
     for (name, row, partitions) in found.topics {
         match topics.get(&name) {
             Ok(topic) => {
-                *topic.cleanup.write() = row.cleanup;
+                topic.set_topic_row(row);
                 for (partition, row) in (0..).zip(partitions) {
                     topic.set_row(partition, row);
                 }
                 topic.wake(0..topic.count());
             }
-            Err(_) => {
-                topics.insert(Arc::new(TopicState::new(
-                    name,
-                    row.id,
-                    row.cleanup,
-                    partitions,
-                )));
-            }
+            Err(_) => topics.insert(Arc::new(TopicState::new(name, row, partitions))),
         }
     }
     drop(topics);
@@ -97,11 +90,7 @@ pub(super) fn missing(
     for spec in specs {
         let cleanup = CleanupRow::from(&spec.cleanup);
         let known = match topics.get(&spec.name) {
-            Ok(topic) => Some(TopicRow {
-                id: topic.id,
-                partitions: topic.count(),
-                cleanup: topic.cleanup.read().clone(),
-            }),
+            Ok(topic) => Some(topic.topic_row()),
             Err(_) => {
                 let named = missing.iter().find(|(name, _)| *name == spec.name);
                 named.map(|(_, row)| row.clone())
@@ -110,28 +99,44 @@ pub(super) fn missing(
         let Some(known) = known else {
             let row = TopicRow {
                 id: next_id,
-                partitions: new_partitions(shared, spec)?,
+                partitions: new_partitions(shared, &spec.name, spec.partitions)?,
                 cleanup,
+                altered: false,
             };
             next_id = next_id.saturating_add(1);
             missing.push((spec.name.clone(), row));
             continue;
         };
-        compare(spec, &known, &cleanup)?;
-        if known.cleanup != cleanup {
+        compare(spec, &known)?;
+        if known.cleanup == cleanup {
+            continue;
+        }
+        if known.altered {
+            tracing::info!(
+                topic = %spec.name,
+                actual = ?known.cleanup,
+                wanted = ?cleanup,
+                "a topic is set otherwise than courtside would, and stays so"
+            );
+        } else {
             missing.push((spec.name.clone(), TopicRow { cleanup, ..known }));
         }
     }
     Ok(missing)
 }
 
-fn new_partitions(shared: &Shared, spec: &TopicSpec) -> Result<u32, LogError> {
+/// How many partitions a new topic gets, if it can be.
+pub(super) fn new_partitions(
+    shared: &Shared,
+    name: &Topic,
+    partitions: Option<u32>,
+) -> Result<u32, LogError> {
     let invalid = |reason: String| LogError::Invalid {
-        what: format!("topic {:?}", &*spec.name),
+        what: format!("topic {:?}", &**name),
         reason,
     };
-    rows::check_name(&spec.name).map_err(|reason| invalid(reason.to_owned()))?;
-    let partitions = spec.partitions.unwrap_or(shared.config.partitions);
+    rows::check_name(name).map_err(|reason| invalid(reason.to_owned()))?;
+    let partitions = partitions.unwrap_or(shared.config.partitions);
     if (1..=PARTITIONS_MAX).contains(&partitions) {
         Ok(partitions)
     } else {
@@ -141,12 +146,14 @@ fn new_partitions(shared: &Shared, spec: &TopicSpec) -> Result<u32, LogError> {
     }
 }
 
-fn compare(spec: &TopicSpec, known: &TopicRow, cleanup: &CleanupRow) -> Result<(), LogError> {
-    let mismatch = |what, actual, wanted| {
+/// Whether a topic's row is what a pipeline needs.
+pub(super) fn compare(spec: &TopicSpec, known: &TopicRow) -> Result<(), LogError> {
+    let mismatch = |what, actual, wanted: String| {
         Err(LogError::Mismatch {
             topic: spec.name.clone(),
             what,
             actual,
+            remedy: remedy(&spec.name, what, &wanted),
             wanted,
         })
     };
@@ -159,9 +166,12 @@ fn compare(spec: &TopicSpec, known: &TopicRow, cleanup: &CleanupRow) -> Result<(
             wanted.to_string(),
         );
     }
-    if known.cleanup.policy() != cleanup.policy() {
-        let (actual, wanted) = (known.cleanup.policy(), cleanup.policy());
-        return mismatch("cleanup policy", actual.to_owned(), wanted.to_owned());
+    let (actual, wanted) = (
+        known.cleanup.policy(),
+        CleanupRow::from(&spec.cleanup).policy(),
+    );
+    if actual != wanted {
+        return mismatch("cleanup.policy", actual.to_owned(), wanted.to_owned());
     }
     Ok(())
 }
@@ -177,15 +187,10 @@ pub(super) fn apply_topics(shared: &Shared, rows: Vec<(Topic, TopicRow)>) {
     let mut topics = shared.topics.write();
     for (name, row) in rows {
         if let Ok(topic) = topics.get(&name) {
-            *topic.cleanup.write() = row.cleanup;
+            topic.set_topic_row(row);
         } else {
             let partitions = vec![PartitionRow::default(); row.partitions as usize];
-            topics.insert(Arc::new(TopicState::new(
-                name,
-                row.id,
-                row.cleanup,
-                partitions,
-            )));
+            topics.insert(Arc::new(TopicState::new(name, row, partitions)));
         }
     }
 }

@@ -125,6 +125,23 @@ impl Groups {
             .unwrap_or_default()
     }
 
+    /// All that have members or committed offsets, and how many members.
+    pub fn all(&self) -> Vec<(GroupKey, usize)> {
+        let groups = self.groups.lock();
+        let known = groups
+            .iter()
+            .filter(|(_, group)| !group.members.is_empty() || !group.committed.is_empty());
+        known
+            .map(|(key, group)| (key.clone(), group.members.len()))
+            .collect()
+    }
+
+    /// Forgets all groups of a topic that was deleted.
+    pub fn forget(&self, topic: u32) {
+        let mut groups = self.groups.lock();
+        groups.retain(|key, _| key.topic != topic);
+    }
+
     pub fn committed(&self, key: &GroupKey, partition: u32) -> Option<u64> {
         let groups = self.groups.lock();
         groups

@@ -16,6 +16,7 @@
 //! however long a group is away, only that after `group_retention` retention
 //! waits for it no longer.
 
+mod admin;
 mod batch;
 mod catalog;
 mod checkpoints;
@@ -239,7 +240,7 @@ impl RecordLog for Embedded {
 
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {
         let topic = self.shared.topics.read().get(topic)?;
-        let bounds = topic.rows().map(|row| Bounds {
+        let bounds = topic.rows().into_iter().map(|row| Bounds {
             start: Offset(row.start),
             end: Offset(row.end),
         });

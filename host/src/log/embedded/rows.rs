@@ -109,6 +109,9 @@ pub(super) struct TopicRow {
     pub id: u32,
     pub partitions: u32,
     pub cleanup: CleanupRow,
+    /// An operator has set how it is cleaned: the configuration does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub altered: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

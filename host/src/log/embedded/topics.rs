@@ -1,13 +1,19 @@
 //! What is known in memory of topics and their partitions: a mirror of the
 //! rows in the store, changed by the writer alone and after it wrote them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::{
     groups::Listener,
-    rows::{CleanupRow, PartitionRow},
+    rows::{CleanupRow, PartitionRow, TopicRow},
 };
 use crate::{
     log::LogError,
@@ -31,6 +37,10 @@ impl Topics {
         self.by_name.insert(topic.name.clone(), topic);
     }
 
+    pub fn remove(&mut self, name: &str) {
+        self.by_name.remove(name);
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Arc<TopicState>> {
         self.by_name.values()
     }
@@ -41,30 +51,64 @@ impl Topics {
     }
 }
 
-/// A topic. It is never deleted.
+/// A topic. Who holds one that was deleted finds it so, and writes nothing.
 #[derive(Debug)]
 pub(super) struct TopicState {
     pub name: Topic,
     pub id: u32,
     pub cleanup: RwLock<CleanupRow>,
-    partitions: Vec<Mutex<PartitionRow>>,
+    /// An operator has set how it is cleaned: it stays so.
+    altered: AtomicBool,
+    deleted: AtomicBool,
+    /// They get more, never fewer.
+    partitions: RwLock<Vec<Mutex<PartitionRow>>>,
     /// Members that wait for its records.
     pub listeners: RwLock<Vec<Arc<Listener>>>,
 }
 
 impl TopicState {
-    pub fn new(name: Topic, id: u32, cleanup: CleanupRow, rows: Vec<PartitionRow>) -> Self {
+    pub fn new(name: Topic, row: TopicRow, partitions: Vec<PartitionRow>) -> Self {
         Self {
             name,
-            id,
-            cleanup: RwLock::new(cleanup),
-            partitions: rows.into_iter().map(Mutex::new).collect(),
+            id: row.id,
+            cleanup: RwLock::new(row.cleanup),
+            altered: AtomicBool::new(row.altered),
+            deleted: AtomicBool::new(false),
+            partitions: RwLock::new(partitions.into_iter().map(Mutex::new).collect()),
             listeners: RwLock::default(),
         }
     }
 
+    /// Its row, as it was written last.
+    pub fn topic_row(&self) -> TopicRow {
+        TopicRow {
+            id: self.id,
+            partitions: self.count(),
+            cleanup: self.cleanup.read().clone(),
+            altered: self.altered.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes over a row that was written.
+    pub fn set_topic_row(&self, row: TopicRow) {
+        *self.cleanup.write() = row.cleanup;
+        self.altered.store(row.altered, Ordering::Release);
+        let mut partitions = self.partitions.write();
+        while partitions.len() < row.partitions as usize {
+            partitions.push(Mutex::default());
+        }
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub fn set_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
     pub fn count(&self) -> u32 {
-        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX)
     }
 
     pub fn check(&self, partition: PartitionId) -> Result<u32, LogError> {
@@ -80,18 +124,18 @@ impl TopicState {
 
     /// A partition's row; an empty one for a partition that is not there.
     pub fn row(&self, partition: u32) -> PartitionRow {
-        self.partitions
-            .get(partition as usize)
-            .map(|row| *row.lock())
-            .unwrap_or_default()
+        let partitions = self.partitions.read();
+        let row = partitions.get(partition as usize).map(|row| *row.lock());
+        row.unwrap_or_default()
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = PartitionRow> {
-        self.partitions.iter().map(|row| *row.lock())
+    pub fn rows(&self) -> Vec<PartitionRow> {
+        let partitions = self.partitions.read();
+        partitions.iter().map(|row| *row.lock()).collect()
     }
 
     pub fn set_row(&self, partition: u32, row: PartitionRow) {
-        if let Some(place) = self.partitions.get(partition as usize) {
+        if let Some(place) = self.partitions.read().get(partition as usize) {
             *place.lock() = row;
         }
     }

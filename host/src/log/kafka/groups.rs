@@ -84,22 +84,11 @@ impl Groups {
                 partitions: assignment(member.assignment().unwrap_or_default(), input),
             })
             .collect();
-        let wanted = || {
-            let mut wanted = TopicPartitionList::with_capacity(partitions as usize);
-            for partition in 0..partitions {
-                wanted.add_partition(input, number(PartitionId(partition)));
-            }
-            wanted
-        };
-        // A commit that just succeeded may still be on its way to the offsets.
-        // One that hangs must not keep what was before it from being told.
-        let found = match client.committed_offsets(wanted(), STABLE_WAIT.min(timeout)) {
-            Ok(found) => found,
-            Err(_) => self
-                .client(group, Isolation::Uncommitted)?
-                .committed_offsets(wanted(), timeout)
-                .map_err(unavailable)?,
-        };
+        let mut wanted = TopicPartitionList::with_capacity(partitions as usize);
+        for partition in 0..partitions {
+            wanted.add_partition(input, number(PartitionId(partition)));
+        }
+        let found = self.committed(group, wanted)?;
         let mut committed = BTreeMap::new();
         for element in found.elements_for_topic(input) {
             element.error().map_err(unavailable)?;
@@ -110,11 +99,30 @@ impl Groups {
         }
         Ok(GroupStatus { members, committed })
     }
+
+    /// What a group has committed of these partitions.
+    pub fn committed(
+        &self,
+        group: &str,
+        wanted: TopicPartitionList,
+    ) -> Result<TopicPartitionList, LogError> {
+        let timeout = self.config.request_timeout;
+        // A commit that just succeeded may still be on its way to the offsets.
+        // One that hangs must not keep what was before it from being told.
+        let stable = self.client(group, Isolation::Committed)?;
+        match stable.committed_offsets(wanted.clone(), STABLE_WAIT.min(timeout)) {
+            Ok(found) => Ok(found),
+            Err(_) => self
+                .client(group, Isolation::Uncommitted)?
+                .committed_offsets(wanted, timeout)
+                .map_err(unavailable),
+        }
+    }
 }
 
 /// The partitions of a topic in a member's assignment, as the consumer
 /// protocol writes it: a version, topics with partitions, and what is anyone's.
-fn assignment(bytes: &[u8], topic: &str) -> Vec<PartitionId> {
+pub(super) fn assignment(bytes: &[u8], topic: &str) -> Vec<PartitionId> {
     parse(bytes, topic).unwrap_or_default()
 }
 

@@ -16,6 +16,7 @@
 //! have gaps; a record of time 0 gets the time of its append; retention is the
 //! brokers', and does not wait for a group.
 
+mod admin;
 mod append;
 mod checkpoints;
 mod config;
@@ -47,6 +48,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub use self::config::KafkaConfig;
@@ -74,6 +76,8 @@ const CHECKPOINTS_SUFFIX: &str = ".checkpoints";
 const ASKERS: &str = "courtside-askers";
 /// What others committed is looked for this often, while somebody watches.
 const TICK: Duration = Duration::from_millis(20);
+/// How long a command's transaction may take.
+const COMMAND_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often brokers that cannot be reached are tried.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -134,6 +138,8 @@ pub struct Kafka {
     pulse: Mutex<Option<JoinHandle<()>>>,
     /// Keeps other processes out of the data directory.
     lock: Mutex<Option<File>>,
+    /// The directory of a command, which goes with it.
+    _scratch: Option<TempDir>,
 }
 
 impl fmt::Debug for Kafka {
@@ -152,7 +158,34 @@ impl Kafka {
         config: KafkaConfig,
         limits: &Limits,
     ) -> Result<Arc<Self>, LogError> {
-        let path = path.as_ref();
+        Self::connect(path.as_ref(), config, limits, None)
+    }
+
+    /// Connects for a command, beside the hosts: under a name and in a
+    /// directory that are nobody else's, and are gone with it.
+    pub fn beside(config: KafkaConfig, limits: &Limits) -> Result<Arc<Self>, LogError> {
+        let scratch =
+            TempDir::with_prefix("courtside-").map_err(|error| LogError::Unavailable {
+                reason: format!("no temporary directory: {error}"),
+            })?;
+        let config = KafkaConfig {
+            instance: format!("command-{:016x}", rand::random::<u64>()),
+            // It leaves its groups when it ends, and not at a timeout.
+            static_membership: false,
+            // What it commits may be all that there is.
+            transaction_timeout: config.transaction_timeout.max(COMMAND_TRANSACTION_TIMEOUT),
+            ..config
+        };
+        let path = scratch.path().to_owned();
+        Self::connect(&path, config, limits, Some(scratch))
+    }
+
+    fn connect(
+        path: &Path,
+        config: KafkaConfig,
+        limits: &Limits,
+        scratch: Option<TempDir>,
+    ) -> Result<Arc<Self>, LogError> {
         config.check().map_err(|reason| LogError::Invalid {
             what: "the configuration of kafka".to_owned(),
             reason,
@@ -212,6 +245,7 @@ impl Kafka {
             shared,
             pulse: Mutex::new(Some(pulse)),
             lock: Mutex::new(Some(lock)),
+            _scratch: scratch,
         }))
     }
 

@@ -5,6 +5,7 @@
 mod cluster;
 mod foreign;
 mod groups;
+mod topics;
 
 use std::{
     sync::{
@@ -24,9 +25,13 @@ use tempfile::TempDir;
 
 use self::cluster::shared as brokers;
 use super::{Kafka, KafkaConfig, Limits};
-use crate::log::{
-    RecordLog,
-    conformance::{Subject, conformance, wait},
+use crate::{
+    log::{
+        RecordLog,
+        admin::Admin,
+        conformance::{Subject, conformance, wait},
+    },
+    types::Topic,
 };
 
 fn limits() -> Limits {
@@ -90,6 +95,15 @@ impl Subjected {
 impl Subject for Subjected {
     fn log(&self) -> Arc<dyn RecordLog> {
         Arc::clone(self.log.as_ref().unwrap()) as _
+    }
+
+    fn admin(&self) -> Arc<dyn Admin> {
+        Arc::clone(self.log.as_ref().unwrap()) as _
+    }
+
+    fn delete_before(&self, topic: &Topic, partition: u32, offset: u64) {
+        let (partition, offset) = (i32::try_from(partition), i64::try_from(offset));
+        delete_before(&self.brokers, topic, partition.unwrap(), offset.unwrap());
     }
 
     fn reopen(&mut self) {

@@ -90,6 +90,38 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
     outcome
 }
 
+/// Drops all records of a topic, whoever has not read them. The caller holds
+/// `cleaning`.
+pub(super) fn empty(shared: &Shared, topic: &Arc<TopicState>) -> Result<(), LogError> {
+    for partition in 0..topic.count() {
+        let place = Place {
+            shared,
+            topic,
+            partition,
+        };
+        loop {
+            let row = topic.row(partition);
+            let mut step = Step {
+                start: Some(row.end),
+                ..Step::default()
+            };
+            for (base, value) in place.chunk(row.start, row.end, CHUNK_BYTES)? {
+                if step.is_large() {
+                    step.start = Some(base);
+                    break;
+                }
+                step.remove(base, stored_bytes(&value));
+            }
+            let more = step.remove.is_empty();
+            place.apply(step)?;
+            if more {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The partition that is being cleaned.
 struct Place<'a> {
     shared: &'a Shared,

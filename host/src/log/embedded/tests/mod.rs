@@ -10,10 +10,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytesize::ByteSize;
 use tempfile::TempDir;
 
-use super::{Embedded, EmbeddedConfig};
-use crate::log::{
-    RecordLog,
-    conformance::{Subject, conformance},
+use super::{Embedded, EmbeddedConfig, rows::PartitionRow};
+use crate::{
+    log::{
+        RecordLog,
+        admin::Admin,
+        conformance::{Subject, conformance},
+    },
+    types::Topic,
 };
 
 /// Small limits, and cleaning only when told.
@@ -49,6 +53,19 @@ impl Subjected {
 impl Subject for Subjected {
     fn log(&self) -> Arc<dyn RecordLog> {
         Arc::clone(&self.log) as _
+    }
+
+    fn admin(&self) -> Arc<dyn Admin> {
+        Arc::clone(&self.log) as _
+    }
+
+    fn delete_before(&self, topic: &Topic, partition: u32, offset: u64) {
+        let topic = self.log.shared.topics.read().get(topic).unwrap();
+        let row = PartitionRow {
+            start: offset,
+            ..topic.row(partition)
+        };
+        topic.set_row(partition, row);
     }
 
     fn reopen(&mut self) {

@@ -5,6 +5,7 @@
 //! batch of the store of it ([plan]), syncs once, and answers everyone. A
 //! lone append is written at once; under load batches form by themselves.
 
+mod change;
 pub(super) mod plan;
 pub(super) mod queue;
 pub(super) mod writer;
@@ -19,9 +20,13 @@ use self::queue::Reservation;
 use super::{
     batch::Encoded,
     groups::{GroupKey, Listener},
+    rows::CleanupRow,
     topics::TopicState,
 };
-use crate::log::{LogError, TopicSpec};
+use crate::{
+    log::{LogError, TopicSpec},
+    types::Topic,
+};
 
 /// What the writer is asked.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(super) enum Request {
     Commit(Box<CommitRequest>),
     Join(Join),
     EnsureTopics(EnsureTopics),
+    Change(ChangeTopic),
     Clean(Box<Clean>),
 }
 
@@ -53,7 +59,7 @@ impl Request {
                 let batches = clean.insert.iter().map(|(_, batch)| batch.value.len());
                 batches.sum::<usize>() + clean.remove.len() * super::rows::RECORD_KEY_BYTES
             }
-            Self::Join(_) | Self::EnsureTopics(_) => 0,
+            Self::Join(_) | Self::EnsureTopics(_) | Self::Change(_) => 0,
         }
     }
 }
@@ -109,6 +115,31 @@ pub(super) struct Join {
 pub(super) struct EnsureTopics {
     pub topics: Vec<TopicSpec>,
     pub reply: Sender<Result<(), LogError>>,
+}
+
+/// What an operator wants of a topic.
+#[derive(Debug)]
+pub(super) struct ChangeTopic {
+    pub topic: Topic,
+    pub change: Change,
+    pub reply: Sender<Result<(), LogError>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It must not be there; the id is given.
+    Create {
+        partitions: u32,
+        cleanup: CleanupRow,
+        altered: bool,
+    },
+    Alter {
+        partitions: u32,
+        cleanup: CleanupRow,
+        altered: bool,
+    },
+    /// Its records are gone already.
+    Delete,
 }
 
 /// One atomic step of cleaning a partition.

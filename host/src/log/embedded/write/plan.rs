@@ -7,7 +7,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use fjall::OwnedWriteBatch;
 
-use super::{CommitRequest, OffsetMove, Part};
+use super::{
+    CommitRequest, OffsetMove, Part,
+    writer::{deleted, find_deleted},
+};
 use crate::log::{
     LogError,
     embedded::{
@@ -117,6 +120,9 @@ impl<'a> Plan<'a> {
             return Err(LogError::Fenced {
                 reason: format!("another member took over worker {}", request.member.worker),
             });
+        }
+        if let Some(topic) = find_deleted(&request.parts) {
+            return Err(deleted(topic));
         }
         let stored = |offset: &OffsetMove| {
             let key = (request.group.clone(), offset.partition);

@@ -25,7 +25,7 @@ use std::{
 };
 
 use super::{
-    Append, Clean, EnsureTopics, Request,
+    Append, Clean, EnsureTopics, Part, Request,
     plan::{Plan, Planning},
     queue::{Gather, Taken, closed},
 };
@@ -37,6 +37,7 @@ use crate::log::{
         now_ms,
         rows::{self, PartitionRow},
         store::{self, Store},
+        topics::TopicState,
     },
 };
 
@@ -55,7 +56,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const CLEANING_SHARE: u64 = 4;
 
 pub(in super::super) struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     disk: Disk,
     trouble: Option<Trouble>,
     backoff: Duration,
@@ -130,6 +131,18 @@ fn next_gather(answered: usize, waiting: usize, took: Duration) -> Gather {
     }
 }
 
+/// A topic among these that was deleted since they were made.
+pub(super) fn find_deleted(parts: &[Part]) -> Option<&TopicState> {
+    let mut topics = parts.iter().map(|part| &*part.topic);
+    topics.find(|topic| topic.is_deleted())
+}
+
+pub(super) fn deleted(topic: &TopicState) -> LogError {
+    LogError::NoSuchTopic {
+        topic: topic.name.clone(),
+    }
+}
+
 impl Writer {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -174,6 +187,10 @@ impl Writer {
                 // These come between other writes, and are rare.
                 Request::Join(join) => {
                     self.write(mem::take(&mut writes));
+                    if join.topic.is_deleted() {
+                        let _ = join.reply.send(Err(deleted(&join.topic)));
+                        continue;
+                    }
                     self.shared
                         .groups
                         .join(join.group, Arc::clone(&join.member));
@@ -186,6 +203,11 @@ impl Writer {
                 Request::EnsureTopics(request) => {
                     self.write(mem::take(&mut writes));
                     let outcome = self.ensure_topics(&request);
+                    let _ = request.reply.send(outcome);
+                }
+                Request::Change(request) => {
+                    self.write(mem::take(&mut writes));
+                    let outcome = self.change(&request.topic, &request.change);
                     let _ = request.reply.send(outcome);
                 }
                 Request::Clean(mut clean) => {
@@ -224,6 +246,11 @@ impl Writer {
         for request in requests {
             match request {
                 Request::Append(mut append) => {
+                    if let Some(topic) = find_deleted(&append.parts) {
+                        let error = deleted(topic);
+                        let _ = append.reply.send(Err(error));
+                        continue;
+                    }
                     let parts = mem::take(&mut append.parts);
                     let offsets = parts.into_iter().map(|part| plan.append(part)).collect();
                     owed.appends.push((append, offsets));
@@ -317,7 +344,7 @@ impl Writer {
 
     /// Whether a write of so many bytes may be tried, when so many are to stay
     /// free.
-    fn check_writable(&mut self, bytes: u64, free_min: u64) -> Result<(), LogError> {
+    pub(super) fn check_writable(&mut self, bytes: u64, free_min: u64) -> Result<(), LogError> {
         if let Some(trouble) = &self.trouble
             && (trouble.broken || free_min >= self.shared.config.disk_free_min.as_u64())
         {
@@ -343,7 +370,7 @@ impl Writer {
     }
 
     /// The store failed to write; what it says of it.
-    fn failed(&mut self, error: &fjall::Error) -> LogError {
+    pub(super) fn failed(&mut self, error: &fjall::Error) -> LogError {
         let error = store::write_error(&self.shared.db_path(), &self.shared.config, error);
         tracing::error!(code = error.code(), %error, "the log cannot be written");
         self.set_trouble(error.clone(), true);

@@ -1,5 +1,8 @@
-//! Topics: whether they are there and as they should be, how many partitions
-//! they have, and which offsets these hold.
+//! Topics: how many partitions they have, and which offsets these hold; [ensure]
+//! creates those that pipelines need, [change] does what an operator wants.
+
+mod change;
+mod ensure;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,20 +13,19 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientConfig, Offset as KafkaOffset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{
-    config::{KafkaConfig, message_bytes_max},
+    config::KafkaConfig,
     context::Plain,
     convert::number,
-    errors::{is_denial, unavailable, without},
+    errors::{unavailable, without},
 };
 use crate::{
-    log::{Bounds, Cleanup, LogError, TopicSpec, block::block_on},
+    log::{Bounds, LogError},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -34,13 +36,10 @@ const STARTS_FOR: Duration = Duration::from_secs(1);
 /// How long brokers may take to tell offsets before they are asked again, or
 /// others in their place.
 const TRY: Duration = Duration::from_secs(2);
-const RETRY_WAIT: Duration = Duration::from_millis(20);
 /// A topic's name is not longer.
 const NAME_BYTES_MAX: usize = 249;
-/// Topics of checkpoints are compacted in small steps, so that a restore reads
-/// little that is superseded.
-const CHECKPOINT_SEGMENT_BYTES: &str = "33554432";
-const CHECKPOINT_DIRTY_RATIO: &str = "0.1";
+/// How often it is looked whether the brokers know by now.
+const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) struct Topics {
     config: KafkaConfig,
@@ -237,7 +236,7 @@ impl Topics {
                     if Instant::now() >= deadline {
                         return Err(error);
                     }
-                    thread::sleep(RETRY_WAIT);
+                    thread::sleep(LOOK);
                 }
                 outcome => return outcome,
             }
@@ -281,227 +280,9 @@ impl Topics {
         };
         partitions.iter().map(offset).collect()
     }
-
-    /// Creates the topics that are missing; all or none, where something
-    /// cannot be.
-    pub fn ensure(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
-        let mut missing = Vec::new();
-        let mut there = Vec::new();
-        for spec in specs {
-            check_name(&spec.name).map_err(|reason| LogError::Invalid {
-                what: format!("topic {:?}", &*spec.name),
-                reason: reason.to_owned(),
-            })?;
-            match self.find(&spec.name)? {
-                None => missing.push(spec),
-                Some(found) => {
-                    self.compare(spec, &found)?;
-                    there.push(spec);
-                }
-            }
-        }
-        let admin = self.admin()?;
-        self.compare_configs(&admin, &there)?;
-        self.create(&admin, &missing)
-    }
-
-    fn admin(&self) -> Result<AdminClient<Plain>, LogError> {
-        let config: ClientConfig = self.config.client();
-        config
-            .create_with_context(Plain { reach: None })
-            .map_err(unavailable)
-    }
-
-    fn compare(&self, spec: &TopicSpec, found: &Found) -> Result<(), LogError> {
-        if let Some(wanted) = spec.partitions
-            && wanted != found.partitions
-        {
-            return mismatch(spec, "partitions", found.partitions, wanted);
-        }
-        let wanted = self.config.replication_factor as usize;
-        if wanted > 0 && wanted != found.replicas {
-            return mismatch(spec, "replicas", found.replicas, wanted);
-        }
-        Ok(())
-    }
-
-    /// Retention is the operator's: a difference there is told, not refused.
-    fn compare_configs(
-        &self,
-        admin: &AdminClient<Plain>,
-        specs: &[&TopicSpec],
-    ) -> Result<(), LogError> {
-        if specs.is_empty() {
-            return Ok(());
-        }
-        let resources: Vec<_> = specs
-            .iter()
-            .map(|spec| ResourceSpecifier::Topic(&spec.name))
-            .collect();
-        let described =
-            block_on(admin.describe_configs(&resources, &self.options())).map_err(unavailable)?;
-        for (spec, described) in specs.iter().zip(described) {
-            let needs = || format!("DescribeConfigs on topic {}", spec.name);
-            let described =
-                described.map_err(|error| without(needs, KafkaError::AdminOp(error)))?;
-            let actual = |name: &str| {
-                let entry = described.get(name);
-                entry
-                    .and_then(|entry| entry.value.clone())
-                    .unwrap_or_default()
-            };
-            for (name, wanted) in self.configs(spec) {
-                let actual = actual(name);
-                if actual == wanted {
-                    continue;
-                }
-                match name {
-                    "cleanup.policy" => return mismatch(spec, "cleanup policy", actual, wanted),
-                    "min.insync.replicas" => return mismatch(spec, name, actual, wanted),
-                    _ => tracing::info!(
-                        topic = %spec.name,
-                        setting = name,
-                        actual,
-                        wanted,
-                        "a topic is set otherwise than courtside would, and stays so"
-                    ),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn create(&self, admin: &AdminClient<Plain>, specs: &[&TopicSpec]) -> Result<(), LogError> {
-        if specs.is_empty() {
-            return Ok(());
-        }
-        let replicas = match i32::try_from(self.config.replication_factor) {
-            Ok(count) if count > 0 => count,
-            _ => -1,
-        };
-        let configs: Vec<_> = specs.iter().map(|spec| self.configs(spec)).collect();
-        let topics: Vec<_> = specs
-            .iter()
-            .zip(&configs)
-            .map(|(spec, configs)| {
-                let count = spec.partitions.unwrap_or(self.partitions_default);
-                let count = i32::try_from(count).unwrap_or(i32::MAX);
-                let topic = NewTopic::new(&spec.name, count, TopicReplication::Fixed(replicas));
-                configs
-                    .iter()
-                    .fold(topic, |topic, (name, value)| topic.set(name, value))
-            })
-            .collect();
-        let created =
-            block_on(admin.create_topics(&topics, &self.options())).map_err(unavailable)?;
-        for created in created {
-            match created {
-                // Another host was faster.
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, error)) if is_denial(&KafkaError::AdminOp(error)) => {
-                    let needs = || format!("Create on topic {topic}, or somebody to create it");
-                    return Err(without(needs, KafkaError::AdminOp(error)));
-                }
-                Err((topic, error)) => {
-                    return Err(LogError::Invalid {
-                        what: format!("topic {topic:?}"),
-                        reason: error.to_string(),
-                    });
-                }
-            }
-        }
-        specs.iter().try_for_each(|spec| self.await_topic(spec))
-    }
-
-    /// Waits until the brokers know of it and its partitions have leaders.
-    fn await_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {
-        let deadline = Instant::now() + self.config.request_timeout;
-        loop {
-            if let Some(found) = self.find(&spec.name)? {
-                self.compare(spec, &found)?;
-                let all: Vec<_> = (0..found.partitions).map(PartitionId).collect();
-                if self
-                    .try_offsets(&self.client, &spec.name, &all, KafkaOffset::End, TRY)
-                    .is_ok()
-                {
-                    self.note(&spec.name, found.partitions);
-                    return Ok(());
-                }
-            }
-            if Instant::now() >= deadline {
-                return Err(LogError::Unavailable {
-                    reason: format!("topic {} was created and has no leaders yet", spec.name),
-                });
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn options(&self) -> AdminOptions {
-        AdminOptions::new()
-            .request_timeout(Some(self.config.request_timeout))
-            .operation_timeout(Some(self.config.request_timeout))
-    }
-
-    /// What is set of a topic that is created.
-    fn configs(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {
-        let mut configs = vec![(
-            "max.message.bytes",
-            message_bytes_max(self.record_bytes_max).to_string(),
-        )];
-        let ms = |time: Duration| time.as_millis().min(i64::MAX as u128).to_string();
-        match &spec.cleanup {
-            Cleanup::Compact {
-                tombstone_retention,
-            } => {
-                configs.push(("cleanup.policy", "compact".to_owned()));
-                configs.push(("delete.retention.ms", ms(*tombstone_retention)));
-                if spec.name.ends_with(super::CHECKPOINTS_SUFFIX) {
-                    configs.push(("segment.bytes", CHECKPOINT_SEGMENT_BYTES.to_owned()));
-                    configs.push((
-                        "min.cleanable.dirty.ratio",
-                        CHECKPOINT_DIRTY_RATIO.to_owned(),
-                    ));
-                }
-            }
-            Cleanup::Delete {
-                retention,
-                retention_bytes,
-            } => {
-                let unbounded = || "-1".to_owned();
-                configs.push(("cleanup.policy", "delete".to_owned()));
-                configs.push(("retention.ms", retention.map_or_else(unbounded, ms)));
-                configs.push((
-                    "retention.bytes",
-                    retention_bytes.map_or_else(unbounded, |bytes| bytes.to_string()),
-                ));
-            }
-        }
-        if self.config.min_insync_replicas > 0 {
-            configs.push((
-                "min.insync.replicas",
-                self.config.min_insync_replicas.to_string(),
-            ));
-        }
-        configs
-    }
 }
 
-fn mismatch(
-    spec: &TopicSpec,
-    what: &'static str,
-    actual: impl ToString,
-    wanted: impl ToString,
-) -> Result<(), LogError> {
-    Err(LogError::Mismatch {
-        topic: spec.name.clone(),
-        what,
-        actual: actual.to_string(),
-        wanted: wanted.to_string(),
-    })
-}
-
-pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+pub(in crate::log::kafka) fn check_name(name: &str) -> Result<(), &'static str> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if name.is_empty() {
         Err("the name is empty")

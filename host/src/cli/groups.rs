@@ -1,0 +1,281 @@
+//! `courtside groups`: who is in a group, what each has, and what is behind.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    operator::{OutputArgs, coded, or_dash, start_logging, table},
+    settings::SettingsArgs,
+};
+use crate::{
+    config::Config,
+    host::open_admin,
+    log::{LogError, admin::Admin},
+    types::{Offset, PartitionId, Topic},
+};
+
+/// The state of a pipeline's group that the log knows nothing of.
+const ABSENT: &str = "absent";
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  courtside groups --kafka localhost:9092\n  courtside groups courtside-scores --output json"
+)]
+pub struct GroupsArgs {
+    /// The group to describe; without one, all are listed.
+    group: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct ListedGroup {
+    group: String,
+    pipeline: Option<String>,
+    state: String,
+    members: usize,
+    /// Of a pipeline's input; unknown where its topic is not there.
+    lag: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct DescribedGroup {
+    group: String,
+    pipeline: Option<String>,
+    state: String,
+    members: Vec<Member>,
+    partitions: Vec<Partition>,
+    lag: u64,
+}
+
+#[derive(Serialize)]
+struct Member {
+    member: String,
+    host: String,
+    assigned: Vec<Assigned>,
+}
+
+#[derive(Serialize)]
+struct Assigned {
+    topic: String,
+    partitions: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    topic: String,
+    partition: u32,
+    committed: Option<u64>,
+    start: u64,
+    end: u64,
+    lag: u64,
+    member: Option<String>,
+}
+
+pub fn run(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
+    start_logging();
+    let config = args.settings.load(Vec::new())?;
+    let log = open_admin(&config, false)?;
+    let outcome = match &args.group {
+        None => list(&config, &*log, &args.output),
+        Some(group) => describe(&config, &*log, group, &args.output),
+    };
+    log.close();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// The pipeline of a group, and its input.
+fn pipeline_of(config: &Config, group: &str) -> Option<(String, Topic)> {
+    let mut pipelines = config.pipelines.iter();
+    let (name, settings) = pipelines.find(|(name, _)| config.group(name) == group)?;
+    Some((name.clone(), settings.input.as_str().into()))
+}
+
+fn list(config: &Config, log: &dyn Admin, output: &OutputArgs) -> anyhow::Result<()> {
+    let known = log.groups().map_err(coded)?;
+    let mut groups: Vec<ListedGroup> = known
+        .into_iter()
+        .map(|known| ListedGroup {
+            pipeline: pipeline_of(config, &known.group).map(|(pipeline, _)| pipeline),
+            group: known.group.to_string(),
+            state: known.state,
+            members: known.members,
+            lag: None,
+        })
+        .collect();
+    for pipeline in config.pipelines.keys() {
+        let group = config.group(pipeline);
+        if groups.iter().all(|known| known.group != group) {
+            groups.push(ListedGroup {
+                group,
+                pipeline: Some(pipeline.clone()),
+                state: ABSENT.to_owned(),
+                members: 0,
+                lag: None,
+            });
+        }
+    }
+    groups.sort_by(|a, b| a.group.cmp(&b.group));
+    for group in &mut groups {
+        let Some((_, input)) = pipeline_of(config, &group.group) else {
+            continue;
+        };
+        match read(log, &group.group, &input) {
+            Ok((members, partitions)) => {
+                group.members = group.members.max(members.len());
+                group.lag = Some(partitions.iter().map(|one| one.lag).sum());
+            }
+            Err(LogError::NoSuchTopic { .. }) => {}
+            Err(error) => return Err(coded(error)),
+        }
+    }
+    output.show(&groups, || {
+        let rows = groups.iter().map(|group| {
+            vec![
+                group.group.clone(),
+                or_dash(group.pipeline.as_ref()),
+                group.state.clone(),
+                group.members.to_string(),
+                or_dash(group.lag),
+            ]
+        });
+        table(&["group", "pipeline", "state", "members", "lag"], rows)
+    })
+}
+
+/// The members and partitions of a group in one topic.
+fn read(
+    log: &dyn Admin,
+    group: &str,
+    topic: &Topic,
+) -> Result<(Vec<Member>, Vec<Partition>), LogError> {
+    let status = log.group_status(group, topic)?;
+    let bounds = log.bounds(topic)?;
+    let partitions = (0_u32..).zip(bounds).map(|(number, bounds)| {
+        let id = PartitionId(number);
+        let committed = status.committed.get(&id).copied();
+        let next = committed.unwrap_or(bounds.start);
+        let holds = |member: &&crate::log::MemberStatus| member.partitions.contains(&id);
+        Partition {
+            topic: topic.to_string(),
+            partition: number,
+            committed: committed.map(|Offset(offset)| offset),
+            start: bounds.start.0,
+            end: bounds.end.0,
+            lag: bounds.end.0.saturating_sub(next.0),
+            member: status
+                .members
+                .iter()
+                .find(holds)
+                .map(|member| member.member.clone()),
+        }
+    });
+    let partitions = partitions.collect();
+    let members = status.members.into_iter().map(|member| Member {
+        assigned: vec![Assigned {
+            topic: topic.to_string(),
+            partitions: member.partitions.iter().map(|id| id.0).collect(),
+        }],
+        member: member.member,
+        host: member.host,
+    });
+    Ok((members.collect(), partitions))
+}
+
+fn describe(
+    config: &Config,
+    log: &dyn Admin,
+    group: &str,
+    output: &OutputArgs,
+) -> anyhow::Result<()> {
+    let pipeline = pipeline_of(config, group);
+    let listed = log.groups().map_err(coded)?;
+    let state = listed.into_iter().find(|known| known.group == group);
+    let mut topics = match log.group_topics(group) {
+        Err(LogError::NoSuchGroup { .. }) if pipeline.is_some() => Vec::new(),
+        found => found.map_err(coded)?,
+    };
+    if let Some((_, input)) = &pipeline
+        && !topics.contains(input)
+        && !matches!(log.partitions(input), Err(LogError::NoSuchTopic { .. }))
+    {
+        topics.push(input.clone());
+    }
+    let (mut members, mut partitions): (Vec<Member>, Vec<Partition>) = (Vec::new(), Vec::new());
+    for topic in &topics {
+        let (more, read) = read(log, group, topic).map_err(coded)?;
+        partitions.extend(read);
+        for member in more {
+            match members.iter_mut().find(|one| one.member == member.member) {
+                Some(known) => known.assigned.extend(member.assigned),
+                None => members.push(member),
+            }
+        }
+    }
+    for member in &mut members {
+        member
+            .assigned
+            .retain(|assigned| !assigned.partitions.is_empty());
+    }
+    let described = DescribedGroup {
+        group: group.to_owned(),
+        pipeline: pipeline.map(|(pipeline, _)| pipeline),
+        state: state.map_or_else(|| ABSENT.to_owned(), |known| known.state),
+        members,
+        lag: partitions.iter().map(|one| one.lag).sum(),
+        partitions,
+    };
+    output.show(&described, || text(&described))
+}
+
+fn text(group: &DescribedGroup) -> String {
+    let mut text = format!("group     {}\n", group.group);
+    let _ = writeln!(text, "pipeline  {}", or_dash(group.pipeline.as_ref()));
+    let _ = writeln!(text, "state     {}", group.state);
+    let _ = writeln!(text, "members   {}", group.members.len());
+    let _ = writeln!(text, "lag       {}\n", group.lag);
+    let members = group.members.iter().map(|member| {
+        let assigned: Vec<_> = member
+            .assigned
+            .iter()
+            .map(|one| {
+                let numbers: Vec<_> = one.partitions.iter().map(ToString::to_string).collect();
+                format!("{}:{}", one.topic, numbers.join(","))
+            })
+            .collect();
+        vec![
+            member.member.clone(),
+            member.host.clone(),
+            or_dash((!assigned.is_empty()).then(|| assigned.join(" "))),
+        ]
+    });
+    if !group.members.is_empty() {
+        text += &table(&["member", "host", "assigned"], members);
+        text.push('\n');
+    }
+    let partitions = group.partitions.iter().map(|one| {
+        vec![
+            one.topic.clone(),
+            one.partition.to_string(),
+            or_dash(one.committed),
+            one.start.to_string(),
+            one.end.to_string(),
+            one.lag.to_string(),
+            or_dash(one.member.as_ref()),
+        ]
+    });
+    let header = [
+        "topic",
+        "partition",
+        "committed",
+        "start",
+        "end",
+        "lag",
+        "member",
+    ];
+    text + &table(&header, partitions)
+}

@@ -1,0 +1,104 @@
+//! What the operator's commands have in common: how they answer, and ask.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::log::LogError;
+
+#[derive(Args, Debug)]
+pub struct OutputArgs {
+    /// How to answer.
+    #[arg(long, short, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+impl OutputArgs {
+    /// Writes the answer: as JSON what a program reads, or what a person does.
+    pub fn show<T: Serialize>(
+        &self,
+        answer: &T,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let text = match self.output {
+            Output::Table => text(),
+            Output::Json => serde_json::to_string_pretty(answer)? + "\n",
+        };
+        // Who reads it may have read enough (`| head`).
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(error).context("the answer cannot be written")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Errors of the log go to standard error while a command runs, and nothing else.
+pub fn start_logging() {
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::ERROR)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// A table without lines.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+        .lines()
+        .flat_map(|line| [line.trim_end().to_owned(), "\n".to_owned()])
+        .collect()
+}
+
+/// What stands where there is nothing to tell.
+pub fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Asks a person; without one, the command must have been told.
+pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
+    if is_told {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(anyhow!(
+            "confirmation-needed: {question} Say --yes: standard input is no terminal to ask at"
+        ));
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(anyhow!("not-confirmed: nothing was done")),
+    }
+}
+
+/// An error of the log, with its code first.
+pub fn coded(error: LogError) -> anyhow::Error {
+    anyhow!("{}: {error}", error.code())
+}

@@ -1,0 +1,147 @@
+//! `courtside reset`: a pipeline's committed offsets moved, and its checkpoints
+//! deleted, both or neither.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    operator::{OutputArgs, coded, confirm, or_dash, start_logging, table},
+    settings::SettingsArgs,
+};
+use crate::{
+    host::open_admin,
+    log::{
+        RecordLog,
+        reset::{self, Moved, Target},
+    },
+    types::{Offset, PartitionId, Topic},
+};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  courtside reset scores --to earliest\n  courtside reset scores --to 1200 --partition 3 --yes"
+)]
+pub struct ResetArgs {
+    /// The pipeline, as the configuration names it.
+    pipeline: String,
+    /// Where its group goes on: earliest, latest, or an offset.
+    #[arg(long, value_name = "earliest|latest|OFFSET", value_parser = target)]
+    to: Target,
+    /// This partition of its input alone; may be said several times.
+    #[arg(long, value_name = "NUMBER")]
+    partition: Vec<u32>,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    match text {
+        "earliest" => Ok(Target::Earliest),
+        "latest" => Ok(Target::Latest),
+        offset => offset
+            .parse()
+            .map(|offset| Target::At(Offset(offset)))
+            .map_err(|_| "expected earliest, latest or an offset".to_owned()),
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    pipeline: String,
+    group: String,
+    topic: String,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    partition: u32,
+    from: Option<u64>,
+    to: u64,
+    checkpoints_deleted: usize,
+}
+
+pub fn run(args: &ResetArgs) -> anyhow::Result<ExitCode> {
+    start_logging();
+    let config = args.settings.load(Vec::new())?;
+    let Some(settings) = config.pipelines.get(&args.pipeline) else {
+        let known: Vec<_> = config.pipelines.keys().map(String::as_str).collect();
+        return Err(anyhow!(
+            "pipeline-not-found: no pipeline is called {}; there is {}",
+            args.pipeline,
+            known.join(", ")
+        ));
+    };
+    let log = open_admin(&config, false)?;
+    let group = config.group(&args.pipeline);
+    let input = settings.input.as_str().into();
+    let outcome = reset(args, &*log, group, &input);
+    log.close();
+    let answer = outcome?;
+    args.output.show(&answer, || {
+        let rows = answer.partitions.iter().map(|one| {
+            vec![
+                one.partition.to_string(),
+                or_dash(one.from),
+                one.to.to_string(),
+                one.checkpoints_deleted.to_string(),
+            ]
+        });
+        let header = [
+            "partition",
+            "was committed",
+            "committed",
+            "checkpoints deleted",
+        ];
+        table(&header, rows)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reset(
+    args: &ResetArgs,
+    log: &dyn RecordLog,
+    group: String,
+    input: &Topic,
+) -> anyhow::Result<Answer> {
+    let partitions: Vec<_> = args.partition.iter().copied().map(PartitionId).collect();
+    let moves = reset::plan(log, &group, input, &partitions, args.to).map_err(coded)?;
+    if !args.yes {
+        let rows = moves.iter().map(|at| {
+            vec![
+                at.partition.to_string(),
+                or_dash(at.from),
+                at.to.to_string(),
+            ]
+        });
+        eprint!("{}", table(&["partition", "committed", "to"], rows));
+    }
+    let question = format!(
+        "Move group {group} to these offsets of {input}, and delete the state of all keys in these partitions?"
+    );
+    confirm(&question, args.yes)?;
+    let moved = reset::apply(log, &group, input, &moves).map_err(coded)?;
+    Ok(Answer {
+        pipeline: args.pipeline.clone(),
+        group,
+        topic: input.to_string(),
+        partitions: moved.iter().map(partition).collect(),
+    })
+}
+
+fn partition(moved: &Moved) -> Partition {
+    Partition {
+        partition: moved.at.partition.0,
+        from: moved.at.from.map(|Offset(offset)| offset),
+        to: moved.at.to.0,
+        checkpoints_deleted: moved.checkpoints,
+    }
+}

@@ -1,0 +1,149 @@
+//! What an operator does to the log's topics, and asks of its groups.
+//!
+//! The engine that a command opens works beside the hosts where it can be
+//! shared, and instead of a host where it cannot.
+
+use std::collections::BTreeMap;
+
+use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec};
+use crate::types::{PartitionId, Topic};
+
+/// A topic in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicListing {
+    pub name: Topic,
+    pub partitions: u32,
+    /// Of the partition that has the fewest.
+    pub replicas: u32,
+    /// As `cleanup.policy` has it.
+    pub cleanup: String,
+    /// The engine's own, and nobody else's.
+    pub is_internal: bool,
+}
+
+/// All there is to know of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDetails {
+    pub name: Topic,
+    pub partitions: Vec<PartitionDetails>,
+    /// The settings that are not Kafka's defaults, by name.
+    pub settings: BTreeMap<String, Setting>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionDetails {
+    pub partition: PartitionId,
+    /// The broker that leads it; none where it has no leader.
+    pub leader: Option<i32>,
+    pub replicas: Vec<i32>,
+    /// Those of the replicas that have all that is committed.
+    pub in_sync: Vec<i32>,
+    /// None where it has no leader to ask.
+    pub bounds: Option<Bounds>,
+}
+
+/// The value of a topic's setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub value: String,
+    pub source: Source,
+}
+
+/// Who set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is the topic's own.
+    Topic,
+    /// It is what the brokers have for all topics.
+    Brokers,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    pub name: Topic,
+    /// None takes the log's default.
+    pub partitions: Option<u32>,
+    /// None takes the log's default.
+    pub replicas: Option<u32>,
+    pub settings: BTreeMap<String, String>,
+    /// What a pipeline needs of it: settings that are not given are taken from
+    /// here, and what would be a mismatch is refused.
+    pub needs: Option<TopicSpec>,
+}
+
+/// What is to be another of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    pub partitions: Option<u32>,
+    pub set: BTreeMap<String, String>,
+    /// Settings that go back to what they are without being set.
+    pub unset: Vec<String>,
+    /// What a pipeline needs of it: what would be a mismatch is refused.
+    pub needs: Option<TopicSpec>,
+}
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupListing {
+    pub group: GroupName,
+    /// In Kafka's words: `empty`, `stable`, `preparing-rebalance`, …
+    pub state: String,
+    pub members: usize,
+}
+
+pub trait Admin: RecordLog {
+    /// All topics, by name.
+    fn topics(&self) -> Result<Vec<TopicListing>, LogError>;
+
+    fn describe_topic(&self, topic: &Topic) -> Result<TopicDetails, LogError>;
+
+    /// Returns when it can be used.
+    fn create_topic(&self, new: &NewTopic) -> Result<(), LogError>;
+
+    /// Either all of it or nothing, unless the log fails in between. More
+    /// partitions are refused where keys would move away from their checkpoints.
+    fn alter_topic(&self, topic: &Topic, change: &TopicChange) -> Result<(), LogError>;
+
+    /// Its records are gone, and so are the groups' offsets in it; checkpoints
+    /// stay. Refused while a group reads it.
+    fn delete_topic(&self, topic: &Topic) -> Result<(), LogError>;
+
+    /// The topic that a group's checkpoints are in, where the engine keeps them
+    /// in one.
+    fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec>;
+
+    /// Makes what the log keeps of a group before its first member joins.
+    fn ensure_group(&self, group: &str, input: &Topic) -> Result<(), LogError>;
+
+    /// All groups that have members or committed offsets, by name.
+    fn groups(&self) -> Result<Vec<GroupListing>, LogError>;
+
+    /// The topics that a group reads or has committed offsets of, by name.
+    fn group_topics(&self, group: &str) -> Result<Vec<Topic>, LogError>;
+}
+
+/// `topic` has as many partitions as it has: what to say to who wants more.
+pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> LogError {
+    LogError::PartitionsFixed {
+        topic: topic.clone(),
+        partitions,
+        group: group.into(),
+    }
+}
+
+/// What to do about a difference between a topic and the configuration.
+pub(super) fn remedy(topic: &Topic, what: &str, wanted: &str) -> String {
+    match what {
+        "partitions" => "set `partitions` of the pipeline to what the topic has, or name another topic; keys would move if it got more".to_owned(),
+        "replicas" => "set kafka.replication_factor to what the topic has (0 takes any), or give it more by Kafka's kafka-reassign-partitions".to_owned(),
+        setting => {
+            let other = match setting {
+                "min.insync.replicas" => "set kafka.min_insync_replicas to what the topic has (0 takes any)",
+                "max.message.bytes" => "lower log.record_bytes_max",
+                _ => "name another topic in the configuration",
+            };
+            format!("`courtside topics alter {topic} -c {setting}={wanted}`, or {other}")
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What an operator does to the topics of the brokers, and asks of their groups.
+
+use std::collections::BTreeSet;
+
+use rdkafka::{
+    Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _, groups::GroupInfo,
+};
+
+use super::{CHECKPOINTS_SUFFIX, Kafka, convert::number, errors::unavailable, groups::assignment};
+use crate::{
+    log::{
+        Cleanup, GroupName, LogError, RecordLog as _, TopicSpec,
+        admin::{
+            Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing,
+            partitions_fixed,
+        },
+    },
+    types::{PartitionId, Topic},
+};
+
+impl Admin for Kafka {
+    fn topics(&self) -> Result<Vec<TopicListing>, LogError> {
+        self.shared.check_open()?;
+        self.shared.topics.list()
+    }
+
+    fn describe_topic(&self, topic: &Topic) -> Result<TopicDetails, LogError> {
+        self.shared.check_open()?;
+        self.shared.topics.details(topic)
+    }
+
+    fn create_topic(&self, new: &NewTopic) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        self.shared.topics.create_new(new)
+    }
+
+    fn alter_topic(&self, topic: &Topic, change: &TopicChange) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        let has = self.partitions(topic)?;
+        if change.partitions.is_some_and(|wanted| wanted > has)
+            && let Some(group) = self.stateful_group(topic)?
+        {
+            return Err(partitions_fixed(topic, has, &group));
+        }
+        self.shared.topics.alter(topic, change)
+    }
+
+    fn delete_topic(&self, topic: &Topic) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        let reads = |group: &GroupInfo| {
+            let mut assigned = group.members().iter().map(|member| member.assignment());
+            assigned.any(|bytes| !assignment(bytes.unwrap_or_default(), topic).is_empty())
+        };
+        let keeps = |group: &GroupInfo| {
+            let owner = topic.strip_suffix(CHECKPOINTS_SUFFIX);
+            owner == Some(group.name()) && !group.members().is_empty()
+        };
+        for group in self.group_list()?.groups() {
+            if reads(group) || keeps(group) {
+                return Err(LogError::TopicInUse {
+                    topic: topic.clone(),
+                    group: group.name().into(),
+                });
+            }
+        }
+        self.shared.topics.delete(topic)
+    }
+
+    fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec> {
+        Some(TopicSpec {
+            name: super::checkpoints_topic(group),
+            partitions: None,
+            cleanup: Cleanup::Compact {
+                tombstone_retention: self.shared.tombstone_retention,
+            },
+        })
+    }
+
+    fn ensure_group(&self, group: &str, input: &Topic) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        self.ensure_checkpoints(group, input)
+    }
+
+    fn groups(&self) -> Result<Vec<GroupListing>, LogError> {
+        self.shared.check_open()?;
+        let list = self.group_list()?;
+        let mut groups: Vec<_> = list
+            .groups()
+            .iter()
+            .filter(|group| matches!(group.protocol_type(), "consumer" | ""))
+            .map(|group| GroupListing {
+                group: group.name().into(),
+                state: words(group.state()),
+                members: group.members().len(),
+            })
+            .collect();
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
+        groups.dedup_by(|a, b| a.group == b.group);
+        Ok(groups)
+    }
+
+    fn group_topics(&self, group: &str) -> Result<Vec<Topic>, LogError> {
+        self.shared.check_open()?;
+        let list = self.group_list()?;
+        let found = list.groups().iter().find(|found| found.name() == group);
+        let Some(found) = found else {
+            return Err(LogError::NoSuchGroup {
+                group: group.into(),
+            });
+        };
+        let topics = self.shared.topics.names()?;
+        let mut read: BTreeSet<Topic> = BTreeSet::new();
+        for member in found.members() {
+            let bytes = member.assignment().unwrap_or_default();
+            let assigned = topics
+                .keys()
+                .filter(|topic| !assignment(bytes, topic).is_empty());
+            read.extend(assigned.cloned());
+        }
+        read.extend(self.committed_topics(group, topics.into_iter())?);
+        Ok(read.into_iter().collect())
+    }
+}
+
+impl Kafka {
+    fn group_list(&self) -> Result<rdkafka::groups::GroupList, LogError> {
+        let timeout = self.shared.config.request_timeout;
+        self.shared
+            .committed
+            .fetch_group_list(None, timeout)
+            .map_err(unavailable)
+    }
+
+    /// Those of the topics that a group has committed offsets of.
+    fn committed_topics(
+        &self,
+        group: &str,
+        topics: impl Iterator<Item = (Topic, u32)>,
+    ) -> Result<BTreeSet<Topic>, LogError> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in topics {
+            for partition in 0..partitions {
+                list.add_partition(&topic, number(PartitionId(partition)));
+            }
+        }
+        let found = self.groups.committed(group, list)?;
+        let elements = found.elements();
+        let committed = elements
+            .iter()
+            .filter(|element| matches!(element.offset(), KafkaOffset::Offset(_)));
+        Ok(committed.map(|element| element.topic().into()).collect())
+    }
+
+    /// A group whose checkpoints are those of the topic's keys: its own, or one
+    /// that has a topic of checkpoints and has committed offsets of this one.
+    fn stateful_group(&self, topic: &Topic) -> Result<Option<GroupName>, LogError> {
+        if let Some(group) = topic.strip_suffix(CHECKPOINTS_SUFFIX) {
+            return Ok(Some(group.into()));
+        }
+        let topics = self.shared.topics.names()?;
+        let Some(count) = topics.get(topic) else {
+            return Ok(None);
+        };
+        for name in topics.keys() {
+            let Some(group) = name.strip_suffix(CHECKPOINTS_SUFFIX) else {
+                continue;
+            };
+            let only = std::iter::once((topic.clone(), *count));
+            if !self.committed_topics(group, only)?.is_empty() {
+                return Ok(Some(group.into()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `PreparingRebalance` as `preparing-rebalance`.
+fn words(state: &str) -> String {
+    let mut words = String::with_capacity(state.len() + 2);
+    for letter in state.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('-');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_words() {
+        assert_eq!(words("PreparingRebalance"), "preparing-rebalance");
+        assert_eq!(words("Empty"), "empty");
+        assert_eq!(words(""), "");
+    }
+}

@@ -1,0 +1,204 @@
+//! Moving what a group has committed, offsets and checkpoints together.
+//!
+//! Who does it joins the group as its only member: so nobody else has the
+//! partitions meanwhile, and a host that starts in between fences it like any
+//! member that lost them. A commit then moves the offsets and deletes every
+//! checkpoint of their partitions in one atomic step. Where these are very many,
+//! a step takes some partitions and the next one others: killed in between, each
+//! partition is as it was or as it should be, and the same reset does the rest.
+//!
+//! Memory: the keys of one step's checkpoints, [`KEYS_PER_STEP`] and those of
+//! one more partition.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{Commit, GroupName, GroupSpec, LogError, Member, Polled, RecordLog};
+use crate::types::{Key, Offset, PartitionId, Topic};
+
+/// Checkpoints in one step, beyond which the next partition begins another.
+const KEYS_PER_STEP: usize = 250_000;
+const KEYS_PER_SCAN: usize = 10_000;
+/// How long the partitions may take to be assigned, with a restore of all their
+/// checkpoints.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(600);
+/// How long a step is tried again that may pass.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+
+/// Where offsets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Earliest,
+    Latest,
+    At(Offset),
+}
+
+/// A partition that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub partition: PartitionId,
+    /// What is committed; none where nothing was.
+    pub from: Option<Offset>,
+    pub to: Offset,
+}
+
+/// A partition that has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub at: Move,
+    /// Its checkpoints that were deleted.
+    pub checkpoints: usize,
+}
+
+/// What a reset would do, of all partitions where none are named. Refused
+/// while the group has members.
+pub fn plan(
+    log: &dyn RecordLog,
+    group: &str,
+    input: &Topic,
+    partitions: &[PartitionId],
+    target: Target,
+) -> Result<Vec<Move>, LogError> {
+    let bounds = log.bounds(input)?;
+    let status = log.group_status(group, input)?;
+    if !status.members.is_empty() {
+        return Err(not_empty(group));
+    }
+    let all = (0_u32..).map(PartitionId).take(bounds.len());
+    let wanted: BTreeSet<PartitionId> = if partitions.is_empty() {
+        all.collect()
+    } else {
+        partitions.iter().copied().collect()
+    };
+    let moves = wanted.into_iter().map(|partition| {
+        let bounds = bounds
+            .get(partition.0 as usize)
+            .ok_or_else(|| LogError::NoSuchPartition {
+                topic: input.clone(),
+                partition,
+            })?;
+        let to = match target {
+            Target::Earliest => bounds.start,
+            Target::Latest => bounds.end,
+            Target::At(offset) => offset,
+        };
+        if !(bounds.start..=bounds.end).contains(&to) {
+            return Err(LogError::OffsetOutOfRange {
+                topic: input.clone(),
+                partition,
+                offset: to,
+                start: bounds.start,
+                end: bounds.end,
+            });
+        }
+        let from = status.committed.get(&partition).copied();
+        Ok(Move {
+            partition,
+            from,
+            to,
+        })
+    });
+    moves.collect()
+}
+
+/// Does what was planned.
+pub fn apply(
+    log: &dyn RecordLog,
+    group: &str,
+    input: &Topic,
+    moves: &[Move],
+) -> Result<Vec<Moved>, LogError> {
+    // Somebody may have joined since.
+    if !log.group_status(group, input)?.members.is_empty() {
+        return Err(not_empty(group));
+    }
+    let mut member = log.join(GroupSpec {
+        group: GroupName::from(group),
+        input: input.clone(),
+        worker: 0,
+        workers: 1,
+    })?;
+    let count = log.partitions(input)?;
+    take_all(&mut *member, group, count)?;
+    let checkpoints = log.checkpoints(group)?;
+    let mut moved = Vec::with_capacity(moves.len());
+    let mut step = Commit::default();
+    for (index, at) in moves.iter().enumerate() {
+        let before = step.checkpoints.len();
+        let mut after: Option<Key> = None;
+        loop {
+            let found = checkpoints.scan(at.partition, after.as_deref(), KEYS_PER_SCAN)?;
+            let Some((last, _)) = found.last() else { break };
+            after = Some(last.clone());
+            let keys = found.into_iter().map(|(key, _)| (at.partition, key, None));
+            step.checkpoints.extend(keys);
+        }
+        step.offsets.push((at.partition, at.to));
+        moved.push(Moved {
+            at: *at,
+            checkpoints: step.checkpoints.len() - before,
+        });
+        if step.checkpoints.len() >= KEYS_PER_STEP || index + 1 == moves.len() {
+            commit(&mut *member, group, &step)?;
+            step = Commit::default();
+        }
+    }
+    Ok(moved)
+}
+
+fn not_empty(group: &str) -> LogError {
+    LogError::GroupNotEmpty {
+        group: group.into(),
+    }
+}
+
+/// Waits until all partitions are this member's. Those whose committed offset
+/// cannot be read from are, too: a reset is what they need.
+fn take_all(member: &mut dyn Member, group: &str, count: u32) -> Result<(), LogError> {
+    let mut held = BTreeSet::new();
+    let deadline = Instant::now() + ASSIGNED_WITHIN;
+    while held.len() < count as usize {
+        if Instant::now() >= deadline {
+            return Err(LogError::Unavailable {
+                reason: format!(
+                    "group {group} gave {} of {count} partitions within {} s",
+                    held.len(),
+                    ASSIGNED_WITHIN.as_secs()
+                ),
+            });
+        }
+        match member.poll(POLL, 1)? {
+            Polled::Assigned(assigned) => {
+                let partitions: Vec<_> = assigned.iter().map(|one| one.partition).collect();
+                member.pause(&partitions);
+                held.extend(partitions);
+            }
+            Polled::Stopped { partition, .. } => {
+                held.insert(partition);
+            }
+            // Others have come.
+            Polled::Revoked(_) | Polled::Lost(_) => return Err(not_empty(group)),
+            Polled::Records(_) | Polled::Idle => {}
+        }
+    }
+    Ok(())
+}
+
+fn commit(member: &mut dyn Member, group: &str, step: &Commit) -> Result<(), LogError> {
+    let deadline = Instant::now() + COMMITTED_WITHIN;
+    loop {
+        match member.commit(step) {
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                // Where the group moved on with others in it, a poll tells.
+                if let Polled::Revoked(_) | Polled::Lost(_) = member.poll(RETRY_WAIT, 1)? {
+                    return Err(not_empty(group));
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The topics of the configured pipelines: what each is for, and how it is
+//! created. A host makes them at its start, and `courtside topics create` before.
+
+use anyhow::anyhow;
+
+use crate::{
+    config::{Config, PipelineConfig},
+    log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
+    pipeline::layout,
+    types::Topic,
+};
+
+/// What a topic is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Input,
+    Output,
+    DeadLetter,
+    Checkpoints,
+    /// What its group was created with.
+    Layout,
+}
+
+impl Role {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::DeadLetter => "dead-letter",
+            Self::Checkpoints => "checkpoints",
+            Self::Layout => "layout",
+        }
+    }
+}
+
+/// A topic that a pipeline reads or writes.
+#[derive(Clone, Debug)]
+pub struct PipelineTopic {
+    pub pipeline: String,
+    pub group: String,
+    pub role: Role,
+    /// Its partitions are as configured; none where other topics decide.
+    pub spec: TopicSpec,
+}
+
+/// The topics of all pipelines. One that is a pipeline's output and another's
+/// input is there twice.
+#[must_use]
+pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
+    let mut topics = Vec::new();
+    for (name, settings) in &config.pipelines {
+        let group = config.group(name);
+        let mut add = |role, spec| {
+            topics.push(PipelineTopic {
+                pipeline: name.clone(),
+                group: group.clone(),
+                role,
+                spec,
+            });
+        };
+        add(Role::Input, input(config, settings));
+        for output in outputs(settings) {
+            add(Role::Output, spec(output, None, compacted(config)));
+        }
+        let letters = dead_letter(&group);
+        add(Role::DeadLetter, spec(letters, None, deleted(config)));
+        if let Some(checkpoints) = log.checkpoints_topic(&group) {
+            add(Role::Checkpoints, checkpoints);
+        }
+        add(Role::Layout, layout::topic(&group));
+    }
+    topics
+}
+
+/// Creates what a pipeline reads, where it is missing; what is there must be as
+/// it should. Says how many partitions it has.
+pub fn ensure_input(
+    config: &Config,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> anyhow::Result<u32> {
+    create_input(config, settings, log).map_err(coded)
+}
+
+/// The same of what a pipeline writes, once its input is there.
+pub fn ensure_others(
+    config: &Config,
+    pipeline: &str,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> anyhow::Result<()> {
+    create_others(config, pipeline, settings, log).map_err(coded)
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn coded(error: LogError) -> anyhow::Error {
+    anyhow!("{}: {error}", error.code())
+}
+
+/// The pipelines' names, who writes a topic before who reads it: so that the
+/// one that makes a topic is the one that says how many partitions it has.
+#[must_use]
+pub fn in_order(config: &Config) -> Vec<&str> {
+    let writes = |pipeline: &PipelineConfig, topic: &str| {
+        pipeline.output == topic || pipeline.outputs.values().any(|output| output == topic)
+    };
+    let mut waiting: Vec<(&str, &PipelineConfig)> = config
+        .pipelines
+        .iter()
+        .map(|(name, pipeline)| (name.as_str(), pipeline))
+        .collect();
+    let mut ordered = Vec::new();
+    while !waiting.is_empty() {
+        let free = waiting.iter().position(|(_, reader)| {
+            !waiting
+                .iter()
+                .any(|(_, writer)| writes(writer, &reader.input))
+        });
+        // In a ring nobody is first; then any may be.
+        let (name, _) = waiting.remove(free.unwrap_or(0));
+        ordered.push(name);
+    }
+    ordered
+}
+
+/// Creates what all pipelines need and is missing.
+pub fn ensure_of_all(config: &Config, log: &dyn Admin) -> Result<(), LogError> {
+    for name in in_order(config) {
+        if let Some(settings) = config.pipelines.get(name) {
+            create_input(config, settings, log)?;
+            create_others(config, name, settings, log)?;
+            let group = config.group(name);
+            log.ensure_group(&group, &settings.input.as_str().into())?;
+            log.ensure_topics(&[layout::topic(&group)])?;
+        }
+    }
+    Ok(())
+}
+
+fn create_input(
+    config: &Config,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> Result<u32, LogError> {
+    let input = input(config, settings);
+    log.ensure_topics(std::slice::from_ref(&input))?;
+    log.partitions(&input.name)
+}
+
+fn create_others(
+    config: &Config,
+    pipeline: &str,
+    settings: &PipelineConfig,
+    log: &dyn RecordLog,
+) -> Result<(), LogError> {
+    let partitions = log.partitions(&settings.input.as_str().into())?;
+    let letters = dead_letter(&config.group(pipeline));
+    let mut specs = vec![spec(letters, Some(partitions), deleted(config))];
+    for output in outputs(settings) {
+        // One that is there (another pipeline's input, say) stays as it is.
+        let missing = match log.partitions(&output) {
+            Ok(_) => false,
+            Err(LogError::NoSuchTopic { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        let partitions = missing.then_some(partitions);
+        specs.push(spec(output, partitions, compacted(config)));
+    }
+    log.ensure_topics(&specs)
+}
+
+/// Where a pipeline's dead letters go.
+#[must_use]
+pub fn dead_letter(group: &str) -> Topic {
+    format!("{group}.dead-letter").into()
+}
+
+fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
+    // A topic that another pipeline writes is compacted; it stays as it is.
+    let is_output = config.pipelines.values().any(|other| {
+        other.output == settings.input
+            || other.outputs.values().any(|topic| *topic == settings.input)
+    });
+    let cleanup = if is_output { compacted } else { deleted };
+    spec(
+        settings.input.as_str().into(),
+        settings.partitions,
+        cleanup(config),
+    )
+}
+
+fn outputs(settings: &PipelineConfig) -> impl Iterator<Item = Topic> {
+    std::iter::once(&settings.output)
+        .chain(settings.outputs.values())
+        .map(|name| name.as_str().into())
+}
+
+fn spec(name: Topic, partitions: Option<u32>, cleanup: Cleanup) -> TopicSpec {
+    TopicSpec {
+        name,
+        partitions,
+        cleanup,
+    }
+}
+
+fn deleted(config: &Config) -> Cleanup {
+    Cleanup::Delete {
+        retention: Some(config.topics.retention),
+        retention_bytes: Some(config.topics.retention_bytes.as_u64()).filter(|bytes| *bytes > 0),
+    }
+}
+
+fn compacted(config: &Config) -> Cleanup {
+    Cleanup::Compact {
+        tombstone_retention: config.topics.tombstone_retention,
+    }
+}
