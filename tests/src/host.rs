@@ -149,10 +149,24 @@ impl Host {
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGSTOP: it stands still, and its connections stay.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on, as if no time had passed.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id())
             .ok()
             .and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), Signal::TERM).expect("a host to stop");
+        kill_process(pid.expect("a process id"), signal).expect("a host that takes a signal");
     }
 
     /// Waits for its end.

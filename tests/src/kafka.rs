@@ -31,6 +31,20 @@ impl Cluster {
     /// Where a broker does not start, or Kafka is required and cannot be had.
     #[must_use]
     pub fn up(count: u32) -> Option<Self> {
+        Self::start_with(count, &[])
+    }
+
+    /// As [`up`](Self::up), with another way to each broker: see
+    /// [`detours`](Self::detours).
+    ///
+    /// # Panics
+    /// As [`up`](Self::up) does.
+    #[must_use]
+    pub fn up_with_detours(count: u32) -> Option<Self> {
+        Self::start_with(count, &["--detours"])
+    }
+
+    fn start_with(count: u32, options: &[&str]) -> Option<Self> {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         if let Some(why_not) = brokers::why_not() {
             println!("kafka: skipped: {why_not}");
@@ -39,7 +53,7 @@ impl Cluster {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = brokers::dir(&number.to_string());
         Some(Self {
-            brokers: brokers::up(&dir, count),
+            brokers: brokers::up(&dir, count, options),
             dir,
             is_own: true,
         })
@@ -78,6 +92,19 @@ impl Cluster {
     /// Starts a broker that was killed, and waits until it serves.
     pub fn start(&self, broker: u32) {
         self.command("start", broker);
+    }
+
+    /// For each broker, where clients of the other way look for it (nobody
+    /// listens there, but a [`Proxy`](crate::proxy::Proxy) may), and where it
+    /// takes them.
+    #[must_use]
+    pub fn detours(&self) -> Vec<(String, String)> {
+        let detours = brokers::run(&self.dir, &["detours"]);
+        let detours = detours.lines().map(|line| {
+            let (outside, inside) = line.split_once(' ').expect("two addresses");
+            (outside.to_owned(), inside.to_owned())
+        });
+        detours.collect()
     }
 
     fn command(&self, command: &str, broker: u32) {

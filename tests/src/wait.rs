@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// No wait is longer. It is no expectation: a test that comes near it fails.
+/// No wait is longer, unless it says so. It is no expectation: a test that comes near it fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -14,7 +14,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// After [`LIMIT`], with what was seen last.
-pub async fn until<T, L, F>(what: &str, mut look: L) -> T
+pub async fn until<T, L, F>(what: &str, look: L) -> T
+where
+    L: FnMut() -> F,
+    F: Future<Output = Result<T, String>>,
+{
+    until_within(LIMIT, what, look).await
+}
+
+/// As [`until`], where something takes long: brokers that start, sessions that
+/// end.
+///
+/// # Panics
+/// After the limit, with what was seen last.
+pub async fn until_within<T, L, F>(limit: Duration, what: &str, mut look: L) -> T
 where
     L: FnMut() -> F,
     F: Future<Output = Result<T, String>>,
@@ -23,8 +36,8 @@ where
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(seen) if started.elapsed() >= LIMIT => {
-                panic!("waited {LIMIT:?} in vain for {what}; the last look saw: {seen}")
+            Err(seen) if started.elapsed() >= limit => {
+                panic!("waited {limit:?} in vain for {what}; the last look saw: {seen}")
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }

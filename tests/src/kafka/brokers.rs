@@ -17,7 +17,7 @@ pub fn shared() -> Option<String> {
     static SHARED: OnceLock<Option<String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         named().or_else(|| match why_not() {
-            None => Some(up(&dir("shared"), 1)),
+            None => Some(up(&dir("shared"), 1, &[])),
             Some(why_not) => {
                 println!("kafka: skipped: {why_not}");
                 None
@@ -55,8 +55,11 @@ pub fn why_not() -> Option<&'static str> {
 /// # Panics
 /// Where they do not start.
 #[must_use]
-pub fn up(dir: &Path, count: u32) -> String {
-    let brokers = run(dir, &["up", "--brokers", &count.to_string()]);
+pub fn up(dir: &Path, count: u32, options: &[&str]) -> String {
+    let count = count.to_string();
+    let mut arguments = vec!["up", "--brokers", &count];
+    arguments.extend(options);
+    let brokers = run(dir, &arguments);
     // The test runner ends without telling, so somebody waits for that.
     let watch = format!(
         "while kill -0 {} 2>/dev/null; do sleep 1; done; exec '{}' down",

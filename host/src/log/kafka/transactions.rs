@@ -23,6 +23,11 @@ use crate::{
 
 /// How long a look at what is in flight takes.
 const LOOK: Duration = Duration::from_millis(1);
+/// When a group's coordinator dies while offsets are sent to it, the client may
+/// wait for the next one without a limit, until some connection comes or goes
+/// (librdkafka's issues 5456 and 5511). So idle ones go after a while.
+const IDLE_PROPERTY: &str = "connections.max.idle.ms";
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Records between two looks at what was delivered.
 const RECORDS_PER_LOOK: usize = 1000;
 
@@ -108,6 +113,9 @@ impl Transactions {
             .set("transaction.timeout.ms", &timeout)
             .set("message.timeout.ms", &timeout)
             .set("delivery.report.only.error", "true");
+        if !self.config.properties.contains_key(IDLE_PROPERTY) {
+            config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
+        }
         let producer: BaseProducer<Quiet> =
             config.create_with_context(Quiet).map_err(unavailable)?;
         let deadline = Instant::now() + self.config.request_timeout;

@@ -1,0 +1,205 @@
+//! One fault at a time, each ridden out.
+
+use std::{sync::Arc, time::Duration};
+
+use courtside_tests::{
+    proxy::{Line, Proxy},
+    until_within,
+};
+use reqwest::StatusCode;
+use tokio::time::sleep;
+
+use crate::{
+    brokers::Brokers,
+    fleet::{Fleet, PARTITIONS, PATIENCE},
+    judge::judge,
+    load::{Load, Pace},
+};
+
+const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+/// Longer than a session and a transaction of [`Fleet`]'s hosts.
+const OVERSLEPT: Duration = Duration::from_secs(12);
+/// Between a fault and the next.
+const AWHILE: Duration = Duration::from_secs(3);
+/// Acknowledgements before a fault, and after the last.
+const EVENTS: usize = 300;
+
+/// Three hosts under load while something fails; in the end all are there, and
+/// the judge finds nothing.
+async fn ridden_out(
+    test: &str,
+    brokers: &Brokers,
+    mut fleet: Fleet,
+    fault: impl AsyncFnOnce(&mut Fleet, &Load),
+) {
+    let load = Load::start(fleet.urls(), Pace::default(), 1);
+    load.goes_on(EVENTS).await;
+    fault(&mut fleet, &load).await;
+    load.goes_on(EVENTS).await;
+    let posted = load.stop().await;
+    fleet.has_processed_all().await;
+    fleet.check();
+    for member in &fleet.members {
+        member.is_ready().await;
+    }
+    let names = fleet.names.clone();
+    fleet.stop().await;
+    let verdict = judge(brokers, &names, &posted);
+    println!("{test}: {verdict}");
+}
+
+pub async fn a_broker_is_killed_and_comes_back(brokers: Arc<Brokers>) {
+    let fleet = Fleet::start("broker-killed", &brokers).await;
+    ridden_out("broker killed", &brokers, fleet, async |fleet, load| {
+        for broker in 1..=3 {
+            brokers.kill(&[broker]);
+            load.goes_on(EVENTS).await;
+            fleet.check();
+            brokers.heal();
+        }
+    })
+    .await;
+}
+
+/// First those of the topics, then those of the groups and the transactions:
+/// other brokers load these while they are asked for them.
+pub async fn leaders_and_coordinators_move(brokers: Arc<Brokers>) {
+    let fleet = Fleet::start("leaders-move", &brokers).await;
+    ridden_out("leaders moved", &brokers, fleet, async |fleet, load| {
+        let names = fleet.names.clone();
+        let checkpoints = names.checkpoints();
+        for turn in 1..=3 {
+            let topics = [&names.input, &names.output, &checkpoints];
+            let topics = topics.map(|topic| (&**topic, PARTITIONS));
+            brokers.move_leaders(&topics, turn);
+            sleep(AWHILE).await;
+            brokers.move_leaders(&INTERNAL.map(|topic| (topic, PARTITIONS)), turn);
+            load.goes_on(EVENTS).await;
+            fleet.check();
+        }
+    })
+    .await;
+}
+
+pub async fn the_coordinators_are_killed(brokers: Arc<Brokers>) {
+    let fleet = Fleet::start("coordinator-killed", &brokers).await;
+    let group = fleet.names.group.clone();
+    ridden_out(
+        "coordinators killed",
+        &brokers,
+        fleet,
+        async |fleet, load| {
+            for _ in 0..2 {
+                let broker = brokers.coordinator_of_group(&group);
+                brokers.kill(&[broker]);
+                load.goes_on(EVENTS).await;
+                fleet.check();
+                brokers.heal();
+            }
+            // Of any of the transactions.
+            let (id, broker) = brokers.coordinators_of_transactions(&group).remove(0);
+            println!("broker {broker} coordinates {id}");
+            brokers.kill(&[broker]);
+            load.goes_on(EVENTS).await;
+            fleet.check();
+            brokers.heal();
+        },
+    )
+    .await;
+}
+
+/// For `COURTSIDE_TEST_GONE_SECONDS`, 15 by default.
+pub async fn all_brokers_go_and_come_back(brokers: Arc<Brokers>) {
+    let gone = crate::number_from("COURTSIDE_TEST_GONE_SECONDS").unwrap_or(15);
+    let fleet = Fleet::start("brokers-gone", &brokers).await;
+    ridden_out("all brokers gone", &brokers, fleet, async |fleet, _| {
+        brokers.kill(&[1, 2, 3]);
+        let event = r#"{"game_id":"nobody","seq":1,"type":"other","period":1,"clock":"1:00"}"#;
+        for member in &fleet.members {
+            until_within(PATIENCE, "a host to say so", || async {
+                match member.get("/readyz").await? {
+                    (StatusCode::SERVICE_UNAVAILABLE, said)
+                        if said.contains("\"log-unavailable\"") =>
+                    {
+                        Ok(())
+                    }
+                    seen => Err(format!("{seen:?}")),
+                }
+            })
+            .await;
+            // From then on nobody waits for an answer in vain.
+            let (status, problem, retries) = member.post(event).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+            assert_eq!(problem["code"], "log-unavailable", "{problem}");
+            assert!(retries, "{problem}");
+        }
+        sleep(Duration::from_secs(gone)).await;
+        fleet.check();
+        brokers.heal();
+    })
+    .await;
+}
+
+pub async fn a_host_is_killed(brokers: Arc<Brokers>) {
+    let fleet = Fleet::start("host-killed", &brokers).await;
+    ridden_out("host killed", &brokers, fleet, async |fleet, load| {
+        for number in 0..3 {
+            fleet.members[number].kill();
+            load.goes_on(EVENTS).await;
+            fleet.check();
+            // One comes back while the group still waits for it, one later.
+            if number > 0 {
+                sleep(OVERSLEPT).await;
+            }
+            fleet.members[number].start().await;
+        }
+    })
+    .await;
+}
+
+/// It wakes up in the middle of what it did, and others have its partitions.
+pub async fn a_host_sleeps_longer_than_its_session(brokers: Arc<Brokers>) {
+    let fleet = Fleet::start("host-sleeps", &brokers).await;
+    ridden_out("host stopped", &brokers, fleet, async |fleet, load| {
+        for number in 0..3 {
+            fleet.members[number].freeze();
+            sleep(OVERSLEPT).await;
+            fleet.members[number].thaw();
+            load.goes_on(EVENTS).await;
+            fleet.check();
+        }
+    })
+    .await;
+}
+
+/// Of one of three; the others reach the brokers by another way.
+pub async fn the_network_of_a_host_is_cut(brokers: Arc<Brokers>) {
+    let routes = brokers.cluster().detours();
+    let proxy = Proxy::start(&routes).await;
+    let detours: Vec<_> = routes.iter().map(|(outside, _)| &**outside).collect();
+    let direct = brokers.cluster().brokers();
+    let mut fleet = Fleet::new("network-cut", &[&detours.join(","), direct, direct]);
+    for member in &mut fleet.members {
+        member.start().await;
+    }
+    for member in &fleet.members {
+        member.is_ready().await;
+    }
+    ridden_out("network cut", &brokers, fleet, async |fleet, load| {
+        // What it said before arrives when nobody listens to it any more.
+        proxy.set(Line::Silent);
+        sleep(OVERSLEPT).await;
+        proxy.set(Line::Open);
+        load.goes_on(EVENTS).await;
+        // Shorter than its session: it goes on as if nothing had been.
+        proxy.set(Line::Torn);
+        sleep(AWHILE).await;
+        proxy.set(Line::Open);
+        load.goes_on(EVENTS).await;
+        proxy.set(Line::Torn);
+        sleep(OVERSLEPT).await;
+        fleet.check();
+        proxy.set(Line::Open);
+    })
+    .await;
+}

@@ -1,0 +1,253 @@
+//! Hosts side by side: each with its own data and plugins, all of one group.
+
+use std::time::Duration;
+
+use courtside_tests::{Host, Place, built, until_within};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::brokers::Brokers;
+
+pub const PARTITIONS: u32 = 8;
+pub const SLOT: &str = "scores/default";
+/// Brokers that start, sessions that end, and two cores for all of it.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The topics and the group of one test.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub input: String,
+    pub output: String,
+    pub group: String,
+}
+
+impl Names {
+    fn new(test: &str) -> Self {
+        Self {
+            input: format!("{test}.games"),
+            output: format!("{test}.scores"),
+            group: format!("{test}.group"),
+        }
+    }
+
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead-letter", self.group)
+    }
+
+    pub fn checkpoints(&self) -> String {
+        format!("{}.checkpoints", self.group)
+    }
+}
+
+pub struct Fleet {
+    pub names: Names,
+    pub members: Vec<Member>,
+}
+
+/// A host's place, and the host while it runs.
+pub struct Member {
+    pub place: Place,
+    http: reqwest::Client,
+    host: Option<Host>,
+    is_frozen: bool,
+}
+
+impl Fleet {
+    /// Places for hosts that reach the brokers at these addresses. None runs.
+    pub fn new(test: &str, brokers: &[&str]) -> Self {
+        let names = Names::new(test);
+        let plugin = built::plugin("nba-scoring");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .expect("an http client");
+        let members = brokers.iter().enumerate().map(|(number, brokers)| {
+            let place = Place::with_plugin(&plugin)
+                .with_fixed_port()
+                .configured(&format!(
+                    "[pipelines.scores]\ninput = {:?}\noutput = {:?}\ngroup = {:?}\nkey = \"/game_id\"\npartitions = {PARTITIONS}\n",
+                    names.input, names.output, names.group,
+                ))
+                .set("kafka.brokers", brokers)
+                .set("kafka.instance", &format!("host-{number}"))
+                .set("kafka.session_timeout", "6s")
+                .set("kafka.transaction_timeout", "6s")
+                .set("kafka.request_timeout", "5s")
+                .set("worker.drain_deadline", "4s")
+                .set("worker.workers", "2");
+            Member {
+                place,
+                http: http.clone(),
+                host: None,
+                is_frozen: false,
+            }
+        });
+        Self {
+            members: members.collect(),
+            names,
+        }
+    }
+
+    /// Three hosts that are ready.
+    pub async fn start(test: &str, brokers: &Brokers) -> Self {
+        let brokers = brokers.cluster().brokers();
+        let mut fleet = Self::new(test, &[brokers; 3]);
+        for number in 0..fleet.members.len() {
+            fleet.members[number].start().await;
+        }
+        for member in &fleet.members {
+            member.is_ready().await;
+        }
+        fleet
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| member.place.url())
+            .collect()
+    }
+
+    /// Nobody ended by itself.
+    pub fn check(&mut self) {
+        for member in &mut self.members {
+            member.check();
+        }
+    }
+
+    /// Waits until the group has processed all that was posted, as each host
+    /// sees it.
+    pub async fn has_processed_all(&self) {
+        for member in self.members.iter().filter(|member| member.is_running()) {
+            until_within(PATIENCE, "all events to be processed", || async {
+                let (_, body) = member.get("/group").await?;
+                let view: Value = serde_json::from_str(&body).map_err(|_| body.clone())?;
+                let group = &view["groups"][0];
+                let partitions = group["partitions"].as_array().map_or(0, Vec::len);
+                if group["lag"] == 0 && partitions == PARTITIONS as usize {
+                    Ok(())
+                } else {
+                    Err(body)
+                }
+            })
+            .await;
+        }
+    }
+
+    pub async fn stop(self) {
+        let ends: Vec<_> = self
+            .members
+            .into_iter()
+            .map(|mut member| (member.stop(), member))
+            .collect();
+        for (end, _) in ends {
+            end.await;
+        }
+    }
+}
+
+impl Member {
+    pub const fn is_running(&self) -> bool {
+        self.host.is_some()
+    }
+
+    pub const fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(&mut self) {
+        self.host = Some(self.place.spawn());
+    }
+
+    /// Starts it, until it listens.
+    pub async fn start(&mut self) {
+        self.spawn();
+        self.listens().await;
+    }
+
+    pub async fn listens(&mut self) {
+        until_within(PATIENCE, "a host to listen", || {
+            self.check();
+            let asking = self.get("/healthz");
+            async { asking.await.map(|_| ()) }
+        })
+        .await;
+    }
+
+    pub async fn is_ready(&self) {
+        until_within(PATIENCE, "a host to be ready", || async {
+            match self.get("/readyz").await? {
+                (StatusCode::OK, _) => Ok(()),
+                (_, said) => Err(said),
+            }
+        })
+        .await;
+    }
+
+    /// It did not end by itself.
+    pub fn check(&mut self) {
+        if let Some(host) = &mut self.host {
+            assert!(host.is_running(), "a host ended: {}", host.log());
+        }
+    }
+
+    /// What it answers; an error says that it does not.
+    pub fn get(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Result<(StatusCode, String), String>> + use<> {
+        let request = self.http.get(format!("{}{path}", self.place.url()));
+        async move {
+            let failed = |error: reqwest::Error| format!("{error:?}");
+            let answer = request.send().await.map_err(failed)?;
+            let status = answer.status();
+            Ok((status, answer.text().await.map_err(failed)?))
+        }
+    }
+
+    /// What it answers to an event, and whether it says when to come again.
+    pub async fn post(&self, event: &str) -> (StatusCode, Value, bool) {
+        let request = self.http.post(format!("{}/score", self.place.url()));
+        let request = request.header("content-type", "application/json");
+        let answer = request.body(event.to_owned()).send().await;
+        let answer = answer.expect("an answer");
+        let retries = answer.headers().contains_key("retry-after");
+        (answer.status(), answer.json().await.expect("json"), retries)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.is_frozen = false;
+        if let Some(host) = self.host.take() {
+            host.kill();
+        }
+    }
+
+    /// SIGTERM, and a clean end, which is waited for elsewhere.
+    pub fn stop(&mut self) -> impl Future<Output = ()> + use<> {
+        let host = self.host.take();
+        if let Some(host) = &host {
+            host.terminate();
+        }
+        async {
+            if let Some(host) = host {
+                host.stop().await;
+            }
+        }
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&mut self) {
+        self.host.as_ref().expect("a host that runs").freeze();
+        self.is_frozen = true;
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&mut self) {
+        self.host.as_ref().expect("a host that runs").thaw();
+        self.is_frozen = false;
+    }
+}

@@ -1,0 +1,141 @@
+//! From one host to three under load, and back.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use courtside::log::partitioner::Method;
+use serde_json::Value;
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::{
+    brokers::Brokers,
+    fleet::{Fleet, PARTITIONS},
+    judge::judge,
+    load::{Load, Pace},
+};
+
+/// How long each number of hosts is looked at.
+const LOOK: Duration = Duration::from_secs(8);
+
+/// Nothing is lost or doubled; the pauses of each partition, as a reader sees
+/// them, are printed.
+pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
+    let addresses = brokers.cluster().brokers();
+    let mut fleet = Fleet::new("scale", &[addresses; 3]);
+    fleet.members[0].start().await;
+    fleet.members[0].is_ready().await;
+    let pace = Pace {
+        games: 48,
+        pause: Duration::from_millis(150),
+    };
+    // The one that stays takes the events, and shows the outputs.
+    let url = fleet.members[0].place.url();
+    let load = Load::start(vec![url.clone()], pace, 2);
+    load.goes_on(500).await;
+    let watch = Watch::start(&url).await;
+    watch.look("one host, nothing happens").await;
+    for number in 1..=2 {
+        fleet.members[number].spawn();
+        fleet.members[number].listens().await;
+        watch.look(&format!("host {} joined", number + 1)).await;
+    }
+    watch.look("three hosts, nothing happens").await;
+    for number in [2, 1] {
+        fleet.members[number].stop().await;
+        watch.look(&format!("host {} left", number + 1)).await;
+    }
+    let posted = load.stop().await;
+    fleet.has_processed_all().await;
+    fleet.check();
+    let names = fleet.names.clone();
+    fleet.stop().await;
+    println!("scale: {}", judge(&brokers, &names, &posted));
+}
+
+/// A reader of all outputs.
+struct Watch {
+    seen: Arc<Mutex<HashMap<u32, Seen>>>,
+    reader: JoinHandle<()>,
+}
+
+/// Of one partition.
+#[derive(Clone, Copy)]
+struct Seen {
+    last: Instant,
+    gap: Duration,
+    outputs: usize,
+}
+
+impl Watch {
+    async fn start(url: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build();
+        let request = http.expect("an http client").get(format!("{url}/events"));
+        let mut stream = request.send().await.expect("a stream");
+        let seen = Arc::<Mutex<HashMap<u32, Seen>>>::default();
+        let reader = tokio::spawn({
+            let seen = Arc::clone(&seen);
+            async move {
+                let mut text = Vec::new();
+                while let Some(piece) = stream.chunk().await.expect("more of the stream") {
+                    text.extend_from_slice(&piece);
+                    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                        let line: Vec<u8> = text.drain(..=end).collect();
+                        let line = String::from_utf8(line).expect("utf-8");
+                        if let Some(data) = line.strip_prefix("data:") {
+                            note(&mut seen.lock().unwrap(), data);
+                        }
+                    }
+                }
+            }
+        });
+        Self { seen, reader }
+    }
+
+    /// Prints the longest time without an output, of each partition, since this
+    /// was asked last.
+    async fn look(&self, what: &str) {
+        sleep(LOOK).await;
+        let mut seen = self.seen.lock().unwrap();
+        let now = Instant::now();
+        let mut gaps: Vec<_> = seen
+            .iter_mut()
+            .map(|(partition, seen)| {
+                let gap = seen.gap.max(now - seen.last).as_millis();
+                let outputs = std::mem::take(&mut seen.outputs);
+                seen.gap = Duration::ZERO;
+                (*partition, gap, outputs)
+            })
+            .collect();
+        gaps.sort_unstable();
+        assert_eq!(gaps.len(), PARTITIONS as usize, "{what}: {gaps:?}");
+        let gaps = gaps
+            .iter()
+            .map(|(partition, gap, outputs)| format!(" {partition}: {gap} ms of {outputs}"))
+            .collect::<String>();
+        println!("scale: {what}; longest pause, by partition, and outputs:{gaps}");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+fn note(seen: &mut HashMap<u32, Seen>, data: &str) {
+    let output: Value = serde_json::from_str(data).expect("an output");
+    let game = output["game_id"].as_str().expect("a game");
+    let partition = Method::Murmur2.partition(game.as_bytes(), PARTITIONS).0;
+    let now = Instant::now();
+    let seen = seen.entry(partition).or_insert(Seen {
+        last: now,
+        gap: Duration::ZERO,
+        outputs: 0,
+    });
+    seen.gap = seen.gap.max(now - seen.last);
+    seen.last = now;
+    seen.outputs += 1;
+}
