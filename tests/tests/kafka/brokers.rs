@@ -60,12 +60,16 @@ impl Brokers {
     /// another.
     pub fn start_all(&self) {
         blocking(|| {
-            let mut down = self.down.lock().unwrap();
+            let down = self.down.lock().unwrap().clone();
             thread::scope(|scope| {
-                for broker in std::mem::take(&mut *down) {
-                    scope.spawn(move || self.cluster.start(broker));
+                for broker in &down {
+                    scope.spawn(|| self.cluster.start(*broker));
                 }
             });
+            self.down
+                .lock()
+                .unwrap()
+                .retain(|broker| !down.contains(broker));
         });
     }
 

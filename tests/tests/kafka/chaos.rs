@@ -11,7 +11,7 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     brokers::Brokers,
-    fleet::{Fleet, SLOT},
+    fleet::{Fleet, Member, SLOT},
     judge::{Builds, judge},
     load::{Load, Pace, round_of},
     number_from,
@@ -90,7 +90,7 @@ const ACTIONS: [Action; 13] = [
     RemoveOneGame,
     OfferBroken,
 ];
-const WEIGHTS: [u32; ACTIONS.len()] = [4, 8, 2, 3, 4, 3, 4, 1, 1, 4, 4, 2, 2];
+const WEIGHTS: [u32; ACTIONS.len()] = [3, 6, 1, 2, 4, 3, 5, 1, 1, 2, 3, 1, 1];
 
 /// Those that are played first.
 fn games() -> Vec<String> {
@@ -133,9 +133,15 @@ impl Chaos {
         if self.act(ACTIONS[index], number, broker, dice).await {
             self.done[index] += 1;
             println!(
-                "chaos: {:6.1} s {:?} host {number} broker {broker}",
+                "chaos: {:6.1} s {:?}, hosts {:?}, brokers {}",
                 self.started.elapsed().as_secs_f64(),
                 ACTIONS[index],
+                self.fleet
+                    .members
+                    .iter()
+                    .map(Member::state)
+                    .collect::<Vec<_>>(),
+                if self.brokers.are_up() { "up" } else { "down" },
             );
             sleep(Duration::from_millis(pause)).await;
         }
@@ -148,6 +154,15 @@ impl Chaos {
             .as_ref()
             .is_some_and(|task| !task.is_finished());
         let are_up = !is_restarting && self.brokers.are_up();
+        // Of hosts that are down or stand still, one that is there to be drawn.
+        let number = (0..self.fleet.members.len())
+            .map(|next| (number + next) % self.fleet.members.len())
+            .find(|number| match action {
+                StartHost => !self.fleet.members[*number].is_running(),
+                ThawHost => self.fleet.members[*number].is_frozen(),
+                _ => true,
+            })
+            .unwrap_or(number);
         let end = &self.ends[number];
         let is_ending = end.as_ref().is_some_and(|end| !end.is_finished());
         let member = &mut self.fleet.members[number];

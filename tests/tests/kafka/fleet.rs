@@ -157,6 +157,15 @@ impl Member {
         self.is_frozen
     }
 
+    /// For people.
+    pub const fn state(&self) -> &'static str {
+        match (self.is_running(), self.is_frozen) {
+            (false, _) => "down",
+            (true, true) => "frozen",
+            (true, false) => "up",
+        }
+    }
+
     /// Starts it, and waits for nothing.
     pub fn spawn(&mut self) {
         self.host = Some(self.place.spawn());
