@@ -12,10 +12,12 @@ use crate::{Engine, kafka::brokers};
 /// More trials at a time than cores: most of the time they wait.
 const TRIALS_AT_A_TIME: usize = 6;
 
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
 /// A test's name, and what it does on an engine.
 pub struct Test {
     pub name: String,
-    pub run: Box<dyn Fn(Engine) -> Pin<Box<dyn Future<Output = ()>>> + Send + RefUnwindSafe>,
+    pub run: Box<dyn Fn(Engine) -> Running + Send + RefUnwindSafe>,
 }
 
 /// Named tests from functions of the form `async fn(Engine)`.

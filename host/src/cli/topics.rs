@@ -1,6 +1,6 @@
 //! `courtside topics`: the topics of the record log.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, slice};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -177,7 +177,7 @@ pub fn run(args: &TopicsArgs) -> anyhow::Result<ExitCode> {
                 needs: needs(&known, topic),
             };
             let created = log.create_topic(&new).map_err(refused);
-            created.and_then(|()| done(&common.output, "created", &[topic.clone()]))
+            created.and_then(|()| done(&common.output, "created", slice::from_ref(topic)))
         }
         Command::Alter {
             topic,
@@ -193,10 +193,10 @@ pub fn run(args: &TopicsArgs) -> anyhow::Result<ExitCode> {
                 needs: needs(&known, topic),
             };
             let altered = alter(&*log, &known, &topic.as_str().into(), &change);
-            altered.and_then(|()| done(&common.output, "altered", &[topic.clone()]))
+            altered.and_then(|()| done(&common.output, "altered", slice::from_ref(topic)))
         }
         Command::Delete { topic, yes, .. } => delete(&*log, &known, topic, *yes)
-            .and_then(|()| done(&common.output, "deleted", &[topic.clone()])),
+            .and_then(|()| done(&common.output, "deleted", slice::from_ref(topic))),
     };
     log.close();
     outcome.map(|()| ExitCode::SUCCESS)

@@ -66,14 +66,15 @@ pub fn up(dir: &Path, count: u32, options: &[&str]) -> String {
         std::process::id(),
         script().display(),
     );
-    Command::new("setsid")
-        .args(["sh", "-c", &watch])
+    let watching = Command::new("setsid")
+        .args(["--fork", "sh", "-c", &watch])
         .env("COURTSIDE_KAFKA_DIR", dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .status()
         .expect("somebody who stops the brokers");
+    assert!(watching.success(), "nobody would stop the brokers");
     brokers
 }
 

@@ -265,7 +265,7 @@ pub(crate) fn groups_are_listed_with_their_topics(subject: &mut impl Subject) {
     let listed = log.groups().unwrap();
     let listed = listed.iter().find(|one| one.group == group).unwrap();
     assert_eq!((&*listed.state, listed.members), ("empty", 0));
-    assert_eq!(log.group_topics(&group).unwrap(), [a.clone()]);
+    assert_eq!(log.group_topics(&group).unwrap(), std::slice::from_ref(&a));
     let mut member = join(&*log, &group, &a, 0, 1);
     assigned(&mut *member, 2);
     let listed = log.groups().unwrap();

@@ -164,9 +164,7 @@ impl Kafka {
 fn topics_of(group: &DescribedGroup) -> BTreeSet<Topic> {
     let members = group.members.iter();
     let partitions = members.flat_map(|member| &member.partitions);
-    partitions
-        .map(|(topic, _)| topic.as_str().into())
-        .collect()
+    partitions.map(|(topic, _)| topic.as_str().into()).collect()
 }
 
 /// `PreparingRebalance` as `preparing-rebalance`.

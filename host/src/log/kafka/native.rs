@@ -1,5 +1,6 @@
 //! What librdkafka tells and `rdkafka` does not pass on: who a member is for
-//! the brokers, and who the members of a group are under either protocol.
+//! the brokers, who the members of a group are under either protocol, and a
+//! header's name as bytes.
 //!
 //! This is the engine's only unsafe code: calls into the C library with
 //! pointers that live here, and nothing of it leaves without being copied.
@@ -7,27 +8,31 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
-    ptr::NonNull,
+    ptr::{self, NonNull},
+    slice,
     time::Duration,
 };
 
+use bytestring::ByteString;
 use rdkafka::{
     ClientContext,
     bindings::{
         rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new,
         rd_kafka_AdminOptions_set_request_timeout, rd_kafka_ConsumerGroupDescription_error,
-        rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count, rd_kafka_ConsumerGroupDescription_state,
-        rd_kafka_ConsumerGroupDescription_t, rd_kafka_DescribeConsumerGroups,
-        rd_kafka_DescribeConsumerGroups_result_groups, rd_kafka_MemberAssignment_partitions,
-        rd_kafka_MemberDescription_assignment, rd_kafka_MemberDescription_client_id,
-        rd_kafka_MemberDescription_consumer_id, rd_kafka_MemberDescription_group_instance_id,
-        rd_kafka_MemberDescription_host, rd_kafka_MemberDescription_t, rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name,
+        rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count,
+        rd_kafka_ConsumerGroupDescription_state, rd_kafka_ConsumerGroupDescription_t,
+        rd_kafka_DescribeConsumerGroups, rd_kafka_DescribeConsumerGroups_result_groups,
+        rd_kafka_MemberAssignment_partitions, rd_kafka_MemberDescription_assignment,
+        rd_kafka_MemberDescription_client_id, rd_kafka_MemberDescription_consumer_id,
+        rd_kafka_MemberDescription_group_instance_id, rd_kafka_MemberDescription_host,
+        rd_kafka_MemberDescription_t, rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name,
         rd_kafka_error_code, rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_mem_free, rd_kafka_memberid, rd_kafka_queue_destroy,
-        rd_kafka_queue_new, rd_kafka_queue_poll,
+        rd_kafka_event_error, rd_kafka_header_get_all, rd_kafka_mem_free, rd_kafka_memberid,
+        rd_kafka_message_headers, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
     },
     client::Client,
     error::RDKafkaErrorCode,
+    message::{BorrowedMessage, Headers as _, Message as _},
     types::RDKafkaRespErr,
 };
 
@@ -61,6 +66,39 @@ pub(super) struct DescribedMember {
     pub instance: Option<String>,
     pub host: String,
     pub partitions: Vec<(String, i32)>,
+}
+
+/// The headers of a record. What is no UTF-8 in a name becomes U+FFFD: anybody
+/// may write such a name, and the client's own way to the headers panics there.
+pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(ByteString, Option<&'m [u8]>)> {
+    let Some(known) = message.headers() else {
+        return Vec::new();
+    };
+    let mut headers = Vec::with_capacity(known.count());
+    let mut list = ptr::null_mut();
+    // SAFETY: the message lives as long as the borrow, and owns its headers,
+    // which were parsed above and are changed by nobody.
+    let found = unsafe { rd_kafka_message_headers(message.ptr(), &raw mut list) };
+    if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Vec::new();
+    }
+    for index in 0..known.count() {
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the list is the message's, and the places outlive the call.
+        let found = unsafe {
+            rd_kafka_header_get_all(list, index, &raw mut name, &raw mut value, &raw mut size)
+        };
+        if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            break;
+        }
+        // SAFETY: a name ends with a null byte, and lives as long as the message.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+        // SAFETY: where there is a value, it has this size and lives as long.
+        let value =
+            (!value.is_null()).then(|| unsafe { slice::from_raw_parts(value.cast::<u8>(), size) });
+        headers.push((name.as_ref().into(), value));
+    }
+    headers
 }
 
 /// A group, as the brokers describe it.

@@ -92,7 +92,7 @@ fn a_seat_that_is_not_free_yet_is_waited_for() {
 fn a_fenced_producer_is_replaced() {
     let Some(brokers) = brokers() else { return };
     let config = named(&brokers, Assignor::CooperativeSticky, false);
-    let mut scene = Scene::new(1, &[config.clone()]);
+    let mut scene = Scene::new(1, std::slice::from_ref(&config));
     scene.append();
     let mut hand = scene.hand(0);
     scene.finish(&mut [&mut hand]);
