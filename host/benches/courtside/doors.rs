@@ -158,7 +158,7 @@ pub fn latency() {
     let sendings = runtime.block_on(async {
         let reader = tokio::spawn(read_events(address, seen));
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let sendings = send_steadily(address, steady_lines()).await;
+        let sendings = send_steadily(address, steady_lines(SECONDS)).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         reader.abort();
         let _ = reader.await;
@@ -169,9 +169,10 @@ pub fn latency() {
     rig.stop();
 }
 
-pub fn steady_lines() -> Vec<Line> {
-    let events = usize::try_from(EVENTS_PER_SECOND * SECONDS).expect("a count");
-    let mut lines = load::interleaved(1_000, 25);
+/// Events for so many seconds, of 1,000 games.
+pub fn steady_lines(seconds: u64) -> Vec<Line> {
+    let events = usize::try_from(EVENTS_PER_SECOND * seconds).expect("a count");
+    let mut lines = load::interleaved(1_000, usize::try_from(seconds).expect("a count") + 5);
     lines.truncate(events);
     lines
 }

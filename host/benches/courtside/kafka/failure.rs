@@ -111,7 +111,9 @@ impl Hosts {
                         member.partitions.iter().map(named)
                     })
                     .collect();
-                if status.members.len() == hosts * WORKERS && owners.len() == PARTITIONS as usize {
+                let is_shared = status.members.iter().all(|one| !one.partitions.is_empty());
+                let is_whole = owners.len() == PARTITIONS as usize;
+                if status.members.len() == hosts * WORKERS && is_whole && is_shared {
                     return owners;
                 }
             }

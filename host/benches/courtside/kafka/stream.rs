@@ -121,8 +121,12 @@ pub fn latency() {
             }
         })
     };
-    // The first transactions are slower: coordinators are looked for.
-    let sendings = runtime.block_on(doors::send_steadily(address, doors::steady_lines()));
+    // The broker has just started, and runs its code interpreted at first: what
+    // it does in the first half minute is not what it does at night.
+    let mut sendings = runtime.block_on(doors::send_steadily(address, doors::steady_lines(50)));
+    let warm = sendings.len() * 3 / 5;
+    sendings.sort_by_key(|(_, at)| *at);
+    sendings.drain(..warm);
     std::thread::sleep(Duration::from_secs(2));
     done.store(true, Ordering::Relaxed);
     reader.join().expect("the reader");

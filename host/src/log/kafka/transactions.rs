@@ -21,8 +21,9 @@ use crate::{
     types::{NewRecord, TopicPartition},
 };
 
-/// How long a look at what is in flight takes.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often it is looked at what is in flight. The client's own waits are in
+/// whole milliseconds, and it spins through what is less: so we sleep.
+const LOOK: Duration = Duration::from_micros(500);
 /// When a group's coordinator dies while offsets are sent to it, the client may
 /// wait for the next one without a limit, until some connection comes or goes
 /// (librdkafka's issues 5456 and 5511). So idle ones go after a while.
@@ -312,7 +313,7 @@ fn fill(
             if !is_full || Instant::now() >= deadline {
                 return Err(filling(error));
             }
-            producer.poll(LOOK);
+            look(producer);
             waiting = back;
         }
     }
@@ -330,8 +331,13 @@ fn fill(
 /// Waits until nothing is in flight.
 fn settle(producer: &BaseProducer<Quiet>, deadline: Instant) {
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        producer.poll(LOOK);
+        look(producer);
     }
+}
+
+fn look(producer: &BaseProducer<Quiet>) {
+    std::thread::sleep(LOOK);
+    producer.poll(Duration::ZERO);
 }
 
 fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phase, KafkaError)> {
