@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -28,10 +28,10 @@ const WAIT: Duration = Duration::from_secs(10);
 /// the first poll to the last commit.
 pub fn copy(cluster: &Cluster, group: &str, output: &str, value_bytes: usize) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
-    let started = Instant::now();
+    let ready = Arc::new(Barrier::new(3));
     let threads: Vec<_> = (0..2)
         .map(|number| {
-            let stop = Arc::clone(&stop);
+            let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
             let mut reader = cluster.client();
             reader
                 .set("group.id", group)
@@ -53,6 +53,7 @@ pub fn copy(cluster: &Cluster, group: &str, output: &str, value_bytes: usize) ->
                     list.add_partition_offset(&INPUT, partition, Offset::Beginning)
                         .expect("a partition");
                 }
+                ready.wait();
                 reader.assign(&list).expect("assigned");
                 let value = vec![b'x'; value_bytes];
                 while !stop.load(Ordering::Relaxed) {
@@ -61,6 +62,8 @@ pub fn copy(cluster: &Cluster, group: &str, output: &str, value_bytes: usize) ->
             })
         })
         .collect();
+    ready.wait();
+    let started = Instant::now();
     cluster.drain(group);
     let took = started.elapsed();
     stop.store(true, Ordering::Relaxed);
