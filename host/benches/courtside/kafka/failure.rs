@@ -73,8 +73,11 @@ impl Hosts {
         }
     }
 
-    fn start(&mut self, number: usize) {
-        let child = Command::new(env!("CARGO_BIN_EXE_courtside"))
+    /// A nice host leaves the cores to the others while it starts, as if it had
+    /// its own: what they see of it is the group's doing.
+    fn start(&mut self, number: usize, niceness: &str) {
+        let child = Command::new("nice")
+            .args(["-n", niceness, env!("CARGO_BIN_EXE_courtside")])
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--kafka", &self.cluster.brokers])
             .args(["--data-dir", &path(&self.dir, &format!("host-{number}"))])
@@ -225,7 +228,7 @@ pub fn kill() {
     };
     let mut hosts = Hosts::new(cluster);
     for number in 0..3 {
-        hosts.start(number);
+        hosts.start(number, "0");
     }
     hosts.settle(3);
     let traffic = Traffic::start(&hosts.cluster);
@@ -236,7 +239,7 @@ pub fn kill() {
         hosts.end(round, Signal::KILL);
         thread::sleep(AFTER_KILL);
         kills.push((killed, Instant::now()));
-        hosts.start(round);
+        hosts.start(round, "0");
         hosts.settle(3);
     }
     let seen = traffic.stop();
@@ -262,8 +265,8 @@ pub fn join() {
         return;
     };
     let mut hosts = Hosts::new(cluster);
-    hosts.start(0);
-    hosts.start(1);
+    hosts.start(0, "0");
+    hosts.start(1, "0");
     hosts.settle(2);
     let traffic = Traffic::start(&hosts.cluster);
     let mut spans = Vec::new();
@@ -274,7 +277,7 @@ pub fn join() {
             let before = hosts.settle(5 - count);
             let began = Instant::now();
             match count {
-                3 => hosts.start(2),
+                3 => hosts.start(2, "19"),
                 _ => hosts.end(2, Signal::TERM),
             }
             let after = hosts.settle(count);
