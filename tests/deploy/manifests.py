@@ -228,6 +228,18 @@ for name, service in services.items():
         instances.append(service["environment"]["COURTSIDE_KAFKA__INSTANCE"])
 check(len(set(instances)) == 3, f"three hosts have three names, not {instances}")
 
+# One of them builds the image and copies from it; the others wait for that.
+hosts_of_compose = {name: service for name, service in services.items() if service["image"] == "courtside"}
+building = [name for name, service in hosts_of_compose.items() if "build" in service]
+check(len(building) == 1, f"{building} build the same image at once")
+for name, service in hosts_of_compose.items():
+    if name in building:
+        continue
+    check(service["pull_policy"] == "never", f"{name} looks for the image elsewhere")
+    check(set(building) < set(service["depends_on"]), f"{name} does not wait for {building} and the brokers")
+    copies = [mount for mount in service["volumes"] if str(mount).startswith("plugins:")]
+    check(not copies, f"{name} copies the plugins as well")
+
 tell()
 by = f"and the definitions in {os.environ['COURTSIDE_TEST_CRDS']}" if crds else "and by what else says the same"
 print(f"deploy: compose.yaml and {len(found)} objects are valid, by the schemas of Kubernetes {' and '.join(VERSIONS)} {by}")
