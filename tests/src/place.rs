@@ -100,6 +100,7 @@ impl Place {
             .set("log.partitions", "3")
             .set("kafka.request_timeout", "30s")
             .set("kafka.session_timeout", "6s")
+            .set("worker.drain_deadline", "4s")
             .set("kafka.heartbeat_interval", "500ms")
     }
 

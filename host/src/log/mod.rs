@@ -376,6 +376,12 @@ pub trait Member: Send {
         self.commit(commit)
     }
 
+    /// Whether others wait until revoked partitions are let go of, which the
+    /// next poll tells.
+    fn is_waited_for(&self) -> bool {
+        false
+    }
+
     /// Lets go of revoked partitions.
     fn release(&mut self, partitions: &[PartitionId]);
 }

@@ -273,9 +273,15 @@ impl Running {
     /// Commits what is pending, however long it takes: until then nothing else
     /// is read, so that memory stays bounded.
     fn commit(&mut self) {
-        if !self.commit_by(None) {
-            // Not committed is not lost: it is read again after the start.
+        if self.commit_by(None) {
+            return;
+        }
+        // Not committed is not lost: it is read again after the start, or now,
+        // when others have waited long enough for partitions that must go.
+        if self.stopping.is_some() {
             self.processing.abort();
+        } else {
+            self.rewind();
         }
     }
 
@@ -293,8 +299,8 @@ impl Running {
     }
 
     /// Commits what is pending. False says that the deadline, or that of a
-    /// worker told to stop, was over before: all of it is pending still.
-    fn commit_by(&mut self, deadline: Option<Instant>) -> bool {
+    /// worker that others wait for, was over before: all of it is pending still.
+    fn commit_by(&mut self, mut deadline: Option<Instant>) -> bool {
         let (commit, stops) = match self.processing.prepare() {
             Ok(prepared) => prepared,
             Err(interrupted) => {
@@ -307,9 +313,10 @@ impl Running {
             return true;
         };
         let started = Instant::now();
-        let mut wait = RETRY_WAIT_MIN;
+        // A group that has just moved on takes the next try at once.
+        let mut wait = Duration::ZERO;
         loop {
-            let deadline = deadline.into_iter().chain(self.stopping).min();
+            deadline = deadline.into_iter().chain(self.stopping).min();
             let outcome = match deadline {
                 None => self.member.commit(&commit),
                 Some(deadline) => {
@@ -335,11 +342,14 @@ impl Running {
                 }
             }
             let now = Instant::now();
+            if deadline.is_none() && self.member.is_waited_for() {
+                deadline = Some(now + self.pipeline.processing.drain_deadline);
+            }
             if self.must_stop() || deadline.is_some_and(|deadline| now >= deadline) {
                 return false;
             }
             std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
-            wait = (wait * 2).min(RETRY_WAIT_MAX);
+            wait = (wait * 2).clamp(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         }
         self.processing.settle(&commit);
         self.wait = RETRY_WAIT_MIN;

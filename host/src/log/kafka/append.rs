@@ -193,9 +193,11 @@ impl Appender {
             return Ok(());
         }
         let mut producer = self.producer.write();
-        if producer.is_some() && self.fatal.swap(false, Ordering::AcqRel) {
+        if producer.is_some() && self.fatal.load(Ordering::Acquire) {
             tracing::warn!("the producer failed for good, and is replaced");
-            *producer = Some(self.create()?);
+            let new = self.create()?;
+            self.fatal.store(false, Ordering::Release);
+            *producer = Some(new);
         }
         Ok(())
     }

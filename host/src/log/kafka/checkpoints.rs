@@ -1,12 +1,25 @@
 //! The committed checkpoints of the partitions that this host holds: a copy of
 //! what the brokers have, in a store that is thrown away at the next start.
 //!
+//! All workers share it. A partition may move from one of them to another while
+//! the first still restores it, so each assignment has a claim, and only the
+//! latest one writes.
+//!
 //! Memory: three memtables of 16 MiB at most, and the block cache.
 
-use std::{ops::Bound, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Bound,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Readable as _};
+use parking_lot::RwLock;
 
 use crate::{
     log::{Checkpoints, GroupName, KEY_BYTES_MAX, LogError},
@@ -22,7 +35,14 @@ const REMOVED_AT_A_TIME: usize = 1000;
 pub(super) struct Store {
     db: Database,
     rows: Keyspace,
+    claims: RwLock<HashMap<(GroupName, PartitionId), Claim>>,
+    next_claim: AtomicU64,
 }
+
+/// The right to write a partition's rows, until somebody else claims them. No
+/// two are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim(u64);
 
 /// A checkpoint to keep, or the key of one to drop.
 pub(super) type Row = (PartitionId, Key, Option<Bytes>);
@@ -47,29 +67,61 @@ impl Store {
             .map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let rows = db.keyspace("checkpoints", options).map_err(failed)?;
-        Ok(Self { db, rows })
+        Ok(Self {
+            db,
+            rows,
+            claims: RwLock::default(),
+            next_claim: AtomicU64::new(1),
+        })
     }
 
-    /// Nothing is synced: what is lost is restored from the brokers.
+    /// From here on the rows of this partition are the caller's.
+    pub fn claim(&self, group: &GroupName, partition: PartitionId) -> Claim {
+        let claim = Claim(self.next_claim.fetch_add(1, Ordering::Relaxed));
+        let mut claims = self.claims.write();
+        claims.insert((group.clone(), partition), claim);
+        claim
+    }
+
+    /// Writes rows of partitions that are the caller's, and says whether all
+    /// were. Nothing is synced: what is lost is restored from the brokers.
     pub fn put<'a>(
         &self,
-        group: &str,
+        group: &GroupName,
         rows: impl IntoIterator<Item = &'a Row>,
-    ) -> Result<(), LogError> {
+        claim: impl Fn(PartitionId) -> Option<Claim>,
+    ) -> Result<bool, LogError> {
+        let claims = self.claims.read();
         let mut batch = self.db.batch();
+        let mut all = true;
         for (partition, key, value) in rows {
+            let held = claims.get(&(group.clone(), *partition)).copied();
+            if held.is_none() || held != claim(*partition) {
+                all = false;
+                continue;
+            }
             let row = row_key(group, *partition, key);
             match value {
                 Some(value) => batch.insert(&self.rows, row, &value[..]),
                 None => batch.remove(&self.rows, row),
             }
         }
-        batch.commit().map_err(failed)
+        batch.commit().map_err(failed)?;
+        Ok(all)
     }
 
-    /// Forgets a partition's.
-    pub fn clear(&self, group: &str, partition: PartitionId) -> Result<(), LogError> {
+    /// Forgets a partition's, where it is the caller's; says whether it is.
+    pub fn clear(
+        &self,
+        group: &GroupName,
+        partition: PartitionId,
+        claim: Claim,
+    ) -> Result<bool, LogError> {
         loop {
+            let claims = self.claims.read();
+            if claims.get(&(group.clone(), partition)) != Some(&claim) {
+                return Ok(false);
+            }
             let mut batch = self.db.batch();
             let mut count = 0;
             for row in self
@@ -82,7 +134,7 @@ impl Store {
                 count += 1;
             }
             if count == 0 {
-                return Ok(());
+                return Ok(true);
             }
             batch.commit().map_err(failed)?;
         }
@@ -175,10 +227,14 @@ mod tests {
                 Some("v".into()),
             )
         };
+        let [g, gg] = ["g", "gg"].map(GroupName::from_static);
+        let claims: Vec<_> = (0..3).map(|n| store.claim(&g, PartitionId(n))).collect();
+        let held = |partition: PartitionId| claims.get(partition.0 as usize).copied();
         let many: Vec<Row> = (0..2500).map(|n| row(1, &format!("{n:04}"))).collect();
-        store.put("g", &many).unwrap();
-        store.put("g", &[row(0, "a"), row(2, "b")]).unwrap();
-        store.put("gg", &[row(1, "c")]).unwrap();
+        assert!(store.put(&g, &many, held).unwrap());
+        assert!(store.put(&g, &[row(0, "a"), row(2, "b")], held).unwrap());
+        let other = store.claim(&gg, PartitionId(1));
+        assert!(store.put(&gg, &[row(1, "c")], |_| Some(other)).unwrap());
         let of = |group: &str| GroupCheckpoints {
             store: Arc::clone(&store),
             group: group.into(),
@@ -188,9 +244,17 @@ mod tests {
             found.unwrap().len()
         };
         assert_eq!([count("g", 0), count("g", 1), count("g", 2)], [1, 2500, 1]);
-        store.clear("g", PartitionId(1)).unwrap();
+        assert!(store.clear(&g, PartitionId(1), claims[1]).unwrap());
         assert_eq!([count("g", 0), count("g", 1), count("g", 2)], [1, 0, 1]);
         assert_eq!(count("gg", 1), 1);
+        // Who had it before can neither write nor clear any more.
+        let latest = store.claim(&g, PartitionId(2));
+        let rows = [row(0, "new"), row(2, "stale")];
+        assert!(!store.put(&g, &rows, held).unwrap());
+        assert!(!store.clear(&g, PartitionId(2), claims[2]).unwrap());
+        assert_eq!([count("g", 0), count("g", 2)], [2, 1]);
+        assert!(store.put(&g, &[row(2, "mine")], |_| Some(latest)).unwrap());
+        assert_eq!(count("g", 2), 2);
         drop(store);
         let store = Store::open(&dir.path().join("store")).unwrap();
         let group = GroupCheckpoints {

@@ -9,7 +9,7 @@
 //! on meanwhile.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,14 +22,14 @@ use crossbeam_channel::{Receiver, Sender};
 use rdkafka::{
     Message as _, Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{
     Shared,
-    checkpoints::Row,
+    checkpoints::{Claim, Row},
     config::Isolation,
-    context::{Membership, Plain},
+    context::{Membership, Plain, take_end},
     convert::{self, number},
     errors::{is_denial, unavailable, without},
 };
@@ -50,11 +50,11 @@ const ROWS_MAX: usize = 1000;
 /// What is fetched ahead of each partition of the checkpoints.
 const FETCH_AHEAD_KIB: &str = "4096";
 
-/// A partition to restore; the ticket tells one assignment from the next.
+/// A partition to restore; the claim tells one assignment from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub partition: PartitionId,
-    pub ticket: u64,
+    pub claim: Claim,
 }
 
 /// What became of it.
@@ -172,7 +172,7 @@ impl Work {
         let topics = &self.shared.topics;
         let starts = topics.starts_now(&self.input, &partitions)?;
         let ends = topics.ends(&self.shared.uncommitted, &self.input, &partitions)?;
-        self.restore_checkpoints(&partitions)?;
+        self.restore_checkpoints(wanted, &partitions)?;
         for (((wanted, committed), start), end) in
             wanted.iter().zip(committed).zip(starts).zip(ends)
         {
@@ -220,19 +220,22 @@ impl Work {
         partitions.iter().map(of).collect()
     }
 
-    fn restore_checkpoints(&self, partitions: &[PartitionId]) -> Result<(), LogError> {
+    fn restore_checkpoints(
+        &self,
+        wanted: &[Wanted],
+        partitions: &[PartitionId],
+    ) -> Result<(), LogError> {
         let topics = &self.shared.topics;
         let uncommitted = topics.ends(&self.shared.uncommitted, &self.checkpoints, partitions)?;
         self.await_open(partitions, &uncommitted)?;
-        for partition in partitions {
-            self.shared.store.clear(&self.group, *partition)?;
+        let mut held = Vec::with_capacity(wanted.len());
+        for (wanted, end) in wanted.iter().zip(uncommitted) {
+            let store = &self.shared.store;
+            // What is another's by now is left to it.
+            if store.clear(&self.group, wanted.partition, wanted.claim)? && end.0 > 0 {
+                held.push((*wanted, end));
+            }
         }
-        let held: Vec<_> = partitions
-            .iter()
-            .zip(&uncommitted)
-            .filter(|(_, end)| end.0 > 0)
-            .map(|(partition, _)| *partition)
-            .collect();
         self.read(&held)
     }
 
@@ -259,9 +262,10 @@ impl Work {
         }
     }
 
-    /// Reads partitions of the checkpoints to their ends.
-    fn read(&self, partitions: &[PartitionId]) -> Result<(), LogError> {
-        if partitions.is_empty() {
+    /// Reads partitions of the checkpoints to these ends at least: a leader that
+    /// is new may for a moment know of less.
+    fn read(&self, wanted: &[(Wanted, Offset)]) -> Result<(), LogError> {
+        if wanted.is_empty() {
             return Ok(());
         }
         let mut config = self
@@ -274,17 +278,25 @@ impl Work {
         let reader: BaseConsumer<Plain> = config
             .create_with_context(Plain { reach: None })
             .map_err(unavailable)?;
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
+        let mut list = TopicPartitionList::with_capacity(wanted.len());
+        for (wanted, _) in wanted {
             list.add_partition_offset(
                 &self.checkpoints,
-                number(*partition),
+                number(wanted.partition),
                 KafkaOffset::Beginning,
             )
             .map_err(unavailable)?;
         }
         reader.assign(&list).map_err(unavailable)?;
-        let mut left: BTreeSet<i32> = partitions.iter().map(|id| number(*id)).collect();
+        let claim = |partition| {
+            let mut wanted = wanted.iter().map(|(wanted, _)| wanted);
+            let found = wanted.find(|wanted| wanted.partition == partition);
+            found.map(|wanted| wanted.claim)
+        };
+        let mut left: BTreeMap<i32, Offset> = wanted
+            .iter()
+            .map(|(wanted, end)| (number(wanted.partition), *end))
+            .collect();
         let mut rows: Vec<Row> = Vec::new();
         while !left.is_empty() {
             match reader.poll(POLL) {
@@ -296,8 +308,13 @@ impl Work {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    left.remove(&partition);
+                    let end = take_end().map(Offset);
+                    if end >= left.get(&partition).copied() {
+                        left.remove(&partition);
+                    }
                 }
+                // The client does not read on after these.
+                Some(Err(error)) if is_final(&error) => return Err(unavailable(error)),
                 Some(Err(error)) if is_denial(&error) => {
                     let needs = || format!("Read on topic {}", self.checkpoints);
                     return Err(without(needs, error));
@@ -309,10 +326,22 @@ impl Work {
                 None => {}
             }
             if rows.len() >= ROWS_MAX || left.is_empty() {
-                self.shared.store.put(&self.group, &rows)?;
+                self.shared.store.put(&self.group, &rows, claim)?;
                 rows.clear();
             }
         }
         Ok(())
     }
+}
+
+fn is_final(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_micros(500);
 /// (librdkafka's issues 5456 and 5511). So idle ones go after a while.
 const IDLE_PROPERTY: &str = "connections.max.idle.ms";
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The shortest time between two tries to end what is open, at leisure.
+const TIDY_WAIT: Duration = Duration::from_secs(1);
 /// Records between two looks at what was delivered.
 const RECORDS_PER_LOOK: usize = 1000;
 
@@ -75,6 +77,9 @@ pub(super) struct Transactions {
     record_bytes_max: usize,
     producer: Option<BaseProducer<Quiet>>,
     must_abort: bool,
+    /// The last producer may have left a transaction open.
+    is_open: bool,
+    tidied: Option<Instant>,
 }
 
 /// What goes into a transaction.
@@ -91,13 +96,38 @@ impl Transactions {
             record_bytes_max,
             producer: None,
             must_abort: false,
+            is_open: false,
+            tidied: None,
         }
     }
 
     /// Makes ready to begin a transaction: whatever was open is ended.
     pub fn ready(&mut self) -> Result<(), LogError> {
+        self.ready_by(Instant::now() + self.config.request_timeout)
+    }
+
+    /// Ends what a failure may have left open: others may wait for it. One that
+    /// another producer of the id has ended is not ours to look after.
+    pub fn tidy(&mut self) {
+        if !self.must_abort && !self.is_open {
+            return;
+        }
+        if let Err(error) = self.ready() {
+            tracing::debug!(id = %self.id, %error, "a transaction is not ended yet");
+        }
+    }
+
+    /// The same at leisure, and not all the time.
+    pub fn tidy_now_and_then(&mut self) {
+        if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_WAIT) {
+            self.tidy();
+            self.tidied = Some(Instant::now());
+        }
+    }
+
+    fn ready_by(&mut self, deadline: Instant) -> Result<(), LogError> {
         if self.must_abort {
-            self.abort(Instant::now() + self.config.request_timeout);
+            self.abort(deadline);
         }
         if self.must_abort {
             // What it left open, the next one ends.
@@ -119,9 +149,9 @@ impl Transactions {
         }
         let producer: BaseProducer<Quiet> =
             config.create_with_context(Quiet).map_err(unavailable)?;
-        let deadline = Instant::now() + self.config.request_timeout;
         retry(deadline, || producer.init_transactions(left(deadline))).map_err(unavailable)?;
         self.producer = Some(producer);
+        self.is_open = false;
         Ok(())
     }
 
@@ -134,7 +164,7 @@ impl Transactions {
         time: Duration,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + time.min(self.config.transaction_timeout);
-        self.ready().map_err(Failure::Again)?;
+        self.ready_by(deadline).map_err(Failure::Again)?;
         let Some(producer) = &self.producer else {
             return Err(Failure::Unknown("there is no producer".to_owned()));
         };
@@ -170,7 +200,11 @@ impl Transactions {
                 self.must_abort = true;
                 self.abort(deadline);
             }
-            Verdict::Renew | Verdict::Fenced | Verdict::Unknown => self.renew(),
+            Verdict::Renew | Verdict::Unknown => self.renew(),
+            Verdict::Fenced => {
+                self.renew();
+                self.is_open = false;
+            }
         }
         match verdict {
             Verdict::Abort | Verdict::Renew => Failure::Again(failed(&self.id, error)),
@@ -185,6 +219,7 @@ impl Transactions {
     fn renew(&mut self) {
         self.producer = None;
         self.must_abort = false;
+        self.is_open = true;
     }
 
     fn abort(&mut self, deadline: Instant) {
@@ -212,10 +247,16 @@ impl Transactions {
 /// An error that leaves things as they were.
 fn failed(id: &str, error: &KafkaError) -> LogError {
     let reason = format!("transactions of {id}: {error}");
+    let code = error.rdkafka_error_code();
+    if let Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) = code {
+        // However often it is tried: the topic is not as it was at the start.
+        let what = "a record of a commit".to_owned();
+        return LogError::Invalid { what, reason };
+    }
     if !is_denial(error) {
         return LogError::Unavailable { reason };
     }
-    let needs = match error.rdkafka_error_code() {
+    let needs = match code {
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             "Write on the topics of outputs, dead letters and checkpoints"
         }

@@ -63,6 +63,11 @@ impl Member for Scripted {
         self.commit(commit)
     }
 
+    fn is_waited_for(&self) -> bool {
+        let script = self.0.lock().unwrap();
+        matches!(script.polls.front(), Some(Polled::Revoked(_)))
+    }
+
     fn release(&mut self, partitions: &[PartitionId]) {
         let call = Call::Release(partitions.to_vec());
         self.0.lock().unwrap().calls.push(call);
@@ -170,6 +175,32 @@ fn a_revoke_ends_at_the_drain_deadline() {
     assert_eq!(
         script.lock().unwrap().calls,
         [Call::Commit(vec![(Q, Offset(1))])]
+    );
+}
+
+/// The revoke comes while a commit is tried again and again: who waits for it
+/// waits no longer than for one that was told before.
+#[test]
+fn a_commit_that_fails_does_not_hold_a_revoke_back() {
+    let revoked = Polled::Revoked(vec![P]);
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q]), Polled::Idle, revoked].into(),
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    for _ in 0..4 {
+        running.step();
+    }
+    let mut script = script.lock().unwrap();
+    assert!(script.calls.len() > 3, "it tried more than once");
+    script.calls.retain(|call| !matches!(call, Call::Commit(_)));
+    assert_eq!(
+        script.calls,
+        [
+            Call::Seek(P, Offset(0)),
+            Call::Seek(Q, Offset(0)),
+            Call::Release(vec![P]),
+        ]
     );
 }
 

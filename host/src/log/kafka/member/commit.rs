@@ -9,7 +9,6 @@ use crate::{
     log::{
         COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
         kafka::{
-            Assignor,
             convert::number,
             errors::unavailable,
             transactions::{Contents, Failure},
@@ -36,8 +35,9 @@ impl From<LogError> for Refused {
 impl Seat {
     pub(super) fn commit(&mut self, commit: &Commit, time: Duration) -> Result<(), Refused> {
         self.look_after_group().map_err(Refused::Gone)?;
-        if self.shared.config.assignor == Assignor::Consumer {
-            // There the epoch moves without a word, whenever others come and go.
+        if !self.shared.config.assignor.is_eager() {
+            // The generation moves before it is told, and an epoch without a
+            // word, whenever others come and go.
             self.renew();
         }
         self.check(commit)?;
@@ -47,10 +47,15 @@ impl Seat {
         match outcome {
             Ok(()) => {
                 self.consumer.context().permit();
-                if let Err(error) = self.shared.store.put(&self.spec.group, &commit.checkpoints) {
-                    // It is committed; the copy is not what it should be.
-                    tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
-                    self.start_over();
+                // It is committed; where the copy is not what it should be, it is
+                // made anew.
+                match self.keep(commit) {
+                    Ok(true) => {}
+                    Ok(false) => self.start_over(),
+                    Err(error) => {
+                        tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
+                        self.start_over();
+                    }
                 }
                 self.shared.tick();
                 Ok(())
@@ -79,6 +84,17 @@ impl Seat {
                 Err(LogError::Fenced { reason }.into())
             }
         }
+    }
+
+    /// Copies what was committed of the checkpoints.
+    fn keep(&self, commit: &Commit) -> Result<bool, LogError> {
+        let claim = |partition| {
+            let mut tasks = self.tasks.iter();
+            let task = tasks.find(|task| task.partition == partition);
+            task.and_then(|task| task.claim)
+        };
+        let store = &self.shared.store;
+        store.put(&self.spec.group, &commit.checkpoints, claim)
     }
 
     /// An offset beyond what was read is looked up.

@@ -246,6 +246,10 @@ impl Member for KafkaMember {
         }
     }
 
+    fn is_waited_for(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::is_waited_for)
+    }
+
     fn release(&mut self, partitions: &[PartitionId]) {
         self.lost.retain(|lost| !partitions.contains(lost));
         if let Some(seat) = &mut self.seat

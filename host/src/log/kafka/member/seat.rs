@@ -25,6 +25,7 @@ use crate::{
         Assignment, GroupSpec, LogError, Polled,
         kafka::{
             Shared,
+            checkpoints::Claim,
             context::{Membership, Rebalance, assign, unassign},
             convert::number,
             errors::{closed, unavailable},
@@ -58,7 +59,6 @@ pub(super) struct Seat {
     /// membership in which the tasks are another's.
     pub(super) identity: Option<Identity>,
     pub(super) tasks: Vec<Task>,
-    next_ticket: u64,
     /// What the next polls tell.
     pub(super) told: VecDeque<Polled>,
     /// The task to read first at the next poll.
@@ -66,6 +66,8 @@ pub(super) struct Seat {
     pub(super) committed_at: Option<Instant>,
     pub(super) read_since_commit: bool,
     complained: Option<(Option<RDKafkaErrorCode>, Instant)>,
+    /// What was revoked, until it is let go of: the group waits for it.
+    owed: Option<Vec<PartitionId>>,
 }
 
 pub(super) struct Task {
@@ -74,6 +76,8 @@ pub(super) struct Task {
     /// Of the next record.
     pub(super) next: Offset,
     pub(super) phase: Phase,
+    /// What it may write of its checkpoints' copy; since it was last begun with.
+    pub(super) claim: Option<Claim>,
     pub(super) paused: bool,
 }
 
@@ -82,9 +86,7 @@ pub(super) enum Phase {
     /// It is not begun with as long as the member is none: who it was is over,
     /// and the client has not said so yet.
     Void,
-    Restoring {
-        ticket: u64,
-    },
+    Restoring,
     Reading,
     /// Its error was told (or is about to be).
     Stopped,
@@ -127,12 +129,12 @@ impl Seat {
             transactions,
             identity: None,
             tasks: Vec::new(),
-            next_ticket: 0,
             told: VecDeque::new(),
             turn: 0,
             committed_at: None,
             read_since_commit: false,
             complained: None,
+            owed: None,
         })
     }
 
@@ -153,6 +155,11 @@ impl Seat {
         held.sort_unstable();
         held.dedup();
         held
+    }
+
+    /// Whether the group waits until the worker lets go of something.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.owed.is_some()
     }
 
     /// What there is to do for the worker, or the end of the seat.
@@ -190,6 +197,7 @@ impl Seat {
             }
             let now = Instant::now();
             if now >= deadline {
+                self.transactions.tidy_now_and_then();
                 return Ok(Ok(Polled::Idle));
             }
             let signal = Arc::clone(&self.consumer.context().signal);
@@ -303,6 +311,7 @@ impl Seat {
                 queue,
                 next: Offset(0),
                 phase: Phase::Void,
+                claim: None,
                 paused: false,
             });
         }
@@ -311,6 +320,28 @@ impl Seat {
         }
         if self.identity.is_some() {
             self.restore();
+        }
+        self.wake();
+    }
+
+    /// A rebalance has the client pause what stays, and resume it without waking
+    /// the threads that fetch, which may sleep for a second. A seek to where it
+    /// is wakes them.
+    fn wake(&self) {
+        if self.shared.config.assignor.is_eager() {
+            return;
+        }
+        for task in &self.tasks {
+            if task.phase == Phase::Reading {
+                let at = KafkaOffset::Offset(i64::try_from(task.next.0).unwrap_or(i64::MAX));
+                let partition = number(task.partition);
+                let sought = self
+                    .consumer
+                    .seek(&self.topic, partition, at, Duration::ZERO);
+                if let Err(error) = sought {
+                    tracing::debug!(topic = %self.topic, partition, %error, "fetching was not woken");
+                }
+            }
         }
     }
 
@@ -342,6 +373,7 @@ impl Seat {
         };
         if partitions.iter().any(known) {
             // All at once: an eager group lets go of all or nothing.
+            self.owed = Some(partitions.clone());
             self.told.push_back(Polled::Revoked(partitions));
         } else {
             // Also of none: the client waits until it hears that these are let go of.
@@ -363,6 +395,7 @@ impl Seat {
             Polled::Revoked(revoked) => !revoked.iter().all(|one| partitions.contains(one)),
             _ => true,
         });
+        self.owed = None;
         if !lost.is_empty() {
             lost.sort_unstable();
             self.told.push_back(Polled::Lost(lost));
@@ -377,11 +410,14 @@ impl Seat {
         if let Err(error) = unassign(&self.consumer, &list) {
             tracing::debug!(group = %self.spec.group, %error, "partitions were not let go of");
         }
+        self.wake();
     }
 
     /// Nobody knows what is committed: all is told to be lost, and restored.
     pub(super) fn start_over(&mut self) {
         self.void();
+        // A restore waits for what is open.
+        self.transactions.tidy();
         self.restore();
     }
 
@@ -408,12 +444,12 @@ impl Seat {
         let mut wanted = Vec::new();
         for task in &mut self.tasks {
             if task.phase == Phase::Void {
-                self.next_ticket = self.next_ticket.wrapping_add(1);
-                let ticket = self.next_ticket;
-                task.phase = Phase::Restoring { ticket };
+                let claim = self.shared.store.claim(&self.spec.group, task.partition);
+                task.phase = Phase::Restoring;
+                task.claim = Some(claim);
                 wanted.push(Wanted {
                     partition: task.partition,
-                    ticket,
+                    claim,
                 });
             }
         }
@@ -424,9 +460,11 @@ impl Seat {
     fn take_restored(&mut self) {
         let mut assigned = Vec::new();
         while let Some(Restored { wanted, next }) = self.restorer.next() {
-            let Wanted { partition, ticket } = wanted;
+            let Wanted { partition, claim } = wanted;
             let is_wanted = |task: &&mut Task| {
-                task.partition == partition && task.phase == Phase::Restoring { ticket }
+                task.partition == partition
+                    && task.phase == Phase::Restoring
+                    && task.claim == Some(claim)
             };
             let Some(task) = self.tasks.iter_mut().find(is_wanted) else {
                 continue;
@@ -472,10 +510,16 @@ impl Seat {
     pub(super) fn release(&mut self, partitions: &[PartitionId]) {
         self.tasks
             .retain(|task| !partitions.contains(&task.partition));
-        self.told.retain(|told| match told {
+        self.told.retain_mut(|told| match told {
             Polled::Stopped { partition, .. } => !partitions.contains(partition),
+            // Restored just now, and let go of before it was told.
+            Polled::Assigned(assigned) => {
+                assigned.retain(|new| !partitions.contains(&new.partition));
+                !assigned.is_empty()
+            }
             _ => true,
         });
+        self.owed = None;
         self.let_go(partitions);
     }
 }
@@ -484,5 +528,21 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.consumer.context().close();
         self.tasks.clear();
+        // The end of the client waits for answers that it was not given yet.
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            match rebalance {
+                Rebalance::Assigned(_) => {
+                    if let Err(error) = assign(&self.consumer, &TopicPartitionList::new()) {
+                        tracing::debug!(group = %self.spec.group, %error, "nothing was not taken over");
+                    }
+                }
+                Rebalance::Revoked(partitions) | Rebalance::Lost(partitions) => {
+                    self.let_go(&partitions);
+                }
+            }
+        }
+        if let Some(partitions) = self.owed.take() {
+            self.let_go(&partitions);
+        }
     }
 }

@@ -29,6 +29,8 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
+/// How long a topic is believed to be there that the brokers deny.
+const BELIEVED_FOR: Duration = Duration::from_secs(30);
 /// How long what is known of a topic is taken for true.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// How long the first offset of a partition is: it moves only by retention.
@@ -87,9 +89,13 @@ impl Topics {
                 self.note(topic, found.partitions);
                 Ok(found.partitions)
             }
-            Ok(None) => Err(LogError::NoSuchTopic {
-                topic: topic.clone(),
-            }),
+            // A broker that just started may not have heard of it yet.
+            Ok(None) => known
+                .filter(|(_, at)| at.elapsed() < BELIEVED_FOR)
+                .map(|(count, _)| count)
+                .ok_or_else(|| LogError::NoSuchTopic {
+                    topic: topic.clone(),
+                }),
             // Better what was true a while ago than nothing.
             Err(error) => known.map(|(count, _)| count).ok_or(error),
         }
