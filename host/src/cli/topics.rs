@@ -48,7 +48,7 @@ enum Command {
     /// Create a topic; without a name, all topics that the pipelines need and
     /// that are missing, as a host does at its start.
     #[command(
-        after_help = "Examples:\n  courtside topics create\n  courtside topics create audit --partitions 8 --config retention.ms=86400000"
+        after_help = "Examples:\n  courtside topics create\n  courtside topics create audit --partitions 8 -c retention.ms=86400000"
     )]
     Create {
         topic: Option<String>,
@@ -416,6 +416,21 @@ fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> a
                 return Err(coded(LogError::TopicInUse {
                     topic: name,
                     group: pipeline.group.as_str().into(),
+                }));
+            }
+            // The log refuses these as well; here before anybody is asked.
+            Ok(status) if !status.committed.is_empty() => {
+                let what = match pipeline.role {
+                    topics::Role::Checkpoints => "state",
+                    topics::Role::Layout => "layout",
+                    topics::Role::Input | topics::Role::Output | topics::Role::DeadLetter => {
+                        continue;
+                    }
+                };
+                return Err(coded(LogError::TopicKept {
+                    topic: name,
+                    group: pipeline.group.as_str().into(),
+                    what,
                 }));
             }
             Ok(_) | Err(LogError::NoSuchTopic { .. }) => {}

@@ -87,6 +87,7 @@ macro_rules! conformance {
             what_a_pipeline_needs_cannot_be_altered_away,
             partitions_grow_where_no_key_has_state,
             a_topic_that_is_read_is_not_deleted,
+            what_a_group_keeps_is_not_deleted,
             groups_are_listed_with_their_topics,
             a_reset_moves_offsets_and_checkpoints_together,
             a_reset_of_some_partitions_leaves_the_others,
