@@ -52,7 +52,7 @@ enum Command {
     )]
     Create {
         topic: Option<String>,
-        /// Partitions [default: log.partitions].
+        /// Partitions [default: those of its pipeline's input; log.partitions].
         #[arg(long, requires = "topic", value_parser = clap::value_parser!(u32).range(1..))]
         partitions: Option<u32>,
         /// Replicas [default: kafka.replication_factor].
@@ -169,14 +169,17 @@ pub fn run(args: &TopicsArgs) -> anyhow::Result<ExitCode> {
             settings,
             ..
         } => {
-            let new = NewTopic {
-                name: topic.as_str().into(),
-                partitions: *partitions,
-                replicas: *replication_factor,
-                settings: settings.iter().cloned().collect(),
-                needs: needs(&known, topic),
-            };
-            let created = log.create_topic(&new).map_err(refused);
+            let needs = topics::needs(&known, &*log, topic, *partitions);
+            let created = needs.and_then(|needs| {
+                log.create_topic(&NewTopic {
+                    name: topic.as_str().into(),
+                    partitions: *partitions,
+                    replicas: *replication_factor,
+                    settings: settings.iter().cloned().collect(),
+                    needs,
+                })
+            });
+            let created = created.map_err(refused);
             created.and_then(|()| done(&common.output, "created", slice::from_ref(topic)))
         }
         Command::Alter {
