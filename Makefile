@@ -57,7 +57,7 @@ bench: build ## the figures of docs/performance.md
 
 # What the builds need, each named where it is missing.
 toolchain:
-	@for tool in rustup cc make perl; do \
+	@for tool in rustup cc c++ make perl; do \
 		command -v $$tool >/dev/null || { echo "courtside needs $$tool, which is not installed" >&2; exit 1; }; \
 	done
 	@rustup target list --toolchain $(TOOLCHAIN) --installed 2>/dev/null | grep -qx $(PLUGIN_TARGET) \

@@ -47,7 +47,7 @@ def tell():
 def documents():
     for path in sorted(FOLDER.rglob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
-            if document["kind"] != "Kustomization":
+            if document["kind"] not in ("Kustomization", "Component"):
                 yield path, document
 
 
@@ -159,7 +159,7 @@ named = lambda kind, name: next(one for one in of_kind(kind) if one["metadata"][
 used = {FOLDER / "namespace.yaml"}
 for path in FOLDER.glob("*/kustomization.yaml"):
     kustomization = yaml.safe_load(path.read_text())
-    for resource in kustomization["resources"]:
+    for resource in kustomization.get("resources", []) + kustomization.get("components", []):
         there = path.parent / resource
         check(there.exists(), f"{path}: {resource} is not there")
         used.add(there)
@@ -167,7 +167,7 @@ for path in FOLDER.glob("*/kustomization.yaml"):
         FROM_ELSEWHERE.add(generator["name"])
         for file in generator["files"]:
             check((path.parent / file).exists(), f"{path}: {file} is not there")
-    if shutil.which("kubectl"):
+    if kustomization["kind"] == "Kustomization" and shutil.which("kubectl"):
         # It only renders; no cluster is asked.
         render = ["kubectl", "kustomize", path.parent]
         output = subprocess.run(render, env={**os.environ, "KUBECONFIG": os.devnull}, capture_output=True, text=True)
@@ -179,19 +179,37 @@ for path, document in found:
     for name in references(document):
         check(name in made, f"{path}: nobody makes {name}")
 
-# The hosts are what the image is, and may no more than they need.
-hosts = named("StatefulSet", "courtside")["spec"]
-pod = hosts["template"]["spec"]
+# The hosts and the reset are what the image is, and may no more than they need.
+hosts, reset = named("StatefulSet", "courtside")["spec"], named("Job", "courtside-reset")["spec"]
+container = hosts["template"]["spec"]["containers"][0]
+command = reset["template"]["spec"]["containers"][0]
 user = re.search(r"^USER (\d+):\d+$", pathlib.Path("deploy/Dockerfile").read_text(), re.M)[1]
-security, container = pod["securityContext"], pod["containers"][0]
-check(str(security["runAsUser"]) == user and security["runAsNonRoot"], "the hosts do not run as the image's user")
-check(security["seccompProfile"]["type"] == "RuntimeDefault", "the hosts have no seccomp profile")
-check(pod["automountServiceAccountToken"] is False, "the hosts have a token of Kubernetes")
-check(
-    container["securityContext"]
-    == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-    "the hosts may do more than they need",
-)
+reached = named("NetworkPolicy", "courtside")["spec"]["podSelector"]["matchExpressions"][0]["values"]
+for who, template in ("a host", hosts["template"]), ("the reset", reset["template"]):
+    pod = template["spec"]
+    security, inside = pod["securityContext"], pod["containers"][0]
+    check(str(security["runAsUser"]) == user and security["runAsNonRoot"], f"{who} does not run as the user of the image")
+    check(security["seccompProfile"]["type"] == "RuntimeDefault", f"{who}: no seccomp profile")
+    check(pod["automountServiceAccountToken"] is False, f"{who}: there is a token of Kubernetes")
+    check(
+        inside["securityContext"]
+        == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        f"{who} may do more than is needed",
+    )
+    mounts = {mount["mountPath"]: mount["name"] for mount in inside["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    check("sizeLimit" in volumes.get(mounts.get("/tmp"), {}).get("emptyDir", {}), f"{who}: there is no bounded /tmp")
+    check(template["metadata"]["labels"]["app.kubernetes.io/name"] in reached, f"{who} is not in the network policy")
+
+# The reset asks the brokers as the hosts do, and the command takes its words: it gets
+# as far as to say that nobody answers.
+for name in "config", "kafka-ca":
+    of = lambda spec: [one for one in spec["template"]["spec"]["volumes"] if one["name"] == name]
+    check(of(hosts) == of(reset), f"the reset has another {name} than the hosts")
+check(all(one in container["env"] for one in command["env"]), "the reset is another user than the hosts")
+nowhere = ["--kafka", "127.0.0.1:1", "--set", "kafka.request_timeout=500ms"]
+output = subprocess.run([HOST, *command["args"], *nowhere], capture_output=True, text=True)
+check("log-unavailable: " in output.stderr, f"the reset says: {output.stderr.strip()}")
 
 # Partitions bound the workers, and are the same wherever an entity has a record
 # (which it has not in the topic of the layout).
@@ -199,7 +217,7 @@ topics = of_kind("KafkaTopic")
 LAYOUT = ".pipeline"
 partitions = {topic["spec"]["partitions"] for topic in topics if not topic["metadata"]["name"].endswith(LAYOUT)}
 check(len(partitions) == 1, f"the topics have different numbers of partitions: {partitions}")
-config = FOLDER / "host/courtside.toml"
+config = FOLDER / "common/courtside.toml"
 workers = tomllib.loads(config.read_text())["worker"]["workers"]
 scaled = of_kind("ScaledObject")[0]["spec"]
 check(scaled["maxReplicaCount"] * workers <= min(partitions), "at the most, there are workers without a partition")
@@ -227,6 +245,18 @@ for name, service in services.items():
         dump(f"deploy/compose.yaml: {name}", [], service["environment"])
         instances.append(service["environment"]["COURTSIDE_KAFKA__INSTANCE"])
 check(len(set(instances)) == 3, f"three hosts have three names, not {instances}")
+
+# One of them builds the image and copies from it; the others wait for that.
+hosts_of_compose = {name: service for name, service in services.items() if service["image"] == "courtside"}
+building = [name for name, service in hosts_of_compose.items() if "build" in service]
+check(len(building) == 1, f"{building} build the same image at once")
+for name, service in hosts_of_compose.items():
+    if name in building:
+        continue
+    check(service["pull_policy"] == "never", f"{name} looks for the image elsewhere")
+    check(set(building) < set(service["depends_on"]), f"{name} does not wait for {building} and the brokers")
+    copies = [mount for mount in service["volumes"] if str(mount).startswith("plugins:")]
+    check(not copies, f"{name} copies the plugins as well")
 
 tell()
 by = f"and the definitions in {os.environ['COURTSIDE_TEST_CRDS']}" if crds else "and by what else says the same"
