@@ -100,6 +100,8 @@ impl Place {
             .set("log.partitions", "3")
             .set("kafka.request_timeout", "30s")
             .set("kafka.session_timeout", "6s")
+            // A host that cannot finish must leave before its session is over.
+            .set("worker.drain_deadline", "4s")
             .set("kafka.heartbeat_interval", "500ms")
     }
 

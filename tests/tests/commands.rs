@@ -168,7 +168,12 @@ async fn topics_from_their_creation_to_their_end(engine: Engine) {
 /// leave the offsets that belong to it; without its state, a group would count
 /// from zero.
 async fn what_a_group_has_is_not_lost_by_mistake(engine: Engine) {
-    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
+    let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
+        .configured(
+            "[pipelines.scores]\ninput = \"NBA-Games\"\noutput = \"NBA-Scores\"\n\
+             key = \"/game_id\"\n",
+        );
     let games = games::invented(2);
     let host = place.start_ready().await;
     play(&host, &games).await;
