@@ -48,7 +48,8 @@ use crate::{
 
 /// How often the host looks whether its workers are still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// And whether the topics it reads have the partitions that they had.
+/// And whether the topics it reads have the partitions that they had, and its
+/// groups the layouts.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A pipeline at work.
@@ -56,6 +57,7 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
+    layout: layout::Watch,
 }
 
 /// What the doors may ask.
@@ -106,7 +108,7 @@ impl Host {
             let Some(settings) = config.pipelines.get(name) else {
                 continue;
             };
-            let pipeline = pipeline(config, name, settings, &*log)?;
+            let (pipeline, layout) = pipeline(config, name, settings, &*log)?;
             doors.push(door(&pipeline, name, settings)?);
             boards.push(BoardSpec {
                 pipeline: pipeline.name.clone(),
@@ -114,7 +116,7 @@ impl Host {
                 input: pipeline.input.clone(),
                 output: pipeline.output.topic.clone(),
             });
-            pipelines.push(pipeline);
+            pipelines.push((pipeline, layout));
         }
         let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
@@ -123,7 +125,7 @@ impl Host {
         let mut working = Vec::new();
         let mut workers = Vec::new();
         let mut managers = Vec::new();
-        for pipeline in pipelines {
+        for (pipeline, layout) in pipelines {
             let status = Arc::new(PipelineStatus::default());
             let mut orders = Vec::new();
             for number in 0..pipeline.processing.workers {
@@ -146,6 +148,7 @@ impl Host {
             })
             .context("start-failed: no thread for the slots")?;
             working.push(Working {
+                layout: layout::Watch::new(&pipeline.group, layout),
                 pipeline,
                 status,
                 slots: manager.views(),
@@ -291,7 +294,7 @@ fn pipeline(
     name: &str,
     settings: &PipelineConfig,
     log: &dyn RecordLog,
-) -> anyhow::Result<Arc<Pipeline>> {
+) -> anyhow::Result<(Arc<Pipeline>, Layout)> {
     let group = config.group(name);
     let input: Topic = settings.input.as_str().into();
     let partitions = topics::ensure_input(config, settings, log)?;
@@ -316,7 +319,7 @@ fn pipeline(
         Ok(Output { topic, partitions })
     };
     let plugin = settings.plugin.as_ref().unwrap_or(&config.plugin);
-    Ok(Arc::new(Pipeline {
+    let pipeline = Pipeline {
         name: name.into(),
         group: group.into(),
         input,
@@ -330,7 +333,8 @@ fn pipeline(
         processing: processing(config, plugin),
         limits: plugin.limits(),
         record_bytes_max: log.record_bytes_max(),
-    }))
+    };
+    Ok((Arc::new(pipeline), layout))
 }
 
 fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> anyhow::Result<()> {
@@ -433,8 +437,8 @@ impl Operator for Overview {
 }
 
 impl Overview {
-    /// The input that has other partitions than its pipeline started with, in
-    /// words. What cannot be asked now is asked again.
+    /// The pipeline whose input has other partitions than it started with, or
+    /// whose group has another layout, in words. What cannot be asked now is asked again.
     fn other_layout(&self) -> Option<String> {
         self.pipelines.iter().find_map(|working| {
             let Pipeline {
@@ -443,10 +447,17 @@ impl Overview {
                 partitions,
                 ..
             } = &*working.pipeline;
-            let now = self.log.partitions(input).ok()?;
-            (now != *partitions).then(|| {
-                format!("pipeline {name}: topic {input} had {partitions} partitions, and has {now}")
-            })
+            if let Ok(now) = self.log.partitions(input)
+                && now != *partitions
+            {
+                return Some(format!(
+                    "pipeline {name}: topic {input} had {partitions} partitions, and has {now}"
+                ));
+            }
+            let reason = working.layout.other(&*self.log).ok().flatten()?;
+            Some(format!(
+                "pipeline {name}: another host has given its group another layout: {reason}"
+            ))
         })
     }
 

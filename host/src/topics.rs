@@ -73,6 +73,62 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
     topics
 }
 
+/// What the pipelines need of a topic that is about to be created, partitions and
+/// all; none where no pipeline has it. `wanted` partitions are refused where a
+/// host would not start with them.
+pub fn needs(
+    known: &[PipelineTopic],
+    log: &dyn RecordLog,
+    topic: &str,
+    wanted: Option<u32>,
+) -> Result<Option<TopicSpec>, LogError> {
+    let mut needs: Option<TopicSpec> = None;
+    for one in known.iter().filter(|one| &*one.spec.name == topic) {
+        let partitions = match one.spec.partitions {
+            Some(partitions) => Some(partitions),
+            None => input_partitions(known, log, one)?,
+        };
+        // An output has as many as its readers like.
+        if let (Some(partitions), Some(wanted)) = (partitions, wanted)
+            && partitions != wanted
+            && one.role != Role::Output
+        {
+            return Err(LogError::Mismatch {
+                topic: one.spec.name.clone(),
+                what: "partitions",
+                actual: wanted.to_string(),
+                wanted: partitions.to_string(),
+                remedy: "leave out --partitions".to_owned(),
+            });
+        }
+        let spec = needs.get_or_insert_with(|| one.spec.clone());
+        // Who must have so many goes before who may.
+        if spec.partitions.is_none() || one.role != Role::Output {
+            spec.partitions = partitions.or(spec.partitions);
+        }
+    }
+    Ok(needs)
+}
+
+/// Those of the input of a topic's pipeline: that it has, or will have.
+fn input_partitions(
+    known: &[PipelineTopic],
+    log: &dyn RecordLog,
+    of: &PipelineTopic,
+) -> Result<Option<u32>, LogError> {
+    let mut inputs = known
+        .iter()
+        .filter(|one| one.role == Role::Input && one.pipeline == of.pipeline);
+    let Some(input) = inputs.next().filter(|_| of.role != Role::Input) else {
+        return Ok(None);
+    };
+    match log.partitions(&input.spec.name) {
+        Ok(partitions) => Ok(Some(partitions)),
+        Err(LogError::NoSuchTopic { .. }) => Ok(input.spec.partitions),
+        Err(error) => Err(error),
+    }
+}
+
 /// Creates what a pipeline reads, where it is missing; what is there must be as
 /// it should. Says how many partitions it has.
 pub fn ensure_input(
@@ -214,5 +270,53 @@ fn deleted(config: &Config) -> Cleanup {
 fn compacted(config: &Config) -> Cleanup {
     Cleanup::Compact {
         tombstone_retention: config.topics.tombstone_retention,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{
+        conformance::deleted,
+        embedded::{Embedded, EmbeddedConfig},
+    };
+
+    #[test]
+    fn what_is_created_by_name_has_the_partitions_of_its_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Embedded::open(dir.path(), EmbeddedConfig::default()).unwrap();
+        let of = |name: &str, role, partitions| PipelineTopic {
+            pipeline: "p".to_owned(),
+            group: "g".to_owned(),
+            role,
+            spec: TopicSpec {
+                partitions,
+                ..deleted(&name.into(), 1)
+            },
+        };
+        let known = [
+            of("in", Role::Input, Some(3)),
+            of("out", Role::Output, None),
+            of("g.dead-letter", Role::DeadLetter, None),
+            of("g.checkpoints", Role::Checkpoints, None),
+            of("g.pipeline", Role::Layout, Some(1)),
+        ];
+        let asked = |topic: &str, wanted| {
+            let needs = needs(&known, &*log, topic, wanted);
+            needs.map(|needs| needs.unwrap().partitions)
+        };
+        assert_eq!(needs(&known, &*log, "audit", Some(2)), Ok(None));
+        // As it will be, and as it is.
+        assert_eq!(asked("g.checkpoints", None), Ok(Some(3)));
+        log.ensure_topics(&[deleted(&"in".into(), 5)]).unwrap();
+        for topic in ["out", "g.dead-letter", "g.checkpoints"] {
+            assert_eq!(asked(topic, None), Ok(Some(5)), "{topic}");
+            assert_eq!(asked(topic, Some(5)), Ok(Some(5)), "{topic}");
+        }
+        assert_eq!(asked("out", Some(7)), Ok(Some(5)));
+        for topic in ["in", "g.dead-letter", "g.checkpoints", "g.pipeline"] {
+            let error = asked(topic, Some(7)).unwrap_err();
+            assert_eq!(error.code(), "topic-mismatch", "{topic}");
+        }
     }
 }

@@ -164,6 +164,51 @@ async fn topics_from_their_creation_to_their_end(engine: Engine) {
     assert!(refusal(&place, &["topics", "describe", &audit]).contains("no-such-topic"));
 }
 
+/// With another input in the configuration, a reset would delete the state and
+/// leave the offsets that belong to it; without its state, a group would count
+/// from zero.
+async fn what_a_group_has_is_not_lost_by_mistake(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
+        .configured(
+            "[pipelines.scores]\ninput = \"NBA-Games\"\noutput = \"NBA-Scores\"\n\
+             key = \"/game_id\"\n",
+        );
+    let games = games::invented(2);
+    let host = place.start_ready().await;
+    play(&host, &games).await;
+    host.has_processed_all().await;
+    host.stop().await;
+
+    let mut kept = vec![place.topic("courtside-scores.pipeline")];
+    if engine == Engine::Kafka {
+        kept.push(place.topic("courtside-scores.checkpoints"));
+    }
+    for topic in &kept {
+        let said = refusal(&place, &["topics", "delete", topic, "--yes"]);
+        assert!(said.contains("topic-in-use: "), "{said}");
+        assert!(said.contains("courtside reset"), "{said}");
+        // Also where the configuration knows nothing of the group.
+        let stranger = "pipelines.scores.group=\"another\"";
+        let words = ["topics", "delete", topic, "--yes", "--set", stranger];
+        let said = refusal(&place, &words);
+        assert!(said.contains("topic-in-use: "), "{said}");
+    }
+    let other = place.topic("other");
+    table(&place, &["topics", "create", &other]);
+    let setting = format!("pipelines.scores.input={other:?}");
+    let words = [
+        "reset", "scores", "--to", "latest", "--yes", "--set", &setting,
+    ];
+    let said = refusal(&place, &words);
+    assert!(said.contains("pipeline-mismatch: "), "{said}");
+    assert!(said.contains(&other), "{said}");
+
+    let host = place.start_ready().await;
+    check_all(&host, &games).await;
+    host.stop().await;
+}
+
 /// Games are played; the pipeline is reset, and scores them again.
 async fn a_reset_pipeline_comes_to_the_same_scores(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
@@ -295,6 +340,7 @@ fn main() -> ExitCode {
         .on_both(|| {
             tests![
                 topics_from_their_creation_to_their_end,
+                what_a_group_has_is_not_lost_by_mistake,
                 a_reset_pipeline_comes_to_the_same_scores,
                 a_reset_that_is_killed_is_done_again,
             ]

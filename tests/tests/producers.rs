@@ -320,3 +320,24 @@ async fn a_topic_that_gets_more_partitions_stops_its_pipeline() {
     assert!(said.contains("pipeline-mismatch"), "{said}");
     assert!(said.contains("was 2, and is 3"), "{said}");
 }
+
+/// A host with a grown map starts beside one that sends the key where it went.
+#[tokio::test]
+async fn a_map_that_another_host_grew_stops_a_host() {
+    let Some(cluster) = Cluster::shared() else {
+        return;
+    };
+    let prefix = prefix();
+    let place = |partitioner: &str| {
+        Place::with_plugin(&built::plugin("nba-scoring"))
+            .configured(&pipeline(&prefix, partitioner))
+            .set("kafka.brokers", cluster.brokers())
+    };
+    let first = place("\"fnv1a\"").start_ready().await;
+    let grown = r#"{ manual = { "NYK-CHI" = 5 }, fallback = "fnv1a" }"#;
+    let second = place(grown).start_ready().await;
+    let said = first.refuses_to_start().await;
+    assert!(said.contains("pipeline-mismatch"), "{said}");
+    assert!(said.contains("NYK-CHI"), "{said}");
+    second.stop().await;
+}

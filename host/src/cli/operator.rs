@@ -102,3 +102,47 @@ pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
 pub fn coded(error: LogError) -> anyhow::Error {
     anyhow!("{}: {error}", error.code())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _, Parser};
+
+    use crate::cli::{groups::GroupsArgs, reset::ResetArgs, topics::TopicsArgs};
+
+    #[derive(Parser)]
+    #[command(name = "courtside")]
+    enum Operator {
+        Topics(TopicsArgs),
+        Groups(GroupsArgs),
+        Reset(ResetArgs),
+    }
+
+    /// The command lines that a command's help, and that of those below it, shows.
+    fn examples(command: &Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        let lines = help.lines().map(str::trim);
+        let own = lines.filter(|line| line.starts_with("courtside "));
+        let below = command.get_subcommands().flat_map(examples);
+        own.map(str::to_owned).chain(below).collect()
+    }
+
+    #[test]
+    fn the_examples_of_the_help_are_commands() {
+        let mut named = 0;
+        for command in Operator::command().get_subcommands() {
+            let examples = examples(command);
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for example in examples {
+                let parsed = Operator::try_parse_from(example.split_whitespace());
+                let parsed = parsed.unwrap_or_else(|error| panic!("{example}: {error}"));
+                // An option that names a file takes anything: here it is none.
+                if let Operator::Topics(_) = parsed {
+                    assert!(!example.contains("--config "), "{example}");
+                }
+                named += 1;
+            }
+        }
+        assert!(named >= 8, "{named} examples");
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
         RecordLog,
         reset::{self, Moved, Target},
     },
+    pipeline::layout,
     types::{Offset, PartitionId, Topic},
 };
 
@@ -112,6 +113,9 @@ fn reset(
     group: String,
     input: &Topic,
 ) -> anyhow::Result<Answer> {
+    let count = log.partitions(input).map_err(coded)?;
+    layout::check(log, &group, input, count)
+        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let partitions: Vec<_> = args.partition.iter().copied().map(PartitionId).collect();
     let moves = reset::plan(log, &group, input, &partitions, args.to).map_err(coded)?;
     if !args.yes {

@@ -48,11 +48,11 @@ enum Command {
     /// Create a topic; without a name, all topics that the pipelines need and
     /// that are missing, as a host does at its start.
     #[command(
-        after_help = "Examples:\n  courtside topics create\n  courtside topics create audit --partitions 8 --config retention.ms=86400000"
+        after_help = "Examples:\n  courtside topics create\n  courtside topics create audit --partitions 8 -c retention.ms=86400000"
     )]
     Create {
         topic: Option<String>,
-        /// Partitions [default: log.partitions].
+        /// Partitions [default: those of its pipeline's input; log.partitions].
         #[arg(long, requires = "topic", value_parser = clap::value_parser!(u32).range(1..))]
         partitions: Option<u32>,
         /// Replicas [default: kafka.replication_factor].
@@ -169,14 +169,17 @@ pub fn run(args: &TopicsArgs) -> anyhow::Result<ExitCode> {
             settings,
             ..
         } => {
-            let new = NewTopic {
-                name: topic.as_str().into(),
-                partitions: *partitions,
-                replicas: *replication_factor,
-                settings: settings.iter().cloned().collect(),
-                needs: needs(&known, topic),
-            };
-            let created = log.create_topic(&new).map_err(refused);
+            let needs = topics::needs(&known, &*log, topic, *partitions);
+            let created = needs.and_then(|needs| {
+                log.create_topic(&NewTopic {
+                    name: topic.as_str().into(),
+                    partitions: *partitions,
+                    replicas: *replication_factor,
+                    settings: settings.iter().cloned().collect(),
+                    needs,
+                })
+            });
+            let created = created.map_err(refused);
             created.and_then(|()| done(&common.output, "created", slice::from_ref(topic)))
         }
         Command::Alter {
@@ -416,6 +419,21 @@ fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> a
                 return Err(coded(LogError::TopicInUse {
                     topic: name,
                     group: pipeline.group.as_str().into(),
+                }));
+            }
+            // The log refuses these as well; here before anybody is asked.
+            Ok(status) if !status.committed.is_empty() => {
+                let what = match pipeline.role {
+                    topics::Role::Checkpoints => "state",
+                    topics::Role::Layout => "layout",
+                    topics::Role::Input | topics::Role::Output | topics::Role::DeadLetter => {
+                        continue;
+                    }
+                };
+                return Err(coded(LogError::TopicKept {
+                    topic: name,
+                    group: pipeline.group.as_str().into(),
+                    what,
                 }));
             }
             Ok(_) | Err(LogError::NoSuchTopic { .. }) => {}

@@ -205,6 +205,7 @@ impl From<LogError> for Problem {
             | LogError::Mismatch { .. }
             | LogError::TopicExists { .. }
             | LogError::TopicInUse { .. }
+            | LogError::TopicKept { .. }
             | LogError::PartitionsFixed { .. }
             | LogError::NoSuchGroup { .. }
             | LogError::GroupNotEmpty { .. }

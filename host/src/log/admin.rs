@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec};
-use crate::types::{PartitionId, Topic};
+use crate::{
+    pipeline::layout,
+    types::{PartitionId, Topic},
+};
 
 /// A topic in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,8 @@ pub trait Admin: RecordLog {
     fn alter_topic(&self, topic: &Topic, change: &TopicChange) -> Result<(), LogError>;
 
     /// Its records are gone, and so are the groups' offsets in it; checkpoints
-    /// stay. Refused while a group reads it.
+    /// stay. Refused while a group reads it, and while a group that keeps its
+    /// state or its layout there has committed offsets.
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError>;
 
     /// The topic that a group's checkpoints are in, where the engine keeps them
@@ -129,6 +133,21 @@ pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> L
         topic: topic.clone(),
         partitions,
         group: group.into(),
+    }
+}
+
+/// The group whose layout a topic's name says it holds.
+pub(super) fn layout_of(topic: &Topic) -> Option<&str> {
+    topic.strip_suffix(layout::TOPIC_SUFFIX)
+}
+
+/// What to say to who wants to delete `topic`, which is all that a group knows
+/// of its own layout.
+pub(super) fn layout_kept(topic: &Topic, group: &str) -> LogError {
+    LogError::TopicKept {
+        topic: topic.clone(),
+        group: group.into(),
+        what: "layout",
     }
 }
 

@@ -62,6 +62,15 @@ pub enum LogError {
     /// Somebody reads or writes it now.
     #[error("group {group} is using topic {topic}: stop its hosts first")]
     TopicInUse { topic: Topic, group: GroupName },
+    /// What a group has committed means nothing without it.
+    #[error(
+        "group {group} keeps its {what} in topic {topic}, and has committed offsets that go with it: `courtside reset` is what forgets state; a pipeline with another group starts without any"
+    )]
+    TopicKept {
+        topic: Topic,
+        group: GroupName,
+        what: &'static str,
+    },
     /// More partitions would give keys to other partitions than those that
     /// have their checkpoints.
     #[error(
@@ -127,7 +136,7 @@ impl LogError {
             Self::Invalid { .. } => "log-invalid",
             Self::Mismatch { .. } => "topic-mismatch",
             Self::TopicExists { .. } => "topic-exists",
-            Self::TopicInUse { .. } => "topic-in-use",
+            Self::TopicInUse { .. } | Self::TopicKept { .. } => "topic-in-use",
             Self::PartitionsFixed { .. } => "partitions-fixed",
             Self::NoSuchGroup { .. } => "no-such-group",
             Self::GroupNotEmpty { .. } => "group-not-empty",

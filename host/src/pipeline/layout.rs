@@ -10,10 +10,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{SystemTime, UNIX_EPOCH},
+    ops::ControlFlow,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,6 +32,10 @@ pub const TOPIC_SUFFIX: &str = ".pipeline";
 
 const ONLY: PartitionId = PartitionId(0);
 const READ_BYTES: usize = 1 << 20;
+/// Where an input is read whole.
+const SCAN_BYTES: usize = 8 << 20;
+/// How often such a reading tells how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// Each one more than the first is for a host that wrote at the same time.
 const ATTEMPTS: usize = 8;
 
@@ -60,6 +66,10 @@ pub enum LayoutError {
         "group {group} was created with another layout: {reason}. With this one its entities would start again from zero"
     )]
     Mismatch { group: String, reason: String },
+    #[error(
+        "group {group} was created with another layout: {reason}. What this configuration names is not where its state and its offsets are"
+    )]
+    Elsewhere { group: String, reason: String },
 }
 
 impl LayoutError {
@@ -68,7 +78,7 @@ impl LayoutError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Log(error) => error.code(),
-            Self::Mismatch { .. } => "pipeline-mismatch",
+            Self::Mismatch { .. } | Self::Elsewhere { .. } => "pipeline-mismatch",
         }
     }
 }
@@ -114,10 +124,74 @@ pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), L
     }))
 }
 
+/// Whether the state of a group is that of this input, with so many partitions:
+/// for who is about to change it. A group without a layout has none to compare.
+pub fn check(
+    log: &dyn RecordLog,
+    group: &str,
+    input: &str,
+    partitions: u32,
+) -> Result<(), LayoutError> {
+    let found = match in_force(log, &topic(group).name) {
+        Err(LogError::NoSuchTopic { .. }) => None,
+        found => found?,
+    };
+    let Some((_, found)) = found else {
+        return Ok(());
+    };
+    same_place(&found, input, partitions).map_err(|reason| LayoutError::Elsewhere {
+        group: group.to_owned(),
+        reason,
+    })
+}
+
+/// A running host's look at whether its layout is still the one in force: one
+/// with a grown map may have started since, and sends keys elsewhere.
+#[derive(Debug)]
+pub struct Watch {
+    topic: Topic,
+    own: Layout,
+    /// Up to where the layouts were read: without new ones nothing is.
+    seen: Mutex<Option<Offset>>,
+}
+
+impl Watch {
+    #[must_use]
+    pub fn new(group: &str, own: Layout) -> Self {
+        Self {
+            topic: topic(group).name,
+            own,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// What another host has made it, in words, where it is not this host's own.
+    pub fn other(&self, log: &dyn RecordLog) -> Result<Option<String>, LogError> {
+        let bounds = log.bounds(&self.topic)?;
+        let end = bounds.first().map(|bounds| bounds.end);
+        let mut seen = self.seen.lock();
+        if *seen == end {
+            return Ok(None);
+        }
+        match in_force(log, &self.topic)? {
+            Some((_, found)) if found != self.own => {
+                Ok(Some(match added_keys(&self.own, &found) {
+                    Ok(added) => format!("the partitioner's map has now {added:?}, too"),
+                    Err(reason) => reason,
+                }))
+            }
+            _ => {
+                *seen = end;
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// The layout in force, and the offset it stands at.
 fn in_force(log: &dyn RecordLog, topic: &Topic) -> Result<Option<(Offset, Layout)>, LogError> {
     let mut found: Option<(Offset, Layout)> = None;
-    read_each(log, topic, ONLY, |record| {
+    read_each(log, topic, ONLY, READ_BYTES, |record| {
         let recorded: Recorded = serde_json::from_slice(
             record.value.as_deref().unwrap_or_default(),
         )
@@ -130,7 +204,7 @@ fn in_force(log: &dyn RecordLog, topic: &Topic) -> Result<Option<(Offset, Layout
         if recorded.replaces == found.as_ref().map(|(offset, _)| offset.0) {
             found = Some((record.offset, recorded.layout));
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
 }
@@ -161,18 +235,28 @@ fn append(
     appended.into_iter().try_for_each(|result| result.map(drop))
 }
 
+fn differs<T>(
+    what: &str,
+    from: &dyn std::fmt::Display,
+    to: &dyn std::fmt::Display,
+) -> Result<T, String> {
+    Err(format!("{what} was {from}, and is {to}"))
+}
+
+fn same_place(from: &Layout, input: &str, partitions: u32) -> Result<(), String> {
+    if from.input != input {
+        return differs("its input", &from.input, &input);
+    }
+    if from.partitions != partitions {
+        return differs("the number of partitions", &from.partitions, &partitions);
+    }
+    Ok(())
+}
+
 /// The keys that a layout's map has and the one before had not; or what else
 /// is different, in words.
 fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, String> {
-    let differs = |what: &str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display| {
-        Err(format!("{what} was {from}, and is {to}"))
-    };
-    if from.input != to.input {
-        return differs("its input", &from.input, &to.input);
-    }
-    if from.partitions != to.partitions {
-        return differs("the number of partitions", &from.partitions, &to.partitions);
-    }
+    same_place(from, &to.input, to.partitions)?;
     let (from, to) = (&from.partitioner, &to.partitioner);
     if from.fallback != to.fallback {
         return differs("the partitioner", &from.fallback, &to.fallback);
@@ -193,7 +277,8 @@ fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, St
 }
 
 /// Looks for the keys in the partitions that they went to until now; or says,
-/// in words, which is there. It reads those partitions whole.
+/// in words, which is there. It reads those partitions up to the first such
+/// event, whole where there is none.
 fn must_be_new(
     log: &dyn RecordLog,
     from: &Layout,
@@ -218,14 +303,21 @@ fn must_be_new(
     }
     let input = Topic::from(from.input.as_str());
     for (partition, keys) in moving {
+        tracing::info!(%input, %partition, keys = keys.len(), "looking for events of the keys that are new in the partitioner's map");
         let mut found = None;
-        read_each(log, &input, partition, |record| {
+        let mut told = Instant::now();
+        read_each(log, &input, partition, SCAN_BYTES, |record| {
             if let Some(key) = &record.key
                 && keys.contains(&**key)
             {
-                found.get_or_insert_with(|| key.clone());
+                found = Some(key.clone());
+                return Ok(ControlFlow::Break(()));
             }
-            Ok(())
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                tracing::info!(%input, %partition, offset = record.offset.0, "still looking for events of new keys");
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
         if let Some(key) = found {
             let key = String::from_utf8_lossy(&key).into_owned();
@@ -237,12 +329,13 @@ fn must_be_new(
     Ok(Ok(()))
 }
 
-/// All committed records of a partition, as of now.
+/// All committed records of a partition, as of now, until one is enough.
 fn read_each(
     log: &dyn RecordLog,
     topic: &Topic,
     partition: PartitionId,
-    mut each: impl FnMut(&Record) -> Result<(), LogError>,
+    read_bytes: usize,
+    mut each: impl FnMut(&Record) -> Result<ControlFlow<()>, LogError>,
 ) -> Result<(), LogError> {
     let bounds = log.bounds(topic)?;
     let Some(bounds) = bounds.get(partition.0 as usize) else {
@@ -250,11 +343,15 @@ fn read_each(
     };
     let mut next = bounds.start;
     while next < bounds.end {
-        let records = log.read(topic, partition, next, READ_BYTES)?;
+        let records = log.read(topic, partition, next, read_bytes)?;
         // What is left are ends of transactions.
         let Some(last) = records.last() else { break };
         next = last.offset.next();
-        records.iter().try_for_each(&mut each)?;
+        for record in &records {
+            if each(record)?.is_break() {
+                return Ok(());
+            }
+        }
     }
     Ok(())
 }
@@ -304,9 +401,9 @@ mod tests {
     fn records(log: &dyn RecordLog) -> usize {
         let mut count = 0;
         let topic = format!("{GROUP}{TOPIC_SUFFIX}").into();
-        read_each(log, &topic, ONLY, |_| {
+        read_each(log, &topic, ONLY, READ_BYTES, |_| {
             count += 1;
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .unwrap();
         count
@@ -382,6 +479,64 @@ mod tests {
         settle(&*log, GROUP, &grown(home.0)).unwrap();
         // Who has the map from before would move it.
         refused(&*log, &layout(r#"{"manual":{"a":1}}"#));
+    }
+
+    #[test]
+    fn a_group_is_looked_for_where_its_state_is() {
+        let (_dir, log) = log();
+        let here = |input, partitions| check(&*log, GROUP, input, partitions);
+        here("other", 3).unwrap();
+        let topic = super::topic(GROUP);
+        log.ensure_topics(&[topic]).unwrap();
+        here("other", 3).unwrap();
+        settle(&*log, GROUP, &layout(r#""fnv1a""#)).unwrap();
+        here("in", 8).unwrap();
+        for (input, partitions, words) in [
+            ("other", 8, "was in, and is other"),
+            ("in", 9, "was 8, and is 9"),
+        ] {
+            let error = here(input, partitions).unwrap_err();
+            assert_eq!(error.code(), "pipeline-mismatch", "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_running_host_learns_of_another_layout() {
+        let (_dir, log) = log();
+        let own = layout(r#"{"manual":{"a":1}}"#);
+        settle(&*log, GROUP, &own).unwrap();
+        let watch = Watch::new(GROUP, own);
+        for _ in 0..2 {
+            assert_eq!(watch.other(&*log), Ok(None));
+        }
+        let home = Method::Murmur2.partition(b"b", 8);
+        let away = (home.0 + 1) % 8;
+        let grown = layout(&format!(r#"{{"manual":{{"a":1,"b":{away}}}}}"#));
+        settle(&*log, GROUP, &grown).unwrap();
+        for _ in 0..2 {
+            let said = watch.other(&*log).unwrap().unwrap();
+            assert!(said.contains("\"b\""), "{said}");
+        }
+        assert_eq!(Watch::new(GROUP, grown).other(&*log), Ok(None));
+    }
+
+    #[test]
+    fn reading_ends_where_it_is_enough() {
+        let (_dir, log) = log();
+        let topic = Topic::from("in");
+        append(&*log, &topic, 0, &["1", "2", "3"]);
+        let mut offsets = Vec::new();
+        read_each(&*log, &topic, ONLY, 1, |record| {
+            offsets.push(record.offset.0);
+            Ok(if record.offset.0 == 1 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })
+        .unwrap();
+        assert_eq!(offsets, [0, 1]);
     }
 
     #[test]

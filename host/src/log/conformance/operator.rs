@@ -11,6 +11,7 @@ use crate::{
         admin::{Admin, NewTopic, TopicChange},
         reset::{self, Target},
     },
+    pipeline::layout,
     types::{Offset, PartitionId, Topic},
 };
 
@@ -256,6 +257,35 @@ pub(crate) fn a_topic_that_is_read_is_not_deleted(subject: &mut impl Subject) {
     log.ensure_topics(&[deleted(&a, 1)]).unwrap();
     let status = log.group_status(&group, &a).unwrap();
     assert!(status.committed.is_empty(), "offsets go with their topic");
+}
+
+pub(crate) fn what_a_group_keeps_is_not_deleted(subject: &mut impl Subject) {
+    let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
+    let spec = layout::topic(&group);
+    let layout = spec.name.clone();
+    log.ensure_topics(&[spec]).unwrap();
+    processed(&*log, &a, &group);
+    let state = log.checkpoints_topic(&group).map(|spec| spec.name);
+    for (topic, what) in [(Some(layout), "its layout"), (state, "its state")] {
+        let Some(topic) = topic else { continue };
+        let error = log.delete_topic(&topic).unwrap_err();
+        assert_eq!(error.code(), "topic-in-use", "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(what) && said.contains("courtside reset"),
+            "{said}"
+        );
+        log.partitions(&topic).unwrap();
+    }
+    // Offsets go with the topic that they are of, and nothing needs the rest.
+    log.delete_topic(&a).unwrap();
+    let layout = layout::topic(&group).name;
+    let forgotten = Instant::now();
+    while let Err(error) = log.delete_topic(&layout) {
+        assert_eq!(error.code(), "topic-in-use", "{error}");
+        assert!(forgotten.elapsed() < HANGS_AFTER, "{error}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 pub(crate) fn groups_are_listed_with_their_topics(subject: &mut impl Subject) {

@@ -15,7 +15,7 @@ use crate::{
         Bounds, LogError, TopicSpec,
         admin::{
             Admin, GroupListing, NewTopic, PartitionDetails, Setting, Source, TopicChange,
-            TopicDetails, TopicListing, partitions_fixed,
+            TopicDetails, TopicListing, layout_kept, layout_of, partitions_fixed,
         },
     },
     types::{Offset, PartitionId, Topic},
@@ -148,6 +148,12 @@ impl Admin for Embedded {
                 topic: name.clone(),
                 group: group.group.clone(),
             });
+        }
+        if let Some(owner) = layout_of(name) {
+            let mut groups = groups.iter().filter(|(group, _)| &*group.group == owner);
+            if groups.any(|(group, _)| !self.shared.groups.all_committed(group).is_empty()) {
+                return Err(layout_kept(name, owner));
+            }
         }
         let _cleaning = self.shared.cleaning.lock();
         clean::empty(&self.shared, &topic)?;

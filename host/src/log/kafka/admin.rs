@@ -11,8 +11,8 @@ use crate::{
     log::{
         Cleanup, GroupName, LogError, RecordLog as _, TopicSpec,
         admin::{
-            Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing,
-            partitions_fixed,
+            Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing, layout_kept,
+            layout_of, partitions_fixed,
         },
     },
     types::{PartitionId, Topic},
@@ -47,7 +47,8 @@ impl Admin for Kafka {
 
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError> {
         self.shared.check_open()?;
-        let owner = topic.strip_suffix(CHECKPOINTS_SUFFIX);
+        let checkpoints_of = topic.strip_suffix(CHECKPOINTS_SUFFIX);
+        let owner = checkpoints_of.or(layout_of(topic));
         for group in self.group_names()? {
             let found = self.groups.describe(&group)?;
             let keeps = owner == Some(&*group) && !found.members.is_empty();
@@ -55,6 +56,19 @@ impl Admin for Kafka {
                 return Err(LogError::TopicInUse {
                     topic: topic.clone(),
                     group,
+                });
+            }
+        }
+        if let Some(group) = owner {
+            let topics = self.shared.topics.names()?;
+            if !self.committed_topics(group, topics.into_iter())?.is_empty() {
+                return Err(match checkpoints_of {
+                    None => layout_kept(topic, group),
+                    Some(_) => LogError::TopicKept {
+                        topic: topic.clone(),
+                        group: group.into(),
+                        what: "state",
+                    },
                 });
             }
         }
