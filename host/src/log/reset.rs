@@ -26,6 +26,8 @@ const KEYS_PER_SCAN: usize = 10_000;
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(600);
 /// How long a step is tried again that may pass.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether others are in the group by now.
+const LOOK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
@@ -123,7 +125,7 @@ pub fn apply(
         workers: 1,
     })?;
     let count = log.partitions(input)?;
-    take_all(&mut *member, group, count)?;
+    take_all(log, &mut *member, group, input, count)?;
     let checkpoints = log.checkpoints(group)?;
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
@@ -157,9 +159,17 @@ fn not_empty(group: &str) -> LogError {
 }
 
 /// Waits until all partitions are this member's. Those whose committed offset
-/// cannot be read from are, too: a reset is what they need.
-fn take_all(member: &mut dyn Member, group: &str, count: u32) -> Result<(), LogError> {
+/// cannot be read from are, too: a reset is what they need. A host that came in
+/// between may have them, and keep them.
+fn take_all(
+    log: &dyn RecordLog,
+    member: &mut dyn Member,
+    group: &str,
+    input: &Topic,
+    count: u32,
+) -> Result<(), LogError> {
     let mut held = BTreeSet::new();
+    let mut looked = Instant::now();
     let deadline = Instant::now() + ASSIGNED_WITHIN;
     while held.len() < count as usize {
         if Instant::now() >= deadline {
@@ -182,6 +192,12 @@ fn take_all(member: &mut dyn Member, group: &str, count: u32) -> Result<(), LogE
             }
             // Others have come.
             Polled::Revoked(_) | Polled::Lost(_) => return Err(not_empty(group)),
+            Polled::Records(_) | Polled::Idle if looked.elapsed() >= LOOK => {
+                looked = Instant::now();
+                if log.group_status(group, input)?.members.len() > 1 {
+                    return Err(not_empty(group));
+                }
+            }
             Polled::Records(_) | Polled::Idle => {}
         }
     }
