@@ -11,6 +11,7 @@ pub(crate) mod block;
 pub(crate) mod conformance;
 pub mod embedded;
 pub mod kafka;
+mod name;
 pub mod partitioner;
 pub mod reset;
 

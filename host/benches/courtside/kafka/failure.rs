@@ -23,8 +23,7 @@ use courtside::{
     types::{PartitionId, Topic},
 };
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
-    consumer::Consumer as _,
+    Message as _,
     producer::{BaseRecord, Producer as _, ThreadedProducer},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,7 +32,7 @@ use tempfile::TempDir;
 use super::{Cluster, GROUP, PARTITIONS};
 use crate::{
     load,
-    rig::{INPUT, OUTPUT, plugin},
+    rig::{INPUT, plugin},
 };
 
 const EVENTS_PER_SECOND: u64 = 2_000;
@@ -175,13 +174,7 @@ impl Traffic {
                 producer.flush(Duration::from_secs(10)).expect("delivered");
             })
         };
-        let consumer = cluster.consumer("read_committed");
-        let mut list = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
-            list.add_partition_offset(&OUTPUT, partition, Offset::Beginning)
-                .expect("a partition");
-        }
-        consumer.assign(&list).expect("assigned");
+        let consumer = cluster.outputs();
         let watcher = {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {

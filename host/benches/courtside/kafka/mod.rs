@@ -7,15 +7,15 @@ mod limit;
 pub mod restore;
 pub mod stream;
 
-use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use courtside::types::Topic;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext},
+    consumer::{BaseConsumer, Consumer as _},
 };
 
-use crate::rig::INPUT;
+use crate::rig::{INPUT, OUTPUT};
 
 pub const GROUP: &str = "courtside-scores";
 pub const PARTITIONS: i32 = 8;
@@ -58,15 +58,22 @@ impl Cluster {
         config
     }
 
-    /// A consumer that is no member of its group.
-    pub fn consumer(&self, isolation: &str) -> Arc<BaseConsumer<DefaultConsumerContext>> {
+    /// A reader of the committed outputs, from the first one on.
+    pub fn outputs(&self) -> BaseConsumer {
         let mut config = self.client();
         config
             .set("group.id", GROUP)
             .set("enable.auto.commit", "false")
             .set("fetch.wait.max.ms", "5")
-            .set("isolation.level", isolation);
-        Arc::new(config.create().expect("a consumer"))
+            .set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            list.add_partition_offset(&OUTPUT, partition, Offset::Beginning)
+                .expect("a partition");
+        }
+        consumer.assign(&list).expect("assigned");
+        consumer
     }
 
     /// Waits until the group has committed everything in the input.
@@ -99,7 +106,7 @@ impl Cluster {
 }
 
 /// Where the partitions of a topic end, as the consumer sees it.
-pub fn ends(consumer: &BaseConsumer, topic: &Topic) -> Vec<i64> {
+fn ends(consumer: &BaseConsumer, topic: &Topic) -> Vec<i64> {
     let ends = (0..PARTITIONS).map(|partition| {
         let (_, end) = consumer
             .fetch_watermarks(topic, partition, TIMEOUT)

@@ -9,18 +9,14 @@ use std::{
 };
 
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
+    Message as _,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::Consumer as _,
 };
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{Cluster, GROUP, PARTITIONS, limit};
-use crate::{
-    doors, load,
-    rig::{OUTPUT, Rig},
-};
+use crate::{doors, load, rig::Rig};
 
 /// 1,000 games to their ends through `nba-scoring`, and the bare transaction
 /// loop over the same input, by turns.
@@ -99,13 +95,7 @@ pub fn latency() {
     let (address, stop) = rig.open(&runtime);
     let (seen, sightings) = mpsc::unbounded_channel();
     let done = Arc::new(AtomicBool::new(false));
-    let consumer = cluster.consumer("read_committed");
-    let mut list = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        list.add_partition_offset(&OUTPUT, partition, Offset::Beginning)
-            .expect("a partition");
-    }
-    consumer.assign(&list).expect("assigned");
+    let consumer = cluster.outputs();
     let reader = {
         let done = Arc::clone(&done);
         std::thread::spawn(move || {

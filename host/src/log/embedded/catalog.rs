@@ -11,7 +11,7 @@ use super::{
     topics::TopicState,
 };
 use crate::{
-    log::{LogError, TopicSpec, admin::remedy},
+    log::{LogError, TopicSpec, admin::remedy, name::check_name},
     types::Topic,
 };
 
@@ -135,7 +135,7 @@ pub(super) fn new_partitions(
         what: format!("topic {:?}", &**name),
         reason,
     };
-    rows::check_name(name).map_err(|reason| invalid(reason.to_owned()))?;
+    check_name(name).map_err(|reason| invalid(reason.to_owned()))?;
     let partitions = partitions.unwrap_or(shared.config.partitions);
     if (1..=PARTITIONS_MAX).contains(&partitions) {
         Ok(partitions)

@@ -18,7 +18,7 @@ use super::{
     write::{CheckpointRow, CommitRequest, Join, OffsetMove, Request, queue::closed},
 };
 use crate::{
-    log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled},
+    log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, name::check_name},
     types::{Offset, PartitionId, Record},
 };
 
@@ -65,7 +65,7 @@ impl EmbeddedMember {
             what: format!("group {:?}", &*spec.group),
             reason: reason.to_owned(),
         };
-        rows::check_name(&spec.group).map_err(invalid)?;
+        check_name(&spec.group).map_err(invalid)?;
         if spec.worker >= spec.workers {
             return Err(invalid("a worker's number is not below their count"));
         }

@@ -28,24 +28,6 @@ pub(super) const RECORD_KEY_BYTES: usize = 16;
 /// 65,535 bytes, the group's name and the partition among them.
 pub(super) const KEY_BYTES_MAX: usize = 65_000;
 
-pub(super) const NAME_BYTES_MAX: usize = 249;
-
-/// Whether a name is one that Kafka would take for a topic (and we for a group).
-pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() {
-        Err("the name is empty")
-    } else if name.len() > NAME_BYTES_MAX {
-        Err("the name is longer than 249 bytes")
-    } else if name == "." || name == ".." {
-        Err("the name is . or ..")
-    } else if !name.bytes().all(legal) {
-        Err("the name has characters other than letters, digits, . _ and -")
-    } else {
-        Ok(())
-    }
-}
-
 pub(super) fn record_key(topic: u32, partition: u32, offset: u64) -> [u8; RECORD_KEY_BYTES] {
     let number = u128::from(topic) << 96 | u128::from(partition) << 64 | u128::from(offset);
     number.to_be_bytes()
@@ -264,15 +246,5 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!(record_key_offset(&keys[2]), Some(256));
         assert_eq!(record_key_offset(&keys[2][1..]), None);
-    }
-
-    #[test]
-    fn names_are_kafkas() {
-        for name in ["a", "NBA-Games", "a.b_c-9", &"x".repeat(249)] {
-            assert_eq!(check_name(name), Ok(()), "{name}");
-        }
-        for name in ["", ".", "..", "a b", "é", "a/b", &"x".repeat(250)] {
-            assert!(check_name(name).is_err(), "{name}");
-        }
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use self::{commit::Refused, seat::Seat};
 use super::Shared;
 use crate::{
-    log::{Commit, GroupSpec, LogError, Member, Polled},
+    log::{Commit, GroupSpec, LogError, Member, Polled, name::check_name},
     types::{Offset, PartitionId},
 };
 
@@ -111,7 +111,7 @@ impl KafkaMember {
             what: format!("group {:?}", &*spec.group),
             reason: reason.to_owned(),
         };
-        super::topics::check_name(&spec.group).map_err(invalid)?;
+        check_name(&spec.group).map_err(invalid)?;
         if spec.worker >= spec.workers {
             return Err(invalid("a worker's number is not below their count"));
         }

@@ -20,7 +20,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Found, LOOK, TRY, Topics, check_name};
+use super::{Found, LOOK, TRY, Topics};
 use crate::{
     log::{
         Cleanup, LogError, TopicSpec,
@@ -32,6 +32,7 @@ use crate::{
             context::Plain,
             errors::{is_denial, unavailable, without},
         },
+        name::check_name,
     },
     types::{PartitionId, Topic},
 };

@@ -25,7 +25,7 @@ use super::{
     errors::{unavailable, without},
 };
 use crate::{
-    log::{Bounds, LogError},
+    log::{Bounds, LogError, name::check_name},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -38,8 +38,6 @@ const STARTS_FOR: Duration = Duration::from_secs(1);
 /// How long brokers may take to tell offsets before they are asked again, or
 /// others in their place.
 const TRY: Duration = Duration::from_secs(2);
-/// A topic's name is not longer.
-const NAME_BYTES_MAX: usize = 249;
 /// How often it is looked whether the brokers know by now.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -285,20 +283,5 @@ impl Topics {
             })
         };
         partitions.iter().map(offset).collect()
-    }
-}
-
-pub(in crate::log::kafka) fn check_name(name: &str) -> Result<(), &'static str> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() {
-        Err("the name is empty")
-    } else if name.len() > NAME_BYTES_MAX {
-        Err("the name is longer than 249 bytes")
-    } else if name == "." || name == ".." {
-        Err("the name is . or ..")
-    } else if !name.bytes().all(legal) {
-        Err("the name has characters other than letters, digits, . _ and -")
-    } else {
-        Ok(())
     }
 }
