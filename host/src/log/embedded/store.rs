@@ -13,7 +13,7 @@ use std::{
     io::ErrorKind,
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fjall::{
@@ -32,6 +32,12 @@ const SEALED_MEMTABLES_MAX: usize = 1;
 const LEVEL0_RUNS_MAX: usize = 18;
 
 const WORKER_THREADS: usize = 2;
+
+/// How long the lock of a directory may take to be let go of: one that was
+/// closed is still held for a moment by a process that is being started (it has
+/// all files until it becomes another program), or by one that was just killed.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Values up to this size stay in the tree.
 const BLOB_FROM_BYTES: u32 = 2 << 10;
@@ -165,10 +171,16 @@ pub(in crate::log) fn lock(dir: &Path) -> Result<File, LogError> {
         .write(true)
         .open(dir.join("lock"))
         .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(in_use(dir)),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => return Err(in_use(dir)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
     }
 }
 
