@@ -31,6 +31,7 @@ use crate::{
     },
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
+        self,
         manager::{Manager, Setup, SlotViews},
         store::PluginStore,
         view::{
@@ -308,6 +309,7 @@ fn pipeline(
         .map_err(|error| anyhow!("{}: pipeline {name}: {error}", error.code()))?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
+    let plugins = slots::topic::name(&group);
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
@@ -330,6 +332,8 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
+        plugins,
+        host: log.host(),
         processing: processing(config, plugin),
         limits: plugin.limits(),
         record_bytes_max: log.record_bytes_max(),

@@ -7,6 +7,7 @@ use crate::{
     config::{Config, PipelineConfig},
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
     pipeline::layout,
+    slots,
     types::Topic,
 };
 
@@ -19,6 +20,8 @@ pub enum Role {
     Checkpoints,
     /// What its group was created with.
     Layout,
+    /// Which plugins took over where, and their bytes.
+    Plugins,
 }
 
 impl Role {
@@ -30,6 +33,7 @@ impl Role {
             Self::DeadLetter => "dead-letter",
             Self::Checkpoints => "checkpoints",
             Self::Layout => "layout",
+            Self::Plugins => "plugins",
         }
     }
 }
@@ -69,6 +73,7 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
             add(Role::Checkpoints, checkpoints);
         }
         add(Role::Layout, layout::topic(&group));
+        add(Role::Plugins, plugins(config, &group));
     }
     topics
 }
@@ -211,8 +216,12 @@ fn create_others(
     log: &dyn RecordLog,
 ) -> Result<(), LogError> {
     let partitions = log.partitions(&settings.input.as_str().into())?;
-    let letters = dead_letter(&config.group(pipeline));
-    let mut specs = vec![spec(letters, Some(partitions), deleted(config))];
+    let group = config.group(pipeline);
+    let letters = dead_letter(&group);
+    let mut specs = vec![
+        spec(letters, Some(partitions), deleted(config)),
+        plugins(config, &group),
+    ];
     for output in outputs(settings) {
         // One that is there (another pipeline's input, say) stays as it is.
         let missing = match log.partitions(&output) {
@@ -230,6 +239,10 @@ fn create_others(
 #[must_use]
 pub fn dead_letter(group: &str) -> Topic {
     format!("{group}.dead-letter").into()
+}
+
+fn plugins(config: &Config, group: &str) -> TopicSpec {
+    spec(slots::topic::name(group), Some(1), compacted(config))
 }
 
 fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
@@ -300,6 +313,7 @@ mod tests {
             of("g.dead-letter", Role::DeadLetter, None),
             of("g.checkpoints", Role::Checkpoints, None),
             of("g.pipeline", Role::Layout, Some(1)),
+            of("g.plugins", Role::Plugins, Some(1)),
         ];
         let asked = |topic: &str, wanted| {
             let needs = needs(&known, &*log, topic, wanted);
@@ -314,7 +328,13 @@ mod tests {
             assert_eq!(asked(topic, Some(5)), Ok(Some(5)), "{topic}");
         }
         assert_eq!(asked("out", Some(7)), Ok(Some(5)));
-        for topic in ["in", "g.dead-letter", "g.checkpoints", "g.pipeline"] {
+        for topic in [
+            "in",
+            "g.dead-letter",
+            "g.checkpoints",
+            "g.pipeline",
+            "g.plugins",
+        ] {
             let error = asked(topic, Some(7)).unwrap_err();
             assert_eq!(error.code(), "topic-mismatch", "{topic}");
         }

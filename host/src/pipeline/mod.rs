@@ -25,6 +25,10 @@ pub struct Pipeline {
     /// Outputs that plugins name.
     pub outputs: BTreeMap<ByteString, Output>,
     pub dead_letter: Topic,
+    /// Which plugins took over where: see [`topic`](crate::slots::topic).
+    pub plugins: Topic,
+    /// What this host is called there.
+    pub host: ByteString,
     pub processing: Processing,
     pub limits: Limits,
     /// The largest record that the log takes.

@@ -6,4 +6,5 @@ pub mod name;
 pub mod rehearsal;
 pub mod slot;
 pub mod store;
+pub mod topic;
 pub mod view;

@@ -1,9 +1,10 @@
 //! The names of slots, and the files they come from.
 
-use std::{fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::{Digest, Key};
 
@@ -108,6 +109,19 @@ impl SlotName {
             None => (name == "default").then_some(Self::Default),
             Some(stem) => Self::from_key_file(&format!("{stem}{EXTENSION}")),
         }
+    }
+}
+
+impl Serialize for SlotName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SlotName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| serde::de::Error::custom("no slot's name"))
     }
 }
 

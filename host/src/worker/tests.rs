@@ -204,6 +204,8 @@ pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
         },
         outputs: BTreeMap::new(),
         dead_letter: "test.dead-letter".into(),
+        plugins: "test.plugins".into(),
+        host: "here".into(),
         processing: pipeline::Processing {
             workers: 1,
             commit_interval: Duration::from_millis(100),

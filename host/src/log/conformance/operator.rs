@@ -12,6 +12,7 @@ use crate::{
         reset::{self, Target},
     },
     pipeline::layout,
+    slots,
     types::{Offset, PartitionId, Topic},
 };
 
@@ -266,7 +267,13 @@ pub(crate) fn what_a_group_keeps_is_not_deleted(subject: &mut impl Subject) {
     log.ensure_topics(&[spec]).unwrap();
     processed(&*log, &a, &group);
     let state = log.checkpoints_topic(&group).map(|spec| spec.name);
-    for (topic, what) in [(Some(layout), "its layout"), (state, "its state")] {
+    let plugins = deleted(&slots::topic::name(&group), 1);
+    log.ensure_topics(std::slice::from_ref(&plugins)).unwrap();
+    for (topic, what) in [
+        (Some(layout), "its layout"),
+        (Some(plugins.name), "its plugins"),
+        (state, "its state"),
+    ] {
         let Some(topic) = topic else { continue };
         let error = log.delete_topic(&topic).unwrap_err();
         assert_eq!(error.code(), "topic-in-use", "{error}");

@@ -46,6 +46,7 @@ use std::{
     time::Duration,
 };
 
+use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -310,6 +311,10 @@ impl Drop for Kafka {
 impl RecordLog for Kafka {
     fn record_bytes_max(&self) -> usize {
         self.shared.record_bytes_max
+    }
+
+    fn host(&self) -> ByteString {
+        self.shared.instance.as_str().into()
     }
 
     fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
