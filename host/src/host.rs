@@ -135,7 +135,9 @@ impl Host {
             let status = Arc::new(PipelineStatus::default());
             let mut orders = Vec::new();
             for number in 0..pipeline.processing.workers {
-                let worker = Worker::start(&log, &pipeline, &status, number).map_err(Coded)?;
+                let worker = patiently(stop, || {
+                    Ok(Worker::start(&log, &pipeline, &status, number).map_err(Coded)?)
+                })?;
                 orders.push(worker.orders().clone());
                 workers.push(worker);
             }
