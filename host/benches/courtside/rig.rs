@@ -70,7 +70,13 @@ impl Rig {
         } else {
             Engine::new(EngineConfig::default()).expect("a plugin engine")
         };
-        let host = Host::start_with(&config, Arc::clone(&log), compiler).expect("a host");
+        let host = Host::start_with(
+            &config,
+            Arc::clone(&log),
+            compiler,
+            &CancellationToken::new(),
+        )
+        .expect("a host");
         let partitions = log.partitions(&INPUT).expect("the input topic");
         Self {
             host,

@@ -115,14 +115,24 @@ impl KafkaMember {
         if spec.worker >= spec.workers {
             return Err(invalid("a worker's number is not below their count"));
         }
-        Ok(Self {
-            seat: Some(Seat::take(shared, spec)?),
+        let mut member = Self {
+            seat: None,
             shared: Arc::clone(shared),
             spec: spec.clone(),
             away: Away::default(),
             lost: Vec::new(),
             fenced_at: None,
-        })
+        };
+        match Seat::take(shared, spec) {
+            Ok(seat) => member.seat = Some(seat),
+            // What passes while a host runs passes while it starts.
+            Err(error @ LogError::Unavailable { .. }) => member.stay_away(&Gone {
+                code: error.code(),
+                ..Gone::refused(error.to_string())
+            }),
+            Err(error) => return Err(error),
+        }
+        Ok(member)
     }
 
     fn leave(&mut self, gone: &Gone) {
