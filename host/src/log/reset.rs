@@ -123,9 +123,10 @@ pub fn apply(
         input: input.clone(),
         worker: 0,
         workers: 1,
+        visits: false,
     })?;
     let count = log.partitions(input)?;
-    take_all(log, &mut *member, group, input, count)?;
+    take_all(log, &mut *member, group, input, count, ASSIGNED_WITHIN)?;
     let checkpoints = log.checkpoints(group)?;
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
@@ -161,23 +162,24 @@ fn not_empty(group: &str) -> LogError {
 /// Waits until all partitions are this member's. Those whose committed offset
 /// cannot be read from are, too: a reset is what they need. A host that came in
 /// between may have them, and keep them.
-fn take_all(
+pub(crate) fn take_all(
     log: &dyn RecordLog,
     member: &mut dyn Member,
     group: &str,
     input: &Topic,
     count: u32,
+    within: Duration,
 ) -> Result<(), LogError> {
     let mut held = BTreeSet::new();
     let mut looked = Instant::now();
-    let deadline = Instant::now() + ASSIGNED_WITHIN;
+    let deadline = Instant::now() + within;
     while held.len() < count as usize {
         if Instant::now() >= deadline {
             return Err(LogError::Unavailable {
                 reason: format!(
                     "group {group} gave {} of {count} partitions within {} s",
                     held.len(),
-                    ASSIGNED_WITHIN.as_secs()
+                    within.as_secs()
                 ),
             });
         }

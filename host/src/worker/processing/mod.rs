@@ -10,6 +10,8 @@ mod commit;
 mod run;
 mod take;
 
+pub use self::take::usable_key;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
