@@ -9,6 +9,7 @@ mod body;
 mod config;
 mod connection;
 mod games;
+mod local;
 mod observe;
 mod operate;
 mod post;
