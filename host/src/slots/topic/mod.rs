@@ -12,6 +12,9 @@
 //!
 //! Takeovers are written by workers, all else by the managers of slots.
 
+pub mod known;
+pub mod tail;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use jiff::Timestamp;
