@@ -330,6 +330,8 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
+        plugins: None,
+        host: ByteString::new(),
         processing: processing(config, plugin),
         limits: plugin.limits(),
         record_bytes_max: log.record_bytes_max(),
@@ -370,6 +372,7 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
         entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
         entity_idle: worker.entity_idle,
         drain_deadline: worker.drain_deadline,
+        confirm_after: config.slots.confirm_after,
     }
 }
 
