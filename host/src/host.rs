@@ -40,7 +40,7 @@ use crate::{
         },
     },
     topics,
-    types::{PartitionId, Topic},
+    types::{PartitionId, Topic, TopicPartition},
     worker::{
         status::PipelineStatus,
         thread::{Order, Worker},
@@ -309,7 +309,10 @@ fn pipeline(
         .map_err(|error| anyhow!("{}: pipeline {name}: {error}", error.code()))?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
-    let plugins = slots::topic::name(&group);
+    let plugins = TopicPartition {
+        topic: slots::topic::name(&group),
+        partition: slots::topic::ONLY,
+    };
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
@@ -332,7 +335,7 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
-        plugins,
+        plugins: Some(plugins),
         host: log.host(),
         processing: processing(config, plugin),
         limits: plugin.limits(),
@@ -374,6 +377,7 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
         entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
         entity_idle: worker.entity_idle,
         drain_deadline: worker.drain_deadline,
+        confirm_after: config.slots.confirm_after,
     }
 }
 

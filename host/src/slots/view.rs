@@ -93,6 +93,9 @@ pub enum PartitionState {
     Running,
     /// Waits for a plugin.
     Waiting,
+    /// Processes events again after a rollback, those of the entities that it
+    /// brought back; the others wait until it has caught up.
+    Redoing,
     /// Stopped by an error that needs an operator.
     Stopped,
 }

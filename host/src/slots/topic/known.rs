@@ -10,10 +10,14 @@ use std::{
 use bytestring::ByteString;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Confirmation, Directive, Presence, Said, Takeover, TakeoverKind};
+use super::{Confirmation, Presence, Said};
 use crate::{
     slots::name::SlotName,
     types::{Digest, Offset, PartitionId},
+    worker::takeover::{
+        Directive,
+        history::{Kind, Told},
+    },
 };
 
 /// Swaps remembered of each slot.
@@ -48,7 +52,7 @@ pub struct OfSlot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {
     number: u64,
-    pub kind: TakeoverKind,
+    pub kind: Kind,
     pub digest: Option<Digest>,
     pub plugin: ByteString,
     pub previous: Option<Digest>,
@@ -61,6 +65,8 @@ pub struct Swap {
 pub struct Place {
     pub seq: u32,
     pub offset: Offset,
+    /// Of a rollback: what is below it is processed again.
+    pub until: Option<Offset>,
     pub at: Timestamp,
     pub host: ByteString,
 }
@@ -160,7 +166,7 @@ impl Known {
 }
 
 impl OfSlot {
-    fn took_over(&mut self, takeover: Takeover) {
+    fn took_over(&mut self, takeover: Told) {
         let partition = takeover.partition;
         let after = self.latest.get(&partition).copied();
         let same = self.swaps.iter_mut().rev().find(|swap| {
@@ -172,8 +178,9 @@ impl OfSlot {
         let place = Place {
             seq: takeover.seq,
             offset: takeover.offset,
-            at: takeover.at,
-            host: takeover.host,
+            until: takeover.until,
+            at: timestamp(takeover.at),
+            host: takeover.host.into(),
         };
         // A swap of a partition is after those that it had before.
         if let Some(swap) = same
@@ -192,7 +199,7 @@ impl OfSlot {
             number: self.swaps_seen,
             kind: takeover.kind,
             digest: takeover.digest,
-            plugin: takeover.plugin,
+            plugin: takeover.plugin.into(),
             previous: takeover.previous,
             attempt: takeover.attempt,
             places: BTreeMap::from([(partition, place)]),
@@ -221,7 +228,7 @@ impl OfSlot {
             .swaps
             .iter()
             .rev()
-            .find(|swap| swap.digest == digest && swap.kind == TakeoverKind::Swap)?;
+            .find(|swap| swap.digest == digest && swap.kind == Kind::Swap)?;
         swap.trial_until(self.confirmed.as_ref(), confirm_after)
     }
 }
@@ -242,7 +249,7 @@ impl Swap {
         confirm_after: Duration,
     ) -> Option<Timestamp> {
         let at = self.at();
-        if self.kind == TakeoverKind::Rollback || self.is_first() {
+        if self.kind == Kind::Rollback || self.is_first() {
             return None;
         }
         if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
@@ -254,8 +261,15 @@ impl Swap {
 
     /// Nothing ran before it that anybody could go back to.
     fn is_first(&self) -> bool {
-        self.previous.is_none() && self.places.values().all(|place| place.seq == 0)
+        self.previous.is_none() && self.places.values().all(|place| place.seq <= 1)
     }
+}
+
+/// Of milliseconds since 1970.
+#[must_use]
+pub fn timestamp(ms: u64) -> Timestamp {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -274,17 +288,18 @@ mod tests {
     }
 
     fn swap(partition: u32, seq: u32, from: Option<&str>, to: &str) -> Said {
-        Said::Takeover(Takeover {
+        Said::Takeover(Told {
             slot: SLOT,
             partition: PartitionId(partition),
             seq,
             offset: Offset(u64::from(seq) * 10),
+            until: None,
             digest: Some(digest(to)),
-            plugin: to.into(),
+            plugin: to.to_owned(),
             previous: from.map(digest),
-            host: "here".into(),
-            at: at(seq.into()),
-            kind: TakeoverKind::Swap,
+            host: "here".to_owned(),
+            at: at(seq.into()).as_millisecond().try_into().unwrap(),
+            kind: Kind::Swap,
             attempt: 1,
         })
     }
@@ -397,7 +412,7 @@ mod tests {
             slot: SLOT,
             bad: digest("c"),
             to: Some(digest("d")),
-            at: at(0),
+            at: 0,
         };
         let known = heard([
             swap(0, 1, Some("a"), "b"),
