@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
+    letters::Letters,
     log::{
         LogError, RecordLog,
         admin::Admin,
@@ -41,7 +42,7 @@ use crate::{
         },
     },
     topics::{self, Coded},
-    types::{PartitionId, Topic},
+    types::{PartitionId, Topic, TopicPartition},
     worker::{
         status::PipelineStatus,
         thread::{Order, Worker},
@@ -62,6 +63,7 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
+    letters: Arc<Letters>,
     layout: layout::Watch,
 }
 
@@ -158,6 +160,7 @@ impl Host {
             .context("start-failed: no thread for the slots")?;
             working.push(Working {
                 layout: layout::Watch::new(&pipeline.group, layout),
+                letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
                 status,
                 slots: manager.views(),
@@ -213,6 +216,9 @@ impl Host {
     /// as the drain deadline allows; the rest is read again by the next host.
     pub fn stop(self) -> anyhow::Result<()> {
         let started = Instant::now();
+        for working in &self.overview.pipelines {
+            working.letters.stop();
+        }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // Who has ended needs no telling.
@@ -319,7 +325,10 @@ fn pipeline(
     })?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
-    let plugins = slots::topic::name(&group);
+    let plugins = TopicPartition {
+        topic: slots::topic::name(&group),
+        partition: slots::topic::ONLY,
+    };
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
@@ -342,7 +351,7 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
-        plugins,
+        plugins: Some(plugins),
         host: log.host(),
         processing: processing(config, plugin),
         limits: plugin.limits(),
@@ -410,6 +419,7 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
         entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
         entity_idle: worker.entity_idle,
         drain_deadline: worker.drain_deadline,
+        confirm_after: config.slots.confirm_after,
     }
 }
 
@@ -444,6 +454,12 @@ impl Operator for Overview {
                 .map(|working| self.group(working))
                 .collect(),
         }
+    }
+
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {
+        let mut pipelines = self.pipelines.iter();
+        let working = pipelines.find(|working| &*working.pipeline.name == pipeline)?;
+        Some(Arc::clone(&working.letters))
     }
 
     fn not_ready(&self) -> Vec<NotReady> {

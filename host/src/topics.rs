@@ -3,6 +3,7 @@
 
 use crate::{
     config::{Config, PipelineConfig},
+    letters::notes,
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
     pipeline::layout,
     slots,
@@ -20,6 +21,8 @@ pub enum Role {
     Layout,
     /// Which plugins took over where, and their bytes.
     Plugins,
+    /// Which dead letters were redriven.
+    Redrive,
 }
 
 impl Role {
@@ -32,6 +35,7 @@ impl Role {
             Self::Checkpoints => "checkpoints",
             Self::Layout => "layout",
             Self::Plugins => "plugins",
+            Self::Redrive => "redrive",
         }
     }
 }
@@ -72,6 +76,7 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
         }
         add(Role::Layout, layout::topic(&group));
         add(Role::Plugins, plugins(config, &group));
+        add(Role::Redrive, redrive(config, &group, None));
     }
     topics
 }
@@ -223,6 +228,7 @@ fn create_others(
     let mut specs = vec![
         spec(letters, Some(partitions), deleted(config)),
         plugins(config, &group),
+        redrive(config, &group, Some(partitions)),
     ];
     for output in outputs(settings) {
         // One that is there (another pipeline's input, say) stays as it is.
@@ -245,6 +251,10 @@ pub fn dead_letter(group: &str) -> Topic {
 
 fn plugins(config: &Config, group: &str) -> TopicSpec {
     spec(slots::topic::name(group), Some(1), compacted(config))
+}
+
+fn redrive(config: &Config, group: &str, partitions: Option<u32>) -> TopicSpec {
+    spec(notes::topic(group), partitions, compacted(config))
 }
 
 fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
@@ -316,6 +326,7 @@ mod tests {
             of("g.checkpoints", Role::Checkpoints, None),
             of("g.pipeline", Role::Layout, Some(1)),
             of("g.plugins", Role::Plugins, Some(1)),
+            of("g.redrive", Role::Redrive, None),
         ];
         let asked = |topic: &str, wanted| {
             let needs = needs(&known, &*log, topic, wanted);
@@ -336,6 +347,7 @@ mod tests {
             "g.checkpoints",
             "g.pipeline",
             "g.plugins",
+            "g.redrive",
         ] {
             let error = asked(topic, Some(7)).unwrap_err();
             assert_eq!(error.code(), "topic-mismatch", "{topic}");

@@ -2,6 +2,7 @@
 
 pub mod groups;
 pub mod health;
+pub mod letters;
 mod operator;
 pub mod reset;
 pub mod serve;

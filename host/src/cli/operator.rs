@@ -107,7 +107,7 @@ pub fn coded(error: LogError) -> anyhow::Error {
 mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
-    use crate::cli::{groups::GroupsArgs, reset::ResetArgs, topics::TopicsArgs};
+    use crate::cli::{groups::GroupsArgs, letters::LettersArgs, reset::ResetArgs, topics::TopicsArgs};
 
     #[derive(Parser)]
     #[command(name = "courtside")]
@@ -115,6 +115,7 @@ mod tests {
         Topics(TopicsArgs),
         Groups(GroupsArgs),
         Reset(ResetArgs),
+        DeadLetter(LettersArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

@@ -99,6 +99,7 @@ pub const SETTINGS: &[Setting] = &[
     set("slots.poll_interval", Min::Millis(10), "how often the plugin directory is looked at, beside the file system's own events"),
     set("slots.settle", Min::Millis(0), "how long a file must lie still before it is taken"),
     set("slots.rehearsal_entities_max", Min::Count(0), "entities that a plugin is rehearsed with, at most"),
+    set("slots.confirm_after", Min::Millis(0), "how long a swap can be taken back with `courtside plugins rollback`; as long the states from before it are kept"),
     set("scoreboard.memory_bytes_max", Min::Bytes(MIB), "outputs held in memory, all pipelines together; others are read from the log when asked for"),
     set("scoreboard.read_bytes_max", Min::Bytes(4 * KIB), "bytes read from an output partition at a time"),
     set("scoreboard.deleted_max", Min::Count(1), "deleted games remembered, for readers that come back"),

@@ -9,6 +9,8 @@ mod body;
 mod config;
 mod connection;
 mod games;
+mod letters;
+mod local;
 mod observe;
 mod operate;
 mod post;
@@ -121,6 +123,7 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // nothing that the way of an event should pay for.
     let large = OpenApiRouter::new()
         .routes(routes!(games::all))
+        .routes(routes!(letters::list))
         .routes(routes!(operate::plugins))
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
@@ -135,6 +138,8 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
+        .routes(routes!(letters::one))
+        .routes(routes!(letters::redrive, letters::progress))
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz))
         .merge(large)

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{Commit, GroupName, GroupSpec, LogError, Member, Polled, RecordLog};
-use crate::types::{Key, Offset, PartitionId, Topic};
+use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicPartition};
 
 /// Checkpoints in one step, beyond which the next partition begins another.
 const KEYS_PER_STEP: usize = 250_000;
@@ -107,12 +107,14 @@ pub fn plan(
     moves.collect()
 }
 
-/// Does what was planned.
+/// Does what was planned; what else `also` says of a partition is in the same
+/// step.
 pub fn apply(
     log: &dyn RecordLog,
     group: &str,
     input: &Topic,
     moves: &[Move],
+    also: impl Fn(PartitionId) -> Option<(TopicPartition, NewRecord)>,
 ) -> Result<Vec<Moved>, LogError> {
     // Somebody may have joined since.
     if !log.group_status(group, input)?.members.is_empty() {
@@ -141,6 +143,7 @@ pub fn apply(
             step.checkpoints.extend(keys);
         }
         step.offsets.push((at.partition, at.to));
+        step.records.extend(also(at.partition));
         moved.push(Moved {
             at: *at,
             checkpoints: step.checkpoints.len() - before,

@@ -25,9 +25,8 @@ pub struct Pipeline {
     /// Outputs that plugins name.
     pub outputs: BTreeMap<ByteString, Output>,
     pub dead_letter: Topic,
-    /// Which plugins took over where: see [`topic`](crate::slots::topic).
-    pub plugins: Topic,
-    /// What this host is called there.
+    /// Where takeovers are told, and the host that tells them.
+    pub plugins: Option<TopicPartition>,
     pub host: ByteString,
     pub processing: Processing,
     pub limits: Limits,
@@ -92,4 +91,6 @@ pub struct Processing {
     pub entity_idle: Duration,
     /// How long a worker may take to finish when it must let go.
     pub drain_deadline: Duration,
+    /// How long a swap can be taken back.
+    pub confirm_after: Duration,
 }

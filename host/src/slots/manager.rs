@@ -56,6 +56,9 @@ pub struct SlotsConfig {
     pub settle: Duration,
     /// Entities that a plugin is rehearsed with, at most.
     pub rehearsal_entities_max: usize,
+    /// How long a swap can be taken back; as long the states from before it are kept.
+    #[serde(with = "humantime_serde")]
+    pub confirm_after: Duration,
 }
 
 impl Default for SlotsConfig {
@@ -64,6 +67,7 @@ impl Default for SlotsConfig {
             poll_interval: Duration::from_secs(1),
             settle: Duration::from_millis(200),
             rehearsal_entities_max: 10_000,
+            confirm_after: Duration::from_secs(60 * 60),
         }
     }
 }

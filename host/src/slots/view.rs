@@ -1,12 +1,14 @@
 //! What an operator sees of slots and groups: the answers of `GET /plugins`
 //! and `GET /group`, and what `/readyz` is decided on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::letters::Letters;
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -93,6 +95,9 @@ pub enum PartitionState {
     Running,
     /// Waits for a plugin.
     Waiting,
+    /// Processes events again after a rollback, those of the entities that it
+    /// brought back; the others wait until it has caught up.
+    Redoing,
     /// Stopped by an error that needs an operator.
     Stopped,
 }
@@ -154,4 +159,7 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
+
+    /// The dead letters of a pipeline; none where there is no such pipeline.
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

@@ -204,8 +204,8 @@ pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
         },
         outputs: BTreeMap::new(),
         dead_letter: "test.dead-letter".into(),
-        plugins: "test.plugins".into(),
-        host: "here".into(),
+        plugins: None,
+        host: "test".into(),
         processing: pipeline::Processing {
             workers: 1,
             commit_interval: Duration::from_millis(100),
@@ -217,6 +217,7 @@ pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
             entities_open_max,
             entity_idle: Duration::from_secs(3600),
             drain_deadline: Duration::from_secs(1),
+            confirm_after: Duration::from_secs(3600),
         },
         limits: Limits {
             memory_bytes_max: 1 << 20,

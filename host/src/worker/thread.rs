@@ -18,6 +18,7 @@ use super::{
     output,
     processing::{Budget, Counts, Interrupted, Processing, Stop},
     status::{PartitionStatus, PipelineStatus},
+    takeover::{Directive, Redone},
 };
 use crate::{
     log::{Commit, GroupSpec, LogError, Member, Polled, RecordLog},
@@ -51,6 +52,27 @@ pub enum Order {
         slot: SlotName,
         active: Option<Arc<Active>>,
         done: Sender<Takeover>,
+    },
+    /// Take the last swap of a slot back, where the directive says so: in the
+    /// partitions at hand, and in those that come later, for it stands until a
+    /// newer one of that slot comes. `active` is in force from now on.
+    ///
+    /// A host that starts gives the slots' latest directives before plugins,
+    /// with no plugin: a swap that begins before its directive is known is
+    /// taken for the one that is meant.
+    Rollback {
+        slot: SlotName,
+        directive: Directive,
+        active: Option<Arc<Active>>,
+        /// What is taken back, once it is on disk that it is.
+        done: Sender<BTreeMap<PartitionId, Redone>>,
+    },
+    /// The swaps of a slot up to that time (milliseconds since 1970) stay. It
+    /// stands like a directive.
+    Confirm {
+        slot: SlotName,
+        at: u64,
+        done: Sender<()>,
     },
     /// Commit what is pending and end.
     Stop,
@@ -267,6 +289,16 @@ impl Running {
                     // Nobody waits any more: then nobody needs to know.
                     drop(done.send(self.processing.committed().collect()));
                 }
+                Order::Rollback {
+                    slot, active, done, ..
+                } => {
+                    self.commit();
+                    self.processing.activate(&slot, active);
+                    self.wait_for_plugin();
+                    self.go_on_waiting();
+                    drop(done.send(BTreeMap::new()));
+                }
+                Order::Confirm { done, .. } => drop(done.send(())),
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
+    letters::Letters,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::view::{GroupsView, NotReady, Operator, PluginsView},
     types::{Header, NewRecord, Offset, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
@@ -50,6 +51,10 @@ impl Operator for FakeOperator {
 
     fn not_ready(&self) -> Vec<NotReady> {
         self.not_ready.lock().clone()
+    }
+
+    fn letters(&self, _: &str) -> Option<Arc<Letters>> {
+        None
     }
 }
 

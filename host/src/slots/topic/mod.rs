@@ -4,7 +4,7 @@
 //!
 //! | key | |
 //! | --- | --- |
-//! | `takeover/<slot>/<partition>/<seq % 64>` | [`Takeover`], in the commit with which it happens |
+//! | `takeover/<slot>/<partition>/<seq % 64>` | [`Told`], in the commit with which it happens |
 //! | `host/<host>/<slot>` | [`Presence`], now and then |
 //! | `directive/<slot>` | [`Directive`], the latest order to go back |
 //! | `confirm/<slot>` | [`Confirmation`], the latest |
@@ -12,21 +12,24 @@
 //!
 //! Takeovers are written by workers, all else by the managers of slots.
 
+pub mod known;
+pub mod tail;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use utoipa::ToSchema;
 
 use super::{name::SlotName, view::SlotState};
-use crate::types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record, Topic};
+use crate::{
+    types::{Digest, Header, Key, NewRecord, PartitionId, Record, Topic},
+    worker::takeover::{Directive, history::Told},
+};
 
 /// What the topic has after the group's name.
 pub const SUFFIX: &str = ".plugins";
 /// Its only partition.
 pub const ONLY: PartitionId = PartitionId(0);
-/// Takeovers kept of each slot in each partition.
-pub const TAKEOVERS_KEPT: u32 = 64;
 
 /// How many pieces a plugin has in all: a header of each.
 const PIECES_HEADER: &str = "courtside-pieces";
@@ -35,38 +38,6 @@ const PIECES_HEADER: &str = "courtside-pieces";
 #[must_use]
 pub fn name(group: &str) -> Topic {
     format!("{group}{SUFFIX}").into()
-}
-
-/// How a plugin came to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TakeoverKind {
-    Swap,
-    /// It runs again, and what came since the other one took over is processed
-    /// again.
-    Rollback,
-}
-
-/// A plugin took over the entities of its slot in a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Takeover {
-    pub slot: SlotName,
-    pub partition: PartitionId,
-    /// Counts the takeovers of this slot in this partition.
-    pub seq: u32,
-    /// The first input offset that it processes.
-    pub offset: Offset,
-    /// None where no plugin runs in the slot any more.
-    pub digest: Option<Digest>,
-    /// `name@version`.
-    pub plugin: ByteString,
-    /// What ran before.
-    pub previous: Option<Digest>,
-    pub host: ByteString,
-    pub at: Timestamp,
-    pub kind: TakeoverKind,
-    /// How many times, at this takeover's end, what comes is processed.
-    pub attempt: u32,
 }
 
 /// What a host runs in a slot.
@@ -81,36 +52,12 @@ pub struct Presence {
     pub at: Timestamp,
 }
 
-/// An order to every host: undo the last takeover where its plugin is `bad`, and
-/// run `to` again. It stands until another takes its place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Directive {
-    /// Grows.
-    pub id: u64,
-    pub slot: SlotName,
-    pub bad: Digest,
-    pub to: Option<Digest>,
-    pub at: Timestamp,
-}
-
 /// What runs in a slot is there to stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     pub slot: SlotName,
     pub digest: Option<Digest>,
     pub at: Timestamp,
-}
-
-impl Takeover {
-    /// As the topic has it.
-    #[must_use]
-    pub fn record(&self) -> NewRecord {
-        let turn = self.seq % TAKEOVERS_KEPT;
-        json(
-            format!("takeover/{}/{}/{turn}", self.slot, self.partition),
-            self,
-        )
-    }
 }
 
 impl Presence {
@@ -130,17 +77,16 @@ impl Presence {
     }
 }
 
-impl Directive {
-    #[must_use]
-    pub fn record(&self) -> NewRecord {
-        json(format!("directive/{}", self.slot), self)
-    }
+/// The order that a directive is, for all hosts.
+#[must_use]
+pub fn directive(directive: &Directive) -> NewRecord {
+    json(format!("directive/{}", directive.slot), directive)
+}
 
-    /// The plugin that was undone is wanted after all.
-    #[must_use]
-    pub fn withdrawn(slot: &SlotName) -> NewRecord {
-        tombstone(format!("directive/{slot}"))
-    }
+/// The plugin that was undone is wanted after all.
+#[must_use]
+pub fn no_directive(slot: &SlotName) -> NewRecord {
+    tombstone(format!("directive/{slot}"))
 }
 
 impl Confirmation {
@@ -169,7 +115,7 @@ pub fn no_piece(digest: Digest, number: u32) -> NewRecord {
 /// What a record of the topic says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    Takeover(Takeover),
+    Takeover(Told),
     Presence(Presence),
     Gone {
         host: ByteString,
@@ -261,6 +207,7 @@ fn tombstone(key: String) -> NewRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{types::Offset, worker::takeover::history::Kind};
 
     fn read(record: NewRecord) -> Option<Said> {
         Said::of(&Record {
@@ -276,25 +223,21 @@ mod tests {
     fn what_is_written_is_read() {
         let (slot, digest) = (SlotName::of_key(b"a/b c"), Digest::of(b"x"));
         let at = "2026-11-20T19:30:00.5Z".parse().unwrap();
-        let takeover = Takeover {
+        let told = Told {
             slot: slot.clone(),
             partition: PartitionId(3),
             seq: 65,
             offset: Offset(42),
+            until: None,
             digest: Some(digest),
-            plugin: "nba-scoring@1.0.0".into(),
+            plugin: "nba-scoring@1.0.0".to_owned(),
             previous: None,
-            host: "host-1".into(),
-            at,
-            kind: TakeoverKind::Swap,
+            host: "host-1".to_owned(),
+            at: 1,
+            kind: Kind::Swap,
             attempt: 1,
         };
-        let record = takeover.record();
-        assert_eq!(
-            record.key.as_deref(),
-            Some(&b"takeover/keys/a%2Fb%20c/3/1"[..])
-        );
-        assert_eq!(read(record), Some(Said::Takeover(takeover)));
+        assert_eq!(read(told.record()), Some(Said::Takeover(told)));
         let presence = Presence {
             host: "host-1".into(),
             slot: slot.clone(),
@@ -314,16 +257,16 @@ mod tests {
                 slot: slot.clone()
             })
         );
-        let directive = Directive {
+        let order = Directive {
             id: 7,
             slot: slot.clone(),
             bad: digest,
             to: None,
-            at,
+            at: 1,
         };
-        assert_eq!(read(directive.record()), Some(Said::Directive(directive)));
+        assert_eq!(read(directive(&order)), Some(Said::Directive(order)));
         assert_eq!(
-            read(Directive::withdrawn(&slot)),
+            read(no_directive(&slot)),
             Some(Said::Withdrawn(slot.clone()))
         );
         let confirmation = Confirmation {
