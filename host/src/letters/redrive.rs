@@ -37,10 +37,10 @@ pub const REDRIVEN: &str = "courtside_redriven_total";
 pub const DEAD_AGAIN: &str = "courtside_redriven_dead_total";
 
 /// Letters that are held at a time.
-const BATCH_BYTES_MAX: usize = 32 << 20;
+const BATCH_BYTES_MAX: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
 /// What one commit takes.
 const COMMIT_BYTES: usize = 1 << 20;
-const COMMIT_EVENTS: usize = 1_000;
+const COMMIT_EVENTS: usize = if cfg!(test) { 5 } else { 1_000 };
 /// How often it goes on with the letters that came meanwhile.
 const ROUNDS_MAX: usize = 200;
 /// Letters that a plan looks at.
