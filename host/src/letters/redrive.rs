@@ -157,8 +157,9 @@ type Place = (Key, Offset, Offset);
 /// Letters to redrive next.
 struct Batch {
     letters: BTreeMap<Place, Letter>,
-    /// There are more after these; of the last key, perhaps.
-    more: bool,
+    /// The key of the first that are left for the next batch: the last key of
+    /// this one, perhaps.
+    rest: Option<Key>,
 }
 
 struct Job<'a> {
@@ -193,7 +194,7 @@ impl Job<'_> {
                 break;
             }
             after = batch.letters.last_key_value().map(|(place, _)| place.clone());
-            let more = batch.more;
+            let more = batch.rest.is_some();
             self.send(partition, batch)?;
             self.settle(partition)?;
             self.look(partition)?;
@@ -210,7 +211,7 @@ impl Job<'_> {
                 partition,
                 Batch {
                     letters,
-                    more: false,
+                    rest: None,
                 },
             )?;
             self.settle(partition)?;
@@ -243,7 +244,8 @@ impl Job<'_> {
         }
         let mut found = BTreeMap::new();
         let mut bytes = 0;
-        let mut more = false;
+        // The first that does not fit; what comes after it is left, too.
+        let mut rest: Option<Place> = None;
         let mut unfit: BTreeMap<String, u64> = BTreeMap::new();
         let is_first = after.is_none();
         letters.each(partition, first, end, |letter| {
@@ -265,18 +267,19 @@ impl Job<'_> {
                 }
             };
             let place = (key, letter.order(), at);
-            if self.failed.contains(&place.0) || after.as_ref().is_some_and(|after| place <= *after)
-            {
+            let is_before = after.as_ref().is_some_and(|after| place <= *after);
+            let is_after = rest.as_ref().is_some_and(|rest| place >= *rest);
+            if self.failed.contains(&place.0) || is_before || is_after {
                 return true;
             }
             bytes += letter.record.size();
             found.insert(place, letter);
             while bytes > BATCH_BYTES_MAX
                 && found.len() > 1
-                && let Some((_, last)) = found.pop_last()
+                && let Some((place, last)) = found.pop_last()
             {
                 bytes -= last.record.size();
-                more = true;
+                rest = Some(place);
             }
             !letters.is_stopped()
         })?;
@@ -287,7 +290,7 @@ impl Job<'_> {
         });
         Ok(Batch {
             letters: found,
-            more,
+            rest: rest.map(|(key, ..)| key),
         })
     }
 
@@ -296,10 +299,9 @@ impl Job<'_> {
         let letters = self.letters;
         let Batch {
             letters: batch,
-            more,
+            rest,
         } = batch;
         let alone = matches!(self.selection, Selection::One { .. });
-        let last_key = batch.last_key_value().map(|((key, ..), _)| key.clone());
         let mut entity: Option<Key> = None;
         let mut commit = Pending::default();
         let mut left = batch.into_iter().peekable();
@@ -311,7 +313,7 @@ impl Job<'_> {
                 self.halted.insert(key.clone());
             }
             let ends = left.peek().is_none_or(|((next, ..), _)| *next != key);
-            let is_cut_short = more && last_key.as_ref() == Some(&key);
+            let is_cut_short = rest.as_ref() == Some(&key);
             match letter.event(&*letters.log, &letters.pipeline)? {
                 Ok(mut event) => {
                     if !alone && entity.as_ref() != Some(&key) {

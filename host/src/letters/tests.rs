@@ -451,7 +451,7 @@ fn one_life(seed: u64) -> usize {
     assert_eq!(progress.state, RedriveState::Done, "{progress:?}");
     assert_eq!((progress.dead_again, progress.left), (0, 0), "{progress:?}");
     let plan = letters.plan(&Selection::All).unwrap();
-    assert_eq!(plan.letters, 0, "{plan:?}");
+    assert_eq!(plan.letters, 0, "{plan:?} {progress:?}");
     let again = redrive(&scene.letters(), Selection::All);
     assert_eq!(again.redriven, 0, "{again:?}");
 
