@@ -12,6 +12,7 @@ mod games;
 mod local;
 mod observe;
 mod operate;
+mod plugins;
 mod post;
 mod problem;
 mod query;
@@ -136,6 +137,12 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
+        .routes(routes!(plugins::put))
+        .routes(routes!(plugins::put_key, plugins::delete_key))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(plugins::rollback_key))
+        .routes(routes!(plugins::confirm))
+        .routes(routes!(plugins::confirm_key))
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz))
         .merge(large)
