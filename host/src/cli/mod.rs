@@ -1,8 +1,10 @@
 //! The commands that are not a part of their own.
 
+mod client;
 pub mod groups;
 pub mod health;
 mod operator;
+pub mod plugins;
 pub mod reset;
 pub mod serve;
 mod settings;
