@@ -11,7 +11,7 @@ use crate::{
     log::{Checkpoints, LogError},
     plugin::{Instance, OpenError, Plugin, Rejection, SavedState},
     types::{Key, PartitionId},
-    worker::envelope::Envelope,
+    worker::{envelope::Envelope, takeover::rows::is_reserved},
 };
 
 const PAGE: usize = 256;
@@ -50,7 +50,7 @@ impl Rehearsal<'_> {
         for partition in self.partitions {
             let mut tried = 0;
             let mut after: Option<Key> = None;
-            loop {
+            'pages: loop {
                 let page = match self.slot {
                     SlotName::Key(key) if after.is_none() => self
                         .checkpoints
@@ -70,6 +70,10 @@ impl Rehearsal<'_> {
                         return Err(LogError::Unavailable {
                             reason: "the host stops".to_owned(),
                         });
+                    }
+                    if is_reserved(&key) {
+                        // The host's own rows: all that follow are, too.
+                        break 'pages;
                     }
                     if !self.takes_over(&key) {
                         continue;
