@@ -93,7 +93,12 @@ impl Processing {
             .map(|produced| (produced.place, produced.record))
             .chain(told)
             .collect();
-        Ok(((!commit.is_empty()).then_some(commit), stops))
+        if commit.is_empty() {
+            // Somebody looked, and there was nothing.
+            self.settle_house();
+            return Ok((None, stops));
+        }
+        Ok((Some(commit), stops))
     }
 
     /// What [`Self::prepare`] gave was committed.

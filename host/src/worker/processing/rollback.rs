@@ -155,7 +155,8 @@ impl Processing {
         self.tasks.values().any(Task::is_restoring)
     }
 
-    /// What is processed again in each partition.
+    /// What is processed again in each partition, where anything is, and how far
+    /// that has come.
     pub fn redoing(&self) -> impl Iterator<Item = (PartitionId, Redone, Offset)> + '_ {
         let going = self.tasks.iter().filter(|(_, task)| !task.stopped);
         going.filter_map(|(partition, task)| {
@@ -164,7 +165,7 @@ impl Processing {
                 from: redo.from,
                 until: task.committed,
             };
-            Some((*partition, redone, redo.next))
+            (redone.from < redone.until).then_some((*partition, redone, redo.next))
         })
     }
 
