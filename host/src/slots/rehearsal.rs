@@ -67,7 +67,7 @@ impl Rehearsal<'_> {
         for partition in self.partitions {
             let mut tried = 0;
             let mut after: Option<Key> = None;
-            loop {
+            'pages: loop {
                 let page = match self.slot {
                     SlotName::Key(key) if after.is_none() => self
                         .checkpoints
@@ -83,13 +83,17 @@ impl Rehearsal<'_> {
                 };
                 after = Some(last.clone());
                 for (key, bytes) in page {
-                    named.extend(digest_of(&key, &bytes));
                     if self.stopping.load(Ordering::Relaxed) {
                         return Err(LogError::Unavailable {
                             reason: "the host stops".to_owned(),
                         });
                     }
-                    if rows::is_reserved(&key) || !self.takes_over(&key) {
+                    if rows::is_reserved(&key) {
+                        // The host's own rows: all that follow are, too.
+                        break 'pages;
+                    }
+                    named.extend(digest_of(&key, &bytes));
+                    if !self.takes_over(&key) {
                         continue;
                     }
                     // Damaged checkpoints and halted entities are not for the

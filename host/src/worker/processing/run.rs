@@ -73,6 +73,7 @@ impl Processing {
                         active,
                         entity.partition,
                         &pending.record,
+                        pending.attempt,
                         code,
                         reason,
                     );
@@ -268,6 +269,7 @@ impl Processing {
                 entity.partition,
                 &entity.key,
                 &pending.record,
+                pending.attempt,
                 emission,
             ) else {
                 continue;
