@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,7 +35,10 @@ use crate::{
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
         self,
-        manager::{Manager, Setup, SlotViews},
+        ask::{Answered, AskError, What},
+        library::Library,
+        manager::{Asks, Manager, Setup, SlotViews},
+        name::SlotName,
         store::PluginStore,
         view::{
             GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
@@ -64,6 +68,7 @@ struct Working {
     status: Arc<PipelineStatus>,
     slots: SlotViews,
     letters: Arc<Letters>,
+    asks: Asks,
     layout: layout::Watch,
 }
 
@@ -145,15 +150,24 @@ impl Host {
                 workers.push(worker);
             }
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
+            let topic = TopicPartition {
+                topic: slots::topic::name(&pipeline.group),
+                partition: slots::topic::ONLY,
+            };
+            let store = PluginStore::open(&store).with_context(|| {
+                format!("plugin-store-failed: {} cannot be used", store.display())
+            })?;
+            let library = Library::new(store, Arc::clone(&log), topic.topic.clone());
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                store: PluginStore::open(&store).with_context(|| {
-                    format!("plugin-store-failed: {} cannot be used", store.display())
-                })?,
+                library: Arc::new(library),
+                log: Arc::clone(&log),
+                topic,
+                status: Arc::clone(&status),
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
@@ -164,6 +178,7 @@ impl Host {
                 pipeline,
                 status,
                 slots: manager.views(),
+                asks: manager.asks(),
             });
             managers.push(manager);
         }
@@ -436,6 +451,22 @@ fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::R
 }
 
 impl Operator for Overview {
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+        let working = self.working(pipeline);
+        let working = working.ok_or_else(|| AskError::NoSuchPipeline(pipeline.to_owned()))?;
+        working.asks.ask(slot, what)
+    }
+
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+        let working = self.working(pipeline)?;
+        Some(working.pipeline.limits.plugin_bytes_max)
+    }
+
     fn plugins(&self) -> PluginsView {
         PluginsView {
             slots: self
@@ -493,6 +524,11 @@ impl Operator for Overview {
 }
 
 impl Overview {
+    fn working(&self, pipeline: &str) -> Option<&Working> {
+        let mut pipelines = self.pipelines.iter();
+        pipelines.find(|working| &*working.pipeline.name == pipeline)
+    }
+
     /// The pipeline whose input has other partitions than it started with, or
     /// whose group has another layout, in words. What cannot be asked now is asked again.
     fn other_layout(&self) -> Option<String> {

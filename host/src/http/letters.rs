@@ -21,6 +21,9 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
+/// What a request to redrive may have: it names a key at most.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
 /// Which letters to redrive: `key`, or `partition` and `offset`, or `all`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -164,7 +167,9 @@ pub async fn redrive(
 ) -> Result<Response, Problem> {
     let pipeline = decoded(path).map_err(Problem::closing)?;
     let letters = letters(&app, &pipeline).map_err(Problem::closing)?;
-    let (body, _held) = body::read(&app, &headers, body).await.map_err(Problem::closing)?;
+    let (body, _held) = body::read(&app, &headers, body, REQUEST_BYTES_MAX)
+        .await
+        .map_err(Problem::closing)?;
     let request: RedriveRequest = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid-json", error.to_string())
     })?;

@@ -13,6 +13,7 @@ mod letters;
 mod local;
 mod observe;
 mod operate;
+mod plugins;
 mod post;
 mod problem;
 mod query;
@@ -140,6 +141,12 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::ws_game))
         .routes(routes!(letters::one))
         .routes(routes!(letters::redrive, letters::progress))
+        .routes(routes!(plugins::put))
+        .routes(routes!(plugins::put_key, plugins::delete_key))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(plugins::rollback_key))
+        .routes(routes!(plugins::confirm))
+        .routes(routes!(plugins::confirm_key))
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz))
         .merge(large)

@@ -8,8 +8,8 @@ use crate::{
     log::{COMMIT_EXTRA_BYTES, LogError, RecordLog},
     pipeline::Pipeline,
     types::{
-        DIGEST_HEADER, Header, Key, NewRecord, Offset, PLUGIN_HEADER, PartitionId, Position, Record,
-        SOURCE_HEADER,
+        ATTEMPT_HEADER, DIGEST_HEADER, Header, Key, NewRecord, Offset, PLUGIN_HEADER, PartitionId,
+        Position, Record, SOURCE_HEADER,
     },
     worker::{
         entity::{ENTITY_HALTED, Redriven},
@@ -29,8 +29,6 @@ pub const BEGINS: &str = "courtside-redrive-begins";
 /// to which the redrive has brought all.
 pub const UNTIL: &str = "courtside-redrive-until";
 
-/// On what was made while events were processed again, after a rollback.
-const ATTEMPT: &str = "courtside-attempt";
 /// What the headers of a redriven event may take.
 const HEADERS_BYTES: usize = 512;
 
@@ -218,9 +216,9 @@ fn own_headers(headers: &[Header]) -> usize {
             }
         }
     };
-    skip(&[&ERROR_REASON, &ERROR_CODE, &CUT, ATTEMPT], 4);
+    skip(&[&ERROR_REASON, &ERROR_CODE, &CUT, ATTEMPT_HEADER], 4);
     skip(&[SOURCE_HEADER], 1);
-    skip(&[ATTEMPT], 1);
+    skip(&[ATTEMPT_HEADER], 1);
     skip(&[DIGEST_HEADER], 1);
     skip(&[PLUGIN_HEADER], 1);
     left.len()

@@ -22,7 +22,10 @@ use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::types::{Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition};
+use crate::types::{
+    ENTITY_KEY_BYTES_MAX, Key, NewRecord, Offset, PartitionId, Position, Record, Topic,
+    TopicPartition,
+};
 
 /// Why the log could not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -283,8 +286,9 @@ pub enum Health {
     },
 }
 
-/// The longest key that has a checkpoint.
-pub const KEY_BYTES_MAX: usize = 4096;
+/// The longest key that has a checkpoint: an entity's, with what the host's own
+/// rows put before one.
+pub const KEY_BYTES_MAX: usize = ENTITY_KEY_BYTES_MAX + 64;
 
 /// What a record may have in a commit beyond what it may have in an append: the
 /// headers that tell why an event is a dead letter must never be what makes it

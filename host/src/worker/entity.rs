@@ -33,6 +33,8 @@ pub struct Pending {
     pub record: Record,
     pub verdict: Verdict,
     pub redriven: Option<Redriven>,
+    /// Above 1 where it is processed again, after a rollback.
+    pub attempt: u32,
 }
 
 impl Pending {
@@ -114,6 +116,12 @@ pub struct Entity {
     /// Its checkpoint must be written though no event went to the plugin.
     pub touched: bool,
     pub prepared: Prepared,
+    /// Where it stands, while it is behind its partition's committed offset:
+    /// from there on its events are processed again.
+    pub late: Option<Offset>,
+    /// The trial (its number in the entity's slot) that found its state kept; 0
+    /// is none.
+    pub kept: u32,
     /// When it was used last; the key of the worker's order of use.
     pub used: u64,
     pub used_at: std::time::Instant,

@@ -29,6 +29,8 @@ use crate::{
     types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record},
 };
 
+mod rollback;
+
 /// Counts events, and does what an event's value says.
 pub(super) struct Faulty {
     digest: Digest,
@@ -184,11 +186,19 @@ impl Checkpoints for Memory {
 
     fn scan(
         &self,
-        _: PartitionId,
-        _: Option<&[u8]>,
-        _: usize,
+        partition: PartitionId,
+        after: Option<&[u8]>,
+        count_max: usize,
     ) -> Result<Vec<(Key, Bytes)>, LogError> {
-        unreachable!("processing reads one at a time")
+        let checkpoints = self.checkpoints.lock().unwrap();
+        let after = after.unwrap_or_default();
+        let found = checkpoints
+            .iter()
+            .filter(|((of, key), _)| *of == partition && &key[..] > after);
+        Ok(found
+            .take(count_max)
+            .map(|((_, key), bytes)| (key.clone(), bytes.clone()))
+            .collect())
     }
 }
 
@@ -247,10 +257,11 @@ impl Bench {
             pipeline(entities_per_instance, entities_open_max),
             checkpoints,
         );
-        processing.assign(&[Assignment {
+        let assignment = Assignment {
             partition: P,
             next: Offset(0),
-        }]);
+        };
+        processing.assign(&assignment).unwrap();
         let mut bench = Self {
             processing,
             memory,
@@ -695,10 +706,11 @@ fn a_checkpoint_beyond_the_commit_stops_the_partition() {
     let (commit, _) = bench.processing.prepare().unwrap();
     bench.memory.apply(&commit.unwrap());
     bench.processing.unassign(&[P]);
-    bench.processing.assign(&[Assignment {
+    let assignment = Assignment {
         partition: P,
         next: Offset(0),
-    }]);
+    };
+    bench.processing.assign(&assignment).unwrap();
     bench.next = 0;
     let stops = bench.events(&[("g", "x")]);
     assert_eq!(stops[0].1.code, "checkpoint-ahead");

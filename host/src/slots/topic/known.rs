@@ -111,6 +111,7 @@ impl Known {
             && let Some(oldest) = self
                 .slots
                 .iter()
+                .filter(|(_, of)| of.directive.is_none())
                 .min_by_key(|(_, of)| of.touched)
                 .map(|(name, _)| name.clone())
         {

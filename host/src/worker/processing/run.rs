@@ -89,6 +89,7 @@ impl Processing {
                         active,
                         entity.partition,
                         &pending.record,
+                        pending.attempt,
                         code,
                         reason,
                     );
@@ -300,6 +301,7 @@ impl Processing {
                 entity.partition,
                 &entity.key,
                 &pending.record,
+                pending.attempt,
                 emission,
             ) else {
                 continue;

@@ -8,8 +8,8 @@ use crate::{
         IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
     },
     letters::event as letters,
-    log::{KEY_BYTES_MAX, LogError},
-    types::{Key, PartitionId, Record},
+    log::LogError,
+    types::{ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record},
     worker::{
         entity::{Entity, Pending, Prepared, Produced, Verdict},
         envelope::Recent,
@@ -27,23 +27,45 @@ impl Processing {
         let Some(task) = self.tasks.get_mut(&partition) else {
             return Ok(());
         };
-        if task.stopped || record.offset < task.next {
+        if task.stopped || task.is_held() || record.offset < task.next {
             return Ok(());
         }
         task.next = record.offset.next();
-        self.pending_bytes += record.size();
         self.pending_since.get_or_insert(now);
-        let key = match usable_key(&record) {
-            Ok(key) => key.clone(),
+        let again = task.redo().filter(|_| record.offset < task.committed);
+        let attempt = again.map_or(1, |redo| redo.attempt);
+        let key = usable_key(&record).cloned();
+        if attempt > 1 {
+            // What was processed before and is not late is none of ours.
+            let is_late = match &key {
+                Ok(key) => self.is_late(partition, key, record.offset)?,
+                Err(_) => false,
+            };
+            if !is_late {
+                return Ok(());
+            }
+        }
+        self.pending_bytes += record.size();
+        let key = match key {
+            Ok(key) => key,
             Err((code, reason)) => {
-                let (place, letter) =
-                    output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
+                let (place, letter) = output::dead_letter(
+                    &self.pipeline,
+                    None,
+                    partition,
+                    &record,
+                    attempt,
+                    code,
+                    reason,
+                );
                 self.shared = true;
-                task.loose.push(Produced {
-                    source: (partition, record.offset),
-                    place,
-                    record: letter,
-                });
+                if let Some(task) = self.tasks.get_mut(&partition) {
+                    task.loose.push(Produced {
+                        source: (partition, record.offset),
+                        place,
+                        record: letter,
+                    });
+                }
                 return Ok(());
             }
         };
@@ -85,6 +107,7 @@ impl Processing {
             record,
             verdict,
             redriven,
+            attempt,
         });
         Ok(())
     }
@@ -130,6 +153,7 @@ impl Processing {
                 saved = envelope.saved;
             }
         }
+        let late = self.late(partition, &key)?;
         // A copy: a slice would keep the batch in memory that it came in.
         let key = Key::copy_from_slice(&key);
         self.clock += 1;
@@ -148,6 +172,8 @@ impl Processing {
             mark: None,
             touched: false,
             prepared: Prepared::Nothing,
+            late,
+            kept: 0,
             used: self.clock,
             used_at: now,
         });
@@ -163,7 +189,7 @@ pub fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)>
         None => Err(("event-without-key", "the record has no key")),
         // No request could have it, and no address would show it.
         Some(key) if key.is_empty() => Err(("event-without-key", "the record's key is empty")),
-        Some(key) if key.len() > KEY_BYTES_MAX => Err((
+        Some(key) if key.len() > ENTITY_KEY_BYTES_MAX => Err((
             "event-key-too-long",
             "the record's key is longer than 4096 bytes",
         )),

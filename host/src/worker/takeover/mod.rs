@@ -13,6 +13,7 @@
 //! of at most [`TRIALS_MAX`] swaps.
 
 pub mod history;
+pub mod partition;
 pub mod rows;
 
 use serde::{Deserialize, Serialize};

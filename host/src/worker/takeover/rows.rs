@@ -5,7 +5,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `0xFF` `b`, slot's hash, seq, entity's key | [`Before`]: the entity as the trial of that seq found it |
-//! | `0xFF` `o`, redo's id, entity's key | how far an entity has come that is processed again: what it is owed begins there |
+//! | `0xFF` `l`, redo's id, entity's key | how far an entity has come that is processed again |
 //! | `0xFF` `r` | [`Redo`]: what is processed again, and how far it has come |
 //! | `0xFF` `t`, slot's name | [`SlotRow`] |
 //!
@@ -24,7 +24,7 @@ use crate::{
 pub const RESERVED: u8 = 0xFF;
 
 const BEFORE: u8 = b'b';
-const OWED: u8 = b'o';
+const LATE: u8 = b'l';
 const REDO: u8 = b'r';
 const SLOT: u8 = b't';
 
@@ -62,8 +62,10 @@ pub fn slot_hash(slot: &SlotName) -> u64 {
 /// Events that are processed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redo {
-    /// Names the rows of what is owed; no two redos of a partition have one.
+    /// Names the rows of late entities; no two redos of a partition have one.
     pub id: u32,
+    /// Nothing below it is processed again.
+    pub from: Offset,
     /// The next to be processed again. It ends where the partition is committed.
     pub next: Offset,
     /// What records that come of it say: 2 for the first.
@@ -71,6 +73,8 @@ pub struct Redo {
     /// Trials whose entities are not all restored yet, in this order. Nothing
     /// is read until they are.
     pub restoring: Vec<TrialId>,
+    /// All is done. The row stays, for its id.
+    pub ended: bool,
 }
 
 /// An entity before a trial.
@@ -94,11 +98,11 @@ pub const SLOTS: [u8; 2] = [RESERVED, SLOT];
 pub const REDO_KEY: [u8; 2] = [RESERVED, REDO];
 /// What the keys of all states from before trials begin with.
 pub const BEFORES: [u8; 2] = [RESERVED, BEFORE];
-/// What the keys of all that is owed begin with.
-pub const OWEDS: [u8; 2] = [RESERVED, OWED];
+/// What the keys of all late entities begin with.
+pub const LATES: [u8; 2] = [RESERVED, LATE];
 
 const BEFORE_PREFIX_BYTES: usize = 14;
-const OWED_PREFIX_BYTES: usize = 6;
+const LATE_PREFIX_BYTES: usize = 6;
 
 #[must_use]
 pub fn slot_of(key: &[u8]) -> Option<SlotName> {
@@ -129,18 +133,18 @@ pub fn before_of(key: &Key) -> Option<(TrialId, Key)> {
 }
 
 #[must_use]
-pub fn owed_key(redo: u32, entity: &[u8]) -> Key {
-    let mut key = BytesMut::with_capacity(OWED_PREFIX_BYTES + entity.len());
-    key.put_slice(&OWEDS);
+pub fn late_key(redo: u32, entity: &[u8]) -> Key {
+    let mut key = BytesMut::with_capacity(LATE_PREFIX_BYTES + entity.len());
+    key.put_slice(&LATES);
     key.put_u32(redo);
     key.put_slice(entity);
     key.freeze()
 }
 
-/// The redo of what is owed to an entity.
+/// The redo that an entity is late for.
 #[must_use]
-pub fn owed_of(key: &[u8]) -> Option<u32> {
-    let (redo, _) = key.strip_prefix(&OWEDS)?.split_first_chunk()?;
+pub fn late_of(key: &[u8]) -> Option<u32> {
+    let (redo, _) = key.strip_prefix(&LATES)?.split_first_chunk()?;
     Some(u32::from_be_bytes(*redo))
 }
 
@@ -236,7 +240,7 @@ mod tests {
         let trial = TrialId::of(&SlotName::Default, 7);
         let key = before_key(trial, b"k");
         assert_eq!(before_of(&key), Some((trial, Key::from_static(b"k"))));
-        assert_eq!(owed_of(&owed_key(9, b"k")), Some(9));
+        assert_eq!(late_of(&late_key(9, b"k")), Some(9));
         for envelope in [None, Some(Bytes::new()), Some("x".into())] {
             let before = Before {
                 position: Offset(u64::MAX),
@@ -274,8 +278,8 @@ mod tests {
             before_key(TrialId { slot: 1, seq: 2 }, b"z"),
             before_key(TrialId { slot: 1, seq: 256 }, b"a"),
             before_key(TrialId { slot: 2, seq: 1 }, b"a"),
-            owed_key(1, b"z"),
-            owed_key(2, b"a"),
+            late_key(1, b"z"),
+            late_key(2, b"a"),
             Key::copy_from_slice(&REDO_KEY),
             slot_key(&default),
             slot_key(&key),
