@@ -389,6 +389,8 @@ impl World {
             .map(|(key, bytes)| {
                 let mut envelope = Envelope::decode(bytes).unwrap();
                 envelope.offset = Offset(0);
+                // That it was, is all that may tell of it.
+                envelope.redone.clear();
                 (key.clone(), envelope)
             })
             .collect()
