@@ -386,12 +386,16 @@ impl World {
         let checkpoints = self.memory.checkpoints.lock().unwrap();
         let entities = checkpoints.iter().filter(|((_, key), _)| !is_reserved(key));
         entities
-            .map(|(key, bytes)| {
+            .filter_map(|(key, bytes)| {
                 let mut envelope = Envelope::decode(bytes).unwrap();
                 envelope.offset = Offset(0);
-                // That it was, is all that may tell of it.
+                // That there was a rollback is noted, where nothing else is, too.
+                let is_noted = !envelope.redone.is_empty();
                 envelope.redone.clear();
-                (key.clone(), envelope)
+                let is_empty = envelope.saved.is_none()
+                    && envelope.recent.is_empty()
+                    && envelope.halted.is_none();
+                (!is_noted || !is_empty).then(|| (key.clone(), envelope))
             })
             .collect()
     }
