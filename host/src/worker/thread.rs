@@ -813,4 +813,4 @@ fn set_gauge(name: &'static str, label: &[(&'static str, String)], value: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

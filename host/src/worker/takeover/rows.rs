@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What no entity's key begins with.
-pub const RESERVED: u8 = 0xFF;
+pub use crate::log::HOST_KEY as RESERVED;
 
 const BEFORE: u8 = b'b';
 const LATE: u8 = b'l';

@@ -16,13 +16,13 @@ use crate::{
 
 /// Folds events into a number, each plugin in its own way. A bad one misbehaves
 /// beside.
-struct Folding {
+pub(crate) struct Folding {
     digest: Digest,
     description: Description,
 }
 
 impl Folding {
-    fn new(name: &str) -> Arc<Self> {
+    pub(crate) fn new(name: &str) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(name.as_bytes()),
             description: Description {
@@ -51,6 +51,12 @@ impl Plugin for Folding {
             next: 0,
         }))
     }
+}
+
+/// What a plugin makes of a state and an event.
+pub(crate) fn fold(state: u64, plugin: &str, value: &str, offset: Offset) -> u64 {
+    let mixed = format!("{state}/{plugin}/{value}/{offset}");
+    xxhash_rust::xxh3::xxh3_64(mixed.as_bytes())
 }
 
 struct FoldingInstance {
@@ -106,8 +112,7 @@ impl Instance for FoldingInstance {
                 "bad-forget" if is_bad => *then = Some("forget"),
                 _ => *then = None,
             }
-            let mixed = format!("{state}/{}/{value}/{}", self.name, event.record.offset);
-            *state = xxhash_rust::xxh3::xxh3_64(mixed.as_bytes());
+            *state = fold(*state, &self.name, value, event.record.offset);
             outcome.emissions.push(Emission {
                 event: index,
                 output: None,
