@@ -10,11 +10,13 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
+    letters::Letters,
     log::{
         LogError, RecordLog,
         admin::Admin,
@@ -32,7 +34,11 @@ use crate::{
     },
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
-        manager::{Manager, Setup, SlotViews},
+        self,
+        ask::{Answered, AskError, What},
+        library::Library,
+        manager::{Asks, Manager, Setup, SlotViews},
+        name::SlotName,
         store::PluginStore,
         view::{
             GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
@@ -40,7 +46,7 @@ use crate::{
         },
     },
     topics::{self, Coded},
-    types::{PartitionId, Topic},
+    types::{PartitionId, Topic, TopicPartition},
     worker::{
         status::PipelineStatus,
         thread::{Order, Worker},
@@ -61,6 +67,8 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
+    letters: Arc<Letters>,
+    asks: Asks,
     layout: layout::Watch,
 }
 
@@ -142,24 +150,35 @@ impl Host {
                 workers.push(worker);
             }
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
+            let topic = TopicPartition {
+                topic: slots::topic::name(&pipeline.group),
+                partition: slots::topic::ONLY,
+            };
+            let store = PluginStore::open(&store).with_context(|| {
+                format!("plugin-store-failed: {} cannot be used", store.display())
+            })?;
+            let library = Library::new(store, Arc::clone(&log), topic.topic.clone());
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                store: PluginStore::open(&store).with_context(|| {
-                    format!("plugin-store-failed: {} cannot be used", store.display())
-                })?,
+                library: Arc::new(library),
+                log: Arc::clone(&log),
+                topic,
+                status: Arc::clone(&status),
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
             .context("start-failed: no thread for the slots")?;
             working.push(Working {
                 layout: layout::Watch::new(&pipeline.group, layout),
+                letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
                 status,
                 slots: manager.views(),
+                asks: manager.asks(),
             });
             managers.push(manager);
         }
@@ -212,6 +231,9 @@ impl Host {
     /// as the drain deadline allows; the rest is read again by the next host.
     pub fn stop(self) -> anyhow::Result<()> {
         let started = Instant::now();
+        for working in &self.overview.pipelines {
+            working.letters.stop();
+        }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // Who has ended needs no telling.
@@ -318,6 +340,10 @@ fn pipeline(
     })?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
+    let plugins = TopicPartition {
+        topic: slots::topic::name(&group),
+        partition: slots::topic::ONLY,
+    };
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
@@ -340,8 +366,8 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
-        plugins: None,
-        host: ByteString::new(),
+        plugins: Some(plugins),
+        host: log.host(),
         processing: processing(config, plugin),
         limits: plugin.limits(),
         record_bytes_max: log.record_bytes_max(),
@@ -425,6 +451,22 @@ fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::R
 }
 
 impl Operator for Overview {
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+        let working = self.working(pipeline);
+        let working = working.ok_or_else(|| AskError::NoSuchPipeline(pipeline.to_owned()))?;
+        working.asks.ask(slot, what)
+    }
+
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+        let working = self.working(pipeline)?;
+        Some(working.pipeline.limits.plugin_bytes_max)
+    }
+
     fn plugins(&self) -> PluginsView {
         PluginsView {
             slots: self
@@ -443,6 +485,12 @@ impl Operator for Overview {
                 .map(|working| self.group(working))
                 .collect(),
         }
+    }
+
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {
+        let mut pipelines = self.pipelines.iter();
+        let working = pipelines.find(|working| &*working.pipeline.name == pipeline)?;
+        Some(Arc::clone(&working.letters))
     }
 
     fn not_ready(&self) -> Vec<NotReady> {
@@ -480,6 +528,11 @@ impl Operator for Overview {
 }
 
 impl Overview {
+    fn working(&self, pipeline: &str) -> Option<&Working> {
+        let mut pipelines = self.pipelines.iter();
+        pipelines.find(|working| &*working.pipeline.name == pipeline)
+    }
+
     /// The pipeline whose input has other partitions than it started with, or
     /// whose group has another layout, in words. What cannot be asked now is asked again.
     fn other_layout(&self) -> Option<String> {

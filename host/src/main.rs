@@ -25,9 +25,13 @@ enum Command {
     Topics(cli::topics::TopicsArgs),
     /// Show the groups: their members, what these are assigned, and the lag.
     Groups(cli::groups::GroupsArgs),
+    /// Show what runs in the slots and what ran; put a plugin in force, and go back.
+    Plugins(cli::plugins::PluginsArgs),
     /// Have a pipeline process its input again, or skip it: moves its committed
     /// offsets and deletes its checkpoints, both or neither.
     Reset(cli::reset::ResetArgs),
+    /// Show what could not be processed, and have it processed after all.
+    DeadLetter(cli::letters::LettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,7 +41,9 @@ fn main() -> ExitCode {
         Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
         Command::Topics(args) => cli::topics::run(&args),
         Command::Groups(args) => cli::groups::run(&args),
+        Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
+        Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
         eprintln!("courtside: {error:#}");

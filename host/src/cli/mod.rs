@@ -1,8 +1,11 @@
 //! The commands that are not a part of their own.
 
+mod client;
 pub mod groups;
 pub mod health;
+pub mod letters;
 mod operator;
+pub mod plugins;
 pub mod reset;
 pub mod serve;
 mod settings;

@@ -107,14 +107,19 @@ pub fn coded(error: LogError) -> anyhow::Error {
 mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
-    use crate::cli::{groups::GroupsArgs, reset::ResetArgs, topics::TopicsArgs};
+    use crate::cli::{
+        groups::GroupsArgs, letters::LettersArgs, plugins::PluginsArgs, reset::ResetArgs,
+        topics::TopicsArgs,
+    };
 
     #[derive(Parser)]
     #[command(name = "courtside")]
     enum Operator {
         Topics(TopicsArgs),
         Groups(GroupsArgs),
+        Plugins(PluginsArgs),
         Reset(ResetArgs),
+        DeadLetter(LettersArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

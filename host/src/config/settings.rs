@@ -48,6 +48,7 @@ pub const SETTINGS: &[Setting] = &[
     set("http.drain_timeout", Min::Millis(0), "how long requests may take to end when the host stops"),
     set("http.heartbeat", Min::Millis(10), "the longest silence on a stream of events"),
     set("http.read_after_timeout", Min::Millis(1), "how long a read may wait for its write (?after=)"),
+    set("http.operate_timeout", Min::Millis(10), "how long a swap or a rollback that was asked for may take before the answer is to look again"),
     set("ingest.body_bytes_max", Min::Bytes(KIB), "the largest body of a request"),
     set("ingest.event_bytes_max", Min::Bytes(128), "the largest event"),
     set("ingest.events_max", Min::Count(1), "the most events in one request"),

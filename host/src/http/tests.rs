@@ -3,5 +3,6 @@
 mod bad_input;
 mod connections;
 mod host;
+mod plugins;
 mod reads;
 mod streams;

@@ -239,6 +239,7 @@ pub(crate) fn join(
         input: input.clone(),
         worker,
         workers,
+        visits: false,
     })
     .unwrap()
 }
@@ -410,6 +411,7 @@ pub(crate) fn what_does_not_exist_is_named(subject: &mut impl Subject) {
         input: b,
         worker: 0,
         workers: 1,
+        visits: false,
     };
     assert_eq!(
         log.join(spec).map(|_| ()).map_err(code),

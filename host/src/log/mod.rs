@@ -18,6 +18,7 @@ pub mod reset;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -184,6 +185,9 @@ pub struct GroupSpec {
     pub worker: u32,
     /// How many workers the host has for the group.
     pub workers: u32,
+    /// It is there for a while, to commit: it leaves the group when it ends, and
+    /// has no checkpoints.
+    pub visits: bool,
 }
 
 /// A consumer group's name.
@@ -298,6 +302,12 @@ pub const COMMIT_EXTRA_BYTES: usize = 16 * 1024;
 pub trait RecordLog: Send + Sync + 'static {
     /// The largest record that can be appended.
     fn record_bytes_max(&self) -> usize;
+
+    /// What this host is called among those that share the log: the same after
+    /// a restart.
+    fn host(&self) -> ByteString {
+        ByteString::from_static("this")
+    }
 
     /// Creates the topics that are missing; differences from what exists are
     /// an error.

@@ -102,6 +102,20 @@ impl SlotName {
         }
     }
 
+    /// The slot of a key as an address has it: percent-encoded, as in the name of
+    /// its file or another way.
+    #[must_use]
+    pub fn of_stem(stem: &str) -> Option<Self> {
+        match Self::from_key_file(&format!("{stem}{EXTENSION}")) {
+            Some(Self::Hashed(digest)) => Some(Self::Hashed(digest)),
+            _ if stem.is_empty() => None,
+            _ => {
+                let key: Vec<u8> = percent_decode_str(stem).collect();
+                Some(Self::of_key(&key))
+            }
+        }
+    }
+
     /// The slot of a name as [`fmt::Display`] writes it.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -1,15 +1,22 @@
 //! What an operator sees of slots and groups: the answers of `GET /plugins`
 //! and `GET /group`, and what `/readyz` is decided on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::{
+    ask::{Answered, AskError, What},
+    name::SlotName,
+};
+use crate::letters::Letters;
+
 /// Where a slot stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotState {
     /// There is no plugin yet: its partitions are paused.
@@ -25,7 +32,7 @@ pub enum SlotState {
 }
 
 /// A plugin, as it describes itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginView {
     #[schema(value_type = String)]
     pub name: ByteString,
@@ -43,7 +50,7 @@ pub struct PluginView {
 }
 
 /// One step in the life of a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotEvent {
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -56,8 +63,51 @@ pub struct SlotEvent {
     pub reason: Option<String>,
 }
 
+/// A host, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    pub host: String,
+    /// Of the plugin that it runs in the slot.
+    pub digest: Option<String>,
+    pub state: SlotState,
+    /// How many of its partitions process again what a rollback undid.
+    pub redoing: u32,
+    /// When it said so.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// How a plugin came to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapKind {
+    Swap,
+    /// It runs again, and what came since the other one took over is processed
+    /// again.
+    Rollback,
+}
+
+/// A swap, with the places where it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SwapView {
+    pub kind: SwapKind,
+    /// None where the slot has no plugin any more.
+    pub digest: Option<String>,
+    /// `name@version`.
+    pub plugin: String,
+    /// What ran before.
+    pub previous: Option<String>,
+    /// How many times, with this swap, the events are processed.
+    pub attempt: u32,
+    /// When it happened last in any partition.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The first input offset that the plugin processes in each partition.
+    pub partitions: BTreeMap<String, u64>,
+}
+
 /// A slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotView {
     /// `<pipeline>/default` or `<pipeline>/keys/<key>`.
     pub slot: String,
@@ -74,18 +124,27 @@ pub struct SlotView {
     pub takeover: BTreeMap<String, u64>,
     /// How many swaps this slot has seen since the host started.
     pub swaps: u64,
-    /// The latest events, the newest last.
+    /// Until when the swap to what runs can be taken back; none where it cannot,
+    /// or was confirmed.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub trial_until: Option<Timestamp>,
+    /// Whether all hosts of the group run the same plugin.
+    pub agreed: bool,
+    pub hosts: Vec<HostView>,
+    /// The latest events on this host, the newest last.
     pub history: Vec<SlotEvent>,
+    /// The latest swaps of the group, the newest last.
+    pub swaps_of_group: Vec<SwapView>,
 }
 
 /// The answer of `GET /plugins`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginsView {
     pub slots: Vec<SlotView>,
 }
 
 /// What a partition does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionState {
     /// No worker of this host has it.
@@ -101,7 +160,7 @@ pub enum PartitionState {
 }
 
 /// One partition of a pipeline's input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
     pub partition: u32,
     pub state: PartitionState,
@@ -119,7 +178,7 @@ pub struct PartitionView {
 }
 
 /// One member of a pipeline's group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberView {
     pub member: String,
     pub host: String,
@@ -127,7 +186,7 @@ pub struct MemberView {
 }
 
 /// One pipeline's group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupView {
     pub pipeline: String,
     pub group: String,
@@ -139,13 +198,13 @@ pub struct GroupView {
 }
 
 /// The answer of `GET /group`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupsView {
     pub groups: Vec<GroupView>,
 }
 
 /// Why a host is not ready; an empty list of these is a ready host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NotReady {
     /// Stable code.
     pub code: String,
@@ -154,7 +213,21 @@ pub struct NotReady {
 
 /// What the doors ask the running host.
 pub trait Operator: Send + Sync + 'static {
+    /// Has a slot operated; the answer comes when it is done, or was refused.
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError>;
+
+    /// The largest plugin that a pipeline takes.
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize>;
+
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
+
+    /// The dead letters of a pipeline; none where there is no such pipeline.
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

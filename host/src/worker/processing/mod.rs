@@ -17,6 +17,8 @@ use rollback::Directives;
 pub use rollback::OUT_OF_RANGE;
 use takeover::first_row;
 
+pub use self::take::usable_key;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::AtomicBool},
