@@ -508,7 +508,11 @@ impl Operator for Overview {
                 continue;
             }
             for (partition, status) in working.status.all() {
-                if status.state != PartitionState::Running {
+                // Who processes events again processes, and answers.
+                if !matches!(
+                    status.state,
+                    PartitionState::Running | PartitionState::Redoing
+                ) {
                     reasons.push(NotReady {
                         code: status.code.unwrap_or("partition-stopped").into(),
                         reason: format!(
