@@ -39,8 +39,6 @@ const RUN_TIME_MAX: Duration = Duration::from_secs(2);
 const KEY_LOGGED_BYTES_MAX: usize = 256;
 /// Dead letters of one commit that are logged one by one.
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
-/// Orders that wait for a worker. Whoever sends one waits for its answer.
-const ORDERS_MAX: usize = 4;
 
 /// How long an idle worker tries to write, and then waits.
 const CHORES_TIME_MAX: Duration = Duration::from_secs(1);
@@ -91,6 +89,18 @@ pub struct Orders {
 }
 
 impl Orders {
+    fn new() -> (Self, Receiver<Order>) {
+        // Whoever gives an order waits for its answer, so there are only a few. A
+        // bounded channel would keep what nobody will take any more as long as
+        // somebody can give orders, and who gave it would wait for ever.
+        let (sender, inbox) = crossbeam_channel::unbounded();
+        let orders = Self {
+            sender,
+            hurry: Arc::default(),
+        };
+        (orders, inbox)
+    }
+
     /// Gives an order; false says that the worker has ended.
     #[must_use]
     pub fn give(&self, order: Order) -> bool {
@@ -121,11 +131,7 @@ impl Worker {
             workers: pipeline.processing.workers,
             visits: false,
         })?;
-        let (sender, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
-        let orders = Orders {
-            sender,
-            hurry: Arc::default(),
-        };
+        let (orders, inbox) = Orders::new();
         let starts: Starts = {
             let (log, input) = (Arc::clone(log), pipeline.input.clone());
             Box::new(move |partition| {

@@ -104,6 +104,25 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     }
 }
 
+/// Who gives an order while a worker ends hears that no answer will come.
+#[test]
+fn an_order_that_comes_too_late_is_not_kept() {
+    let (orders, inbox) = Orders::new();
+    let (done, answer) = crossbeam_channel::bounded(1);
+    let slot = SlotName::Default;
+    assert!(orders.give(Order::Activate {
+        slot,
+        active: None,
+        done,
+    }));
+    drop(inbox);
+    let heard = answer.recv_timeout(Duration::from_secs(60));
+    assert_eq!(
+        heard,
+        Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+    );
+}
+
 const P: PartitionId = PartitionId(0);
 const Q: PartitionId = PartitionId(1);
 
