@@ -22,20 +22,21 @@ use crate::{
         partitioner::Method,
     },
     pipeline::{
-        Output, Pipeline, Processing,
+        Output, Pipeline, Processing, SlotLimits,
         layout::{self, Layout},
     },
     plugin::{
         Compiler,
         wasm::{Engine, EngineConfig},
     },
+    replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
         manager::{Manager, Setup, SlotViews},
         store::PluginStore,
         view::{
-            GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
-            PluginsView, SlotState,
+            GroupView, GroupsView, LimitedSlot, LimitsView, MemberView, NotReady, Operator,
+            PartitionState, PartitionView, PluginsView, SlotState,
         },
     },
     topics,
@@ -58,6 +59,7 @@ struct Working {
     status: Arc<PipelineStatus>,
     slots: SlotViews,
     layout: layout::Watch,
+    traced: Arc<Traced>,
 }
 
 /// What the doors may ask.
@@ -147,7 +149,16 @@ impl Host {
                 pipeline: Arc::clone(&pipeline),
             })
             .context("start-failed: no thread for the slots")?;
+            let traced = Traced {
+                partitioner: layout.partitioner.clone(),
+                checkpoints: log.checkpoints(&pipeline.group)?,
+                status: Arc::clone(&status),
+                slots: manager.views(),
+                pipeline: Arc::clone(&pipeline),
+                store,
+            };
             working.push(Working {
+                traced: Arc::new(traced),
                 layout: layout::Watch::new(&pipeline.group, layout),
                 pipeline,
                 status,
@@ -318,7 +329,8 @@ fn pipeline(
         let partitions = log.partitions(&topic)?;
         Ok(Output { topic, partitions })
     };
-    let plugin = settings.plugin.as_ref().unwrap_or(&config.plugin);
+    let plugin = config.plugin_of(name);
+    let of_slots = config.plugins_of_slots(name).into_iter();
     let pipeline = Pipeline {
         name: name.into(),
         group: group.into(),
@@ -330,8 +342,17 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
-        processing: processing(config, plugin),
+        processing: processing(config, &plugin),
         limits: plugin.limits(),
+        slot_limits: of_slots
+            .map(|(slot, plugin)| {
+                let limits = SlotLimits {
+                    limits: plugin.limits(),
+                    entities_per_instance: plugin.entities_per_instance,
+                };
+                (slot, limits)
+            })
+            .collect(),
         record_bytes_max: log.record_bytes_max(),
     };
     Ok((Arc::new(pipeline), layout))
@@ -391,7 +412,14 @@ impl Operator for Overview {
             slots: self
                 .pipelines
                 .iter()
-                .flat_map(|working| working.slots.lock().values().cloned().collect::<Vec<_>>())
+                .flat_map(|working| {
+                    let slots = working.slots.lock();
+                    let limited = slots.iter().map(|(name, slot)| LimitedSlot {
+                        slot: slot.clone(),
+                        limits: LimitsView::of(&working.pipeline, name),
+                    });
+                    limited.collect::<Vec<_>>()
+                })
                 .collect(),
         }
     }
@@ -404,6 +432,12 @@ impl Operator for Overview {
                 .map(|working| self.group(working))
                 .collect(),
         }
+    }
+
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+        let mut all = self.pipelines.iter();
+        let working = all.find(|working| *working.pipeline.name == *pipeline)?;
+        Some(Arc::clone(&working.traced))
     }
 
     fn not_ready(&self) -> Vec<NotReady> {

@@ -3,6 +3,8 @@
 pub mod groups;
 pub mod health;
 mod operator;
+pub mod plugin;
+pub mod replay;
 pub mod reset;
 pub mod serve;
 mod settings;

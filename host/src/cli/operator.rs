@@ -34,14 +34,19 @@ impl OutputArgs {
             Output::Table => text(),
             Output::Json => serde_json::to_string_pretty(answer)? + "\n",
         };
-        // Who reads it may have read enough (`| head`).
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(error).context("the answer cannot be written")
-            }
-            _ => Ok(()),
+        write_out(text.as_bytes())
+    }
+}
+
+/// Writes an answer to standard output.
+pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+    // Who reads it may have read enough (`| head`).
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("the answer cannot be written")
         }
+        _ => Ok(()),
     }
 }
 
@@ -107,7 +112,13 @@ pub fn coded(error: LogError) -> anyhow::Error {
 mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
-    use crate::cli::{groups::GroupsArgs, reset::ResetArgs, topics::TopicsArgs};
+    use crate::cli::{
+        groups::GroupsArgs,
+        plugin::PluginArgs,
+        replay::{ExportArgs, ReplayArgs},
+        reset::ResetArgs,
+        topics::TopicsArgs,
+    };
 
     #[derive(Parser)]
     #[command(name = "courtside")]
@@ -115,6 +126,9 @@ mod tests {
         Topics(TopicsArgs),
         Groups(GroupsArgs),
         Reset(ResetArgs),
+        Replay(ReplayArgs),
+        Export(ExportArgs),
+        Plugin(PluginArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

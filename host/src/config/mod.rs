@@ -27,7 +27,7 @@ use crate::{
     },
     plugin::Limits,
     scoreboard::ScoreboardConfig,
-    slots::manager::SlotsConfig,
+    slots::{manager::SlotsConfig, name::SlotName},
 };
 
 /// Where a file is looked for when none is named.
@@ -202,6 +202,53 @@ impl PluginConfig {
     }
 }
 
+/// What of [`PluginConfig`] is other for the plugins of a pipeline, or of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginOverrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entities_per_instance: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_max: Option<ByteSize>,
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub call_cpu_time_max: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emitted_bytes_max: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_bytes_max: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_bytes_max: Option<ByteSize>,
+}
+
+impl PluginOverrides {
+    fn over(&self, base: &PluginConfig) -> PluginConfig {
+        let Self {
+            entities_per_instance,
+            memory_bytes_max,
+            call_cpu_time_max,
+            emitted_bytes_max,
+            checkpoint_bytes_max,
+            plugin_bytes_max,
+        } = self;
+        PluginConfig {
+            entities_per_instance: entities_per_instance.unwrap_or(base.entities_per_instance),
+            memory_bytes_max: memory_bytes_max.unwrap_or(base.memory_bytes_max),
+            call_cpu_time_max: call_cpu_time_max.unwrap_or(base.call_cpu_time_max),
+            emitted_bytes_max: emitted_bytes_max.unwrap_or(base.emitted_bytes_max),
+            checkpoint_bytes_max: checkpoint_bytes_max.unwrap_or(base.checkpoint_bytes_max),
+            plugin_bytes_max: plugin_bytes_max.unwrap_or(base.plugin_bytes_max),
+        }
+    }
+}
+
+/// One slot of a pipeline, where something is other for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlotConfig {
+    /// What its plugin may use; the rest is the pipeline's.
+    pub plugin: PluginOverrides,
+}
+
 /// One pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,9 +272,12 @@ pub struct PipelineConfig {
     /// How the keys of its input find their partitions.
     #[serde(default)]
     pub partitioner: Partitioner,
-    /// What its plugins may use; by default `[plugin]`.
+    /// What its plugins may use; the rest is `[plugin]`'s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plugin: Option<PluginConfig>,
+    pub plugin: Option<PluginOverrides>,
+    /// By the name of the slot: `default`, `keys/<key>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<String, SlotConfig>,
 }
 
 pub use crate::ingest::SCORES;
@@ -245,6 +295,7 @@ impl PipelineConfig {
             partitions: None,
             partitioner: Partitioner::default(),
             plugin: None,
+            slots: BTreeMap::new(),
         }
     }
 }
@@ -343,8 +394,9 @@ impl Config {
             if let Some(plugin) = &pipeline.plugin {
                 let path = format!("pipelines.{name}.plugin");
                 settings::check_under(&path, "plugin", plugin)?;
-                self.check_plugin(&path, plugin)?;
+                self.check_plugin(&path, &self.plugin_of(name))?;
             }
+            self.check_slots(name, pipeline)?;
         }
         Ok(())
     }
@@ -362,9 +414,12 @@ impl Config {
                 problem,
             })
         };
-        let of_pipelines = self.pipelines.values();
-        let plugins = of_pipelines.filter_map(|pipeline| pipeline.plugin.as_ref());
-        for plugin in plugins.chain([&self.plugin]) {
+        let of_slots = self.pipelines.iter().flat_map(|(name, pipeline)| {
+            let own = pipeline.slots.values();
+            let own = own.map(|slot| slot.plugin.over(&self.plugin_of(name)));
+            own.chain([self.plugin_of(name)])
+        });
+        for plugin in of_slots.chain([self.plugin.clone()]) {
             if plugin.call_cpu_time_max >= drain {
                 return invalid(format!(
                     "{} is not over a plugin's call_cpu_time_max ({})",
@@ -402,6 +457,51 @@ impl Config {
             });
         }
         Ok(())
+    }
+
+    /// Each names a slot, once, and keeps to what holds for all.
+    fn check_slots(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for (slot, config) in &pipeline.slots {
+            let path = format!("pipelines.{name}.slots.{slot:?}");
+            let invalid = |problem: &str| {
+                Err(ConfigError::Invalid {
+                    path: path.clone(),
+                    problem: problem.to_owned(),
+                })
+            };
+            let Some(parsed) = slot_name(slot) else {
+                return invalid("a slot is default, or keys/ and the name of its file");
+            };
+            if !seen.insert(parsed) {
+                return invalid("the slot is there twice");
+            }
+            let path = format!("{path}.plugin");
+            settings::check_under(&path, "plugin", &config.plugin)?;
+            self.check_plugin(&path, &config.plugin.over(&self.plugin_of(name)))?;
+        }
+        Ok(())
+    }
+
+    /// What a pipeline's plugins may use.
+    #[must_use]
+    pub fn plugin_of(&self, pipeline: &str) -> PluginConfig {
+        let pipeline = self.pipelines.get(pipeline);
+        let own = pipeline.and_then(|pipeline| pipeline.plugin.as_ref());
+        own.map_or_else(|| self.plugin.clone(), |own| own.over(&self.plugin))
+    }
+
+    /// What the plugins of a pipeline's slots may use that have settings of their
+    /// own.
+    #[must_use]
+    pub fn plugins_of_slots(&self, pipeline: &str) -> BTreeMap<SlotName, PluginConfig> {
+        let Some(config) = self.pipelines.get(pipeline) else {
+            return BTreeMap::new();
+        };
+        let base = self.plugin_of(pipeline);
+        let own = config.slots.iter();
+        own.filter_map(|(slot, config)| Some((slot_name(slot)?, config.plugin.over(&base))))
+            .collect()
     }
 
     fn check_pipeline(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
@@ -495,6 +595,15 @@ impl Config {
             .get(pipeline)
             .and_then(|config| config.group.clone())
             .unwrap_or_else(|| format!("courtside-{pipeline}"))
+    }
+}
+
+/// The slot of a name; a key is in the one that its file would have.
+#[must_use]
+pub fn slot_name(name: &str) -> Option<SlotName> {
+    match SlotName::parse(name)? {
+        SlotName::Key(key) => Some(SlotName::of_key(&key)),
+        slot => Some(slot),
     }
 }
 

@@ -261,7 +261,7 @@ impl Looking {
                     code: "plugin-store-failed",
                     message: error.to_string(),
                 })
-                .and_then(|bytes| Ok((self.compile(&bytes)?, bytes.len())));
+                .and_then(|bytes| Ok((self.compile(&name, &bytes)?, bytes.len())));
             match restored {
                 Ok((plugin, size)) => {
                     self.slot(&name);
@@ -344,7 +344,7 @@ impl Looking {
 
     /// Reads a slot's file and swaps to it. False: to be tried again.
     fn take(&mut self, name: &SlotName, path: &Path) -> bool {
-        let bytes_max = self.setup.pipeline.limits.plugin_bytes_max;
+        let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         let bytes = match files::read(path, bytes_max) {
             Ok(Contents::Bytes(bytes)) => bytes,
             Ok(Contents::Unsteady) => {
@@ -364,7 +364,7 @@ impl Looking {
             return true;
         }
         self.enter(name, SlotState::Loading, digest);
-        let plugin = match self.compile(&bytes) {
+        let plugin = match self.compile(name, &bytes) {
             Ok(plugin) => plugin,
             Err(rejection) => {
                 self.reject(name, Some(digest), &rejection);
@@ -432,10 +432,9 @@ impl Looking {
         self.activate(name, None)
     }
 
-    fn compile(&self, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
-        self.setup
-            .compiler
-            .compile(bytes, &self.setup.pipeline.limits)
+    fn compile(&self, name: &SlotName, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
+        let limits = self.setup.pipeline.limits_of(name);
+        self.setup.compiler.compile(bytes, limits)
     }
 
     fn rehearse(
@@ -462,7 +461,7 @@ impl Looking {
             others: &others,
             checkpoints: &*self.setup.checkpoints,
             partitions: &self.setup.partitions,
-            entities_per_instance: self.setup.pipeline.processing.entities_per_instance,
+            entities_per_instance: self.setup.pipeline.entities_per_instance(name),
             entities_max: self.setup.config.rehearsal_entities_max,
             stopping: &self.stopping,
         }

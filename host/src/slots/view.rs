@@ -1,12 +1,15 @@
 //! What an operator sees of slots and groups: the answers of `GET /plugins`
 //! and `GET /group`, and what `/readyz` is decided on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::name::SlotName;
+use crate::{pipeline::Pipeline, plugin::Limits, replay::trace::Traced};
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -78,10 +81,66 @@ pub struct SlotView {
     pub history: Vec<SlotEvent>,
 }
 
+/// What a plugin may use in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LimitsView {
+    pub memory_bytes_max: u64,
+    pub call_cpu_time_max_ms: u64,
+    pub emitted_bytes_max: u64,
+    pub checkpoint_bytes_max: u64,
+    pub plugin_bytes_max: u64,
+    pub entities_per_instance: u64,
+}
+
+impl LimitsView {
+    #[must_use]
+    pub fn of(pipeline: &Pipeline, slot: &SlotName) -> Self {
+        Self::new(
+            pipeline.limits_of(slot),
+            pipeline.entities_per_instance(slot),
+        )
+    }
+
+    #[must_use]
+    pub fn new(limits: &Limits, entities_per_instance: usize) -> Self {
+        let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let cpu_time_ms = limits.call_cpu_time_max.as_millis();
+        Self {
+            memory_bytes_max: count(limits.memory_bytes_max),
+            call_cpu_time_max_ms: u64::try_from(cpu_time_ms).unwrap_or(u64::MAX),
+            emitted_bytes_max: count(limits.emitted_bytes_max),
+            checkpoint_bytes_max: count(limits.checkpoint_bytes_max),
+            plugin_bytes_max: count(limits.plugin_bytes_max),
+            entities_per_instance: count(entities_per_instance),
+        }
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        Limits {
+            memory_bytes_max: size(self.memory_bytes_max),
+            call_cpu_time_max: Duration::from_millis(self.call_cpu_time_max_ms),
+            emitted_bytes_max: size(self.emitted_bytes_max),
+            checkpoint_bytes_max: size(self.checkpoint_bytes_max),
+            plugin_bytes_max: size(self.plugin_bytes_max),
+        }
+    }
+}
+
+/// A slot with its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LimitedSlot {
+    #[serde(flatten)]
+    pub slot: SlotView,
+    /// What its plugin may use.
+    pub limits: LimitsView,
+}
+
 /// The answer of `GET /plugins`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PluginsView {
-    pub slots: Vec<SlotView>,
+    pub slots: Vec<LimitedSlot>,
 }
 
 /// What a partition does.
@@ -154,4 +213,6 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
+    /// A pipeline whose entities are asked for.
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    pipeline::Pipeline,
     plugin::{EntityId, Failure, Instance, Plugin},
     slots::name::SlotName,
     types::{Digest, Key},
@@ -120,7 +121,7 @@ pub struct Instances {
     held: FxHashMap<InstanceId, Held>,
     /// Instances with room, by slot.
     room: HashMap<SlotName, Vec<InstanceId>>,
-    entities_per_instance: usize,
+    pipeline: Arc<Pipeline>,
     next: u64,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
@@ -133,7 +134,7 @@ impl std::fmt::Debug for Instances {
 
 impl Instances {
     #[must_use]
-    pub fn new(entities_per_instance: usize) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>) -> Self {
         let (reaper, doomed) = crossbeam_channel::bounded::<Box<dyn Instance>>(REAPER_QUEUE_MAX);
         // It ends when the sender goes. Where no thread can be had, the
         // channel is closed at once and instances are dropped in place.
@@ -146,7 +147,7 @@ impl Instances {
         Self {
             held: FxHashMap::default(),
             room: HashMap::new(),
-            entities_per_instance: entities_per_instance.max(1),
+            pipeline,
             next: 0,
             reaper,
         }
@@ -205,7 +206,9 @@ impl Instances {
             return;
         };
         held.residents.insert(resident);
-        if !held.alone && held.residents.len() >= self.entities_per_instance {
+        if !held.alone
+            && held.residents.len() >= self.pipeline.entities_per_instance(&held.active.slot)
+        {
             let slot = held.active.slot.clone();
             self.full(&slot, id);
         }
@@ -217,7 +220,8 @@ impl Instances {
             return;
         };
         held.instance.close(home.entity);
-        let was_full = held.residents.len() >= self.entities_per_instance;
+        let residents_max = self.pipeline.entities_per_instance(&held.active.slot);
+        let was_full = held.residents.len() >= residents_max;
         held.residents.remove(&resident);
         if held.residents.is_empty() {
             self.retire(home.instance);

@@ -11,4 +11,4 @@ pub mod status;
 pub mod thread;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// Counts events, and does what an event's value says.
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     digest: Digest,
     description: Description,
 }
 
 impl Faulty {
-    pub(super) fn new(name: &str, reads: &[&str]) -> Arc<Self> {
+    pub(crate) fn new(name: &str, reads: &[&str]) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(name.as_bytes()),
             description: Description {
@@ -192,7 +192,7 @@ impl Checkpoints for Memory {
 
 const P: PartitionId = PartitionId(0);
 
-pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
+pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
     Arc::new(Pipeline {
         name: "test".into(),
         group: "test".into(),
@@ -223,6 +223,7 @@ pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
             checkpoint_bytes_max: 1 << 20,
             plugin_bytes_max: 1 << 20,
         },
+        slot_limits: BTreeMap::new(),
         record_bytes_max: 4096,
     })
 }

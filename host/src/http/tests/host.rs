@@ -23,6 +23,7 @@ use crate::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
+    replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::view::{GroupsView, NotReady, Operator, PluginsView},
     types::{Header, NewRecord, Offset, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
@@ -37,6 +38,8 @@ pub struct FakeOperator {
     pub not_ready: Mutex<Vec<NotReady>>,
     /// None panics when it is asked for, as no handler should.
     pub groups: Mutex<Option<GroupsView>>,
+    /// The only pipeline whose entities can be asked for.
+    pub traced: Mutex<Option<Arc<Traced>>>,
 }
 
 impl Operator for FakeOperator {
@@ -50,6 +53,13 @@ impl Operator for FakeOperator {
 
     fn not_ready(&self) -> Vec<NotReady> {
         self.not_ready.lock().clone()
+    }
+
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+        let traced = self.traced.lock();
+        traced
+            .clone()
+            .filter(|traced| *traced.pipeline.name == *pipeline)
     }
 }
 
@@ -100,7 +110,14 @@ impl TestHost {
     }
 
     pub fn with(configure: impl FnOnce(&mut HttpConfig, &mut IngestConfig)) -> Self {
-        let log = MemoryLog::new(&[(INPUT, 3), (OUTPUT, 2), ("Bets", 1), ("Bets-Out", 1)]);
+        let log = MemoryLog::new(&[
+            (INPUT, 3),
+            (OUTPUT, 2),
+            ("Bets", 1),
+            ("Bets-Out", 1),
+            ("courtside-scores.dead-letter", 3),
+            ("courtside-scores.plugins", 1),
+        ]);
         let mut config = HttpConfig::default();
         let mut ingest = IngestConfig::default();
         configure(&mut config, &mut ingest);
