@@ -221,7 +221,7 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         });
         write_out(&values.collect::<Vec<u8>>())?;
     } else if is_diff {
-        let report = Report::of(&recording, &case, &comparison);
+        let report = Report::of(&recording, &case, &comparison, headers);
         args.output.show(&report, || report.text())?;
     } else {
         let text: String = lines.iter().map(Line::to_json).collect();
@@ -259,6 +259,8 @@ struct Report<'a> {
     comparison: &'a Comparison,
     #[serde(skip)]
     input: &'a str,
+    #[serde(skip)]
+    headers: Headers,
 }
 
 #[derive(Serialize)]
@@ -269,7 +271,12 @@ struct Ran {
 }
 
 impl<'a> Report<'a> {
-    fn of(recording: &'a Recording, case: &Case, comparison: &'a Comparison) -> Self {
+    fn of(
+        recording: &'a Recording,
+        case: &Case,
+        comparison: &'a Comparison,
+        headers: Headers,
+    ) -> Self {
         Self {
             key: &recording.key,
             pipeline: &recording.pipeline.name,
@@ -279,13 +286,14 @@ impl<'a> Report<'a> {
             plugins: ran(case),
             comparison,
             input: &recording.pipeline.input,
+            headers,
         }
     }
 
     fn text(&self) -> String {
         let differences = self.comparison.differences.iter();
         differences
-            .map(|difference| difference.text(self.input, self.partition))
+            .map(|difference| difference.text(self.input, self.partition, self.headers))
             .collect()
     }
 }

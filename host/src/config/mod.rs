@@ -709,6 +709,22 @@ mod tests {
                 "pipelines.b.partitioner: pipeline a writes the input",
             ),
             (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.LAL-BOS.plugin]\nmemory_bytes_max = \"1GiB\"",
+                "pipelines.a.slots.\"LAL-BOS\": a slot is default, or keys/",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\nmemory_bytes_max = \"1KiB\"",
+                "pipelines.a.slots.\"default\".plugin.memory_bytes_max",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.\"keys/a-b\"]\n[pipelines.a.slots.\"keys/a%2Db\"]",
+                "the slot is there twice",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\ncheckpoint_bytes_max = \"2MiB\"",
+                "pipelines.a.slots.\"default\".plugin.checkpoint_bytes_max",
+            ),
+            (
                 "[log]\nrecord_bytes_max = \"100KiB\"",
                 "plugin.checkpoint_bytes_max",
             ),
@@ -716,6 +732,31 @@ mod tests {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(name), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn a_slot_goes_over_its_pipeline_and_that_over_all() {
+        let config = load(
+            "[plugin]\nmemory_bytes_max = \"64MiB\"\nemitted_bytes_max = \"1MiB\"\ncall_cpu_time_max = \"300ms\"
+             [pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"
+             [pipelines.a.plugin]\nmemory_bytes_max = \"128MiB\"\ncall_cpu_time_max = \"2s\"
+             [pipelines.a.slots.\"keys/LAL-BOS\".plugin]\nmemory_bytes_max = \"512MiB\"
+             [pipelines.b]\ninput = \"x\"\noutput = \"z\"\nkey = \"/id\"",
+            &[],
+        )
+        .unwrap();
+        let a = config.plugin_of("a");
+        assert_eq!(a.memory_bytes_max, ByteSize::mib(128));
+        assert_eq!(a.emitted_bytes_max, ByteSize::mib(1));
+        let slots = config.plugins_of_slots("a");
+        let slot = slots.get(&SlotName::of_key(b"LAL-BOS")).unwrap();
+        assert_eq!(slot.memory_bytes_max, ByteSize::mib(512));
+        assert_eq!(slot.emitted_bytes_max, ByteSize::mib(1));
+        assert_eq!(slot.call_cpu_time_max, Duration::from_secs(2));
+        assert_eq!(config.plugin_of("b"), config.plugin);
+        assert!(config.plugins_of_slots("b").is_empty());
+        let dump = settings::dump(&config);
+        assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
     }
 
     #[test]
@@ -729,6 +770,9 @@ mod tests {
         let error = load(&format!("{kafka}{slow}"), &[]).unwrap_err();
         assert!(error.to_string().contains("call_cpu_time_max"), "{error}");
         load(slow, &[]).unwrap();
+        let slow = "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\ncall_cpu_time_max = \"10s\"";
+        let error = load(&format!("{kafka}{slow}"), &[]).unwrap_err();
+        assert!(error.to_string().contains("call_cpu_time_max"), "{error}");
     }
 
     #[test]

@@ -245,13 +245,13 @@ const VALUE_SHOWN_CHARS_MAX: usize = 160;
 impl Difference {
     /// For a person, on some lines.
     #[must_use]
-    pub fn text(&self, input: &str, partition: u32) -> String {
+    pub fn text(&self, input: &str, partition: u32, headers: Headers) -> String {
         let line = self.replayed.as_ref().or(self.published.as_ref());
         let topic = line.map(|line| &*line.topic).unwrap_or_default();
         let mut text = format!("{input}/{partition}/{} → {topic}", self.source);
         match (&self.published, &self.replayed) {
             (Some(published), Some(replayed)) => {
-                for change in changes(published, replayed) {
+                for change in changes(published, replayed, headers) {
                     text += &format!("\n  {change}");
                 }
             }
@@ -267,7 +267,7 @@ impl Difference {
     }
 }
 
-fn changes(published: &Line, replayed: &Line) -> Vec<String> {
+fn changes(published: &Line, replayed: &Line, headers: Headers) -> Vec<String> {
     let mut changes = Vec::new();
     if published.value != replayed.value {
         match (json(published), json(replayed)) {
@@ -293,7 +293,7 @@ fn changes(published: &Line, replayed: &Line) -> Vec<String> {
             published.timestamp_ms, replayed.timestamp_ms
         ));
     }
-    for header in &replayed.headers {
+    for header in counted(replayed, headers) {
         let same_name = |other: &&HeaderLine| other.name == header.name;
         let before = published.headers.iter().rfind(same_name);
         if before != Some(header) {

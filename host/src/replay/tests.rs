@@ -227,7 +227,7 @@ fn the_same_is_no_difference_and_a_change_is_one() {
     );
     let letters = now.iter().filter(|line| line.text(&ERROR_CODE).is_some());
     assert_eq!(changed.same, letters.count());
-    let text = changed.differences[0].text("in", 0);
+    let text = changed.differences[0].text("in", 0, Headers::ButThePlugin);
     assert!(text.contains("in/0/3 → out\n  a:g:1 → b:g:1"), "{text}");
 }
 

@@ -262,3 +262,37 @@ impl Instances {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pipeline::SlotLimits,
+        worker::tests::{Faulty, pipeline},
+    };
+
+    /// Opens so many entities in a slot; how many instances that takes.
+    fn instances_of(pipeline: &Arc<Pipeline>, slot: SlotName, entities: usize) -> usize {
+        let mut instances = Instances::new(Arc::clone(pipeline));
+        let active = Active::new(slot, Faulty::new("a", &["faulty/1"]));
+        for resident in 0..entities {
+            let id = instances.with_room(&active, false).unwrap();
+            instances.moved_in(id, resident);
+        }
+        instances.len()
+    }
+
+    #[test]
+    fn how_many_share_an_instance_is_the_slots_to_say() {
+        let mut own = Arc::unwrap_or_clone(pipeline(4, 100));
+        let solo = SlotName::of_key(b"solo");
+        let limits = SlotLimits {
+            limits: own.limits.clone(),
+            entities_per_instance: 1,
+        };
+        own.slot_limits.insert(solo.clone(), limits);
+        let own = Arc::new(own);
+        assert_eq!(instances_of(&own, SlotName::Default, 8), 2);
+        assert_eq!(instances_of(&own, solo, 8), 8);
+    }
+}
