@@ -1,8 +1,6 @@
 //! The topics of the configured pipelines: what each is for, and how it is
 //! created. A host makes them at its start, and `courtside topics create` before.
 
-use anyhow::anyhow;
-
 use crate::{
     config::{Config, PipelineConfig},
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
@@ -149,10 +147,14 @@ pub fn ensure_others(
     create_others(config, pipeline, settings, log).map_err(coded)
 }
 
-#[allow(clippy::needless_pass_by_value)]
 fn coded(error: LogError) -> anyhow::Error {
-    anyhow!("{}: {error}", error.code())
+    Coded(error).into()
 }
+
+/// What the log said, with its code.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}", .0.code(), .0)]
+pub struct Coded(pub LogError);
 
 /// The pipelines' names, who writes a topic before who reads it: so that the
 /// one that makes a topic is the one that says how many partitions it has.

@@ -138,11 +138,11 @@ impl Seat {
         })
     }
 
-    /// Ends it; says which partitions its worker still holds.
-    pub(super) fn give_up(mut self) -> Vec<PartitionId> {
+    /// The partitions that its worker believes to hold.
+    pub(super) fn held(&self) -> Vec<PartitionId> {
         let known = self.tasks.iter().filter(|task| task.is_known());
         let mut held: Vec<_> = known.map(|task| task.partition).collect();
-        for told in self.told.drain(..) {
+        for told in &self.told {
             match told {
                 // Nobody was told that it has them.
                 Polled::Assigned(assigned) => {
