@@ -94,7 +94,8 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let limits = limits(&config, &args.pipeline, &args.slot)?;
     let bytes = std::fs::read(&args.file)
         .with_context(|| format!("plugin-file-unreadable: {}", args.file.display()))?;
-    let engine = engine()?;
+    let compiled = tempfile::tempdir().context("plugin-cache-unusable: no temporary directory")?;
+    let engine = engine(Some(compiled.path().join("compiled")))?;
     let mut report = Report {
         file: args.file.display().to_string(),
         size_bytes: bytes.len(),

@@ -122,9 +122,10 @@ pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
     archive::read(BufReader::new(file)).map_err(|error| anyhow!("{error} (in {})", path.display()))
 }
 
-/// An engine of the command's own, which keeps no compiled plugins.
-pub fn engine() -> anyhow::Result<Arc<Engine>> {
-    Engine::new(EngineConfig::default()).map_err(|error| anyhow!("{}: {error}", error.code()))
+/// An engine of the command's own, which keeps compiled plugins there, if
+/// anywhere: to try one several times.
+pub fn engine(cache_dir: Option<PathBuf>) -> anyhow::Result<Arc<Engine>> {
+    Engine::new(EngineConfig { cache_dir }).map_err(|error| anyhow!("{}: {error}", error.code()))
 }
 
 /// A plugin's file, compiled under the limits of a recording's slot.
@@ -132,7 +133,7 @@ fn compile(path: &PathBuf, recording: &Recording) -> anyhow::Result<Arc<dyn Plug
     let bytes = std::fs::read(path)
         .with_context(|| format!("plugin-file-unreadable: {}", path.display()))?;
     let limits = recording.pipeline.limits.limits();
-    Ok(engine()?.compile(&bytes, &limits)?)
+    Ok(engine(None)?.compile(&bytes, &limits)?)
 }
 
 #[must_use]
@@ -201,7 +202,7 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             recording.case_with(&compile(path, &recording)?)?,
             Headers::ButThePlugin,
         ),
-        None => (recording.case(&*engine()?)?, Headers::All),
+        None => (recording.case(&*engine(None)?)?, Headers::All),
     };
     let replayed = case.run(Plan::default())?;
     let lines: Vec<Line> = replayed
