@@ -10,11 +10,13 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
+    letters::Letters,
     log::{
         LogError, RecordLog,
         admin::Admin,
@@ -33,15 +35,19 @@ use crate::{
     replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
-        manager::{Manager, Setup, SlotViews},
+        self,
+        ask::{Answered, AskError, What},
+        library::Library,
+        manager::{Asks, Manager, Setup, SlotViews},
+        name::SlotName,
         store::PluginStore,
         view::{
-            GroupView, GroupsView, LimitedSlot, LimitsView, MemberView, NotReady, Operator,
-            PartitionState, PartitionView, PluginsView, SlotState,
+            GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
+            PluginsView, SlotState,
         },
     },
     topics::{self, Coded},
-    types::{PartitionId, Topic},
+    types::{PartitionId, Topic, TopicPartition},
     worker::{
         status::PipelineStatus,
         thread::{Order, Worker},
@@ -62,6 +68,8 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
+    letters: Arc<Letters>,
+    asks: Asks,
     layout: layout::Watch,
     traced: Arc<Traced>,
 }
@@ -144,33 +152,44 @@ impl Host {
                 workers.push(worker);
             }
             let store = config.data_dir.join("plugins").join(&*pipeline.name);
+            let topic = TopicPartition {
+                topic: slots::topic::name(&pipeline.group),
+                partition: slots::topic::ONLY,
+            };
+            let store = PluginStore::open(&store).with_context(|| {
+                format!("plugin-store-failed: {} cannot be used", store.display())
+            })?;
+            let library = Arc::new(Library::new(store, Arc::clone(&log), topic.topic.clone()));
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                store: PluginStore::open(&store).with_context(|| {
-                    format!("plugin-store-failed: {} cannot be used", store.display())
-                })?,
+                library: Arc::clone(&library),
+                log: Arc::clone(&log),
+                topic,
+                status: Arc::clone(&status),
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
             .context("start-failed: no thread for the slots")?;
             let traced = Traced {
                 partitioner: layout.partitioner.clone(),
-                checkpoints: log.checkpoints(&pipeline.group)?,
+                checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 status: Arc::clone(&status),
                 slots: manager.views(),
                 pipeline: Arc::clone(&pipeline),
-                store,
+                library,
             };
             working.push(Working {
                 traced: Arc::new(traced),
                 layout: layout::Watch::new(&pipeline.group, layout),
+                letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
                 status,
                 slots: manager.views(),
+                asks: manager.asks(),
             });
             managers.push(manager);
         }
@@ -223,6 +242,9 @@ impl Host {
     /// as the drain deadline allows; the rest is read again by the next host.
     pub fn stop(self) -> anyhow::Result<()> {
         let started = Instant::now();
+        for working in &self.overview.pipelines {
+            working.letters.stop();
+        }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // Who has ended needs no telling.
@@ -329,6 +351,10 @@ fn pipeline(
     })?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
+    let plugins = TopicPartition {
+        topic: slots::topic::name(&group),
+        partition: slots::topic::ONLY,
+    };
     let output: Topic = settings.output.as_str().into();
     let outputs: BTreeMap<ByteString, Topic> = settings
         .outputs
@@ -352,6 +378,8 @@ fn pipeline(
             .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
+        plugins: Some(plugins),
+        host: log.host(),
         processing: processing(config, &plugin),
         limits: plugin.limits(),
         slot_limits: of_slots
@@ -427,6 +455,7 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
         entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
         entity_idle: worker.entity_idle,
         drain_deadline: worker.drain_deadline,
+        confirm_after: config.slots.confirm_after,
     }
 }
 
@@ -443,19 +472,28 @@ fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::R
 }
 
 impl Operator for Overview {
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+        let working = self.working(pipeline);
+        let working = working.ok_or_else(|| AskError::NoSuchPipeline(pipeline.to_owned()))?;
+        working.asks.ask(slot, what)
+    }
+
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+        let working = self.working(pipeline)?;
+        Some(working.pipeline.limits.plugin_bytes_max)
+    }
+
     fn plugins(&self) -> PluginsView {
         PluginsView {
             slots: self
                 .pipelines
                 .iter()
-                .flat_map(|working| {
-                    let slots = working.slots.lock();
-                    let limited = slots.iter().map(|(name, slot)| LimitedSlot {
-                        slot: slot.clone(),
-                        limits: LimitsView::of(&working.pipeline, name),
-                    });
-                    limited.collect::<Vec<_>>()
-                })
+                .flat_map(|working| working.slots.lock().values().cloned().collect::<Vec<_>>())
                 .collect(),
         }
     }
@@ -474,6 +512,12 @@ impl Operator for Overview {
         let mut all = self.pipelines.iter();
         let working = all.find(|working| *working.pipeline.name == *pipeline)?;
         Some(Arc::clone(&working.traced))
+    }
+
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {
+        let mut pipelines = self.pipelines.iter();
+        let working = pipelines.find(|working| &*working.pipeline.name == pipeline)?;
+        Some(Arc::clone(&working.letters))
     }
 
     fn not_ready(&self) -> Vec<NotReady> {
@@ -507,6 +551,11 @@ impl Operator for Overview {
 }
 
 impl Overview {
+    fn working(&self, pipeline: &str) -> Option<&Working> {
+        let mut pipelines = self.pipelines.iter();
+        pipelines.find(|working| &*working.pipeline.name == pipeline)
+    }
+
     /// The pipeline whose input has other partitions than it started with, or
     /// whose group has another layout, in words. What cannot be asked now is asked again.
     fn other_layout(&self) -> Option<String> {

@@ -25,6 +25,8 @@ enum Command {
     Topics(cli::topics::TopicsArgs),
     /// Show the groups: their members, what these are assigned, and the lag.
     Groups(cli::groups::GroupsArgs),
+    /// Show what runs in the slots and what ran; put a plugin in force, and go back.
+    Plugins(cli::plugins::PluginsArgs),
     /// Have a pipeline process its input again, or skip it: moves its committed
     /// offsets and deletes its checkpoints, both or neither.
     Reset(cli::reset::ResetArgs),
@@ -35,6 +37,8 @@ enum Command {
     Export(cli::replay::ExportArgs),
     /// Check a plugin's file before it is put in force.
     Plugin(cli::plugin::PluginArgs),
+    /// Show what could not be processed, and have it processed after all.
+    DeadLetter(cli::letters::LettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,10 +48,12 @@ fn main() -> ExitCode {
         Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
         Command::Topics(args) => cli::topics::run(&args),
         Command::Groups(args) => cli::groups::run(&args),
+        Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
         Command::Replay(args) => Ok(cli::replay::run(&args)),
         Command::Export(args) => Ok(cli::replay::export(&args)),
         Command::Plugin(args) => Ok(cli::plugin::run(&args)),
+        Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
         eprintln!("courtside: {error:#}");

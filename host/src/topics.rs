@@ -3,8 +3,10 @@
 
 use crate::{
     config::{Config, PipelineConfig},
+    letters::notes,
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
     pipeline::layout,
+    slots,
     types::Topic,
 };
 
@@ -17,6 +19,10 @@ pub enum Role {
     Checkpoints,
     /// What its group was created with.
     Layout,
+    /// Which plugins took over where, and their bytes.
+    Plugins,
+    /// Which dead letters were redriven.
+    Redrive,
 }
 
 impl Role {
@@ -28,6 +34,8 @@ impl Role {
             Self::DeadLetter => "dead-letter",
             Self::Checkpoints => "checkpoints",
             Self::Layout => "layout",
+            Self::Plugins => "plugins",
+            Self::Redrive => "redrive",
         }
     }
 }
@@ -67,6 +75,8 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
             add(Role::Checkpoints, checkpoints);
         }
         add(Role::Layout, layout::topic(&group));
+        add(Role::Plugins, plugins(config, &group));
+        add(Role::Redrive, redrive(config, &group, None));
     }
     topics
 }
@@ -213,8 +223,13 @@ fn create_others(
     log: &dyn RecordLog,
 ) -> Result<(), LogError> {
     let partitions = log.partitions(&settings.input.as_str().into())?;
-    let letters = dead_letter(&config.group(pipeline));
-    let mut specs = vec![spec(letters, Some(partitions), deleted(config))];
+    let group = config.group(pipeline);
+    let letters = dead_letter(&group);
+    let mut specs = vec![
+        spec(letters, Some(partitions), deleted(config)),
+        plugins(config, &group),
+        redrive(config, &group, Some(partitions)),
+    ];
     for output in outputs(settings) {
         // One that is there (another pipeline's input, say) stays as it is.
         let missing = match log.partitions(&output) {
@@ -232,6 +247,14 @@ fn create_others(
 #[must_use]
 pub fn dead_letter(group: &str) -> Topic {
     format!("{group}.dead-letter").into()
+}
+
+fn plugins(config: &Config, group: &str) -> TopicSpec {
+    spec(slots::topic::name(group), Some(1), compacted(config))
+}
+
+fn redrive(config: &Config, group: &str, partitions: Option<u32>) -> TopicSpec {
+    spec(notes::topic(group), partitions, compacted(config))
 }
 
 fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
@@ -302,6 +325,8 @@ mod tests {
             of("g.dead-letter", Role::DeadLetter, None),
             of("g.checkpoints", Role::Checkpoints, None),
             of("g.pipeline", Role::Layout, Some(1)),
+            of("g.plugins", Role::Plugins, Some(1)),
+            of("g.redrive", Role::Redrive, None),
         ];
         let asked = |topic: &str, wanted| {
             let needs = needs(&known, &*log, topic, wanted);
@@ -316,7 +341,14 @@ mod tests {
             assert_eq!(asked(topic, Some(5)), Ok(Some(5)), "{topic}");
         }
         assert_eq!(asked("out", Some(7)), Ok(Some(5)));
-        for topic in ["in", "g.dead-letter", "g.checkpoints", "g.pipeline"] {
+        for topic in [
+            "in",
+            "g.dead-letter",
+            "g.checkpoints",
+            "g.pipeline",
+            "g.plugins",
+            "g.redrive",
+        ] {
             let error = asked(topic, Some(7)).unwrap_err();
             assert_eq!(error.code(), "topic-mismatch", "{topic}");
         }

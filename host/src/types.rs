@@ -14,6 +14,9 @@ pub type Topic = ByteString;
 /// A record key. In the pipeline `scores`, a game.
 pub type Key = Bytes;
 
+/// The longest key that an entity has.
+pub const ENTITY_KEY_BYTES_MAX: usize = 4096;
+
 /// The number of a partition within its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -73,6 +76,9 @@ pub const PLUGIN_HEADER: &str = "courtside-plugin";
 pub const DIGEST_HEADER: &str = "courtside-digest";
 /// `topic/partition/offset` of the event that led to the record.
 pub const SOURCE_HEADER: &str = "courtside-source";
+
+/// How often the event was processed, where it was again, after a rollback.
+pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 
 /// A record header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,8 +201,24 @@ impl FromStr for Digest {
     }
 }
 
+/// As text for people, as its bytes elsewhere.
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+            text.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
     }
 }

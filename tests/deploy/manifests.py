@@ -212,10 +212,10 @@ output = subprocess.run([HOST, *command["args"], *nowhere], capture_output=True,
 check("log-unavailable: " in output.stderr, f"the reset says: {output.stderr.strip()}")
 
 # Partitions bound the workers, and are the same wherever an entity has a record
-# (which it has not in the topic of the layout).
+# (which it has not in the topics of the layout and of the plugins).
 topics = of_kind("KafkaTopic")
-LAYOUT = ".pipeline"
-partitions = {topic["spec"]["partitions"] for topic in topics if not topic["metadata"]["name"].endswith(LAYOUT)}
+OF_THE_GROUP = (".pipeline", ".plugins")
+partitions = {topic["spec"]["partitions"] for topic in topics if not topic["metadata"]["name"].endswith(OF_THE_GROUP)}
 check(len(partitions) == 1, f"the topics have different numbers of partitions: {partitions}")
 config = FOLDER / "common/courtside.toml"
 workers = tomllib.loads(config.read_text())["worker"]["workers"]
@@ -225,7 +225,7 @@ check(scaled["minReplicaCount"] == hosts["replicas"], "with and without KEDA, th
 trigger = scaled["triggers"][0]["metadata"]
 names = {topic["spec"].get("topicName", topic["metadata"]["name"]) for topic in topics}
 group = trigger["consumerGroup"]
-expected = {"NBA-Games", "NBA-Scores", f"{group}.dead-letter", f"{group}.checkpoints", f"{group}{LAYOUT}"}
+expected = {"NBA-Games", "NBA-Scores", f"{group}.dead-letter", f"{group}.checkpoints", *(f"{group}{suffix}" for suffix in OF_THE_GROUP)}
 check(names == expected, f"the topics are {names}, not {expected}")
 check(trigger["topic"] in names, f"KEDA looks at {trigger['topic']}, which is no topic")
 in_sync = of_kind("Kafka")[0]["spec"]["kafka"]["config"]["min.insync.replicas"]

@@ -180,7 +180,10 @@ async fn what_a_group_has_is_not_lost_by_mistake(engine: Engine) {
     host.has_processed_all().await;
     host.stop().await;
 
-    let mut kept = vec![place.topic("courtside-scores.pipeline")];
+    let mut kept = vec![
+        place.topic("courtside-scores.pipeline"),
+        place.topic("courtside-scores.plugins"),
+    ];
     if engine == Engine::Kafka {
         kept.push(place.topic("courtside-scores.checkpoints"));
     }

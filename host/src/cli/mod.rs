@@ -1,9 +1,12 @@
 //! The commands that are not a part of their own.
 
+mod client;
 pub mod groups;
 pub mod health;
+pub mod letters;
 mod operator;
 pub mod plugin;
+pub mod plugins;
 pub mod replay;
 pub mod reset;
 pub mod serve;

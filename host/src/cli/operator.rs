@@ -114,7 +114,9 @@ mod tests {
 
     use crate::cli::{
         groups::GroupsArgs,
+        letters::LettersArgs,
         plugin::PluginArgs,
+        plugins::PluginsArgs,
         replay::{ExportArgs, ReplayArgs},
         reset::ResetArgs,
         topics::TopicsArgs,
@@ -125,10 +127,12 @@ mod tests {
     enum Operator {
         Topics(TopicsArgs),
         Groups(GroupsArgs),
+        Plugins(PluginsArgs),
         Reset(ResetArgs),
         Replay(ReplayArgs),
         Export(ExportArgs),
         Plugin(PluginArgs),
+        DeadLetter(LettersArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

@@ -16,7 +16,7 @@ use super::settings::{SettingsArgs, path};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     host::Host,
-    http, worker,
+    http, letters, worker,
 };
 
 #[derive(Args, Debug)]
@@ -90,6 +90,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .context("metrics do not start")?;
     http::describe();
     worker::metrics::describe();
+    letters::describe();
     // The door's address first: that it is taken is the mistake made most.
     let listener = http::bind(config.http.listen)
         .await

@@ -11,13 +11,24 @@ use futures_util::StreamExt;
 use super::{Shared, problem::Problem};
 use crate::ingest::{Reservation, usize_of};
 
-/// Reads a body; its bytes count as long as the reservation lives.
-pub async fn read(
+/// Reads the body of a request with events; its bytes count as long as the
+/// reservation lives.
+pub async fn read_events(
     app: &Shared,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Reservation), Problem> {
     let limit = usize_of(app.ingest.config().body_bytes_max);
+    read(app, headers, body, limit).await
+}
+
+/// The same of any request, with a limit of its own.
+pub async fn read(
+    app: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<(Bytes, Reservation), Problem> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());

@@ -34,6 +34,10 @@ pub struct HttpConfig {
     /// How long a read may wait for its write (`?after=`). At least 1 ms.
     #[serde(with = "humantime_serde")]
     pub read_after_timeout: Duration,
+    /// How long a swap or a rollback may take before who asked for it is told to
+    /// look again. At least 10 ms.
+    #[serde(with = "humantime_serde")]
+    pub operate_timeout: Duration,
 }
 
 impl Default for HttpConfig {
@@ -47,6 +51,7 @@ impl Default for HttpConfig {
             drain_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(15),
             read_after_timeout: Duration::from_secs(10),
+            operate_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -79,6 +84,10 @@ impl HttpConfig {
             (
                 least(self.read_after_timeout, 1),
                 "http.read_after_timeout must be at least 1ms",
+            ),
+            (
+                least(self.operate_timeout, 10),
+                "http.operate_timeout must be at least 10ms",
             ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

@@ -9,8 +9,11 @@ mod body;
 mod config;
 mod connection;
 mod games;
+mod letters;
+mod local;
 mod observe;
 mod operate;
+mod plugins;
 mod post;
 mod problem;
 mod query;
@@ -126,6 +129,7 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // nothing that the way of an event should pay for.
     let large = OpenApiRouter::new()
         .routes(routes!(games::all))
+        .routes(routes!(letters::list))
         .routes(routes!(operate::plugins))
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
@@ -141,6 +145,14 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
+        .routes(routes!(letters::one))
+        .routes(routes!(letters::redrive, letters::progress))
+        .routes(routes!(plugins::put))
+        .routes(routes!(plugins::put_key, plugins::delete_key))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(plugins::rollback_key))
+        .routes(routes!(plugins::confirm))
+        .routes(routes!(plugins::confirm_key))
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz))
         .routes(routes!(trace::events))

@@ -177,7 +177,7 @@ async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt,
     let format = format(&parts.headers).map_err(Problem::closing)?;
     let key = idempotency_key(&parts.headers).map_err(Problem::closing)?;
     // Held until the log has said what became of the events.
-    let (body, _held) = body::read(app, &parts.headers, body)
+    let (body, _held) = body::read_events(app, &parts.headers, body)
         .await
         .map_err(Problem::closing)?;
     Ok(app.ingest.accept(door, format, key, body).await?)

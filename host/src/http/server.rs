@@ -7,8 +7,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -93,8 +93,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             }
             accepted = accept => accepted,
         };
-        let (stream, permit) = match (accepted, permit) {
-            (Ok((stream, _)), Ok(permit)) => (stream, permit),
+        let (stream, peer, permit) = match (accepted, permit) {
+            (Ok((stream, peer)), Ok(permit)) => (stream, peer, permit),
             // The connection was gone again, or there are no more file
             // descriptors: which of them, the error says.
             (Err(error), _) => {
@@ -110,7 +110,11 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             continue;
         }
         let io = Connection::new(stream, config.write_timeout, permit, tracker.token());
-        let serve = connection(http.clone(), io, router.clone(), shutdown.clone());
+        let service = OfPeer {
+            service: TowerToHyperService::new(router.clone()),
+            peer,
+        };
+        let serve = connection(http.clone(), io, service, shutdown.clone());
         let kill = kill.clone();
         tracker.spawn(async move {
             tokio::select! {
@@ -126,13 +130,29 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     }
 }
 
+/// All routes, for requests of which it is known who sends them.
+struct OfPeer {
+    service: TowerToHyperService<Router>,
+    peer: SocketAddr,
+}
+
+impl Service<Request<Incoming>> for OfPeer {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.service.call(request)
+    }
+}
+
 async fn connection(
     http: http1::Builder,
     io: Connection<TcpStream>,
-    router: Router,
+    service: OfPeer,
     shutdown: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(router);
     let serve = http
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();

@@ -3,6 +3,7 @@
 mod bad_input;
 mod connections;
 mod host;
+mod plugins;
 mod reads;
 mod streams;
 mod trace;

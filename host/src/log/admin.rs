@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec};
 use crate::{
+    letters::notes,
     pipeline::layout,
+    slots,
     types::{PartitionId, Topic},
 };
 
@@ -136,18 +138,24 @@ pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> L
     }
 }
 
-/// The group whose layout a topic's name says it holds.
-pub(super) fn layout_of(topic: &Topic) -> Option<&str> {
-    topic.strip_suffix(layout::TOPIC_SUFFIX)
+/// The group that a topic's name says it keeps something for, and what. No
+/// engine writes these topics; what stands above the log does.
+pub(super) fn kept_for(topic: &Topic) -> Option<(&str, &'static str)> {
+    let layout = topic.strip_suffix(layout::TOPIC_SUFFIX);
+    let plugins = topic.strip_suffix(slots::topic::SUFFIX);
+    let redrive = topic.strip_suffix(notes::SUFFIX);
+    layout
+        .map(|group| (group, "layout"))
+        .or(plugins.map(|group| (group, "plugins")))
+        .or(redrive.map(|group| (group, "redriven letters")))
 }
 
-/// What to say to who wants to delete `topic`, which is all that a group knows
-/// of its own layout.
-pub(super) fn layout_kept(topic: &Topic, group: &str) -> LogError {
+/// What to say to who wants to delete what a group keeps.
+pub(super) fn kept(topic: &Topic, group: &str, what: &'static str) -> LogError {
     LogError::TopicKept {
         topic: topic.clone(),
         group: group.into(),
-        what: "layout",
+        what,
     }
 }
 

@@ -18,10 +18,14 @@ pub mod reset;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::types::{Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition};
+use crate::types::{
+    ENTITY_KEY_BYTES_MAX, Key, NewRecord, Offset, PartitionId, Position, Record, Topic,
+    TopicPartition,
+};
 
 /// Why the log could not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -181,6 +185,9 @@ pub struct GroupSpec {
     pub worker: u32,
     /// How many workers the host has for the group.
     pub workers: u32,
+    /// It is there for a while, to commit: it leaves the group when it ends, and
+    /// has no checkpoints.
+    pub visits: bool,
 }
 
 /// A consumer group's name.
@@ -279,8 +286,9 @@ pub enum Health {
     },
 }
 
-/// The longest key that has a checkpoint.
-pub const KEY_BYTES_MAX: usize = 4096;
+/// The longest key that has a checkpoint: an entity's, with what the host's own
+/// rows put before one.
+pub const KEY_BYTES_MAX: usize = ENTITY_KEY_BYTES_MAX + 64;
 
 /// What a record may have in a commit beyond what it may have in an append: the
 /// headers that tell why an event is a dead letter must never be what makes it
@@ -290,6 +298,12 @@ pub const COMMIT_EXTRA_BYTES: usize = 16 * 1024;
 pub trait RecordLog: Send + Sync + 'static {
     /// The largest record that can be appended.
     fn record_bytes_max(&self) -> usize;
+
+    /// What this host is called among those that share the log: the same after
+    /// a restart.
+    fn host(&self) -> ByteString {
+        ByteString::from_static("this")
+    }
 
     /// Creates the topics that are missing; differences from what exists are
     /// an error.

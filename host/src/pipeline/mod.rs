@@ -26,6 +26,9 @@ pub struct Pipeline {
     /// Outputs that plugins name.
     pub outputs: BTreeMap<ByteString, Output>,
     pub dead_letter: Topic,
+    /// Where takeovers are told, and the host that tells them.
+    pub plugins: Option<TopicPartition>,
+    pub host: ByteString,
     pub processing: Processing,
     /// Of the slots that have none of their own.
     pub limits: Limits,
@@ -116,4 +119,6 @@ pub struct Processing {
     pub entity_idle: Duration,
     /// How long a worker may take to finish when it must let go.
     pub drain_deadline: Duration,
+    /// How long a swap can be taken back.
+    pub confirm_after: Duration,
 }

@@ -96,6 +96,9 @@ impl PipelineView {
                 .map(|(name, output)| (name.as_str().into(), output.into()))
                 .collect(),
             dead_letter: self.dead_letter.as_str().into(),
+            // Nobody is told of takeovers that are only replayed.
+            plugins: None,
+            host: "replay".into(),
             processing: Processing {
                 workers: 1,
                 commit_interval: Duration::ZERO,
@@ -107,6 +110,7 @@ impl PipelineView {
                 entities_open_max: usize::MAX,
                 entity_idle: Duration::MAX,
                 drain_deadline: Duration::ZERO,
+                confirm_after: Duration::MAX,
             },
             limits: self.limits.limits(),
             slot_limits: BTreeMap::new(),

@@ -95,7 +95,7 @@ impl Case {
                 Some(running) if !plan.reopens => processing.insert(running),
                 _ => {
                     is_new = true;
-                    processing.insert(self.begin(&memory, first.offset))
+                    processing.insert(self.begin(&memory, first.offset)?)
                 }
             };
             if is_new {
@@ -125,14 +125,15 @@ impl Case {
         Ok(replayed)
     }
 
-    fn begin(&self, memory: &Arc<Memory>, next: Offset) -> Processing {
+    fn begin(&self, memory: &Arc<Memory>, next: Offset) -> Result<Processing, ReplayError> {
         let checkpoints = Arc::clone(memory) as Arc<dyn Checkpoints>;
         let mut processing = Processing::new(Arc::clone(&self.pipeline), checkpoints);
-        processing.assign(&[Assignment {
+        let assignment = Assignment {
             partition: self.partition,
             next,
-        }]);
-        processing
+        };
+        processing.assign(&assignment).map_err(failed)?;
+        Ok(processing)
     }
 
     fn process(

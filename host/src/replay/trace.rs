@@ -6,7 +6,7 @@
 //! published under any key), a page at a time: that is the time it takes, and a
 //! page is the memory. Nothing is kept between two questions.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ use crate::{
         partitioner::{Method, Partitioner},
     },
     pipeline::Pipeline,
-    slots::{manager::SlotViews, name::SlotName, store::PluginStore},
+    slots::{library::Library, manager::SlotViews, name::SlotName, topic},
     types::{Digest, Offset, PartitionId, Record, Topic, TopicPartition},
     worker::{envelope::Envelope, status::PipelineStatus},
 };
@@ -37,8 +37,8 @@ pub struct Traced {
     pub checkpoints: Arc<dyn Checkpoints>,
     pub status: Arc<PipelineStatus>,
     pub slots: SlotViews,
-    /// The host's copies of plugins.
-    pub store: PathBuf,
+    /// Plugins by digest: the host's copies, and the group's.
+    pub library: Arc<Library>,
 }
 
 impl std::fmt::Debug for Traced {
@@ -170,7 +170,7 @@ impl Traced {
             offset: u64,
             digest: Option<String>,
         }
-        let topic = plugins_topic(&self.pipeline);
+        let topic = topic::name(&self.pipeline.group);
         let bounds = match log.bounds(&topic) {
             Err(LogError::NoSuchTopic { .. }) => return Ok(Vec::new()),
             bounds => bounds?,
@@ -212,10 +212,13 @@ impl Traced {
         Ok(found)
     }
 
-    /// The bytes of a plugin, as far as the host keeps them.
+    /// The bytes of a plugin, as far as the host or its group keeps them.
     #[must_use]
     pub fn plugin(&self, digest: Digest) -> Option<Vec<u8>> {
-        PluginStore::open(&self.store).ok()?.load(digest).ok()
+        let loaded = self.library.load(digest);
+        loaded
+            .inspect_err(|missing| tracing::debug!(%digest, %missing, "no copy of a plugin"))
+            .ok()
     }
 
     /// The events of a key, from an offset on.
@@ -314,11 +317,6 @@ impl Traced {
         });
         pages.collect()
     }
-}
-
-/// The topic that takeovers are recorded in.
-fn plugins_topic(pipeline: &Pipeline) -> Topic {
-    format!("{}.plugins", pipeline.group).into()
 }
 
 fn checkpoint(stored: &bytes::Bytes) -> Result<CheckpointView, LogError> {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map},
     fs::{self, File, Metadata},
-    io::{self, Read as _},
+    io::{self, Read, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -43,7 +43,12 @@ pub enum Entry {
     There(Stamp, PathBuf),
     /// It has a name but cannot be looked at, like a dangling link.
     Unreadable(String),
+    /// Two files are for the same key.
+    Ambiguous,
 }
+
+/// Why nobody can say which of two files is meant.
+pub const AMBIGUOUS: &str = "two files in the directory are for this key";
 
 /// The slots of one pipeline that the directory has something for. A directory
 /// that is not there has nothing for any.
@@ -67,8 +72,7 @@ pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
                     free.insert(entry);
                 }
                 btree_map::Entry::Occupied(mut taken) => {
-                    let reason = "two files in the directory are for this key".to_owned();
-                    taken.insert(Entry::Unreadable(reason));
+                    taken.insert(Entry::Ambiguous);
                 }
             }
         }
@@ -87,6 +91,26 @@ fn look(path: &Path) -> Option<Entry> {
         }
         Err(error) => Some(Entry::Unreadable(error.to_string())),
     }
+}
+
+/// Puts a file there, whole from its first moment.
+pub fn put(path: &Path, host: &str, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    fs::create_dir_all(dir)?;
+    // No plugin's, and no other host's where they share the directory.
+    let draft = dir.join(format!(".{host}.draft"));
+    let written = File::create(&draft)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&draft, path))
+        .and_then(|()| File::open(dir)?.sync_all());
+    if written.is_err() {
+        // What could not be written may not be there to be removed.
+        drop(fs::remove_file(&draft));
+    }
+    written
 }
 
 /// What reading a slot's file came to.
@@ -120,7 +144,7 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
         });
     }
     let mut bytes = Vec::new();
-    file.by_ref()
+    Read::by_ref(&mut file)
         .take(bytes_max as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use serde::{Deserialize, Serialize};
 
 use crate::types::{Digest, Key};
 
@@ -101,6 +102,20 @@ impl SlotName {
         }
     }
 
+    /// The slot of a key as an address has it: percent-encoded, as in the name of
+    /// its file or another way.
+    #[must_use]
+    pub fn of_stem(stem: &str) -> Option<Self> {
+        match Self::from_key_file(&format!("{stem}{EXTENSION}")) {
+            Some(Self::Hashed(digest)) => Some(Self::Hashed(digest)),
+            _ if stem.is_empty() => None,
+            _ => {
+                let key: Vec<u8> = percent_decode_str(stem).collect();
+                Some(Self::of_key(&key))
+            }
+        }
+    }
+
     /// The slot of a name as [`fmt::Display`] writes it.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -117,6 +132,20 @@ impl fmt::Display for SlotName {
             Self::Default => f.write_str("default"),
             _ => write!(f, "{KEYS_DIR}/{}", self.stem()),
         }
+    }
+}
+
+/// As [`fmt::Display`] writes it.
+impl Serialize for SlotName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SlotName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| serde::de::Error::custom(format!("no slot: {name}")))
     }
 }
 

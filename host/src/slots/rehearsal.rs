@@ -1,17 +1,25 @@
 //! The rehearsal of a swap: copies of the checkpoints a plugin would take over
 //! are opened in it and checkpointed again, before anything live is touched.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+use bytes::Bytes;
 
 use super::name::SlotName;
 use crate::{
     log::{Checkpoints, LogError},
     plugin::{Instance, OpenError, Plugin, Rejection, SavedState},
-    types::{Key, PartitionId},
-    worker::envelope::Envelope,
+    types::{Digest, Key, PartitionId},
+    worker::{
+        envelope::Envelope,
+        takeover::rows::{self, Before},
+    },
 };
 
 const PAGE: usize = 256;
@@ -34,23 +42,32 @@ pub struct Rehearsal<'a> {
     pub stopping: &'a AtomicBool,
 }
 
+/// A rehearsal without a failure.
+#[derive(Debug)]
+pub struct Passed {
+    /// So many entities were opened.
+    pub entities: usize,
+    /// The plugins that the checkpoints name, where all of them were looked at.
+    pub named: Option<BTreeSet<Digest>>,
+}
+
 /// What became of a rehearsal.
 #[derive(Debug)]
 pub enum Rehearsed {
-    /// So many entities were opened.
-    Passed(usize),
+    Passed(Passed),
     Rejected(Rejection),
 }
 
 impl Rehearsal<'_> {
     pub fn run(&self) -> Result<Rehearsed, LogError> {
         let mut stage = Stage::new(self.candidate, self.entities_per_instance);
-        let mut passed = 0;
+        let mut entities = 0;
+        let mut named = BTreeSet::new();
         let part_max = self.entities_max.div_ceil(self.partitions.len().max(1));
         for partition in self.partitions {
             let mut tried = 0;
             let mut after: Option<Key> = None;
-            loop {
+            'pages: loop {
                 let page = match self.slot {
                     SlotName::Key(key) if after.is_none() => self
                         .checkpoints
@@ -71,6 +88,11 @@ impl Rehearsal<'_> {
                             reason: "the host stops".to_owned(),
                         });
                     }
+                    if rows::is_reserved(&key) {
+                        // The host's own rows: all that follow are, too.
+                        break 'pages;
+                    }
+                    named.extend(digest_of(&key, &bytes));
                     if !self.takes_over(&key) {
                         continue;
                     }
@@ -96,9 +118,10 @@ impl Rehearsal<'_> {
                     }
                 }
             }
-            passed += tried;
+            entities += tried;
         }
-        Ok(Rehearsed::Passed(passed))
+        let named = (*self.slot == SlotName::Default).then_some(named);
+        Ok(Rehearsed::Passed(Passed { entities, named }))
     }
 
     fn takes_over(&self, key: &[u8]) -> bool {
@@ -111,6 +134,19 @@ impl Rehearsal<'_> {
         self.current
             .is_none_or(|current| Stage::new(current, 1).try_out(key, saved).is_ok())
     }
+}
+
+/// The plugin that a checkpoint names, or an entity's state from before a trial.
+pub fn digest_of(key: &Key, bytes: &Bytes) -> Option<Digest> {
+    let envelope = if !rows::is_reserved(key) {
+        Envelope::decode(bytes).ok()?
+    } else if rows::before_of(key).is_some() {
+        let before = Before::decode(bytes).ok()?;
+        Envelope::decode(&before.envelope?).ok()?
+    } else {
+        return None;
+    };
+    Some(envelope.digest)
 }
 
 /// A plugin with an instance that is renewed when it fails or is worn out.

@@ -11,14 +11,14 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    files::Entry,
+    files::{AMBIGUOUS, Entry},
     name::SlotName,
-    view::{PluginView, SlotEvent, SlotState, SlotView},
+    view::{LimitsView, PluginView, SlotEvent, SlotState, SlotView},
 };
 use crate::{
     plugin::{Plugin, Rejection},
     types::Digest,
-    worker::thread::Takeover,
+    worker::{instances::Active, thread::Takeover},
 };
 
 const HISTORY_MAX: usize = 50;
@@ -26,10 +26,23 @@ const HISTORY_MAX: usize = 50;
 /// A plugin in force.
 #[derive(Clone)]
 pub struct Running {
-    pub plugin: Arc<dyn Plugin>,
+    pub active: Arc<Active>,
     pub size_bytes: u64,
     pub since: Timestamp,
     pub takeover: Takeover,
+}
+
+impl Running {
+    /// One that takes over nowhere yet.
+    #[must_use]
+    pub fn new(slot: &SlotName, plugin: Arc<dyn Plugin>, size_bytes: u64) -> Self {
+        Self {
+            active: Active::new(slot.clone(), plugin),
+            size_bytes,
+            since: Timestamp::now(),
+            takeover: Takeover::new(),
+        }
+    }
 }
 
 /// What a slot needs done.
@@ -85,13 +98,31 @@ impl Slot {
 
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
-        self.running.as_ref().map(|running| running.plugin.digest())
+        self.running
+            .as_ref()
+            .map(|running| running.active.plugin.digest())
     }
 
     /// Nothing runs, and nothing is there: nobody needs to hear of it.
     #[must_use]
     pub const fn is_vacant(&self) -> bool {
         self.running.is_none() && self.seen.is_none()
+    }
+
+    #[must_use]
+    pub const fn state(&self) -> SlotState {
+        self.state
+    }
+
+    /// What the directory has for it.
+    #[must_use]
+    pub const fn seen(&self) -> Option<&Entry> {
+        self.seen.as_ref()
+    }
+
+    #[must_use]
+    pub const fn has_file(&self) -> bool {
+        self.seen.is_some()
     }
 
     /// Takes note of what the directory has.
@@ -112,6 +143,7 @@ impl Slot {
         match &self.seen {
             Some(Entry::There(_, path)) => Step::Take(path.clone()),
             Some(Entry::Unreadable(why)) => Step::Unreadable(why.clone()),
+            Some(Entry::Ambiguous) => Step::Unreadable(AMBIGUOUS.to_owned()),
             None if self.running.is_some() => Step::Remove,
             None => Step::Wait,
         }
@@ -128,6 +160,11 @@ impl Slot {
         if self.seen.is_none() {
             self.handled = false;
         }
+    }
+
+    /// What was seen means something else now.
+    pub const fn look_again(&mut self) {
+        self.handled = false;
     }
 
     /// The file moved under the reader: it has to lie still again.
@@ -180,7 +217,7 @@ impl Slot {
     }
 
     #[must_use]
-    pub fn view(&self) -> SlotView {
+    pub fn view(&self, limits: LimitsView) -> SlotView {
         let running = self.running.as_ref();
         SlotView {
             slot: self.full_name(),
@@ -191,12 +228,13 @@ impl Slot {
                 SlotName::Hashed(digest) => Some(format!("sha256-{digest}")),
             },
             state: self.state,
+            limits,
             plugin: running.map(|running| {
-                let description = running.plugin.description();
+                let description = running.active.plugin.description();
                 PluginView {
                     name: description.name.clone(),
                     version: description.version.clone(),
-                    digest: running.plugin.digest().to_string(),
+                    digest: running.active.plugin.digest().to_string(),
                     writes: description.writes.clone(),
                     reads: description.reads.clone(),
                     size_bytes: running.size_bytes,
@@ -211,7 +249,12 @@ impl Slot {
                     .collect()
             }),
             swaps: self.swaps,
+            // What the group says is added by who knows it.
+            trial_until: None,
+            agreed: true,
+            hosts: Vec::new(),
             history: self.history.iter().cloned().collect(),
+            swaps_of_group: Vec::new(),
         }
     }
 }
@@ -275,6 +318,6 @@ mod tests {
                 },
             );
         }
-        assert_eq!(slot.view().history.len(), HISTORY_MAX);
+        assert_eq!(slot.view(LimitsView::default()).history.len(), HISTORY_MAX);
     }
 }

@@ -1,6 +1,6 @@
-//! The copies the host keeps of the plugins in force, by digest, and the note
-//! of which runs where. With them a host starts again with the plugins that
-//! ran, whatever became of the plugin directory meanwhile.
+//! The copies the host keeps of plugins, by digest, and the note of which runs
+//! where. With them a host starts again with the plugins that ran, whatever
+//! became of the plugin directory meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +16,23 @@ use crate::types::Digest;
 const ACTIVE_FILE: &str = "active.json";
 const EXTENSION: &str = "wasm";
 
-/// Which plugin runs in each slot, by the slot's full name.
-pub type ActiveDigests = BTreeMap<String, Digest>;
+/// What a host notes for its next start, by the full names of slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// Which plugin runs.
+    pub slots: BTreeMap<String, Digest>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub undone: BTreeMap<String, Undone>,
+}
 
-#[derive(Serialize, Deserialize)]
-struct Noted {
-    slots: BTreeMap<String, String>,
+/// What a rollback means for the plugin directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undone {
+    /// The latest directive that was followed.
+    pub directive: u64,
+    /// The plugin that is not taken from the directory again; none once another
+    /// was.
+    pub digest: Option<Digest>,
 }
 
 /// A directory of copies. One host process owns it.
@@ -58,47 +69,39 @@ impl PluginStore {
         Ok(bytes)
     }
 
-    /// What ran when it was noted last.
-    pub fn noted(&self) -> io::Result<ActiveDigests> {
-        let text = match fs::read(self.dir.join(ACTIVE_FILE)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(error) => return Err(error),
-        };
-        let noted: Noted = serde_json::from_slice(&text)?;
-        noted
-            .slots
-            .into_iter()
-            .map(|(slot, digest)| {
-                let digest = digest
-                    .parse()
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                Ok((slot, digest))
-            })
-            .collect()
+    /// What was noted last.
+    pub fn noted(&self) -> io::Result<Noted> {
+        match fs::read(self.dir.join(ACTIVE_FILE)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::default()),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Notes what runs; copies of what does not run are removed.
-    pub fn note(&self, active: &ActiveDigests) -> io::Result<()> {
-        let noted = Noted {
-            slots: active
-                .iter()
-                .map(|(slot, digest)| (slot.clone(), digest.to_string()))
-                .collect(),
-        };
+    pub fn note(&self, noted: &Noted) -> io::Result<()> {
         replace(
             &self.dir.join(ACTIVE_FILE),
-            &serde_json::to_vec_pretty(&noted)?,
-        )?;
-        // It is noted, whatever becomes of the rest.
-        if let Err(error) = self.remove_others(active) {
-            tracing::warn!(dir = %self.dir.display(), %error, "old copies of plugins stay");
-        }
-        Ok(())
+            &serde_json::to_vec_pretty(noted)?,
+        )
     }
 
-    fn remove_others(&self, active: &ActiveDigests) -> io::Result<()> {
-        let kept: BTreeSet<PathBuf> = active.values().map(|digest| self.path(*digest)).collect();
+    /// How many copies there are.
+    pub fn count(&self) -> io::Result<usize> {
+        let mut count = 0;
+        for entry in fs::read_dir(&self.dir)? {
+            count += usize::from(
+                entry?
+                    .path()
+                    .extension()
+                    .is_some_and(|ext| ext == EXTENSION),
+            );
+        }
+        Ok(count)
+    }
+
+    /// Removes the copies of all other plugins.
+    pub fn retain(&self, wanted: &BTreeSet<Digest>) -> io::Result<()> {
+        let kept: BTreeSet<PathBuf> = wanted.iter().map(|digest| self.path(*digest)).collect();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|ext| ext == EXTENSION) && !kept.contains(&path) {
@@ -114,7 +117,7 @@ impl PluginStore {
 }
 
 /// Writes a file so that after a crash it is there whole, or as it was.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("tmp");
     let mut file = File::create(&draft)?;
     file.write_all(bytes)?;
@@ -134,16 +137,38 @@ mod tests {
     fn keeps_what_runs_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let store = PluginStore::open(dir.path().join("plugins")).unwrap();
-        assert!(store.noted().unwrap().is_empty());
+        assert_eq!(store.noted().unwrap(), Noted::default());
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
         store.keep(one, b"one").unwrap();
         store.keep(two, b"two").unwrap();
-        let active = BTreeMap::from([("scores/default".to_owned(), two)]);
-        store.note(&active).unwrap();
+        let noted = Noted {
+            slots: BTreeMap::from([("scores/default".to_owned(), two)]),
+            undone: BTreeMap::from([(
+                "scores/default".to_owned(),
+                Undone {
+                    directive: 7,
+                    digest: Some(one),
+                },
+            )]),
+        };
+        store.note(&noted).unwrap();
+        store.retain(&BTreeSet::from([two])).unwrap();
         let store = PluginStore::open(dir.path().join("plugins")).unwrap();
-        assert_eq!(store.noted().unwrap(), active);
+        assert_eq!(store.noted().unwrap(), noted);
         assert_eq!(store.load(two).unwrap(), b"two");
         assert!(store.load(one).is_err());
+    }
+
+    #[test]
+    fn a_note_of_a_host_before_rollbacks_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PluginStore::open(dir.path()).unwrap();
+        let digest = Digest::of(b"one");
+        let text = format!(r#"{{"slots":{{"scores/default":"{digest}"}}}}"#);
+        fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
+        let noted = store.noted().unwrap();
+        assert_eq!(noted.slots.get("scores/default"), Some(&digest));
+        assert!(noted.undone.is_empty());
     }
 
     #[test]

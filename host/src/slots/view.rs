@@ -6,13 +6,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytestring::ByteString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::name::SlotName;
-use crate::{pipeline::Pipeline, plugin::Limits, replay::trace::Traced};
+use super::{
+    ask::{Answered, AskError, What},
+    name::SlotName,
+};
+use crate::{letters::Letters, pipeline::Pipeline, plugin::Limits, replay::trace::Traced};
 
 /// Where a slot stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotState {
     /// There is no plugin yet: its partitions are paused.
@@ -28,7 +32,7 @@ pub enum SlotState {
 }
 
 /// A plugin, as it describes itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginView {
     #[schema(value_type = String)]
     pub name: ByteString,
@@ -46,7 +50,7 @@ pub struct PluginView {
 }
 
 /// One step in the life of a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotEvent {
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -59,8 +63,51 @@ pub struct SlotEvent {
     pub reason: Option<String>,
 }
 
+/// A host, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    pub host: String,
+    /// Of the plugin that it runs in the slot.
+    pub digest: Option<String>,
+    pub state: SlotState,
+    /// How many of its partitions process again what a rollback undid.
+    pub redoing: u32,
+    /// When it said so.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// How a plugin came to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapKind {
+    Swap,
+    /// It runs again, and what came since the other one took over is processed
+    /// again.
+    Rollback,
+}
+
+/// A swap, with the places where it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SwapView {
+    pub kind: SwapKind,
+    /// None where the slot has no plugin any more.
+    pub digest: Option<String>,
+    /// `name@version`.
+    pub plugin: String,
+    /// What ran before.
+    pub previous: Option<String>,
+    /// How many times, with this swap, the events are processed.
+    pub attempt: u32,
+    /// When it happened last in any partition.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The first input offset that the plugin processes in each partition.
+    pub partitions: BTreeMap<String, u64>,
+}
+
 /// A slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotView {
     /// `<pipeline>/default` or `<pipeline>/keys/<key>`.
     pub slot: String,
@@ -68,6 +115,8 @@ pub struct SlotView {
     /// The key whose slot it is; none for the default slot.
     pub key: Option<String>,
     pub state: SlotState,
+    /// What its plugin may use.
+    pub limits: LimitsView,
     /// The plugin that runs now.
     pub plugin: Option<PluginView>,
     /// Since when it runs.
@@ -77,12 +126,21 @@ pub struct SlotView {
     pub takeover: BTreeMap<String, u64>,
     /// How many swaps this slot has seen since the host started.
     pub swaps: u64,
-    /// The latest events, the newest last.
+    /// Until when the swap to what runs can be taken back; none where it cannot,
+    /// or was confirmed.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub trial_until: Option<Timestamp>,
+    /// Whether all hosts of the group run the same plugin.
+    pub agreed: bool,
+    pub hosts: Vec<HostView>,
+    /// The latest events on this host, the newest last.
     pub history: Vec<SlotEvent>,
+    /// The latest swaps of the group, the newest last.
+    pub swaps_of_group: Vec<SwapView>,
 }
 
 /// What a plugin may use in a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitsView {
     pub memory_bytes_max: u64,
     pub call_cpu_time_max_ms: u64,
@@ -128,23 +186,14 @@ impl LimitsView {
     }
 }
 
-/// A slot with its limits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct LimitedSlot {
-    #[serde(flatten)]
-    pub slot: SlotView,
-    /// What its plugin may use.
-    pub limits: LimitsView,
-}
-
 /// The answer of `GET /plugins`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginsView {
-    pub slots: Vec<LimitedSlot>,
+    pub slots: Vec<SlotView>,
 }
 
 /// What a partition does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionState {
     /// No worker of this host has it.
@@ -152,12 +201,15 @@ pub enum PartitionState {
     Running,
     /// Waits for a plugin.
     Waiting,
+    /// Processes events again after a rollback, those of the entities that it
+    /// brought back; the others wait until it has caught up.
+    Redoing,
     /// Stopped by an error that needs an operator.
     Stopped,
 }
 
 /// One partition of a pipeline's input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
     pub partition: u32,
     pub state: PartitionState,
@@ -175,7 +227,7 @@ pub struct PartitionView {
 }
 
 /// One member of a pipeline's group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberView {
     pub member: String,
     pub host: String,
@@ -183,7 +235,7 @@ pub struct MemberView {
 }
 
 /// One pipeline's group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupView {
     pub pipeline: String,
     pub group: String,
@@ -195,13 +247,13 @@ pub struct GroupView {
 }
 
 /// The answer of `GET /group`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupsView {
     pub groups: Vec<GroupView>,
 }
 
 /// Why a host is not ready; an empty list of these is a ready host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NotReady {
     /// Stable code.
     pub code: String,
@@ -210,9 +262,22 @@ pub struct NotReady {
 
 /// What the doors ask the running host.
 pub trait Operator: Send + Sync + 'static {
+    /// Has a slot operated; the answer comes when it is done, or was refused.
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError>;
+
+    /// The largest plugin that a pipeline takes.
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize>;
+
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
     /// A pipeline whose entities are asked for.
     fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
+    /// The dead letters of a pipeline; none where there is no such pipeline.
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

@@ -68,6 +68,12 @@ impl Actives {
         self.default.as_ref()
     }
 
+    /// The plugin of the default slot.
+    #[must_use]
+    pub const fn default(&self) -> Option<&Arc<Active>> {
+        self.default.as_ref()
+    }
+
     #[must_use]
     pub const fn has_default(&self) -> bool {
         self.default.is_some()

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod output;
 pub mod processing;
 pub mod status;
+pub mod takeover;
 pub mod thread;
 
 #[cfg(test)]

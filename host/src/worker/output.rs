@@ -8,18 +8,21 @@ use bytestring::ByteString;
 
 use super::instances::Active;
 use crate::{
-    log::{COMMIT_EXTRA_BYTES, KEY_BYTES_MAX},
+    log::COMMIT_EXTRA_BYTES,
     pipeline::Pipeline,
     plugin::{Emission, Failure, FailureKind, Outcome},
     types::{
-        DIGEST_HEADER, Header, NewRecord, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER,
-        TopicPartition,
+        ATTEMPT_HEADER, DIGEST_HEADER, ENTITY_KEY_BYTES_MAX, Header, NewRecord, PLUGIN_HEADER,
+        PartitionId, Record, SOURCE_HEADER, TopicPartition,
     },
 };
 
 pub const PLUGIN: ByteString = ByteString::from_static(PLUGIN_HEADER);
 pub const DIGEST: ByteString = ByteString::from_static(DIGEST_HEADER);
 pub const SOURCE: ByteString = ByteString::from_static(SOURCE_HEADER);
+/// On what comes of an event that is processed again after a rollback: 2 for
+/// the first time again.
+pub const ATTEMPT: ByteString = ByteString::from_static(ATTEMPT_HEADER);
 /// Stable code, on dead letters.
 pub const ERROR_CODE: ByteString = ByteString::from_static("courtside-error-code");
 /// The reason in words, on dead letters.
@@ -89,14 +92,22 @@ pub fn emission(
     partition: PartitionId,
     key: &Bytes,
     event: &Record,
+    attempt: u32,
     emission: Emission,
 ) -> Option<(TopicPartition, NewRecord)> {
     let output = pipeline.output(emission.output.as_deref())?;
     let key = emission.key.unwrap_or_else(|| key.clone());
     let place = output.place(&key);
     let mut headers = emission.headers;
-    headers.reserve_exact(3);
-    provenance(&mut headers, pipeline, Some(active), partition, event);
+    headers.reserve_exact(3 + usize::from(attempt > 1));
+    provenance(
+        &mut headers,
+        pipeline,
+        Some(active),
+        partition,
+        event,
+        attempt,
+    );
     Some((
         place,
         NewRecord {
@@ -115,6 +126,7 @@ pub fn dead_letter(
     active: Option<&Arc<Active>>,
     partition: PartitionId,
     event: &Record,
+    attempt: u32,
     code: &'static str,
     reason: &str,
 ) -> (TopicPartition, NewRecord) {
@@ -125,6 +137,7 @@ pub fn dead_letter(
         active.map(|active| &**active),
         partition,
         event,
+        attempt,
     );
     let reason = reason
         .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
@@ -158,7 +171,7 @@ fn fits(pipeline: &Pipeline, letter: &NewRecord) -> bool {
 /// is where the letter says that it comes from.
 fn cut(letter: &mut NewRecord, event: &Record) {
     letter.value = None;
-    letter.key.take_if(|key| key.len() > KEY_BYTES_MAX);
+    letter.key.take_if(|key| key.len() > ENTITY_KEY_BYTES_MAX);
     letter.headers.drain(..event.headers.len());
     let size = event.size().to_string();
     letter.headers.push(Header::new(CUT, size));
@@ -170,6 +183,7 @@ fn provenance(
     active: Option<&Active>,
     partition: PartitionId,
     event: &Record,
+    attempt: u32,
 ) {
     if let Some(active) = active {
         headers.push(Header::new(PLUGIN, active.plugin_header.clone()));
@@ -177,4 +191,7 @@ fn provenance(
     }
     let source = format!("{}/{partition}/{}", pipeline.input, event.offset);
     headers.push(Header::new(SOURCE, source));
+    if attempt > 1 {
+        headers.push(Header::new(ATTEMPT, attempt.to_string()));
+    }
 }

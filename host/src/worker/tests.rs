@@ -1,5 +1,7 @@
 //! [`Processing`] against a model, with a native plugin that fails on demand.
 
+mod halts;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -26,6 +28,8 @@ use crate::{
     slots::name::SlotName,
     types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record},
 };
+
+mod rollback;
 
 /// Counts events, and does what an event's value says.
 pub(crate) struct Faulty {
@@ -109,7 +113,7 @@ impl Instance for FaultyInstance {
             let (key, count, poisoned) = self.entities.get_mut(&entity.0).unwrap();
             match value {
                 b"trap" => return self.fail(),
-                b"poison" => *poisoned = true,
+                b"poison" => *poisoned = self.name != "good",
                 b"refuse" => {
                     outcome.refused = Some(Refusal {
                         index,
@@ -182,11 +186,19 @@ impl Checkpoints for Memory {
 
     fn scan(
         &self,
-        _: PartitionId,
-        _: Option<&[u8]>,
-        _: usize,
+        partition: PartitionId,
+        after: Option<&[u8]>,
+        count_max: usize,
     ) -> Result<Vec<(Key, Bytes)>, LogError> {
-        unreachable!("processing reads one at a time")
+        let checkpoints = self.checkpoints.lock().unwrap();
+        let after = after.unwrap_or_default();
+        let found = checkpoints
+            .iter()
+            .filter(|((of, key), _)| *of == partition && &key[..] > after);
+        Ok(found
+            .take(count_max)
+            .map(|((_, key), bytes)| (key.clone(), bytes.clone()))
+            .collect())
     }
 }
 
@@ -204,6 +216,8 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
         },
         outputs: BTreeMap::new(),
         dead_letter: "test.dead-letter".into(),
+        plugins: None,
+        host: "test".into(),
         processing: pipeline::Processing {
             workers: 1,
             commit_interval: Duration::from_millis(100),
@@ -215,6 +229,7 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
             entities_open_max,
             entity_idle: Duration::from_secs(3600),
             drain_deadline: Duration::from_secs(1),
+            confirm_after: Duration::from_secs(3600),
         },
         limits: Limits {
             memory_bytes_max: 1 << 20,
@@ -243,10 +258,11 @@ impl Bench {
             pipeline(entities_per_instance, entities_open_max),
             checkpoints,
         );
-        processing.assign(&[Assignment {
+        let assignment = Assignment {
             partition: P,
             next: Offset(0),
-        }]);
+        };
+        processing.assign(&assignment).unwrap();
         let mut bench = Self {
             processing,
             memory,
@@ -691,10 +707,11 @@ fn a_checkpoint_beyond_the_commit_stops_the_partition() {
     let (commit, _) = bench.processing.prepare().unwrap();
     bench.memory.apply(&commit.unwrap());
     bench.processing.unassign(&[P]);
-    bench.processing.assign(&[Assignment {
+    let assignment = Assignment {
         partition: P,
         next: Offset(0),
-    }]);
+    };
+    bench.processing.assign(&assignment).unwrap();
     bench.next = 0;
     let stops = bench.events(&[("g", "x")]);
     assert_eq!(stops[0].1.code, "checkpoint-ahead");

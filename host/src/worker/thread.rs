@@ -16,11 +16,12 @@ use metrics::{counter, gauge, histogram};
 use super::{
     instances::Active,
     output,
-    processing::{Budget, Counts, Interrupted, Processing, Stop},
+    processing::{Budget, Counts, Interrupted, OUT_OF_RANGE, Planned, Processing, Stop, now_ms},
     status::{PartitionStatus, PipelineStatus},
+    takeover::{Directive, Redone},
 };
 use crate::{
-    log::{Commit, GroupSpec, LogError, Member, Polled, RecordLog},
+    log::{Assignment, Commit, GroupSpec, LogError, Member, Polled, RecordLog},
     pipeline::Pipeline,
     slots::{name::SlotName, view::PartitionState},
     types::{Offset, PartitionId},
@@ -41,6 +42,10 @@ const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 /// Orders that wait for a worker. Whoever sends one waits for its answer.
 const ORDERS_MAX: usize = 4;
 
+/// How long an idle worker tries to write, and then waits.
+const CHORES_TIME_MAX: Duration = Duration::from_secs(1);
+const CHORES_WAIT: Duration = Duration::from_secs(1);
+
 /// Where a plugin took over: the first offset it processes in each partition.
 pub type Takeover = BTreeMap<PartitionId, Offset>;
 
@@ -51,6 +56,27 @@ pub enum Order {
         slot: SlotName,
         active: Option<Arc<Active>>,
         done: Sender<Takeover>,
+    },
+    /// Take the last swap of a slot back, where the directive says so: in the
+    /// partitions at hand, and in those that come later, for it stands until a
+    /// newer one of that slot comes. `active` is in force from now on.
+    ///
+    /// A host that starts gives the slots' latest directives before plugins,
+    /// with no plugin: a swap that begins before its directive is known is
+    /// taken for the one that is meant.
+    Rollback {
+        slot: SlotName,
+        directive: Directive,
+        active: Option<Arc<Active>>,
+        /// What is taken back, once it is on disk that it is.
+        done: Sender<BTreeMap<PartitionId, Redone>>,
+    },
+    /// The swaps of a slot up to that time (milliseconds since 1970) stay. It
+    /// stands like a directive.
+    Confirm {
+        slot: SlotName,
+        at: u64,
+        done: Sender<()>,
     },
     /// Commit what is pending and end.
     Stop,
@@ -93,13 +119,26 @@ impl Worker {
             input: pipeline.input.clone(),
             worker,
             workers: pipeline.processing.workers,
+            visits: false,
         })?;
         let (sender, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
         let orders = Orders {
             sender,
             hurry: Arc::default(),
         };
+        let starts: Starts = {
+            let (log, input) = (Arc::clone(log), pipeline.input.clone());
+            Box::new(move |partition| {
+                let bounds = log.bounds(&input)?;
+                let bounds = bounds.get(partition.0 as usize);
+                Ok(bounds.map_or(Offset(0), |bounds| bounds.start))
+            })
+        };
         let mut running = Running {
+            starts,
+            redoing: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            chores_at: Instant::now(),
             processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),
@@ -144,6 +183,8 @@ impl Worker {
     }
 }
 
+type Starts = Box<dyn Fn(PartitionId) -> Result<Offset, LogError> + Send>;
+
 struct Running {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
@@ -160,6 +201,14 @@ struct Running {
     poll_wait: Duration,
     worker: u32,
     partitions: BTreeSet<PartitionId>,
+    /// Where each partition of the input begins by now.
+    starts: Starts,
+    /// Partitions that process events again.
+    redoing: BTreeSet<PartitionId>,
+    /// Partitions of which the log has too little for a rollback.
+    refused: BTreeSet<PartitionId>,
+    /// When an idle worker writes what it has to, after it could not.
+    chores_at: Instant,
     /// Partitions that wait for a plugin.
     waiting: BTreeSet<PartitionId>,
     reported: Counts,
@@ -185,9 +234,11 @@ impl Running {
         if self.stopping.is_some() {
             return;
         }
+        self.begin_rollbacks();
+        let is_restoring = self.processing.is_restoring();
         let timeout = match self.processing.pending_since() {
-            Some(_) => Duration::ZERO,
-            None => IDLE_WAIT,
+            None if !is_restoring => IDLE_WAIT,
+            _ => Duration::ZERO,
         };
         let polled = self.member.poll(timeout, self.poll_bytes);
         if polled.is_ok() {
@@ -199,38 +250,45 @@ impl Running {
                     Ok(stops) => self.stop_partitions(stops),
                     Err(interrupted) => self.start_over(&interrupted),
                 }
-                if self.is_due() {
+                if is_restoring || self.is_due() {
                     self.commit();
                 }
             }
             Ok(Polled::Idle) => {
-                if self.processing.pending_since().is_some() {
+                if is_restoring || self.processing.pending_since().is_some() {
                     self.commit();
                 } else {
+                    self.do_chores();
                     self.processing.close_idle(Instant::now());
                     self.report_gauges();
                 }
             }
             Ok(Polled::Assigned(assignments)) => {
-                self.processing.assign(&assignments);
                 for assignment in &assignments {
-                    self.partitions.insert(assignment.partition);
-                    self.note(assignment.partition, PartitionState::Running, None);
+                    self.assign(assignment);
                 }
                 self.wait_for_plugin();
+                self.go_where_moved();
+                self.note_redo();
             }
             Ok(Polled::Revoked(partitions)) => self.let_go(&partitions),
             Ok(Polled::Lost(partitions)) => self.lose(&partitions),
             Ok(Polled::Stopped { partition, error }) => {
                 // What came before it is good.
                 self.commit();
+                let is_redone = self.redoing.contains(&partition)
+                    && matches!(error, LogError::OffsetOutOfRange { .. });
+                let code = if is_redone {
+                    OUT_OF_RANGE
+                } else {
+                    error.code()
+                };
                 self.processing.unassign(&[partition]);
-                self.partitions.remove(&partition);
-                self.waiting.remove(&partition);
+                self.forget(partition);
                 self.note(
                     partition,
                     PartitionState::Stopped,
-                    Some((error.code(), error.to_string())),
+                    Some((code, error.to_string())),
                 );
             }
             Err(error) => {
@@ -264,7 +322,38 @@ impl Running {
                     self.wait_for_plugin();
                     self.go_on_waiting();
                     // Nobody waits any more: then nobody needs to know.
-                    drop(done.send(self.processing.committed().collect()));
+                    drop(done.send(self.processing.positions().collect()));
+                }
+                Order::Rollback {
+                    slot,
+                    directive,
+                    active,
+                    done,
+                } => {
+                    self.commit();
+                    self.processing.activate(&slot, active);
+                    self.processing.direct(directive);
+                    self.begin_rollbacks();
+                    self.commit();
+                    self.wait_for_plugin();
+                    self.go_on_waiting();
+                    // Where it is not known whether it can be, or not on disk
+                    // that it is, nothing is said, and who asked asks again.
+                    if !self.processing.is_to_begin() {
+                        let redone = self.processing.redoing();
+                        drop(done.send(redone.map(|(id, redone, _)| (id, redone)).collect()));
+                    }
+                }
+                Order::Confirm { slot, at, done } => {
+                    self.commit();
+                    self.processing.confirm(&slot, at);
+                    self.waiting.append(&mut self.refused);
+                    if self.commit_idle(None) {
+                        done.send(()).ok();
+                    } else {
+                        self.rewind();
+                    }
+                    self.go_on_waiting();
                 }
             }
         }
@@ -300,8 +389,19 @@ impl Running {
 
     /// Commits what is pending. False says that the deadline, or that of a
     /// worker that others wait for, was over before: all of it is pending still.
-    fn commit_by(&mut self, mut deadline: Option<Instant>) -> bool {
-        let (commit, stops) = match self.processing.prepare() {
+    fn commit_by(&mut self, deadline: Option<Instant>) -> bool {
+        let prepared = self.processing.prepare();
+        self.write(prepared, deadline)
+    }
+
+    /// The same, and what an idle worker has to write.
+    fn commit_idle(&mut self, deadline: Option<Instant>) -> bool {
+        let prepared = self.processing.prepare_idle();
+        self.write(prepared, deadline)
+    }
+
+    fn write(&mut self, prepared: Planned, mut deadline: Option<Instant>) -> bool {
+        let (commit, stops) = match prepared {
             Ok(prepared) => prepared,
             Err(interrupted) => {
                 self.start_over(&interrupted);
@@ -358,6 +458,8 @@ impl Running {
             self.poll_bytes = (self.poll_bytes * 2).min(poll_bytes_max);
             self.set_budget();
         }
+        self.go_where_moved();
+        self.note_redo();
         self.report(&commit, started.elapsed());
         true
     }
@@ -429,10 +531,118 @@ impl Running {
     /// Back to what is committed.
     fn rewind(&mut self) {
         self.processing.abort();
-        let committed: Vec<_> = self.processing.committed().collect();
-        for (partition, next) in committed {
+        let positions: Vec<_> = self.processing.positions().collect();
+        for (partition, next) in positions {
             self.seek(partition, next);
         }
+    }
+
+    /// Takes a partition up.
+    fn assign(&mut self, assignment: &Assignment) {
+        let partition = assignment.partition;
+        self.partitions.insert(partition);
+        self.note(partition, PartitionState::Running, None);
+        let mut wait = RETRY_WAIT_MIN;
+        loop {
+            let Err(error) = self.processing.assign(assignment) else {
+                return;
+            };
+            if !error.may_pass() || self.must_stop() {
+                let stop = Stop {
+                    code: error.code(),
+                    reason: format!("what ran here before: {error}"),
+                    waits: false,
+                };
+                self.stop_partitions(vec![(partition, stop)]);
+                return;
+            }
+            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+        }
+    }
+
+    /// What an idle worker has to write. Nobody waits for it: it is tried for a
+    /// moment only, and later again.
+    fn do_chores(&mut self) {
+        let now = Instant::now();
+        if now < self.chores_at || !self.processing.has_chores(now_ms()) {
+            return;
+        }
+        if !self.commit_idle(Some(now + CHORES_TIME_MAX)) {
+            self.rewind();
+            self.chores_at = now + CHORES_WAIT;
+        }
+    }
+
+    /// Sees that the log still has what rollbacks need, before they touch
+    /// anything.
+    fn begin_rollbacks(&mut self) {
+        for (partition, from) in self.processing.wanted() {
+            match (self.starts)(partition) {
+                Ok(start) if from < start => {
+                    let stop = self.processing.refuse(partition, from, start);
+                    self.refused.insert(partition);
+                    self.stop_partitions(vec![(partition, stop)]);
+                }
+                Ok(_) => self.processing.approve(partition),
+                Err(error) => {
+                    tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "rollback waits for the log");
+                    std::thread::sleep(RETRY_WAIT_MIN);
+                }
+            }
+        }
+    }
+
+    /// Reads on where rollbacks say.
+    fn go_where_moved(&mut self) {
+        for (partition, next) in self.processing.moved() {
+            self.seek(partition, next);
+        }
+    }
+
+    /// Says how far events are processed again.
+    fn note_redo(&mut self) {
+        let redoing: BTreeMap<_, _> = self
+            .processing
+            .redoing()
+            .map(|(partition, redone, next)| (partition, (redone, next)))
+            .collect();
+        for (partition, (redone, next)) in &redoing {
+            if self.waiting.contains(partition) {
+                continue;
+            }
+            let reason = format!(
+                "after a rollback: from offset {} up to {}, now at {next}",
+                redone.from, redone.until
+            );
+            self.status.set(
+                *partition,
+                PartitionStatus {
+                    worker: self.worker,
+                    state: PartitionState::Redoing,
+                    code: None,
+                    reason: Some(reason),
+                },
+            );
+        }
+        for partition in std::mem::take(&mut self.redoing) {
+            if redoing.contains_key(&partition) {
+                continue;
+            }
+            tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "a rollback is done");
+            if self.partitions.contains(&partition) && !self.waiting.contains(&partition) {
+                self.note(partition, PartitionState::Running, None);
+            }
+        }
+        self.redoing = redoing.into_keys().collect();
+    }
+
+    fn forget(&mut self, partition: PartitionId) {
+        self.partitions.remove(&partition);
+        self.waiting.remove(&partition);
+        self.redoing.remove(&partition);
+        self.refused.remove(&partition);
     }
 
     fn seek(&mut self, partition: PartitionId, next: Offset) {
@@ -447,8 +657,7 @@ impl Running {
     fn lose(&mut self, partitions: &[PartitionId]) {
         self.processing.unassign(partitions);
         for partition in partitions {
-            self.partitions.remove(partition);
-            self.waiting.remove(partition);
+            self.forget(*partition);
         }
         self.status.forget(partitions.iter());
     }

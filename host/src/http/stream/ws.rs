@@ -6,17 +6,14 @@ use axum::{
         State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
-    http::{
-        HeaderMap, StatusCode, Uri,
-        header::{HOST, ORIGIN},
-    },
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
 use bytes::Bytes;
 use futures_util::SinkExt;
 
 use super::{
-    super::{SharedApp, problem::Problem, query::Segment},
+    super::{SharedApp, local::is_same_site, problem::Problem, query::Segment},
     Open, subscribe, words,
 };
 use crate::scoreboard::{Subscription, Update};
@@ -102,18 +99,6 @@ async fn open(
     Ok(upgrade.on_upgrade(|socket| run(app, subscription, socket)))
 }
 
-/// Browsers keep pages from reading the answers of other sites, but not from
-/// WebSockets: they send `Origin`, and leave it to us.
-fn is_same_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else {
-        return true;
-    };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok();
-    let origin = origin.and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, origin)| Some(origin) == host)
-}
-
 async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket) {
     let _open = Open::new("websocket");
     loop {
@@ -163,29 +148,4 @@ async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Er
         socket.feed(Message::text(text)).await?;
     }
     socket.flush().await
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_pages_of_this_site_may_open_it() {
-        let is_same = |origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_static("localhost:8080"));
-            if let Some(origin) = origin {
-                headers.insert(ORIGIN, HeaderValue::from_static(origin));
-            }
-            is_same_site(&headers)
-        };
-        assert!(is_same(None));
-        assert!(is_same(Some("http://localhost:8080")));
-        assert!(is_same(Some("https://localhost:8080")));
-        for origin in ["http://evil.example", "http://localhost:8081", "null", ""] {
-            assert!(!is_same(Some(origin)), "{origin}");
-        }
-    }
 }

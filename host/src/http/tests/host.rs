@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,15 +24,23 @@ use crate::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
+    letters::Letters,
     replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
-    slots::view::{GroupsView, NotReady, Operator, PluginsView},
+    slots::{
+        ask::{Answered, AskError, What},
+        name::SlotName,
+        view::{GroupsView, NotReady, Operator, PluginsView},
+    },
     types::{Header, NewRecord, Offset, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
 };
 
 pub const INPUT: &str = "NBA-Games";
 pub const OUTPUT: &str = "NBA-Scores";
 pub const GOOD: &str = r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42"}"#;
+
+/// The largest plugin that `scores` takes.
+pub const PLUGIN_BYTES_MAX: usize = 1000;
 
 #[derive(Debug, Default)]
 pub struct FakeOperator {
@@ -40,9 +49,34 @@ pub struct FakeOperator {
     pub groups: Mutex<Option<GroupsView>>,
     /// The only pipeline whose entities can be asked for.
     pub traced: Mutex<Option<Arc<Traced>>>,
+    pub asked: Mutex<Vec<(String, SlotName, What)>>,
+    /// To the next question; without one it waits.
+    pub answer: Mutex<Option<Answered>>,
+    unanswered: Mutex<Vec<oneshot::Sender<Answered>>>,
 }
 
 impl Operator for FakeOperator {
+    fn ask(
+        &self,
+        pipeline: &str,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = (pipeline.to_owned(), slot, what);
+        self.asked.lock().push(asked);
+        match self.answer.lock().take() {
+            Some(said) => answer.send(said).expect("somebody who asks"),
+            // Kept, so that it is waited for.
+            None => self.unanswered.lock().push(answer),
+        }
+        Ok(answered)
+    }
+
+    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+        (pipeline == SCORES).then_some(PLUGIN_BYTES_MAX)
+    }
+
     fn plugins(&self) -> PluginsView {
         PluginsView { slots: Vec::new() }
     }
@@ -60,6 +94,10 @@ impl Operator for FakeOperator {
         traced
             .clone()
             .filter(|traced| *traced.pipeline.name == *pipeline)
+    }
+
+    fn letters(&self, _: &str) -> Option<Arc<Letters>> {
+        None
     }
 }
 

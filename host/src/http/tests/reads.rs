@@ -204,6 +204,9 @@ async fn the_description_names_every_route() {
     assert_eq!(
         paths,
         [
+            "/dead-letters/{pipeline}",
+            "/dead-letters/{pipeline}/redrive",
+            "/dead-letters/{pipeline}/{partition}/{offset}",
             "/events",
             "/events/{pipeline}",
             "/games",
@@ -219,6 +222,12 @@ async fn the_description_names_every_route() {
             "/pipelines/{pipeline}/outputs/{key}",
             "/pipelines/{pipeline}/plugins/{file}",
             "/plugins",
+            "/plugins/{pipeline}/default",
+            "/plugins/{pipeline}/default/confirm",
+            "/plugins/{pipeline}/default/rollback",
+            "/plugins/{pipeline}/keys/{key}",
+            "/plugins/{pipeline}/keys/{key}/confirm",
+            "/plugins/{pipeline}/keys/{key}/rollback",
             "/readyz",
             "/score",
             "/ws",

@@ -14,7 +14,7 @@ use crate::{
     pipeline::{self, Output, Pipeline},
     plugin::Limits,
     replay::{run::Memory, trace::Traced},
-    slots::store::PluginStore,
+    slots::{library::Library, store::PluginStore},
     types::{DIGEST_HEADER, Digest, Header, NewRecord, PLUGIN_HEADER, PartitionId, SOURCE_HEADER},
     worker::{
         envelope::{Envelope, Recent},
@@ -37,6 +37,8 @@ fn pipeline() -> Pipeline {
         },
         outputs: BTreeMap::new(),
         dead_letter: DEAD_LETTERS.into(),
+        plugins: None,
+        host: "test".into(),
         processing: pipeline::Processing {
             workers: 1,
             commit_interval: Duration::ZERO,
@@ -48,6 +50,7 @@ fn pipeline() -> Pipeline {
             entities_open_max: 100,
             entity_idle: Duration::MAX,
             drain_deadline: Duration::ZERO,
+            confirm_after: Duration::MAX,
         },
         limits: Limits {
             memory_bytes_max: 1 << 20,
@@ -81,7 +84,11 @@ impl Asked {
             checkpoints: Arc::clone(&checkpoints) as _,
             status: Arc::clone(&status),
             slots: Arc::default(),
-            store: dir.path().into(),
+            library: Arc::new(Library::new(
+                PluginStore::open(dir.path()).unwrap(),
+                Arc::clone(&host.log) as _,
+                TAKEOVERS.into(),
+            )),
         }));
         Self {
             host,

@@ -15,7 +15,7 @@ use crate::{
         Bounds, LogError, TopicSpec,
         admin::{
             Admin, GroupListing, NewTopic, PartitionDetails, Setting, Source, TopicChange,
-            TopicDetails, TopicListing, layout_kept, layout_of, partitions_fixed,
+            TopicDetails, TopicListing, kept, kept_for, partitions_fixed,
         },
     },
     types::{Offset, PartitionId, Topic},
@@ -149,10 +149,10 @@ impl Admin for Embedded {
                 group: group.group.clone(),
             });
         }
-        if let Some(owner) = layout_of(name) {
+        if let Some((owner, what)) = kept_for(name) {
             let mut groups = groups.iter().filter(|(group, _)| &*group.group == owner);
             if groups.any(|(group, _)| !self.shared.groups.all_committed(group).is_empty()) {
-                return Err(layout_kept(name, owner));
+                return Err(kept(name, owner, what));
             }
         }
         let _cleaning = self.shared.cleaning.lock();

@@ -11,8 +11,8 @@ use crate::{
     log::{
         Cleanup, GroupName, LogError, RecordLog as _, TopicSpec,
         admin::{
-            Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing, layout_kept,
-            layout_of, partitions_fixed,
+            Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing, kept, kept_for,
+            partitions_fixed,
         },
     },
     types::{PartitionId, Topic},
@@ -48,7 +48,10 @@ impl Admin for Kafka {
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError> {
         self.shared.check_open()?;
         let checkpoints_of = topic.strip_suffix(CHECKPOINTS_SUFFIX);
-        let owner = checkpoints_of.or(layout_of(topic));
+        let keeps = checkpoints_of
+            .map(|group| (group, "state"))
+            .or(kept_for(topic));
+        let owner = keeps.map(|(group, _)| group);
         for group in self.group_names()? {
             let found = self.groups.describe(&group)?;
             let keeps = owner == Some(&*group) && !found.members.is_empty();
@@ -59,17 +62,10 @@ impl Admin for Kafka {
                 });
             }
         }
-        if let Some(group) = owner {
+        if let Some((group, what)) = keeps {
             let topics = self.shared.topics.names()?;
             if !self.committed_topics(group, topics.into_iter())?.is_empty() {
-                return Err(match checkpoints_of {
-                    None => layout_kept(topic, group),
-                    Some(_) => LogError::TopicKept {
-                        topic: topic.clone(),
-                        group: group.into(),
-                        what: "state",
-                    },
-                });
+                return Err(kept(topic, group, what));
             }
         }
         self.shared.topics.delete(topic)

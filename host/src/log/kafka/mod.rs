@@ -46,6 +46,7 @@ use std::{
     time::Duration,
 };
 
+use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -312,6 +313,10 @@ impl RecordLog for Kafka {
         self.shared.record_bytes_max
     }
 
+    fn host(&self) -> ByteString {
+        self.shared.instance.as_str().into()
+    }
+
     fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
         self.shared.check_open()?;
         self.shared.topics.ensure(topics)
@@ -369,7 +374,9 @@ impl RecordLog for Kafka {
     fn join(&self, spec: GroupSpec) -> Result<Box<dyn Member>, LogError> {
         self.shared.check_open()?;
         self.shared.topics.partitions(&spec.input)?;
-        self.ensure_checkpoints(&spec.group, &spec.input)?;
+        if !spec.visits {
+            self.ensure_checkpoints(&spec.group, &spec.input)?;
+        }
         Ok(Box::new(KafkaMember::join(&self.shared, &spec)?))
     }
 

@@ -2,24 +2,39 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use super::{Interrupted, Processing, Stop};
+use super::{Interrupted, Planned, Processing};
 use crate::{
     log::Commit,
     types::{Digest, Key, PartitionId},
     worker::{
         entity::{Prepared, Verdict},
         envelope::Envelope,
+        takeover::rows::is_reserved,
     },
 };
 
 /// The digest in the checkpoint of an entity that no plugin ever processed.
 const NO_PLUGIN: Digest = Digest([0; 32]);
 
+/// The time, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
 impl Processing {
     /// What the next commit is to hold; none where nothing is pending. The
     /// stops are as [`Self::accept`] returns them.
-    #[allow(clippy::type_complexity)]
-    pub fn prepare(&mut self) -> Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted> {
+    pub fn prepare(&mut self) -> Planned {
+        self.prepare_all(false)
+    }
+
+    /// The same, and where nothing is pending, what an idle worker has to write.
+    pub fn prepare_idle(&mut self) -> Planned {
+        self.prepare_all(true)
+    }
+
+    fn prepare_all(&mut self, idle: bool) -> Planned {
         self.started = Instant::now();
         // A checkpoint that fails sends its neighbours back to work, so this
         // goes round until all are prepared. Each round that is not the last
@@ -31,15 +46,25 @@ impl Processing {
             }
         }
         let stops = std::mem::take(&mut self.stops);
-        if self.pending_since.is_none() {
+        if self.pending_since.is_none() && !self.is_restoring() && !idle {
             return Ok((None, stops));
         }
         let mut commit = Commit::default();
+        self.keep_house(&mut commit, now_ms())?;
+        let told = std::mem::take(&mut commit.records);
+        let kept: BTreeSet<PartitionId> = commit
+            .checkpoints
+            .iter()
+            .map(|(partition, ..)| *partition)
+            .collect();
         let mut produced = Vec::new();
         for (partition, task) in &mut self.tasks {
             produced.append(&mut task.loose);
-            if task.next > task.committed {
-                commit.offsets.push((*partition, task.next));
+            // Checkpoints without their offset would be taken from a worker
+            // that has the partition no more.
+            if task.next != task.position() || kept.contains(partition) {
+                let next = task.next.max(task.committed);
+                commit.offsets.push((*partition, next));
             }
         }
         for id in &self.dirty {
@@ -66,7 +91,13 @@ impl Processing {
         commit.records = produced
             .into_iter()
             .map(|produced| (produced.place, produced.record))
+            .chain(told)
             .collect();
+        if commit.is_empty() {
+            // Somebody looked, and there was nothing.
+            self.settle_house();
+            return Ok((None, stops));
+        }
         Ok((Some(commit), stops))
     }
 
@@ -77,7 +108,11 @@ impl Processing {
                 task.committed = *next;
             }
         }
+        self.settle_house();
         for (place, _) in &commit.records {
+            if self.pipeline.plugins.as_ref() == Some(place) {
+                continue;
+            }
             if place.topic == self.pipeline.dead_letter {
                 self.counts.dead_letters += 1;
             } else {
@@ -87,7 +122,7 @@ impl Processing {
         let gone: BTreeSet<(PartitionId, &Key)> = commit
             .checkpoints
             .iter()
-            .filter(|(_, _, bytes)| bytes.is_none())
+            .filter(|(_, key, bytes)| bytes.is_none() && !is_reserved(key))
             .map(|(partition, key, _)| (*partition, key))
             .collect();
         for id in std::mem::take(&mut self.dirty) {
@@ -128,7 +163,9 @@ impl Processing {
             let Some(offset) = entity.last_offset() else {
                 continue;
             };
-            if entity.halted.is_none() && entity.processed() {
+            // A halted entity's state has changed where it took redriven events.
+            let is_open = entity.halted.is_none() || entity.mark.is_some() || entity.home.is_some();
+            if is_open && entity.processed() {
                 let saved = match (&entity.mark, entity.home) {
                     // Who runs alone has its state at hand.
                     (Some(mark), _) => Ok(mark.saved.clone()),
@@ -143,7 +180,9 @@ impl Processing {
                     (None, None) => continue,
                 };
                 match saved {
-                    Ok(None) if entity.recent.is_empty() => entity.prepared = Prepared::Delete,
+                    Ok(None) if entity.recent.is_empty() && entity.halted.is_none() => {
+                        entity.prepared = Prepared::Delete;
+                    }
                     Ok(saved) => {
                         let envelope = Envelope {
                             digest: self
@@ -152,7 +191,7 @@ impl Processing {
                                 .map_or(NO_PLUGIN, |active| active.plugin.digest()),
                             offset,
                             recent: entity.recent.clone(),
-                            halted: None,
+                            halted: entity.halted.clone(),
                             saved,
                         };
                         let bytes = envelope.encode();

@@ -7,11 +7,19 @@
 //! and the time that running them takes.
 
 mod commit;
+mod rollback;
 mod run;
 mod take;
+mod takeover;
+
+pub use commit::now_ms;
+use rollback::Directives;
+pub use rollback::OUT_OF_RANGE;
+
+pub use self::take::usable_key;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -23,9 +31,13 @@ use super::{
     entity::{Entity, Produced},
     envelope::{Envelope, Halt},
     instances::{Active, Actives, Instances},
+    takeover::{
+        partition::Slots,
+        rows::{BEFORES, Redo},
+    },
 };
 use crate::{
-    log::{Assignment, Checkpoints, Fetched, LogError},
+    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
     pipeline::Pipeline,
     slots::name::SlotName,
     types::{Key, Offset, PartitionId},
@@ -63,6 +75,9 @@ pub enum Interrupted {
     Hurried,
 }
 
+/// A commit, and the partitions that cannot go on.
+pub type Planned = Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted>;
+
 /// Counts since the worker started, for metrics: of what was committed, but
 /// for calls and failures, which count as they happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +99,42 @@ struct Task {
     loose: Vec<Produced>,
     /// It takes no records until it is resumed.
     stopped: bool,
+    /// What runs in its slots, and what is processed again.
+    slots: Slots,
+    /// Slots whose last swap is to be taken back.
+    undo: Vec<Undo>,
+    /// The host's rows after this key are to be looked through for those that
+    /// are of no use any more.
+    sweep: Option<Key>,
+    staged_sweep: Option<Option<Key>>,
+}
+
+/// A swap that is to be taken back.
+#[derive(Debug)]
+struct Undo {
+    slot: SlotName,
+    /// Nothing below it is processed again.
+    from: Offset,
+    /// The log still has what is to be processed again.
+    approved: bool,
+}
+
+impl Task {
+    /// Where it goes on after its last commit.
+    fn position(&self) -> Offset {
+        let redo = self.slots.committed_redo();
+        redo.map_or(self.committed, |redo| redo.next)
+    }
+
+    /// What is processed again.
+    const fn redo(&self) -> Option<&Redo> {
+        self.slots.committed_redo()
+    }
+
+    /// It takes no records until what a swap changed is as it was.
+    fn is_held(&self) -> bool {
+        !self.undo.is_empty() || self.redo().is_some_and(|redo| !redo.restoring.is_empty())
+    }
 }
 
 /// All that one worker processes.
@@ -109,6 +160,13 @@ pub struct Processing {
     shared: bool,
     budget: Option<Budget>,
     started: Instant,
+    directives: Directives,
+    /// Up to when the swaps of each slot were confirmed.
+    confirmed: HashMap<SlotName, u64>,
+    /// Whether confirmations may be missing somewhere.
+    confirm_again: bool,
+    /// Partitions that are to be read from elsewhere now.
+    moved: Vec<PartitionId>,
     pub counts: Counts,
 }
 
@@ -150,7 +208,7 @@ impl Processing {
         Self {
             pipeline,
             checkpoints: CheckpointReader(checkpoints),
-            actives: Actives::default(),
+            actives: <Actives as Default>::default(),
             tasks: BTreeMap::new(),
             entities: Slab::new(),
             index: FxHashMap::default(),
@@ -164,23 +222,35 @@ impl Processing {
             shared: false,
             budget: None,
             started: Instant::now(),
+            directives: HashMap::new(),
+            confirmed: HashMap::new(),
+            confirm_again: false,
+            moved: Vec::new(),
             counts: Counts::default(),
         }
     }
 
-    /// Starts on partitions.
-    pub fn assign(&mut self, assignments: &[Assignment]) {
-        for assignment in assignments {
-            self.tasks.insert(
-                assignment.partition,
-                Task {
-                    committed: assignment.next,
-                    next: assignment.next,
-                    loose: Vec::new(),
-                    stopped: false,
-                },
-            );
+    /// Starts on a partition. Where it is to be read from elsewhere than it was
+    /// assigned at, [`moved`](Self::moved) says so.
+    pub fn assign(&mut self, assignment: &Assignment) -> Result<(), LogError> {
+        let partition = assignment.partition;
+        let mut task = Task {
+            committed: assignment.next,
+            next: assignment.next,
+            loose: Vec::new(),
+            stopped: false,
+            slots: Slots::read(&*self.checkpoints.0, partition)?,
+            undo: Vec::new(),
+            sweep: Some(Key::from_static(&BEFORES)),
+            staged_sweep: None,
+        };
+        task.next = task.position();
+        if task.redo().is_some() {
+            self.moved.push(partition);
         }
+        self.tasks.insert(partition, task);
+        self.follow_orders(partition);
+        Ok(())
     }
 
     /// Goes on with partitions that stopped; says from where.
@@ -199,9 +269,10 @@ impl Processing {
         self.forget_pending_if_none();
     }
 
-    /// The partitions at work, and the offset each is committed to.
-    pub fn committed(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
-        self.tasks.iter().map(|(id, task)| (*id, task.committed))
+    /// The partitions at work, and where each goes on after its last commit:
+    /// the committed offset, but where events are processed again.
+    pub fn positions(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
+        self.tasks.iter().map(|(id, task)| (*id, task.position()))
     }
 
     #[must_use]
@@ -294,6 +365,7 @@ impl Processing {
         for partition in partitions {
             self.roll_back(partition);
         }
+        self.confirm_again = true;
     }
 
     fn stop(&mut self, partition: PartitionId, stop: Stop) {
@@ -308,8 +380,10 @@ impl Processing {
     fn roll_back(&mut self, partition: PartitionId) {
         self.forget_entities(partition);
         if let Some(task) = self.tasks.get_mut(&partition) {
-            task.next = task.committed;
+            task.next = task.position();
             task.loose.clear();
+            task.slots.abort();
+            task.staged_sweep = None;
         }
         self.forget_pending_if_none();
     }
@@ -328,7 +402,7 @@ impl Processing {
     }
 
     fn forget_pending_if_none(&mut self) {
-        if self.dirty.is_empty() && self.tasks.values().all(|task| task.next == task.committed) {
+        if self.dirty.is_empty() && self.tasks.values().all(|task| task.next == task.position()) {
             self.pending_bytes = 0;
             self.pending_since = None;
             self.shared = false;

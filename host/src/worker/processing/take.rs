@@ -7,8 +7,9 @@ use crate::{
     ingest::{
         IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
     },
-    log::{KEY_BYTES_MAX, LogError},
-    types::{Key, PartitionId, Record},
+    letters::event as letters,
+    log::LogError,
+    types::{ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record},
     worker::{
         entity::{Entity, Pending, Prepared, Produced, Verdict},
         envelope::Recent,
@@ -26,23 +27,45 @@ impl Processing {
         let Some(task) = self.tasks.get_mut(&partition) else {
             return Ok(());
         };
-        if task.stopped || record.offset < task.next {
+        if task.stopped || task.is_held() || record.offset < task.next {
             return Ok(());
         }
         task.next = record.offset.next();
-        self.pending_bytes += record.size();
         self.pending_since.get_or_insert(now);
-        let key = match usable_key(&record) {
-            Ok(key) => key.clone(),
+        let again = task.redo().filter(|_| record.offset < task.committed);
+        let attempt = again.map_or(1, |redo| redo.attempt);
+        let key = usable_key(&record).cloned();
+        if attempt > 1 {
+            // What was processed before and is not late is none of ours.
+            let is_late = match &key {
+                Ok(key) => self.is_late(partition, key, record.offset)?,
+                Err(_) => false,
+            };
+            if !is_late {
+                return Ok(());
+            }
+        }
+        self.pending_bytes += record.size();
+        let key = match key {
+            Ok(key) => key,
             Err((code, reason)) => {
-                let (place, letter) =
-                    output::dead_letter(&self.pipeline, None, partition, &record, code, reason);
+                let (place, letter) = output::dead_letter(
+                    &self.pipeline,
+                    None,
+                    partition,
+                    &record,
+                    attempt,
+                    code,
+                    reason,
+                );
                 self.shared = true;
-                task.loose.push(Produced {
-                    source: (partition, record.offset),
-                    place,
-                    record: letter,
-                });
+                if let Some(task) = self.tasks.get_mut(&partition) {
+                    task.loose.push(Produced {
+                        source: (partition, record.offset),
+                        place,
+                        record: letter,
+                    });
+                }
                 return Ok(());
             }
         };
@@ -74,15 +97,18 @@ impl Processing {
             && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate
-        } else if let Some(halt) = &entity.halted {
-            Verdict::Dead {
-                code: "entity-halted",
-                reason: format!("halted by {}: {}", halt.code, halt.reason),
-            }
         } else {
+            // What becomes of it where the entity is halted is known when its
+            // turn comes: a redriven event before it may end the halt.
             Verdict::Process
         };
-        entity.queue.push(Pending { record, verdict });
+        let redriven = letters::redriven(&record);
+        entity.queue.push(Pending {
+            record,
+            verdict,
+            redriven,
+            attempt,
+        });
         Ok(())
     }
 
@@ -127,6 +153,7 @@ impl Processing {
                 saved = envelope.saved;
             }
         }
+        let late = self.late(partition, &key)?;
         // A copy: a slice would keep the batch in memory that it came in.
         let key = Key::copy_from_slice(&key);
         self.clock += 1;
@@ -137,6 +164,7 @@ impl Processing {
             loaded: Some(saved),
             suspicion: 0,
             recent,
+            halted_before: halted.clone(),
             halted,
             queue: Vec::new(),
             done: 0,
@@ -144,6 +172,8 @@ impl Processing {
             mark: None,
             touched: false,
             prepared: Prepared::Nothing,
+            late,
+            kept: 0,
             used: self.clock,
             used_at: now,
         });
@@ -154,12 +184,12 @@ impl Processing {
 }
 
 /// The key of a record, or why it can have no entity.
-fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
+pub fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
     match &record.key {
         None => Err(("event-without-key", "the record has no key")),
         // No request could have it, and no address would show it.
         Some(key) if key.is_empty() => Err(("event-without-key", "the record's key is empty")),
-        Some(key) if key.len() > KEY_BYTES_MAX => Err((
+        Some(key) if key.len() > ENTITY_KEY_BYTES_MAX => Err((
             "event-key-too-long",
             "the record's key is longer than 4096 bytes",
         )),

@@ -81,6 +81,10 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     processing.activate(&SlotName::Default, Some(active));
     let (_, inbox) = crossbeam_channel::bounded(1);
     Running {
+        starts: Box::new(|_| Ok(Offset(0))),
+        redoing: BTreeSet::new(),
+        refused: BTreeSet::new(),
+        chores_at: Instant::now(),
         poll_bytes: pipeline.processing.poll_bytes_max,
         processing,
         pipeline,
@@ -241,7 +245,7 @@ fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
     assert_eq!(script.lock().unwrap().calls, [Call::Seek(Q, Offset(0))]);
     assert_eq!(running.partitions, BTreeSet::from([Q]));
     assert_eq!(
-        running.processing.committed().collect::<Vec<_>>(),
+        running.processing.positions().collect::<Vec<_>>(),
         [(Q, Offset(0))]
     );
 }

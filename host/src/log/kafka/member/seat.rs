@@ -107,12 +107,12 @@ impl Seat {
             Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager(), needs);
         let signal = Arc::clone(&membership.signal);
         let mut consumer: BaseConsumer<Membership> = config
-            .member(&spec.group, &shared.instance, spec.worker)
+            .member(&spec.group, &shared.instance, spec.worker, spec.visits)
             .create_with_context(membership)
             .map_err(unavailable)?;
         consumer.set_nonempty_callback(move || signal.raise());
         let consumer = Arc::new(consumer);
-        let restorer = Restorer::start(shared, &consumer, &spec.group, &spec.input)?;
+        let restorer = Restorer::start(shared, &consumer, spec)?;
         let id = format!("{}.{}.{}", spec.group, shared.instance, spec.worker);
         let mut transactions = Transactions::new(config, id, shared.record_bytes_max);
         // What a predecessor left open would keep the checkpoints from being

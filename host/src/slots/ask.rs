@@ -1,0 +1,135 @@
+//! What an operator may ask of a slot, and what comes of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+use super::{name::SlotName, view::SlotView};
+use crate::{log::LogError, plugin::Rejection};
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Put these bytes into the plugin directory, and swap to them.
+    Put(Bytes),
+    /// Remove the file, and swap to what is there without it.
+    Remove,
+    /// Say what a rollback would do.
+    Plan,
+    RollBack,
+    /// Let what runs stay.
+    Confirm,
+}
+
+/// An operator's question on its way to the slots' manager.
+#[derive(Debug)]
+pub struct Ask {
+    pub slot: SlotName,
+    pub what: What,
+    /// Whoever no longer waits has closed it.
+    pub answer: oneshot::Sender<Answered>,
+}
+
+/// What came of it.
+pub type Answered = Result<Answer, AskError>;
+
+/// It was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Slot(Box<SlotView>),
+    Rollback(RollbackView),
+}
+
+/// It was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error("there is no pipeline {0:?}")]
+    NoSuchPipeline(String),
+    #[error("there is no slot {0}")]
+    NoSuchSlot(String),
+    /// The plugin was rejected, and what ran goes on.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// It cannot be done as things are.
+    #[error("{reason}")]
+    Refused { code: &'static str, reason: String },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("too much is asked of the slots of this pipeline")]
+    Busy,
+    #[error("the host stops")]
+    Stopping,
+}
+
+impl AskError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchPipeline(_) => "pipeline-not-found",
+            Self::NoSuchSlot(_) => "slot-not-found",
+            Self::Rejected(rejection) => rejection.code,
+            Self::Refused { code, .. } => code,
+            Self::Log(error) => error.code(),
+            Self::Busy => "slots-busy",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// A plugin, as far as the group's records tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RanView {
+    pub digest: Option<String>,
+    /// `name@version`, where it is known.
+    pub plugin: Option<String>,
+}
+
+/// What a rollback does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RollbackView {
+    pub slot: String,
+    /// Whether it was done; else this is what it would do.
+    pub done: bool,
+    /// The plugin that is undone.
+    pub from: RanView,
+    /// The plugin that runs again.
+    pub to: RanView,
+    /// Until when it can be done.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// By partition.
+    pub partitions: BTreeMap<String, RedoneView>,
+    /// Events of those partitions in that range; those of other slots among them
+    /// are skipped.
+    pub events: u64,
+    /// Entities that go back to their state from before, in the partitions that
+    /// this host has.
+    pub entities: u64,
+    /// Why it cannot be done, with its code, if so.
+    pub refused: Option<RefusedView>,
+}
+
+/// What is processed again in a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RedoneView {
+    /// The first offset that the plugin processed.
+    pub from: u64,
+    /// What is committed: from there on everything goes on as ever.
+    pub until: u64,
+    pub events: u64,
+    /// Entities that go back; not known of partitions that another host has.
+    pub entities: Option<u64>,
+}
+
+/// Why something cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedView {
+    /// Stable code.
+    pub code: String,
+    pub reason: String,
+}

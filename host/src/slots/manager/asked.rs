@@ -1,0 +1,135 @@
+//! What operators ask of a slot.
+
+use std::fs;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{look::Looking, swap::Taken};
+use crate::{
+    log::LogError,
+    plugin::Rejection,
+    slots::{
+        ask::{Answer, Answered, Ask, AskError, What},
+        files::{self, Entry},
+        name::SlotName,
+        topic::{self, Said},
+    },
+    types::Digest,
+};
+
+impl Looking {
+    pub fn answer(&mut self, ask: Ask) {
+        let Ask { slot, what, answer } = ask;
+        let answered = if self.group.is_known() {
+            match what {
+                What::Put(bytes) => self.put(&slot, &bytes),
+                What::Remove => self.delete(&slot),
+                What::Plan => self.plan(&slot).map(|plan| Answer::Rollback(plan.view)),
+                What::RollBack => return self.order_rollback(&slot, answer),
+                What::Confirm => self.confirm(&slot),
+            }
+        } else {
+            Err(AskError::Log(LogError::Unavailable {
+                reason: "what the group says of its plugins has not been read yet".to_owned(),
+            }))
+        };
+        tell(answer, answered);
+    }
+
+    /// Puts a file into the plugin directory and swaps to it at once.
+    fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Answered {
+        let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
+        if bytes.len() > bytes_max {
+            return Err(AskError::Rejected(Rejection {
+                code: "plugin-too-large",
+                message: format!(
+                    "it has {} bytes, the limit plugin_bytes_max is {bytes_max}",
+                    bytes.len()
+                ),
+            }));
+        }
+        self.look();
+        let path = match self.slot(name).seen() {
+            // A key can be written in several ways.
+            Some(Entry::There(_, path)) => path.clone(),
+            Some(Entry::Ambiguous) => return Err(ambiguous()),
+            _ => self.setup.dir.join(name.file()),
+        };
+        files::put(&path, &self.setup.pipeline.host, bytes).map_err(|error| AskError::Refused {
+            code: "plugin-dir-unwritable",
+            reason: format!("{}: {error}", path.display()),
+        })?;
+        self.want(name, Digest::of(bytes))?;
+        self.look();
+        let taken = self.take(name, &path);
+        self.taken(name, taken)
+    }
+
+    /// Somebody wants a plugin, though it was rolled back: then no order to go
+    /// back from it stands any more.
+    fn want(&mut self, name: &SlotName, digest: Digest) -> Result<(), LogError> {
+        let of = self.group.known().slot(name);
+        let directive = of.and_then(|of| of.directive.as_ref());
+        if directive.is_some_and(|directive| directive.bad == digest) {
+            self.group.tail().say(topic::no_directive(name))?;
+            self.group.known_mut().hear(Said::Withdrawn(name.clone()));
+        }
+        if self.undone.get(name).and_then(|undone| undone.digest) == Some(digest) {
+            self.forgive(name);
+        }
+        Ok(())
+    }
+
+    /// Removes a file of the plugin directory, and swaps at once.
+    fn delete(&mut self, name: &SlotName) -> Answered {
+        self.look();
+        let full_name = format!("{}/{name}", self.setup.pipeline.name);
+        let Some(slot) = self.slots.get(name) else {
+            return Err(AskError::NoSuchSlot(full_name));
+        };
+        let path = match slot.seen() {
+            Some(Entry::There(_, path)) => path.clone(),
+            // A link to nothing can be removed like any other.
+            Some(Entry::Unreadable(_)) => self.setup.dir.join(name.file()),
+            Some(Entry::Ambiguous) => return Err(ambiguous()),
+            None => return Err(AskError::NoSuchSlot(full_name)),
+        };
+        fs::remove_file(&path).map_err(|error| AskError::Refused {
+            code: "plugin-dir-unwritable",
+            reason: format!("{}: {error}", path.display()),
+        })?;
+        self.look();
+        if !self.slots.contains_key(name) {
+            // Nothing ran in it: now it is gone.
+            self.slot(name);
+            return self.shown(name);
+        }
+        let taken = self.remove(name);
+        self.taken(name, taken)
+    }
+
+    fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
+        if !matches!(taken, Taken::Later(_)) {
+            self.slot(name).handled();
+        }
+        self.publish();
+        match taken {
+            Taken::Runs => self.shown(name),
+            Taken::Rejected(rejection) => Err(rejection.into()),
+            Taken::Later(why) => Err(why),
+        }
+    }
+}
+
+fn ambiguous() -> AskError {
+    AskError::Refused {
+        code: "plugin-file-unreadable",
+        reason: files::AMBIGUOUS.to_owned(),
+    }
+}
+
+fn tell(answer: oneshot::Sender<Answered>, answered: Answered) {
+    // Whoever asked may have gone.
+    drop(answer.send(answered));
+}

@@ -1,0 +1,273 @@
+//! The loop: what the directory has, what is asked, what the group says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use jiff::Timestamp;
+use metrics::counter;
+
+use super::{Nudge, Setup, SlotViews, group::Group, rollback::Awaited, swap::Taken};
+use crate::{
+    plugin::Rejection,
+    slots::{
+        ask::Ask,
+        files,
+        library::Missing,
+        name::SlotName,
+        slot::{Slot, Step},
+        store::{Noted, Undone},
+        view::SlotState,
+    },
+    types::Digest,
+};
+
+/// How soon it looks again where somebody waits for what the topic says.
+const AWAITED_WAIT: Duration = Duration::from_millis(20);
+
+pub(super) struct Looking {
+    pub setup: Setup,
+    pub slots: BTreeMap<SlotName, Slot>,
+    pub group: Group,
+    /// What is not taken from the directory again.
+    pub undone: BTreeMap<SlotName, Undone>,
+    /// Up to when each slot's swaps were confirmed, as the workers know.
+    pub confirmed: BTreeMap<SlotName, Timestamp>,
+    /// A rollback that was asked for and is not begun.
+    pub awaited: Option<Awaited>,
+    pub views: SlotViews,
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl Looking {
+    pub fn run(mut self, looks: &Receiver<Nudge>, asked: &Receiver<Ask>) {
+        let thread = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
+            tracing::debug!(%error, "the slot manager keeps its priority");
+        }
+        self.listen();
+        self.restore();
+        self.look();
+        if self.slot(&SlotName::Default).is_vacant() {
+            tracing::warn!(
+                pipeline = %self.setup.pipeline.name,
+                code = "plugin-missing",
+                file = %self.setup.dir.join(SlotName::Default.file()).display(),
+                "the pipeline waits for its plugin",
+            );
+        }
+        while !self.is_stopping() {
+            self.listen();
+            self.follow();
+            self.look();
+            self.act();
+            self.speak();
+            self.publish();
+            self.tidy();
+            let wait = if self.awaited.is_some() {
+                AWAITED_WAIT
+            } else if self.is_settled() {
+                self.setup.config.poll_interval
+            } else {
+                self.setup.config.settle
+            };
+            crossbeam_channel::select! {
+                recv(looks) -> nudge => if nudge.is_err() {
+                    break;
+                },
+                recv(asked) -> ask => match ask {
+                    Ok(ask) => self.answer(ask),
+                    Err(_) => break,
+                },
+                default(wait) => {}
+            }
+        }
+        self.leave();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Starts with what ran when the host ran last, but for what was undone
+    /// meanwhile.
+    fn restore(&mut self) {
+        let noted = match self.setup.library.store.noted() {
+            Ok(noted) => noted,
+            Err(error) => {
+                tracing::error!(code = "plugin-store-failed", %error, "what ran before is not known");
+                Noted::default()
+            }
+        };
+        let prefix = format!("{}/", self.setup.pipeline.name);
+        let name = |full_name: &str| SlotName::parse(full_name.strip_prefix(&prefix)?);
+        self.undone = noted
+            .undone
+            .iter()
+            .filter_map(|(full_name, undone)| Some((name(full_name)?, *undone)))
+            .collect();
+        let mut digests: BTreeMap<SlotName, Digest> = noted
+            .slots
+            .iter()
+            .filter_map(|(full_name, digest)| Some((name(full_name)?, *digest)))
+            .collect();
+        self.go_back_where_told(&mut digests);
+        // Nothing runs before the default plugin does; so those of single keys
+        // come first, or their events would go to the wrong one.
+        let mut slots: Vec<_> = digests.into_iter().collect();
+        slots.sort_by_key(|(name, _)| *name == SlotName::Default);
+        for (name, digest) in slots {
+            if self.is_stopping() {
+                return;
+            }
+            match self.fetch(&name, digest) {
+                Ok(plugin) => {
+                    self.slot(&name);
+                    self.activate(&name, Some(plugin));
+                }
+                Err(rejection) => {
+                    tracing::error!(slot = %name, digest = %digest.short(), code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
+                }
+            }
+        }
+    }
+
+    /// A plugin by its digest, from the host's copy or the group's, for a slot.
+    pub fn fetch(
+        &self,
+        name: &SlotName,
+        digest: Digest,
+    ) -> Result<super::swap::Compiled, Rejection> {
+        let library = &self.setup.library;
+        let bytes = library.load(digest).map_err(|missing| Rejection {
+            code: match &missing {
+                Missing::Nowhere(_) | Missing::Damaged(_) => "plugin-not-kept",
+                Missing::Log(error) => error.code(),
+            },
+            message: missing.to_string(),
+        })?;
+        if let Err(error) = library.store.keep(digest, &bytes) {
+            tracing::warn!(code = "plugin-store-failed", %error, "no copy of a plugin is kept");
+        }
+        let plugin = self.compile(name, &bytes)?;
+        Ok((plugin, bytes.len() as u64))
+    }
+
+    pub fn look(&mut self) {
+        let now = Instant::now();
+        let found = match files::scan(&self.setup.dir) {
+            Ok(found) => found,
+            Err(error) => {
+                // What cannot be seen is not gone.
+                tracing::warn!(dir = %self.setup.dir.display(), %error, "plugin directory unreadable");
+                return;
+            }
+        };
+        for name in found.keys() {
+            self.slot(name);
+        }
+        for (name, slot) in &mut self.slots {
+            slot.see(found.get(name).cloned(), now);
+        }
+        self.slots
+            .retain(|name, slot| *name == SlotName::Default || !slot.is_vacant());
+    }
+
+    pub fn slot(&mut self, name: &SlotName) -> &mut Slot {
+        self.slots
+            .entry(name.clone())
+            .or_insert_with(|| Slot::new(&self.setup.pipeline.name, name.clone(), Instant::now()))
+    }
+
+    fn is_settled(&self) -> bool {
+        let long_ago = Duration::ZERO;
+        self.slots
+            .values()
+            .all(|slot| slot.next_step(Instant::now(), long_ago) == Step::Wait)
+    }
+
+    fn act(&mut self) {
+        // A swap that begins before its directive is known would be taken for
+        // the one that is meant.
+        if !self.group.is_known() {
+            return;
+        }
+        let mut names: Vec<_> = self.slots.keys().cloned().collect();
+        if self.slot(&SlotName::Default).running.is_none() {
+            // As in `restore`: the default slot, which is first, comes last.
+            names.reverse();
+        }
+        for name in names {
+            if self.is_stopping() {
+                return;
+            }
+            let settle = self.setup.config.settle;
+            let step = self.slot(&name).next_step(Instant::now(), settle);
+            let taken = match step {
+                Step::Wait => continue,
+                Step::Unreadable(why) => {
+                    let rejection = Rejection {
+                        code: "plugin-file-unreadable",
+                        message: why,
+                    };
+                    self.reject(&name, None, rejection)
+                }
+                Step::Take(path) => self.take(&name, &path),
+                Step::Remove => self.remove(&name),
+            };
+            if !matches!(taken, Taken::Later(_)) {
+                self.slot(&name).handled();
+            }
+            self.publish();
+        }
+    }
+
+    pub fn enter(&mut self, name: &SlotName, state: SlotState, digest: Digest) {
+        self.slot(name).enter(state, Some(digest));
+        self.publish();
+    }
+
+    pub fn reject(
+        &mut self,
+        name: &SlotName,
+        digest: Option<Digest>,
+        rejection: Rejection,
+    ) -> Taken {
+        let slot = self.slot(name);
+        slot.reject(digest, &rejection);
+        tracing::error!(
+            slot = %slot.full_name(),
+            digest = digest.map(|digest| digest.short()),
+            code = rejection.code,
+            reason = %rejection.message,
+            "plugin rejected, what ran goes on",
+        );
+        self.count(name, "rejected");
+        Taken::Rejected(rejection)
+    }
+
+    pub fn count(&self, name: &SlotName, result: &'static str) {
+        counter!(
+            "courtside_swaps_total",
+            "pipeline" => self.setup.pipeline.name.to_string(),
+            "slot" => name.to_string(),
+            "result" => result,
+        )
+        .increment(1);
+    }
+
+    pub fn publish(&mut self) {
+        let views = self
+            .slots
+            .iter()
+            .map(|(name, slot)| (name.clone(), self.group.view(name, slot)))
+            .collect();
+        *self.views.lock() = views;
+    }
+}

@@ -1,0 +1,252 @@
+//! From a file to a plugin in force: compiled, rehearsed, kept, and put in
+//! force in every worker.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
+
+use crossbeam_channel::Sender;
+use jiff::Timestamp;
+
+use super::look::Looking;
+use crate::{
+    log::LogError,
+    plugin::{Plugin, Rejection},
+    slots::{
+        ask::AskError,
+        files::{self, Contents},
+        name::SlotName,
+        rehearsal::{Rehearsal, Rehearsed},
+        slot::{Running, Slot},
+        store::Noted,
+        view::SlotState,
+    },
+    types::Digest,
+    worker::{
+        instances::Active,
+        thread::{Order, Orders, Takeover},
+    },
+};
+
+/// A plugin, and the size of its file.
+pub(super) type Compiled = (Arc<dyn Plugin>, u64);
+
+/// What became of a file.
+pub(super) enum Taken {
+    /// It runs; or what runs without it.
+    Runs,
+    /// What ran goes on.
+    Rejected(Rejection),
+    /// It is to be tried again, and why.
+    Later(AskError),
+}
+
+impl Looking {
+    /// Reads a slot's file and swaps to it.
+    pub fn take(&mut self, name: &SlotName, path: &Path) -> Taken {
+        let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
+        let bytes = match files::read(path, bytes_max) {
+            Ok(Contents::Bytes(bytes)) => bytes,
+            Ok(Contents::Unsteady) => {
+                self.slot(name).unsteady(Instant::now());
+                return Taken::Later(AskError::Refused {
+                    code: "plugin-file-unsteady",
+                    reason: "the file changed while it was read".to_owned(),
+                });
+            }
+            Err(rejection) => return self.reject(name, None, rejection),
+        };
+        let digest = Digest::of(&bytes);
+        if self.slot(name).digest() == Some(digest) {
+            if self.slot(name).confirm() {
+                tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), "the file is again what runs");
+            }
+            return Taken::Runs;
+        }
+        if self.undone.get(name).and_then(|undone| undone.digest) == Some(digest) {
+            return self.reject_undone(name, digest);
+        }
+        self.enter(name, SlotState::Loading, digest);
+        let plugin = match self.compile(name, &bytes) {
+            Ok(plugin) => plugin,
+            Err(rejection) => return self.reject(name, Some(digest), rejection),
+        };
+        self.enter(name, SlotState::Rehearsing, digest);
+        let passed = match self.rehearse(name, &plugin) {
+            Ok(Rehearsed::Passed(passed)) => passed,
+            Ok(Rehearsed::Rejected(rejection)) => {
+                return self.reject(name, Some(digest), rejection);
+            }
+            Err(error) => {
+                tracing::warn!(code = error.code(), %error, "rehearsal interrupted, to be tried again");
+                return Taken::Later(error.into());
+            }
+        };
+        tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, "rehearsal passed");
+        // Another plugin than the one that was undone was taken: that one may
+        // come back.
+        if let Some(undone) = self.undone.get_mut(name) {
+            undone.digest = None;
+        }
+        let kept = self.setup.library.store.keep(digest, &bytes);
+        if let Err(error) = kept.and_then(|()| self.note(name, Some(digest))) {
+            let rejection = Rejection {
+                code: "plugin-store-failed",
+                message: error.to_string(),
+            };
+            return self.reject(name, Some(digest), rejection);
+        }
+        let taken = self.activate(name, Some((plugin, bytes.len() as u64)));
+        if let (Taken::Runs, Some(named)) = (&taken, passed.named) {
+            self.keep_copies(named);
+        }
+        taken
+    }
+
+    /// Swaps to no plugin: a key's events go to the default slot again, where
+    /// its plugin can take them over.
+    pub fn remove(&mut self, name: &SlotName) -> Taken {
+        if *name != SlotName::Default
+            && let Some(default) = self
+                .slot(&SlotName::Default)
+                .running
+                .as_ref()
+                .map(|running| Arc::clone(&running.active.plugin))
+        {
+            match self.rehearse(name, &default) {
+                Ok(Rehearsed::Passed(_)) => {}
+                Ok(Rehearsed::Rejected(rejection)) => return self.reject(name, None, rejection),
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "rehearsal interrupted, to be tried again");
+                    return Taken::Later(error.into());
+                }
+            }
+        }
+        if let Err(error) = self.note(name, None) {
+            tracing::error!(code = "plugin-store-failed", %error, "a removal is not noted");
+        }
+        self.activate(name, None)
+    }
+
+    /// Compiles under the limits of a slot.
+    pub fn compile(&self, name: &SlotName, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
+        let limits = self.setup.pipeline.limits_of(name);
+        self.setup.compiler.compile(bytes, limits)
+    }
+
+    fn rehearse(
+        &self,
+        name: &SlotName,
+        candidate: &Arc<dyn Plugin>,
+    ) -> Result<Rehearsed, LogError> {
+        let running = |name: &SlotName| {
+            self.slots
+                .get(name)
+                .and_then(|slot| slot.running.as_ref())
+                .map(|running| &running.active.plugin)
+        };
+        let others: Vec<SlotName> = self
+            .slots
+            .iter()
+            .filter(|(name, slot)| **name != SlotName::Default && slot.running.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        Rehearsal {
+            candidate,
+            current: running(name).or_else(|| running(&SlotName::Default)),
+            slot: name,
+            others: &others,
+            checkpoints: &*self.setup.checkpoints,
+            partitions: &self.setup.partitions,
+            entities_per_instance: self.setup.pipeline.entities_per_instance(name),
+            entities_max: self.setup.config.rehearsal_entities_max,
+            stopping: &self.stopping,
+        }
+        .run()
+    }
+
+    /// Notes which plugins are to run from now on, and what is undone.
+    pub fn note(&self, name: &SlotName, digest: Option<Digest>) -> std::io::Result<()> {
+        let full_name = |name: &SlotName| format!("{}/{name}", self.setup.pipeline.name);
+        let mut noted = Noted {
+            slots: self
+                .slots
+                .values()
+                .filter_map(|slot| Some((slot.full_name(), slot.digest()?)))
+                .collect(),
+            undone: self
+                .undone
+                .iter()
+                .map(|(name, undone)| (full_name(name), *undone))
+                .collect(),
+        };
+        match digest {
+            Some(digest) => noted.slots.insert(full_name(name), digest),
+            None => noted.slots.remove(&full_name(name)),
+        };
+        self.setup.library.store.note(&noted)
+    }
+
+    /// Of the copies of plugins, keeps those that run, that checkpoints name, and
+    /// that a rollback would need.
+    pub fn keep_copies(&self, mut named: BTreeSet<Digest>) {
+        named.extend(self.slots.values().filter_map(Slot::digest));
+        named.extend(self.group.on_trial(&self.setup.config));
+        if let Err(error) = self.setup.library.store.retain(&named) {
+            tracing::warn!(pipeline = %self.setup.pipeline.name, %error, "old copies of plugins stay");
+        }
+    }
+
+    /// Puts a plugin in force in every worker.
+    pub fn activate(&mut self, name: &SlotName, plugin: Option<Compiled>) -> Taken {
+        let started = Instant::now();
+        let active = plugin.map(|(plugin, size)| (Active::new(name.clone(), plugin), size));
+        let mut takeover = Takeover::new();
+        for worker in &self.setup.workers {
+            let told = self.tell(worker, |done| Order::Activate {
+                slot: name.clone(),
+                active: active.as_ref().map(|(active, _)| Arc::clone(active)),
+                done,
+            });
+            match told {
+                Some(offsets) => takeover.extend(offsets),
+                None => return Taken::Later(AskError::Stopping),
+            }
+        }
+        let slot = self.slot(name);
+        slot.activated(active.map(|(active, size_bytes)| Running {
+            active,
+            size_bytes,
+            since: Timestamp::now(),
+            takeover,
+        }));
+        tracing::info!(
+            slot = %slot.full_name(),
+            digest = slot.digest().map(|digest| digest.short()),
+            took_ms = started.elapsed().as_millis(),
+            "plugin swapped",
+        );
+        self.count(name, "activated");
+        if *name == SlotName::Default {
+            self.slots.values_mut().for_each(Slot::reconsider_removal);
+        }
+        self.publish();
+        Taken::Runs
+    }
+
+    /// Gives a worker an order, and waits until it is carried out. None: the
+    /// worker has ended, or the host is stopping.
+    pub fn tell<T>(&self, worker: &Orders, order: impl Fn(Sender<T>) -> Order) -> Option<T> {
+        loop {
+            let (done, answer) = crossbeam_channel::bounded(1);
+            if !worker.give(order(done)) {
+                return None;
+            }
+            // A worker that cannot commit drops the order unanswered, and may
+            // go on so until it is told to stop, which waits for this thread.
+            match answer.recv() {
+                Ok(done) => return Some(done),
+                Err(_) if self.is_stopping() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! What the topic has said, as far as anybody asks for it. It costs the last
+//! [`SWAPS_KEPT`] swaps of each slot with a place for each partition, and a line
+//! for each host; of slots, the last [`SLOTS_KEPT`] that anything was said of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Confirmation, Presence, Said};
+use crate::{
+    slots::name::SlotName,
+    types::{Digest, Offset, PartitionId},
+    worker::takeover::{
+        Directive,
+        history::{Kind, Told},
+    },
+};
+
+/// Swaps remembered of each slot.
+const SWAPS_KEPT: usize = 64;
+/// Slots remembered.
+const SLOTS_KEPT: usize = 4096;
+/// A host that has said nothing for so long is gone.
+pub const HOST_GONE_AFTER: SignedDuration = SignedDuration::from_secs(120);
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct Known {
+    slots: BTreeMap<SlotName, OfSlot>,
+    clock: u64,
+}
+
+/// What is known of one slot.
+#[derive(Debug, Default)]
+pub struct OfSlot {
+    /// The newest last.
+    pub swaps: VecDeque<Swap>,
+    pub hosts: BTreeMap<ByteString, Presence>,
+    pub directive: Option<Directive>,
+    pub confirmed: Option<Confirmation>,
+    /// The number of each partition's latest swap.
+    latest: BTreeMap<PartitionId, u64>,
+    swaps_seen: u64,
+    touched: u64,
+}
+
+/// One swap, which happens in each partition when its worker comes to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    number: u64,
+    pub kind: Kind,
+    pub digest: Option<Digest>,
+    pub plugin: ByteString,
+    pub previous: Option<Digest>,
+    pub attempt: u32,
+    pub places: BTreeMap<PartitionId, Place>,
+}
+
+/// Where a swap happened in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub seq: u32,
+    pub offset: Offset,
+    /// Of a rollback: what is below it is processed again.
+    pub until: Option<Offset>,
+    pub at: Timestamp,
+    pub host: ByteString,
+}
+
+impl Known {
+    #[must_use]
+    pub fn slot(&self, name: &SlotName) -> Option<&OfSlot> {
+        self.slots.get(name)
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = (&SlotName, &OfSlot)> {
+        self.slots.iter()
+    }
+
+    /// Takes note of a record; pieces of plugins are for the library.
+    pub fn hear(&mut self, said: Said) {
+        match said {
+            Said::Takeover(takeover) => self.of(&takeover.slot.clone()).took_over(takeover),
+            Said::Presence(presence) => {
+                let of = self.of(&presence.slot);
+                of.hosts.insert(presence.host.clone(), presence);
+            }
+            Said::Gone { host, slot } => {
+                self.of(&slot).hosts.remove(&host);
+            }
+            Said::Directive(directive) => {
+                let of = self.of(&directive.slot);
+                of.directive = Some(directive);
+            }
+            Said::Withdrawn(slot) => self.of(&slot).directive = None,
+            Said::Confirmation(confirmation) => {
+                let of = self.of(&confirmation.slot);
+                of.confirmed = Some(confirmation);
+            }
+            Said::Piece { .. } | Said::NoPiece { .. } => {}
+        }
+    }
+
+    fn of(&mut self, name: &SlotName) -> &mut OfSlot {
+        if self.slots.len() >= SLOTS_KEPT
+            && !self.slots.contains_key(name)
+            && let Some(oldest) = self
+                .slots
+                .iter()
+                .filter(|(_, of)| of.directive.is_none())
+                .min_by_key(|(_, of)| of.touched)
+                .map(|(name, _)| name.clone())
+        {
+            self.slots.remove(&oldest);
+        }
+        self.clock += 1;
+        let of = self.slots.entry(name.clone()).or_default();
+        of.touched = self.clock;
+        of
+    }
+
+    /// The hosts that have said anything lately.
+    #[must_use]
+    pub fn hosts(&self, now: Timestamp) -> BTreeSet<&ByteString> {
+        self.slots
+            .values()
+            .flat_map(|of| of.present(now))
+            .map(|presence| &presence.host)
+            .collect()
+    }
+
+    /// Plugins that somebody may still ask for: those of swaps that are
+    /// remembered, of hosts, and of orders.
+    #[must_use]
+    pub fn named(&self) -> BTreeSet<Digest> {
+        let mut named = BTreeSet::new();
+        for of in self.slots.values() {
+            for swap in &of.swaps {
+                named.extend(swap.digest.into_iter().chain(swap.previous));
+            }
+            named.extend(of.hosts.values().filter_map(|presence| presence.digest));
+            if let Some(directive) = &of.directive {
+                named.extend(directive.to.into_iter().chain([directive.bad]));
+            }
+        }
+        named
+    }
+
+    /// Plugins that a rollback would need again.
+    #[must_use]
+    pub fn on_trial(&self, now: Timestamp, confirm_after: Duration) -> BTreeSet<Digest> {
+        let mut wanted = BTreeSet::new();
+        for of in self.slots.values() {
+            let trials = of.swaps.iter().filter(|swap| {
+                swap.trial_until(of.confirmed.as_ref(), confirm_after)
+                    .is_some_and(|until| until > now)
+            });
+            wanted.extend(trials.filter_map(|swap| swap.previous));
+            wanted.extend(of.directive.as_ref().and_then(|directive| directive.to));
+        }
+        wanted
+    }
+}
+
+impl OfSlot {
+    fn took_over(&mut self, takeover: Told) {
+        let partition = takeover.partition;
+        let after = self.latest.get(&partition).copied();
+        let same = self.swaps.iter_mut().rev().find(|swap| {
+            swap.kind == takeover.kind
+                && swap.digest == takeover.digest
+                && swap.previous == takeover.previous
+                && swap.attempt == takeover.attempt
+        });
+        let place = Place {
+            seq: takeover.seq,
+            offset: takeover.offset,
+            until: takeover.until,
+            at: timestamp(takeover.at),
+            host: takeover.host.into(),
+        };
+        // A swap of a partition is after those that it had before.
+        if let Some(swap) = same
+            && after.is_none_or(|after| swap.number > after)
+        {
+            swap.places.insert(partition, place);
+            self.latest.insert(partition, swap.number);
+            return;
+        }
+        if self.swaps.len() >= SWAPS_KEPT {
+            self.swaps.pop_front();
+        }
+        self.swaps_seen += 1;
+        self.latest.insert(partition, self.swaps_seen);
+        self.swaps.push_back(Swap {
+            number: self.swaps_seen,
+            kind: takeover.kind,
+            digest: takeover.digest,
+            plugin: takeover.plugin.into(),
+            previous: takeover.previous,
+            attempt: takeover.attempt,
+            places: BTreeMap::from([(partition, place)]),
+        });
+    }
+
+    /// The latest takeover of each partition, as far as it is remembered.
+    pub fn latest(&self) -> impl Iterator<Item = (PartitionId, &Swap, &Place)> {
+        self.latest.iter().filter_map(|(partition, number)| {
+            let swap = self.swaps.iter().find(|swap| swap.number == *number)?;
+            Some((*partition, swap, swap.places.get(partition)?))
+        })
+    }
+
+    /// What the hosts that are there say of the slot.
+    pub fn present(&self, now: Timestamp) -> impl Iterator<Item = &Presence> {
+        self.hosts
+            .values()
+            .filter(move |presence| now.duration_since(presence.at) < HOST_GONE_AFTER)
+    }
+
+    /// The latest swap to a plugin, and until when it is on trial.
+    #[must_use]
+    pub fn trial_of(&self, digest: Option<Digest>, confirm_after: Duration) -> Option<Timestamp> {
+        let swap = self
+            .swaps
+            .iter()
+            .rev()
+            .find(|swap| swap.digest == digest && swap.kind == Kind::Swap)?;
+        swap.trial_until(self.confirmed.as_ref(), confirm_after)
+    }
+}
+
+impl Swap {
+    /// When it happened last in any partition.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        let at = self.places.values().map(|place| place.at).max();
+        at.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Until when it can be undone: none where it never could, or was confirmed.
+    #[must_use]
+    pub fn trial_until(
+        &self,
+        confirmed: Option<&Confirmation>,
+        confirm_after: Duration,
+    ) -> Option<Timestamp> {
+        let at = self.at();
+        if self.kind == Kind::Rollback || self.is_first() {
+            return None;
+        }
+        if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
+            return None;
+        }
+        let after = SignedDuration::try_from(confirm_after).unwrap_or(SignedDuration::MAX);
+        Some(at.saturating_add(after).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Nothing ran before it that anybody could go back to.
+    fn is_first(&self) -> bool {
+        self.previous.is_none() && self.places.values().all(|place| place.seq <= 1)
+    }
+}
+
+/// Of milliseconds since 1970.
+#[must_use]
+pub fn timestamp(ms: u64) -> Timestamp {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: SlotName = SlotName::Default;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn digest(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn swap(partition: u32, seq: u32, from: Option<&str>, to: &str) -> Said {
+        Said::Takeover(Told {
+            slot: SLOT,
+            partition: PartitionId(partition),
+            seq,
+            offset: Offset(u64::from(seq) * 10),
+            until: None,
+            digest: Some(digest(to)),
+            plugin: to.to_owned(),
+            previous: from.map(digest),
+            host: "here".to_owned(),
+            at: at(seq.into()).as_millisecond().try_into().unwrap(),
+            kind: Kind::Swap,
+            attempt: 1,
+        })
+    }
+
+    fn presence(host: &str, plugin: &str, seconds: i64) -> Said {
+        Said::Presence(Presence {
+            host: host.into(),
+            slot: SLOT,
+            digest: Some(digest(plugin)),
+            state: crate::slots::view::SlotState::Active,
+            redoing: 0,
+            at: at(seconds),
+        })
+    }
+
+    fn heard(said: impl IntoIterator<Item = Said>) -> Known {
+        let mut known = Known::default();
+        said.into_iter().for_each(|said| known.hear(said));
+        known
+    }
+
+    #[test]
+    fn a_swap_is_one_for_all_partitions() {
+        let known = heard([
+            swap(0, 0, None, "a"),
+            swap(1, 0, None, "a"),
+            swap(0, 1, Some("a"), "b"),
+            swap(0, 2, Some("b"), "a"),
+            swap(0, 3, Some("a"), "b"),
+            // Late, and in its own order.
+            swap(1, 1, Some("a"), "b"),
+            swap(1, 2, Some("b"), "a"),
+        ]);
+        let of = known.slot(&SLOT).unwrap();
+        let swaps: Vec<_> = of
+            .swaps
+            .iter()
+            .map(|swap| (&*swap.plugin, swap.places.len()))
+            .collect();
+        assert_eq!(swaps, [("a", 2), ("b", 1), ("a", 1), ("b", 2), ("a", 1)]);
+        let latest: Vec<_> = of
+            .latest()
+            .map(|(partition, swap, place)| (partition.0, &*swap.plugin, place.seq))
+            .collect();
+        assert_eq!(latest, [(0, "b", 3), (1, "a", 2)]);
+    }
+
+    #[test]
+    fn a_swap_is_on_trial_until_it_is_confirmed() {
+        let mut known = heard([swap(0, 0, None, "a"), swap(0, 5, Some("a"), "b")]);
+        let trial =
+            |known: &Known, of: &str| known.slot(&SLOT).unwrap().trial_of(Some(digest(of)), HOUR);
+        assert_eq!(trial(&known, "a"), None, "there was nothing before");
+        assert_eq!(trial(&known, "b"), Some(at(3605)));
+        assert_eq!(
+            known.on_trial(at(3604), HOUR),
+            BTreeSet::from([digest("a")])
+        );
+        assert!(known.on_trial(at(3605), HOUR).is_empty());
+        let confirm = |seconds| {
+            Said::Confirmation(Confirmation {
+                slot: SLOT,
+                digest: Some(digest("b")),
+                at: at(seconds),
+            })
+        };
+        known.hear(confirm(4));
+        assert_eq!(trial(&known, "b"), Some(at(3605)), "it was of another");
+        known.hear(confirm(6));
+        assert_eq!(trial(&known, "b"), None);
+    }
+
+    #[test]
+    fn a_host_is_there_while_it_says_so() {
+        let mut known = heard([presence("one", "a", 0), presence("two", "b", 60)]);
+        let there = |known: &Known, seconds| {
+            let hosts = known.hosts(at(seconds));
+            hosts.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(there(&known, 119), ["one", "two"]);
+        assert_eq!(there(&known, 120), ["two"]);
+        known.hear(Said::Gone {
+            host: "two".into(),
+            slot: SLOT,
+        });
+        assert!(there(&known, 119).iter().all(|host| host == "one"));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut known = Known::default();
+        for seq in 0..1000 {
+            known.hear(swap(0, seq, Some("a"), &format!("{seq}")));
+        }
+        let of = known.slot(&SLOT).unwrap();
+        assert_eq!(of.swaps.len(), SWAPS_KEPT);
+        assert_eq!(&*of.swaps.back().unwrap().plugin, "999");
+        for key in 0..SLOTS_KEPT + 10 {
+            known.hear(Said::Withdrawn(SlotName::of_key(
+                format!("{key}").as_bytes(),
+            )));
+        }
+        assert_eq!(known.slots().count(), SLOTS_KEPT);
+    }
+
+    #[test]
+    fn what_is_named_is_kept() {
+        let directive = Directive {
+            id: 1,
+            slot: SLOT,
+            bad: digest("c"),
+            to: Some(digest("d")),
+            at: 0,
+        };
+        let known = heard([
+            swap(0, 1, Some("a"), "b"),
+            presence("one", "e", 0),
+            Said::Directive(directive),
+        ]);
+        let wanted = ["a", "b", "c", "d", "e"].map(digest);
+        assert_eq!(known.named(), BTreeSet::from(wanted));
+    }
+}

@@ -1,0 +1,298 @@
+//! What a commit says of plugins: which took over where, and what the entities
+//! that they touch were before. Beside it, what is over is cleared away.
+
+use super::{Processing, Task, rollback::latest};
+use crate::{
+    log::{Commit, LogError},
+    slots::name::SlotName,
+    types::{Key, PartitionId},
+    worker::{
+        instances::Active,
+        takeover::{
+            history::{Kind, Told},
+            partition::{Takes, read_before},
+            rows::{self, Before, TrialId},
+        },
+    },
+};
+
+/// The host's rows that one commit looks through, beside twice as many as it
+/// adds.
+const SWEPT_MAX: usize = 256;
+/// Rows read at a time: each may be as large as a state may.
+const PAGE: usize = 32;
+
+impl Processing {
+    /// Whether an idle worker has something to write.
+    #[must_use]
+    pub fn has_chores(&self, now: u64) -> bool {
+        let old = now.saturating_sub(self.confirm_after_ms());
+        let default = self.actives.default();
+        self.confirm_again
+            || self.tasks.values().any(|task| {
+                !task.stopped
+                    && !task.is_held()
+                    && (task.sweep.is_some() && task.redo().is_none()
+                        || task.slots.is_old(old)
+                        || default.is_some_and(|active| !task.has_taken_over(active)))
+            })
+    }
+
+    fn confirm_after_ms(&self) -> u64 {
+        let after = self.pipeline.processing.confirm_after;
+        u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Puts the host's own rows into a commit.
+    pub(super) fn keep_house(&mut self, commit: &mut Commit, now: u64) -> Result<(), LogError> {
+        let mut told = Vec::new();
+        let bytes_max = self.pipeline.processing.commit_bytes_max;
+        for (partition, task) in &mut self.tasks {
+            if task.is_restoring() {
+                let host = &self.pipeline.host;
+                let checkpoints = &self.checkpoints;
+                told.extend(task.restore(*partition, checkpoints, commit, bytes_max, now, host)?);
+            }
+        }
+        self.take_over_default(&mut told, now);
+        let kept = self.keep_befores(commit, &mut told, now)?;
+        self.confirm_old(now);
+        let checkpoints = &self.checkpoints;
+        for (partition, task) in &mut self.tasks {
+            task.move_redo();
+            if task.sweep.is_some() && task.redo().is_none() && !task.stopped && !task.is_held() {
+                task.sweep(*partition, &*checkpoints.0, commit, SWEPT_MAX + 2 * kept)?;
+            }
+            for (key, bytes) in task.slots.staged() {
+                commit.checkpoints.push((*partition, key, Some(bytes)));
+            }
+        }
+        if let Some(place) = &self.pipeline.plugins {
+            let records = told.iter().map(|told| (place.clone(), told.record()));
+            commit.records.extend(records);
+        }
+        Ok(())
+    }
+
+    /// What [`keep_house`](Self::keep_house) said is committed.
+    pub(super) fn settle_house(&mut self) {
+        let mut changed = Vec::new();
+        for (partition, task) in &mut self.tasks {
+            if let Some(sweep) = task.staged_sweep.take() {
+                task.sweep = sweep;
+            }
+            let was_held = task.is_held();
+            let was_redone = task.redo().is_some();
+            let begun = task.undo.len();
+            task.undo.retain(|undo| !undo.approved);
+            if task.slots.settle() {
+                task.sweep = Some(Key::from_static(&rows::BEFORES));
+            }
+            let is_begun = task.undo.len() < begun;
+            if was_held && !task.is_held() {
+                task.next = task.position();
+                self.moved.push(*partition);
+            }
+            if is_begun || was_redone && task.redo().is_none() {
+                changed.push((*partition, is_begun));
+            }
+        }
+        for (partition, is_begun) in changed {
+            if is_begun {
+                // They open again from what they get back.
+                self.forget_entities(partition);
+                continue;
+            }
+            for (_, entity) in &mut self.entities {
+                if entity.partition == partition {
+                    entity.late = None;
+                }
+            }
+        }
+    }
+
+    /// The default slot's plugin takes over everywhere, also where there are no
+    /// events: so that a rollback knows of each partition what ran there before.
+    fn take_over_default(&mut self, told: &mut Vec<Told>, now: u64) {
+        let Some(active) = self.actives.default().cloned() else {
+            return;
+        };
+        let directive = latest(&self.directives, &SlotName::Default);
+        for (partition, task) in &mut self.tasks {
+            if !task.stopped && !task.is_held() && !task.has_taken_over(&active) {
+                let host = &self.pipeline.host;
+                told.extend(task.take_over(*partition, &active, directive, now, host));
+            }
+        }
+    }
+
+    /// Keeps what the entities of this commit are before it, where it is the
+    /// first under a trial. Says of how many.
+    fn keep_befores(
+        &mut self,
+        commit: &mut Commit,
+        told: &mut Vec<Told>,
+        now: u64,
+    ) -> Result<usize, LogError> {
+        let mut kept = 0;
+        for id in &self.dirty {
+            let Some(entity) = self.entities.get_mut(*id) else {
+                continue;
+            };
+            let (partition, key) = (entity.partition, entity.key.clone());
+            let Some(active) = self.actives.of(&key) else {
+                continue;
+            };
+            let Some(task) = self.tasks.get_mut(&partition) else {
+                continue;
+            };
+            let slot = &active.slot;
+            let host = &self.pipeline.host;
+            if *slot != SlotName::Default {
+                if !task.has_taken_over(active) {
+                    let directive = latest(&self.directives, slot);
+                    told.extend(task.take_over(partition, active, directive, now, host));
+                }
+            } else if let Some((own, row)) = task.slots.own(&key)
+                && row.digest.is_some()
+            {
+                let takes = Takes {
+                    digest: None,
+                    plugin: String::new(),
+                    offset: task.position(),
+                    at: now,
+                    directive: latest(&self.directives, &own),
+                };
+                let kind = task.slots.take_over(&own, takes);
+                told.extend(task.slots.told(&own, kind, partition, host, task.committed));
+            }
+            let trial = task.slots.get(slot).and_then(|row| row.trials.last());
+            if let Some(trial) = trial
+                && entity.kept != trial.seq
+            {
+                let id = TrialId::of(slot, trial.seq);
+                entity.kept = trial.seq;
+                if read_before(&*self.checkpoints.0, partition, id, &key)?.is_none() {
+                    let before = Before {
+                        position: entity.late.unwrap_or(task.committed),
+                        envelope: self.checkpoints.0.get(partition, &key)?,
+                    };
+                    let row = rows::before_key(id, &key);
+                    commit
+                        .checkpoints
+                        .push((partition, row, Some(before.encode())));
+                    task.slots.lower_trial(slot, before.position);
+                    kept += 1;
+                }
+            }
+            if entity.late.is_some()
+                && let Some(redo) = task.redo()
+            {
+                entity.late = Some(task.next);
+                // Where all is caught up, nobody is late any more.
+                if task.next < task.committed {
+                    let row = rows::late_key(redo.id, &key);
+                    let value = rows::encode_offset(task.next);
+                    commit.checkpoints.push((partition, row, Some(value)));
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Ends trials that are old enough, or that were confirmed.
+    fn confirm_old(&mut self, now: u64) {
+        let old = now.saturating_sub(self.confirm_after_ms());
+        for task in self.tasks.values_mut() {
+            if task.slots.is_old(old) {
+                task.slots.confirm(None, old);
+            }
+            if self.confirm_again {
+                for (slot, until) in &self.confirmed {
+                    task.slots.confirm(Some(slot), *until);
+                }
+            }
+        }
+        self.confirm_again = false;
+    }
+}
+
+impl Task {
+    fn has_taken_over(&self, active: &Active) -> bool {
+        let row = self.slots.get(&active.slot);
+        row.is_some_and(|row| row.digest == Some(active.plugin.digest()))
+    }
+
+    fn take_over(
+        &mut self,
+        partition: PartitionId,
+        active: &Active,
+        directive: u64,
+        now: u64,
+        host: &str,
+    ) -> Option<Told> {
+        let takes = Takes {
+            digest: Some(active.plugin.digest()),
+            plugin: String::from_utf8_lossy(&active.plugin_header).into_owned(),
+            offset: self.position(),
+            at: now,
+            directive,
+        };
+        let kind: Kind = self.slots.take_over(&active.slot, takes);
+        self.slots
+            .told(&active.slot, kind, partition, host, self.committed)
+    }
+
+    /// The redo is as far as the records taken.
+    fn move_redo(&mut self) {
+        if self.is_held() || self.next == self.position() {
+            return;
+        }
+        if let Some(redo) = self.redo() {
+            let mut redo = redo.clone();
+            redo.next = self.next;
+            redo.ended = self.next >= self.committed;
+            self.slots.stage_redo(redo);
+        }
+    }
+
+    /// Deletes, of the next so many of the host's rows, those that are of no use.
+    fn sweep(
+        &mut self,
+        partition: PartitionId,
+        checkpoints: &dyn crate::log::Checkpoints,
+        commit: &mut Commit,
+        rows_max: usize,
+    ) -> Result<(), LogError> {
+        let Some(mut after) = self.sweep.clone() else {
+            return Ok(());
+        };
+        let in_use = self.slots.in_use();
+        let mut seen = 0;
+        while seen < rows_max {
+            let page = checkpoints.scan(partition, Some(&after), PAGE)?;
+            let is_last = page.len() < PAGE;
+            for (key, _) in page {
+                seen += 1;
+                let useless = match rows::before_of(&key) {
+                    Some((trial, _)) => !in_use.contains(&trial),
+                    None if rows::late_of(&key).is_some() => true,
+                    None => {
+                        self.staged_sweep = Some(None);
+                        return Ok(());
+                    }
+                };
+                after = Key::copy_from_slice(&key);
+                if useless {
+                    commit.checkpoints.push((partition, key, None));
+                }
+            }
+            if is_last {
+                self.staged_sweep = Some(None);
+                return Ok(());
+            }
+        }
+        self.staged_sweep = Some(Some(after));
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! What a worker knows of the slots of one partition: the rows it has read, and
+//! what the next commit makes of them.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    Directive, SlotRow, TRIALS_MAX, Trial,
+    history::{Kind, Told},
+    rows::{self, Before, Redo, Row as _, TrialId},
+};
+use crate::{
+    log::{Checkpoints, LogError},
+    slots::name::SlotName,
+    types::{Digest, Key, Offset, PartitionId},
+};
+
+/// Rows read at a time.
+const PAGE: usize = 32;
+
+/// A key as long as this may have a slot that goes by its hash.
+const KEY_BYTES_HASHED_MIN: usize = 64;
+
+/// The slots of a partition, and its redo.
+#[derive(Debug, Default)]
+pub struct Slots {
+    rows: FxHashMap<SlotName, SlotRow>,
+    /// What the next commit changes, newer than `rows`.
+    staged: Vec<(SlotName, SlotRow)>,
+    /// Whether a slot of a single key has, or had, a plugin.
+    keyed: bool,
+    /// When the oldest trial began.
+    oldest_trial: Option<u64>,
+    redo: Option<Redo>,
+    staged_redo: Option<Redo>,
+    /// Of the latest redo.
+    redo_id: u32,
+}
+
+/// What runs in a slot from now on.
+#[derive(Clone, Debug)]
+pub struct Takes {
+    pub digest: Option<Digest>,
+    pub plugin: String,
+    /// Where.
+    pub offset: Offset,
+    pub at: u64,
+    /// The slot's latest directive.
+    pub directive: u64,
+}
+
+impl Slots {
+    /// Reads what is stored.
+    pub fn read(checkpoints: &dyn Checkpoints, partition: PartitionId) -> Result<Self, LogError> {
+        let mut slots = Self::default();
+        if let Some(bytes) = checkpoints.get(partition, &rows::REDO_KEY)? {
+            let redo = Redo::decode(&bytes).map_err(corrupt)?;
+            slots.redo_id = redo.id;
+            slots.redo = (!redo.ended).then_some(redo);
+        }
+        let mut after = Key::from_static(&rows::SLOTS);
+        'pages: loop {
+            let page = checkpoints.scan(partition, Some(&after), PAGE)?;
+            let Some((last, _)) = page.last() else {
+                break;
+            };
+            after = last.clone();
+            for (key, bytes) in page {
+                let Some(slot) = rows::slot_of(&key) else {
+                    break 'pages;
+                };
+                let row = SlotRow::decode(&bytes).map_err(corrupt)?;
+                slots.rows.insert(slot, row);
+            }
+        }
+        slots.look();
+        Ok(slots)
+    }
+
+    /// What runs in a slot once the next commit is made.
+    #[must_use]
+    pub fn get(&self, slot: &SlotName) -> Option<&SlotRow> {
+        let staged = self.staged.iter().find(|(of, _)| of == slot);
+        staged.map_or_else(|| self.rows.get(slot), |(_, row)| Some(row))
+    }
+
+    fn stage(&mut self, slot: &SlotName, row: SlotRow) {
+        match self.staged.iter_mut().find(|(of, _)| of == slot) {
+            Some((_, staged)) => *staged = row,
+            None => self.staged.push((slot.clone(), row)),
+        }
+    }
+
+    /// The slot of its own that a key has, or had, here.
+    #[must_use]
+    pub fn own(&self, key: &Key) -> Option<(SlotName, &SlotRow)> {
+        if !self.keyed {
+            return None;
+        }
+        let slot = if key.len() < KEY_BYTES_HASHED_MIN {
+            SlotName::Key(key.clone())
+        } else {
+            SlotName::of_key(key)
+        };
+        let row = self.get(&slot)?;
+        Some((slot, row))
+    }
+
+    /// Another plugin runs in a slot.
+    ///
+    /// What the default slot ran first is no trial: there is no state from before.
+    /// A key's first plugin is one, for the default slot's may have had the key.
+    pub fn take_over(&mut self, slot: &SlotName, takes: Takes) -> Kind {
+        let old = self.get(slot);
+        let seq = old.map_or(0, |old| old.seq).saturating_add(1);
+        let mut trials = old.map_or_else(Vec::new, |old| old.trials.clone());
+        if old.is_some() || *slot != SlotName::Default {
+            trials.push(Trial {
+                seq,
+                digest: takes.digest,
+                offset: takes.offset,
+                previous: old.and_then(|old| old.digest),
+                previous_plugin: old.map_or_else(String::new, |old| old.plugin.clone()),
+                at: takes.at,
+                directive: takes.directive,
+            });
+            let confirmed = trials.len().saturating_sub(TRIALS_MAX);
+            trials.drain(..confirmed);
+        }
+        let row = SlotRow {
+            digest: takes.digest,
+            plugin: takes.plugin,
+            seq,
+            offset: takes.offset,
+            at: takes.at,
+            attempt: old.map_or(1, |old| old.attempt),
+            trials,
+        };
+        self.stage(slot, row);
+        Kind::Swap
+    }
+
+    /// Takes the last swap of a slot back.
+    pub fn take_back(&mut self, slot: &SlotName, committed: Offset, at: u64) -> Option<Kind> {
+        let mut row = self.get(slot)?.clone();
+        let trial = row.trials.pop()?;
+        row.digest = trial.previous;
+        row.plugin = trial.previous_plugin;
+        row.seq = row.seq.saturating_add(1);
+        row.offset = trial.offset;
+        row.at = at;
+        row.attempt = row.attempt.saturating_add(1);
+        let mut redo = self.redo().cloned().unwrap_or_else(|| Redo {
+            id: self.redo_id.saturating_add(1),
+            from: trial.offset,
+            next: committed,
+            attempt: 0,
+            restoring: Vec::new(),
+            ended: false,
+        });
+        redo.from = redo.from.min(trial.offset);
+        redo.attempt = redo.attempt.max(row.attempt);
+        redo.restoring.push(TrialId::of(slot, trial.seq));
+        self.staged_redo = Some(redo);
+        self.stage(slot, row);
+        Some(Kind::Rollback)
+    }
+
+    /// Whether a directive takes something back here.
+    #[must_use]
+    pub fn takes_back(&self, directive: &Directive) -> Option<&Trial> {
+        directive.takes_back(self.get(&directive.slot)?)
+    }
+
+    /// Nothing below an offset was processed under a slot's last trial: less
+    /// than was thought, where an entity is processed again.
+    pub fn lower_trial(&mut self, slot: &SlotName, position: Offset) {
+        let Some(row) = self.get(slot) else {
+            return;
+        };
+        if row
+            .trials
+            .last()
+            .is_some_and(|trial| position < trial.offset)
+        {
+            let mut row = row.clone();
+            if let Some(trial) = row.trials.last_mut() {
+                trial.offset = position;
+            }
+            self.stage(slot, row);
+        }
+    }
+
+    /// Whether a trial may be over that began when the oldest did.
+    #[must_use]
+    pub fn is_old(&self, until: u64) -> bool {
+        self.oldest_trial.is_some_and(|oldest| oldest <= until)
+    }
+
+    /// Ends the trials of a slot that began by then, or of all slots.
+    pub fn confirm(&mut self, of: Option<&SlotName>, until: u64) {
+        let names: Vec<SlotName> = match of {
+            Some(slot) => vec![slot.clone()],
+            None => {
+                let staged = self.staged.iter().map(|(slot, _)| slot);
+                self.rows.keys().chain(staged).cloned().collect()
+            }
+        };
+        for slot in names {
+            let Some(row) = self.get(&slot) else {
+                continue;
+            };
+            let over = row.trials.iter().take_while(|trial| trial.at <= until);
+            let over = over.count();
+            if over > 0 {
+                let mut row = row.clone();
+                row.trials.drain(..over);
+                self.stage(&slot, row);
+            }
+        }
+    }
+
+    /// The redo, as the next commit leaves it.
+    #[must_use]
+    pub fn redo(&self) -> Option<&Redo> {
+        self.staged_redo.as_ref().or(self.redo.as_ref())
+    }
+
+    pub fn stage_redo(&mut self, redo: Redo) {
+        self.staged_redo = Some(redo);
+    }
+
+    /// The redo as it is on disk.
+    #[must_use]
+    pub const fn committed_redo(&self) -> Option<&Redo> {
+        self.redo.as_ref()
+    }
+
+    /// The trials whose states from before are of use, or were until now.
+    #[must_use]
+    pub fn in_use(&self) -> FxHashSet<TrialId> {
+        let staged = self.staged.iter().map(|(slot, row)| (slot, row));
+        let rows = self.rows.iter().chain(staged);
+        rows.filter(|(_, row)| !row.trials.is_empty())
+            .flat_map(|(slot, row)| {
+                let slot = rows::slot_hash(slot);
+                row.trials.iter().map(move |trial| TrialId {
+                    slot,
+                    seq: trial.seq,
+                })
+            })
+            .collect()
+    }
+
+    /// The trials of the slots, other than one, that may have had a key.
+    pub fn other_trials(&self, than: TrialId, key: &Key) -> Vec<TrialId> {
+        let own = self.own(key).map(|(slot, row)| (slot, row.clone()));
+        let default = self.get(&SlotName::Default).cloned();
+        let default = default.map(|row| (SlotName::Default, row));
+        let mut trials = Vec::new();
+        for (slot, row) in own.into_iter().chain(default) {
+            let hash = rows::slot_hash(&slot);
+            if hash != than.slot {
+                trials.extend(row.trials.iter().map(|trial| TrialId {
+                    slot: hash,
+                    seq: trial.seq,
+                }));
+            }
+        }
+        trials
+    }
+
+    /// The rows that the next commit writes.
+    pub fn staged(&self) -> Vec<(Key, bytes::Bytes)> {
+        let slots = self.staged.iter();
+        let mut written: Vec<_> = slots
+            .map(|(slot, row)| (rows::slot_key(slot), row.encode()))
+            .collect();
+        if let Some(redo) = &self.staged_redo {
+            written.push((Key::from_static(&rows::REDO_KEY), redo.encode()));
+        }
+        written
+    }
+
+    /// What was staged is committed. Says whether rows of trials or of late
+    /// entities became useless.
+    pub fn settle(&mut self) -> bool {
+        if self.staged.is_empty() && self.staged_redo.is_none() {
+            return false;
+        }
+        let mut is_dirty = false;
+        for (slot, row) in std::mem::take(&mut self.staged) {
+            let old = self.rows.get(&slot);
+            is_dirty |= old.is_some_and(|old| {
+                let mut trials = old.trials.iter();
+                trials.any(|trial| row.trials.iter().all(|kept| kept.seq != trial.seq))
+            });
+            self.rows.insert(slot, row);
+        }
+        if let Some(redo) = self.staged_redo.take() {
+            is_dirty |= redo.ended;
+            self.redo_id = redo.id;
+            self.redo = (!redo.ended).then_some(redo);
+        }
+        self.look();
+        is_dirty
+    }
+
+    /// What was staged is not to be.
+    pub fn abort(&mut self) {
+        self.staged.clear();
+        self.staged_redo = None;
+    }
+
+    fn look(&mut self) {
+        self.keyed = self.rows.keys().any(|slot| *slot != SlotName::Default);
+        let trials = self.rows.values().flat_map(|row| &row.trials);
+        self.oldest_trial = trials.map(|trial| trial.at).min();
+    }
+
+    /// What is told of a slot's latest takeover.
+    #[must_use]
+    pub fn told(
+        &self,
+        slot: &SlotName,
+        kind: Kind,
+        partition: PartitionId,
+        host: &str,
+        committed: Offset,
+    ) -> Option<Told> {
+        let row = self.get(slot)?;
+        let before = self.rows.get(slot);
+        Some(Told {
+            slot: slot.clone(),
+            partition,
+            seq: row.seq,
+            offset: row.offset,
+            until: (kind == Kind::Rollback).then_some(committed),
+            digest: row.digest,
+            plugin: row.plugin.clone(),
+            previous: before.and_then(|before| before.digest),
+            host: host.to_owned(),
+            at: row.at,
+            kind,
+            attempt: row.attempt,
+        })
+    }
+}
+
+/// A state from before a trial.
+pub fn read_before(
+    checkpoints: &dyn Checkpoints,
+    partition: PartitionId,
+    trial: TrialId,
+    key: &[u8],
+) -> Result<Option<Before>, LogError> {
+    let bytes = checkpoints.get(partition, &rows::before_key(trial, key))?;
+    bytes
+        .map(|bytes| Before::decode(&bytes).map_err(corrupt))
+        .transpose()
+}
+
+#[allow(clippy::needless_pass_by_value)]
+pub fn corrupt(error: rows::NotARow) -> LogError {
+    LogError::Corrupt {
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,888 @@
+//! Takeovers and rollbacks, against a run in which the bad plugin never was.
+
+use super::*;
+use crate::{
+    types::TopicPartition,
+    worker::{
+        processing::now_ms,
+        takeover::{
+            Directive, Redone,
+            history::{Kind, Told},
+            partition::Slots,
+            rows::{self, is_reserved},
+        },
+    },
+};
+
+/// Folds events into a number, each plugin in its own way. A bad one misbehaves
+/// beside.
+struct Folding {
+    digest: Digest,
+    description: Description,
+}
+
+impl Folding {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            digest: Digest::of(name.as_bytes()),
+            description: Description {
+                name: name.into(),
+                version: "1".into(),
+                writes: "folding/1".into(),
+                reads: vec!["folding/1".into()],
+            },
+        })
+    }
+}
+
+impl Plugin for Folding {
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, Failure> {
+        Ok(Box::new(FoldingInstance {
+            name: self.description.name.to_string(),
+            entities: BTreeMap::new(),
+            next: 0,
+        }))
+    }
+}
+
+struct FoldingInstance {
+    name: String,
+    /// The state, and what the next checkpoint does.
+    entities: BTreeMap<u32, (u64, Option<&'static str>)>,
+    next: u32,
+}
+
+impl FoldingInstance {
+    fn failure() -> Failure {
+        Failure {
+            kind: FailureKind::Trap,
+            message: "told to".into(),
+        }
+    }
+}
+
+impl Instance for FoldingInstance {
+    fn open(&mut self, _: &str, saved: Option<&SavedState>) -> Result<EntityId, OpenError> {
+        let state = saved.map_or(0, |saved| {
+            u64::from_le_bytes(saved.state.as_ref().try_into().unwrap())
+        });
+        self.next += 1;
+        self.entities.insert(self.next, (state, None));
+        Ok(EntityId(self.next))
+    }
+
+    fn process(&mut self, entity: EntityId, events: &[Event<'_>]) -> Result<Outcome, Failure> {
+        let mut outcome = Outcome::default();
+        let is_bad = self.name.starts_with("bad");
+        for (index, event) in events.iter().enumerate() {
+            let (state, then) = self.entities.get_mut(&entity.0).unwrap();
+            let value = std::str::from_utf8(event.record.value.as_deref().unwrap()).unwrap();
+            let refuse = |outcome: &mut Outcome| {
+                outcome.refused = Some(Refusal {
+                    index,
+                    reason: self.name.clone(),
+                });
+            };
+            match value {
+                "refuse" => {
+                    refuse(&mut outcome);
+                    return Ok(outcome);
+                }
+                "bad-refuse" if is_bad => {
+                    refuse(&mut outcome);
+                    return Ok(outcome);
+                }
+                "trap" => return Err(Self::failure()),
+                "bad-trap" if is_bad => return Err(Self::failure()),
+                "bad-halt" if is_bad => *then = Some("trap"),
+                "bad-forget" if is_bad => *then = Some("forget"),
+                _ => *then = None,
+            }
+            let mixed = format!("{state}/{}/{value}/{}", self.name, event.record.offset);
+            *state = xxhash_rust::xxh3::xxh3_64(mixed.as_bytes());
+            outcome.emissions.push(Emission {
+                event: index,
+                output: None,
+                key: None,
+                headers: Vec::new(),
+                value: Some(format!("{}:{state}", self.name).into()),
+            });
+        }
+        Ok(outcome)
+    }
+
+    fn checkpoint(&mut self, entity: EntityId) -> Result<Option<SavedState>, Failure> {
+        match self.entities[&entity.0] {
+            (_, Some("trap")) => Err(Self::failure()),
+            (_, Some(_)) => Ok(None),
+            (state, None) => Ok(Some(SavedState {
+                format: "folding/1".into(),
+                state: Bytes::copy_from_slice(&state.to_le_bytes()),
+            })),
+        }
+    }
+
+    fn close(&mut self, entity: EntityId) {
+        self.entities.remove(&entity.0);
+    }
+}
+
+const PARTITIONS: u32 = 2;
+
+fn slot_pipeline(commit_bytes_max: usize, confirm_after: Duration) -> Arc<Pipeline> {
+    let mut pipeline = (*pipeline(2, 4)).clone();
+    pipeline.plugins = Some(TopicPartition {
+        topic: "test.plugins".into(),
+        partition: PartitionId(0),
+    });
+    pipeline.processing.commit_bytes_max = commit_bytes_max;
+    pipeline.processing.confirm_after = confirm_after;
+    Arc::new(pipeline)
+}
+
+/// What a host is, and what outlives it.
+struct World {
+    pipeline: Arc<Pipeline>,
+    memory: Arc<Memory>,
+    processing: Processing,
+    log: BTreeMap<PartitionId, Vec<Record>>,
+    committed: BTreeMap<PartitionId, Offset>,
+    /// The member's place in each partition that it has.
+    read: BTreeMap<PartitionId, Offset>,
+    /// What runs in each slot.
+    running: BTreeMap<SlotName, Option<&'static str>>,
+    directives: Vec<Directive>,
+    published: Vec<NewRecord>,
+    told: Vec<Told>,
+    commits: usize,
+}
+
+impl World {
+    fn new(commit_bytes_max: usize) -> Self {
+        Self::confirming(commit_bytes_max, Duration::from_secs(3600))
+    }
+
+    fn confirming(commit_bytes_max: usize, confirm_after: Duration) -> Self {
+        let pipeline = slot_pipeline(commit_bytes_max, confirm_after);
+        let memory = Arc::new(Memory::default());
+        let mut world = Self {
+            processing: Processing::new(Arc::clone(&pipeline), Arc::clone(&memory) as _),
+            pipeline,
+            memory,
+            log: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            read: BTreeMap::new(),
+            running: BTreeMap::new(),
+            directives: Vec::new(),
+            published: Vec::new(),
+            told: Vec::new(),
+            commits: 0,
+        };
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            world.log.insert(partition, Vec::new());
+            world.assign(partition);
+        }
+        world
+    }
+
+    fn assign(&mut self, partition: PartitionId) {
+        let next = self.committed.get(&partition).copied().unwrap_or_default();
+        let assignment = Assignment { partition, next };
+        self.read.insert(partition, next);
+        self.processing.assign(&assignment).unwrap();
+        self.go_where_moved();
+    }
+
+    fn unassign(&mut self, partition: PartitionId) {
+        self.read.remove(&partition);
+        self.processing.unassign(&[partition]);
+    }
+
+    /// The host is gone, with all that it did not commit, and comes again.
+    fn crash(&mut self) {
+        let memory = Arc::clone(&self.memory) as _;
+        self.processing = Processing::new(Arc::clone(&self.pipeline), memory);
+        for directive in &self.directives {
+            self.processing.direct(directive.clone());
+        }
+        for (slot, name) in self.running.clone() {
+            self.put_in_force(&slot, name);
+        }
+        for partition in std::mem::take(&mut self.read).into_keys() {
+            self.assign(partition);
+        }
+    }
+
+    fn put_in_force(&mut self, slot: &SlotName, name: Option<&'static str>) {
+        let active = name.map(|name| Active::new(slot.clone(), Folding::new(name)));
+        self.processing.activate(slot, active);
+        self.running.insert(slot.clone(), name);
+    }
+
+    /// As the thread does it.
+    fn swap(&mut self, slot: &SlotName, name: Option<&'static str>) {
+        self.commit();
+        self.put_in_force(slot, name);
+    }
+
+    fn roll_back(&mut self, slot: &SlotName, bad: &str, to: Option<&'static str>) {
+        self.commit();
+        let id = self.directives.len() as u64 + 1;
+        let directive = Directive {
+            id,
+            slot: slot.clone(),
+            bad: Digest::of(bad.as_bytes()),
+            to: to.map(|to| Digest::of(to.as_bytes())),
+            at: now_ms(),
+        };
+        self.directives.push(directive.clone());
+        self.put_in_force(slot, to);
+        self.processing.direct(directive);
+        self.commit();
+    }
+
+    fn event(&mut self, partition: u32, key: &str, value: &str) {
+        self.event_with(partition, key, value, Vec::new());
+    }
+
+    fn event_with(&mut self, partition: u32, key: &str, value: &str, headers: Vec<Header>) {
+        let records = self.log.get_mut(&PartitionId(partition)).unwrap();
+        records.push(Record {
+            offset: Offset(records.len() as u64),
+            timestamp_ms: 1,
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            headers,
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        });
+    }
+
+    /// One poll; false: there was nothing.
+    fn poll(&mut self, count_max: usize) -> bool {
+        let mut fetched = Vec::new();
+        for (partition, next) in &mut self.read {
+            let records = &self.log[partition];
+            let from = usize::try_from(next.0).unwrap().min(records.len());
+            let to = (from + count_max).min(records.len());
+            if from < to {
+                *next = Offset(to as u64);
+                fetched.push(Fetched {
+                    partition: *partition,
+                    records: records[from..to].to_vec(),
+                });
+            }
+        }
+        let something = !fetched.is_empty();
+        assert_eq!(self.processing.accept(fetched).unwrap(), []);
+        something
+    }
+
+    fn prepare(&mut self, idle: bool) -> Option<Commit> {
+        for (partition, _) in self.processing.wanted() {
+            self.processing.approve(partition);
+        }
+        let prepared = if idle {
+            self.processing.prepare_idle()
+        } else {
+            self.processing.prepare()
+        };
+        let (commit, stops) = prepared.unwrap();
+        assert_eq!(stops, []);
+        commit
+    }
+
+    fn commit(&mut self) -> bool {
+        let Some(commit) = self.prepare(false) else {
+            return false;
+        };
+        self.apply(&commit);
+        self.processing.settle(&commit);
+        self.go_where_moved();
+        true
+    }
+
+    fn idle(&mut self) {
+        if !self.processing.has_chores(now_ms()) {
+            return;
+        }
+        if let Some(commit) = self.prepare(true) {
+            self.apply(&commit);
+            self.processing.settle(&commit);
+            self.go_where_moved();
+        }
+    }
+
+    fn go_where_moved(&mut self) {
+        for (partition, next) in self.processing.moved() {
+            self.read.insert(partition, next);
+        }
+    }
+
+    /// The log takes a commit.
+    fn apply(&mut self, commit: &Commit) {
+        self.commits += 1;
+        for (partition, key, _) in &commit.checkpoints {
+            let mut offsets = commit.offsets.iter();
+            assert!(
+                offsets.any(|(with, _)| with == partition),
+                "{key:?} of a partition whose offset is not committed: nothing would fence it"
+            );
+        }
+        for (place, record) in &commit.records {
+            if &*place.topic == "test.plugins" {
+                let told = Told::parse(record.value.as_ref().unwrap()).unwrap();
+                assert_eq!(record.key.as_deref(), Some(told.key().as_bytes()));
+                self.told.push(told);
+                continue;
+            }
+            let source = header(record, &output::SOURCE).unwrap();
+            let mut parts = source.split('/').skip(1).map(|part| part.parse().unwrap());
+            let partition = PartitionId(u32::try_from(parts.next().unwrap()).unwrap());
+            let offset = Offset(parts.next().unwrap());
+            let committed = self.committed.get(&partition).copied().unwrap_or_default();
+            let attempt: Option<u32> =
+                header(record, "courtside-attempt").map(|attempt| attempt.parse().unwrap());
+            assert_eq!(
+                attempt.is_some_and(|attempt| attempt >= 2),
+                offset < committed
+            );
+            self.published.push(record.clone());
+        }
+        for (partition, next) in &commit.offsets {
+            let committed = self.committed.entry(*partition).or_default();
+            assert!(*committed <= *next, "a committed offset goes back");
+            *committed = *next;
+        }
+        self.memory.apply(commit);
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..100_000 {
+            let polled = self.poll(7);
+            if !self.commit() && !polled && !self.processing.is_restoring() {
+                if !self.processing.has_chores(now_ms()) {
+                    return;
+                }
+                self.idle();
+            }
+        }
+        panic!("it does not come to an end");
+    }
+
+    fn slots(&self, partition: u32) -> Slots {
+        Slots::read(&*self.memory, PartitionId(partition)).unwrap()
+    }
+
+    /// The entities' checkpoints. The offset is of the last event of the commit
+    /// that wrote it, so it goes with the commits, and not with the events.
+    fn entities(&self) -> BTreeMap<(PartitionId, Key), Envelope> {
+        let checkpoints = self.memory.checkpoints.lock().unwrap();
+        let entities = checkpoints.iter().filter(|((_, key), _)| !is_reserved(key));
+        entities
+            .map(|(key, bytes)| {
+                let mut envelope = Envelope::decode(bytes).unwrap();
+                envelope.offset = Offset(0);
+                (key.clone(), envelope)
+            })
+            .collect()
+    }
+
+    fn reserved(&self, prefix: &[u8]) -> usize {
+        let checkpoints = self.memory.checkpoints.lock().unwrap();
+        let keys = checkpoints.keys();
+        keys.filter(|(_, key)| key.starts_with(prefix)).count()
+    }
+
+    /// What was published of each event last.
+    fn last_published(&self) -> BTreeMap<String, String> {
+        let published = self.published.iter();
+        published
+            .map(|record| {
+                let source = header(record, &output::SOURCE).unwrap();
+                let code = header(record, &output::ERROR_CODE);
+                let value = || {
+                    let value = record.value.clone().unwrap();
+                    String::from_utf8(value.to_vec()).unwrap()
+                };
+                (source, code.unwrap_or_else(value))
+            })
+            .collect()
+    }
+
+    fn redone(&self) -> Vec<(PartitionId, Redone)> {
+        let redoing = self.processing.redoing();
+        redoing.map(|(id, redone, _)| (id, redone)).collect()
+    }
+}
+
+fn own_slot() -> SlotName {
+    SlotName::of_key(b"k0")
+}
+
+fn still_slot() -> SlotName {
+    SlotName::of_key(b"k1")
+}
+
+fn begin(world: &mut World) {
+    world.swap(&own_slot(), Some("own"));
+    world.swap(&still_slot(), Some("still"));
+    world.swap(&SlotName::Default, Some("good"));
+    world.idle();
+}
+
+#[test]
+fn a_swap_is_told_in_the_commit_of_what_it_touches() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    assert_eq!(world.commits, 1, "an idle worker says what runs");
+    world.event(0, "k2", "x");
+    world.poll(9);
+    world.commit();
+    assert_eq!(world.commits, 2);
+    assert_eq!(world.slots(0).get(&SlotName::Default).unwrap().trials, []);
+    assert_eq!(world.reserved(&rows::BEFORES), 0, "nothing to go back to");
+
+    world.swap(&SlotName::Default, Some("bad"));
+    assert_eq!(world.commits, 2, "a swap has no commit of its own");
+    world.event(0, "k2", "x");
+    world.event(0, "k3", "x");
+    world.poll(9);
+    world.commit();
+    assert_eq!(world.commits, 3);
+    let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!(row.digest, Some(Digest::of(b"bad")));
+    assert_eq!((row.seq, row.offset, row.attempt), (2, Offset(1), 1));
+    assert_eq!(row.trials.len(), 1);
+    assert_eq!(row.trials[0].previous, Some(Digest::of(b"good")));
+    assert_eq!(row.trials[0].offset, Offset(1));
+    // In the other partition, too, so that each knows what ran before.
+    let other = world.slots(1).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!(other.digest, row.digest);
+    assert_eq!(world.reserved(&rows::BEFORES), 2);
+    let told: Vec<_> = world
+        .told
+        .iter()
+        .filter(|told| told.partition == P)
+        .map(|told| (told.kind, told.seq, told.offset, &*told.plugin))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Kind::Swap, 1, Offset(0), "good@1"),
+            (Kind::Swap, 2, Offset(1), "bad@1"),
+        ]
+    );
+    assert_eq!(
+        world.told.last().unwrap().previous,
+        Some(Digest::of(b"good"))
+    );
+    // The same plugin once more is no takeover, nor is a restart.
+    world.swap(&SlotName::Default, Some("bad"));
+    world.crash();
+    world.event(0, "k2", "x");
+    world.drain();
+    assert_eq!(world.slots(0).get(&SlotName::Default), Some(&row));
+    assert_eq!(world.told.len(), 4);
+}
+
+#[test]
+fn a_state_from_before_is_kept_once() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.event(0, "k2", "x");
+    world.drain();
+    let before = world.memory.get(P, b"k2").unwrap();
+    world.swap(&SlotName::Default, Some("bad"));
+    for value in ["x", "x", "bad-refuse", "x"] {
+        world.event(0, "k2", value);
+        world.event(0, "k3", value);
+        world.drain();
+        world.crash();
+    }
+    let trial = rows::TrialId::of(&SlotName::Default, 2);
+    let kept = |key: &str| {
+        let row = world
+            .memory
+            .get(P, &rows::before_key(trial, key.as_bytes()));
+        rows::Before::decode(&row.unwrap().unwrap()).unwrap()
+    };
+    assert_eq!(kept("k2").envelope, before);
+    assert_eq!(kept("k2").position, Offset(1));
+    assert_eq!(kept("k3").envelope, None);
+    assert_eq!(world.reserved(&rows::BEFORES), 2);
+}
+
+#[test]
+fn a_confirmed_swap_stays_and_its_states_from_before_go() {
+    for by_order in [true, false] {
+        let after = if by_order { 3600 } else { 0 };
+        let mut world = World::confirming(1 << 20, Duration::from_secs(after));
+        begin(&mut world);
+        world.event(0, "k2", "x");
+        world.drain();
+        world.swap(&SlotName::Default, Some("bad"));
+        for number in 0..1000 {
+            world.event(0, &format!("key{number}"), "x");
+        }
+        world.poll(2000);
+        world.commit();
+        assert_eq!(world.reserved(&rows::BEFORES), 1000);
+        if by_order {
+            world.drain();
+            assert_eq!(world.reserved(&rows::BEFORES), 1000);
+            world.processing.confirm(&SlotName::Default, now_ms());
+        }
+        world.drain();
+        assert_eq!(world.reserved(&rows::BEFORES), 0);
+        let states = world.entities();
+        world.roll_back(&SlotName::Default, "bad", Some("good"));
+        world.drain();
+        assert_eq!(world.entities(), states, "there is no way back");
+    }
+}
+
+/// Under load there is no idle time: what is useless goes with the commits, and
+/// of very many swaps it does not pile up.
+#[test]
+fn what_is_kept_of_many_swaps_is_bounded() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    let names = ["good", "bad"];
+    for round in 0..200 {
+        world.swap(&SlotName::Default, Some(names[round % 2]));
+        for number in 0..50 {
+            world.event(0, &format!("key{number}"), "x");
+        }
+        world.poll(100);
+        world.commit();
+        assert!(world.reserved(&rows::BEFORES) <= 50 * 8, "{round}");
+    }
+    let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!(row.trials.len(), 4);
+    world.drain();
+    assert_eq!(world.reserved(&rows::BEFORES), 50 * 4);
+}
+
+#[test]
+fn a_rollback_is_told_and_leaves_nothing_behind() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.event(0, "k2", "x");
+    world.drain();
+    world.swap(&SlotName::Default, Some("bad"));
+    for value in ["x", "bad-halt", "x"] {
+        world.event(0, "k2", value);
+    }
+    world.drain();
+    world.roll_back(&SlotName::Default, "bad", Some("good"));
+    let redone = Redone {
+        from: Offset(1),
+        until: Offset(4),
+    };
+    assert_eq!(world.redone(), [(P, redone)]);
+    world.drain();
+    assert_eq!(world.redone(), []);
+    let told = world.told.iter().find(|told| told.kind == Kind::Rollback);
+    let told = told.unwrap();
+    assert_eq!((told.offset, told.until), (Offset(1), Some(Offset(4))));
+    assert_eq!((told.digest, told.attempt), (Some(Digest::of(b"good")), 2));
+    assert_eq!(told.previous, Some(Digest::of(b"bad")));
+    assert_eq!(world.reserved(&rows::BEFORES), 0);
+    assert_eq!(world.reserved(&rows::LATES), 0);
+    assert_eq!(world.committed[&P], Offset(4));
+    // The same order again, as after a restart of whoever gives it, does nothing.
+    let states = world.entities();
+    world.crash();
+    world.drain();
+    assert_eq!(world.entities(), states);
+}
+
+/// The same bytes, put back later on purpose, are not taken back by what was
+/// said of them before.
+#[test]
+fn an_old_directive_does_not_take_back_a_later_swap() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k2", "x");
+    world.drain();
+    world.roll_back(&SlotName::Default, "bad", Some("good"));
+    world.drain();
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k2", "x");
+    world.drain();
+    world.crash();
+    world.drain();
+    let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!(row.digest, Some(Digest::of(b"bad")));
+    assert_eq!(row.trials.len(), 1);
+}
+
+#[test]
+fn a_key_gets_back_what_the_default_slot_made_of_it() {
+    let reference = {
+        let mut world = World::new(1 << 20);
+        world.swap(&SlotName::Default, Some("good"));
+        for _ in 0..4 {
+            world.event(0, "k7", "x");
+        }
+        world.drain();
+        world.entities()
+    };
+    let slot = SlotName::of_key(b"k7");
+    let mut world = World::new(1 << 20);
+    world.swap(&SlotName::Default, Some("good"));
+    world.event(0, "k7", "x");
+    world.drain();
+    // The key's first plugin; there was none in the slot before.
+    world.swap(&slot, Some("bad"));
+    world.event(0, "k7", "x");
+    world.event(0, "k7", "x");
+    world.drain();
+    world.roll_back(&slot, "bad", None);
+    world.event(0, "k7", "x");
+    world.drain();
+    assert_eq!(world.entities(), reference);
+    assert_eq!(world.slots(0).get(&slot).unwrap().digest, None);
+}
+
+/// The default slot's plugin is taken back after a key got one of its own: that
+/// key's events since are processed again, too, by the plugin that has it now.
+#[test]
+fn what_the_bad_plugin_did_goes_from_a_key_that_left_its_slot() {
+    let mut world = World::new(1 << 20);
+    let slot = SlotName::of_key(b"k7");
+    world.swap(&SlotName::Default, Some("good"));
+    world.event(0, "k7", "1");
+    world.drain();
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k7", "2");
+    world.drain();
+    world.swap(&slot, Some("own"));
+    world.event(0, "k7", "3");
+    world.drain();
+    world.roll_back(&SlotName::Default, "bad", Some("good"));
+    world.event(0, "k7", "4");
+    world.drain();
+    let reference = {
+        let mut world = World::new(1 << 20);
+        world.swap(&SlotName::Default, Some("good"));
+        world.event(0, "k7", "1");
+        world.drain();
+        world.swap(&slot, Some("own"));
+        for value in ["2", "3", "4"] {
+            world.event(0, "k7", value);
+        }
+        world.drain();
+        world.entities()
+    };
+    assert_eq!(world.entities(), reference);
+    // And what the key's own trial kept is from after that.
+    world.roll_back(&slot, "own", None);
+    world.drain();
+    let reference = {
+        let mut world = World::new(1 << 20);
+        world.swap(&SlotName::Default, Some("good"));
+        for value in ["1", "2", "3", "4"] {
+            world.event(0, "k7", value);
+        }
+        world.drain();
+        world.entities()
+    };
+    assert_eq!(world.entities(), reference);
+}
+
+#[test]
+fn a_log_that_has_too_little_refuses_before_anything_is_touched() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.event(0, "k2", "x");
+    world.drain();
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k2", "x");
+    world.drain();
+    let directive = Directive {
+        id: 1,
+        slot: SlotName::Default,
+        bad: Digest::of(b"bad"),
+        to: Some(Digest::of(b"good")),
+        at: 0,
+    };
+    world.processing.direct(directive);
+    let wanted = world.processing.wanted();
+    assert_eq!(wanted, [(P, Offset(1)), (PartitionId(1), Offset(0))]);
+    let stop = world.processing.refuse(P, Offset(1), Offset(2));
+    assert_eq!(stop.code, "rollback-out-of-range");
+    let states = world.entities();
+    world.event(0, "k2", "x");
+    world.poll(9);
+    world.commit();
+    assert_eq!(world.entities(), states, "the partition is stopped");
+    // An operator who confirms it has it go on as it is.
+    world.processing.confirm(&SlotName::Default, now_ms());
+    world.idle();
+    assert_eq!(world.processing.resume(P), Some(Offset(2)));
+    world.read.insert(P, Offset(2));
+    world.drain();
+    assert_eq!(world.committed[&P], Offset(3));
+    assert_eq!(world.slots(0).get(&SlotName::Default).unwrap().trials, []);
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Event(u32, u8, &'static str, Option<u8>),
+    Poll(usize),
+    Commit,
+    Idle,
+    /// The log takes the commit, and the host does not live to see it.
+    CommitAndCrash,
+    Crash,
+    Abort,
+    /// A partition goes away for some turns.
+    Leave(u32),
+    Come,
+    Swap(bool),
+    RollBack(bool),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let value = prop_oneof![
+        8 => Just("x"), 1 => Just("refuse"), 1 => Just("trap"),
+        2 => Just("bad-refuse"), 1 => Just("bad-trap"), 1 => Just("bad-halt"), 1 => Just("bad-forget"),
+    ];
+    let retried = prop_oneof![3 => Just(None), 1 => (0_u8..6).prop_map(Some)];
+    prop_oneof![
+        20 => (0..PARTITIONS, 0_u8..5, value, retried).prop_map(|(p, k, v, r)| Turn::Event(p, k, v, r)),
+        6 => (1_usize..6).prop_map(Turn::Poll),
+        6 => Just(Turn::Commit),
+        2 => Just(Turn::Idle),
+        1 => Just(Turn::CommitAndCrash),
+        1 => Just(Turn::Crash),
+        1 => Just(Turn::Abort),
+        1 => (0..PARTITIONS).prop_map(Turn::Leave),
+        2 => Just(Turn::Come),
+        2 => any::<bool>().prop_map(Turn::Swap),
+        2 => any::<bool>().prop_map(Turn::RollBack),
+    ]
+}
+
+const BAD: [&str; 4] = ["bad1", "bad2", "bad3", "bad4"];
+
+proptest! {
+    /// However bad plugins come and are taken back, in whatever order, wherever
+    /// the host dies and partitions go: in the end all is as if they had never
+    /// been, and nobody else saw anything of it.
+    #[test]
+    fn a_rollback_leads_where_the_bad_plugin_never_was(
+        turns in proptest::collection::vec(turn(), 1..160),
+        commit_bytes_max in prop_oneof![Just(1_usize), Just(1 << 20)],
+    ) {
+        let mut world = World::new(commit_bytes_max);
+        let mut reference = World::new(1 << 20);
+        for world in [&mut world, &mut reference] {
+            begin(world);
+        }
+        let mut stacks = [(SlotName::Default, vec!["good"]), (own_slot(), vec!["own"])];
+        let back = |world: &mut World, stack: &mut (SlotName, Vec<&'static str>)| {
+            if stack.1.len() > 1 {
+                let bad = stack.1.pop().unwrap();
+                world.roll_back(&stack.0, bad, stack.1.last().copied());
+            }
+        };
+        for turn in turns {
+            match turn {
+                Turn::Event(partition, key, value, retried) => {
+                    let headers: Vec<_> = retried
+                        .map(|number| Header::new(IDEMPOTENCY_HEADER, number.to_string()))
+                        .into_iter()
+                        .collect();
+                    for world in [&mut world, &mut reference] {
+                        world.event_with(partition, &format!("k{key}"), value, headers.clone());
+                    }
+                }
+                Turn::Poll(count) => {
+                    world.poll(count);
+                }
+                Turn::Commit => {
+                    world.commit();
+                }
+                Turn::Idle => {
+                    if world.processing.pending_since().is_none() {
+                        world.idle();
+                    }
+                }
+                Turn::CommitAndCrash => {
+                    if let Some(commit) = world.prepare(false) {
+                        world.apply(&commit);
+                    }
+                    world.crash();
+                }
+                Turn::Crash => world.crash(),
+                Turn::Abort => {
+                    world.processing.abort();
+                    for (partition, next) in world.processing.positions() {
+                        world.read.insert(partition, next);
+                    }
+                }
+                Turn::Leave(partition) => {
+                    world.commit();
+                    world.unassign(PartitionId(partition));
+                }
+                Turn::Come => {
+                    for partition in (0..PARTITIONS).map(PartitionId) {
+                        if !world.read.contains_key(&partition) {
+                            world.assign(partition);
+                        }
+                    }
+                }
+                Turn::Swap(own) => {
+                    let (slot, stack) = &mut stacks[usize::from(own)];
+                    // As many as can be taken back.
+                    if stack.len() <= BAD.len() {
+                        stack.push(BAD[stack.len() - 1]);
+                        world.swap(slot, stack.last().copied());
+                    }
+                }
+                Turn::RollBack(own) => back(&mut world, &mut stacks[usize::from(own)]),
+            }
+        }
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            if !world.read.contains_key(&partition) {
+                world.assign(partition);
+            }
+        }
+        for stack in &mut stacks {
+            for _ in 0..BAD.len() {
+                back(&mut world, stack);
+            }
+        }
+        world.drain();
+        reference.drain();
+        prop_assert_eq!(world.entities(), reference.entities());
+        prop_assert_eq!(&world.committed, &reference.committed);
+        prop_assert_eq!(world.last_published(), reference.last_published());
+        // The slot that nobody touched: each of its events once.
+        let of_still = |world: &World| {
+            let published = world.published.iter();
+            let of_key = published.filter(|record| record.key.as_deref() == Some(b"k1"));
+            let mut described: Vec<_> = of_key.map(describe).collect();
+            // Between partitions there is no order.
+            described.sort();
+            described
+        };
+        prop_assert_eq!(of_still(&world), of_still(&reference));
+        for slot in [SlotName::Default, own_slot(), still_slot()] {
+            world.processing.confirm(&slot, now_ms());
+        }
+        world.drain();
+        prop_assert_eq!(world.reserved(&rows::BEFORES), 0);
+        prop_assert_eq!(world.reserved(&rows::LATES), 0);
+    }
+}
