@@ -277,6 +277,62 @@ async fn an_export_is_replayed_and_checked_offline(engine: Engine) {
     assert!(said.contains("verdict     a host would take it"), "{said}");
 }
 
+/// A game under two plugins, the second of which is taken back: what is replayed is
+/// what is in force, and each plugin gets its own part again.
+async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
+    let good = built::plugin("nba-scoring");
+    let place = Place::with_plugin(&good).on(engine);
+    let game = &games::thirty()[0];
+    let host = place.start_ready().await;
+    let (first, rest) = game.lines.split_at(game.lines.len() / 3);
+    let (second, third) = rest.split_at(rest.len() / 2);
+    host.accepts_all("/score", first).await;
+    host.has_processed_all().await;
+    let other = built::plugin("box-score");
+    place.put("scores/default", &other);
+    host.runs("scores/default", &other).await;
+    host.accepts_all("/score", second).await;
+    host.has_processed_all().await;
+
+    let url = host.url();
+    let words = ["replay", "--url", &url, "--key", &game.id, "--diff"];
+    let said = run(&words, 0);
+    let summary = stderr(&said);
+    assert!(summary.contains("nba-scoring@0.1.0"), "{summary}");
+    assert!(summary.contains(", box-score@0.1.0"), "{summary}");
+    let events = first.len() + second.len();
+    let all = format!("{events} records as published, 0 differ");
+    assert!(summary.contains(&all), "{summary}");
+
+    run(
+        &[
+            "plugins",
+            "rollback",
+            "scores/default",
+            "--yes",
+            "--url",
+            &url,
+        ],
+        0,
+    );
+    let digest = courtside::types::Digest::of(&good).to_string();
+    let is_back = |slot: &Value| slot["plugin"]["digest"] == *digest;
+    host.slot_is("scores/default", "rolled back", is_back).await;
+    host.accepts_all("/score", third).await;
+    host.has_processed_all().await;
+    let said = run(&words, 0);
+    let summary = stderr(&said);
+    assert!(!summary.contains("box-score"), "{summary}");
+    let undone = format!(
+        "{} records as published, 0 differ, {} undone by a rollback",
+        game.lines.len(),
+        second.len()
+    );
+    assert!(summary.contains(&undone), "{summary}");
+    game.check(&host.game(&game.id).await.expect("an output"));
+    host.stop().await;
+}
+
 /// Refusals, failures, a halt and retries: the worker's own answers, once more.
 async fn what_went_wrong_goes_wrong_again(engine: Engine) {
     let place = Place::new()
@@ -364,6 +420,7 @@ fn main() -> ExitCode {
             a_game_is_replayed_byte_for_byte,
             another_plugin_shows_what_it_would_have_changed,
             an_export_is_replayed_and_checked_offline,
+            a_swap_and_a_rollback_are_replayed,
             what_went_wrong_goes_wrong_again,
         ]
     };
