@@ -243,6 +243,7 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
         digest: Digest::of(b"p"),
         offset: crate::types::Offset(0),
         recent: Recent::default(),
+        redone: Vec::new(),
         halted: None,
         saved: Some(crate::plugin::SavedState {
             format: "p/1".into(),
