@@ -25,13 +25,14 @@ use crate::{
         partitioner::Method,
     },
     pipeline::{
-        Output, Pipeline, Processing,
+        Output, Pipeline, Processing, SlotLimits,
         layout::{self, Layout, LayoutError},
     },
     plugin::{
         Compiler,
         wasm::{Engine, EngineConfig},
     },
+    replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard},
     slots::{
         self,
@@ -70,6 +71,7 @@ struct Working {
     letters: Arc<Letters>,
     asks: Asks,
     layout: layout::Watch,
+    traced: Arc<Traced>,
 }
 
 /// What the doors may ask.
@@ -157,14 +159,14 @@ impl Host {
             let store = PluginStore::open(&store).with_context(|| {
                 format!("plugin-store-failed: {} cannot be used", store.display())
             })?;
-            let library = Library::new(store, Arc::clone(&log), topic.topic.clone());
+            let library = Arc::new(Library::new(store, Arc::clone(&log), topic.topic.clone()));
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
-                library: Arc::new(library),
+                library: Arc::clone(&library),
                 log: Arc::clone(&log),
                 topic,
                 status: Arc::clone(&status),
@@ -172,7 +174,16 @@ impl Host {
                 pipeline: Arc::clone(&pipeline),
             })
             .context("start-failed: no thread for the slots")?;
+            let traced = Traced {
+                partitioner: layout.partitioner.clone(),
+                checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
+                status: Arc::clone(&status),
+                slots: manager.views(),
+                pipeline: Arc::clone(&pipeline),
+                library,
+            };
             working.push(Working {
+                traced: Arc::new(traced),
                 layout: layout::Watch::new(&pipeline.group, layout),
                 letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
@@ -354,7 +365,8 @@ fn pipeline(
         let partitions = log.partitions(&topic)?;
         Ok(Output { topic, partitions })
     };
-    let plugin = settings.plugin.as_ref().unwrap_or(&config.plugin);
+    let plugin = config.plugin_of(name);
+    let of_slots = config.plugins_of_slots(name).into_iter();
     let pipeline = Pipeline {
         name: name.into(),
         group: group.into(),
@@ -368,8 +380,17 @@ fn pipeline(
         dead_letter,
         plugins: Some(plugins),
         host: log.host(),
-        processing: processing(config, plugin),
+        processing: processing(config, &plugin),
         limits: plugin.limits(),
+        slot_limits: of_slots
+            .map(|(slot, plugin)| {
+                let limits = SlotLimits {
+                    limits: plugin.limits(),
+                    entities_per_instance: plugin.entities_per_instance,
+                };
+                (slot, limits)
+            })
+            .collect(),
         record_bytes_max: log.record_bytes_max(),
     };
     Ok((Arc::new(pipeline), layout))
@@ -485,6 +506,12 @@ impl Operator for Overview {
                 .map(|working| self.group(working))
                 .collect(),
         }
+    }
+
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+        let mut all = self.pipelines.iter();
+        let working = all.find(|working| *working.pipeline.name == *pipeline)?;
+        Some(Arc::clone(&working.traced))
     }
 
     fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {

@@ -24,5 +24,6 @@ pub mod worker;
 
 pub mod pipeline;
 pub mod play;
+pub mod replay;
 pub mod topics;
 pub mod types;

@@ -30,6 +30,13 @@ enum Command {
     /// Have a pipeline process its input again, or skip it: moves its committed
     /// offsets and deletes its checkpoints, both or neither.
     Reset(cli::reset::ResetArgs),
+    /// Compute one game again from the log, and compare it with what was
+    /// published; touches nothing.
+    Replay(cli::replay::ReplayArgs),
+    /// Write all that a replay of one game needs to a file.
+    Export(cli::replay::ExportArgs),
+    /// Check a plugin's file before it is put in force.
+    Plugin(cli::plugin::PluginArgs),
     /// Show what could not be processed, and have it processed after all.
     DeadLetter(cli::letters::LettersArgs),
 }
@@ -43,6 +50,9 @@ fn main() -> ExitCode {
         Command::Groups(args) => cli::groups::run(&args),
         Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
+        Command::Replay(args) => Ok(cli::replay::run(&args)),
+        Command::Export(args) => Ok(cli::replay::export(&args)),
+        Command::Plugin(args) => Ok(cli::plugin::run(&args)),
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {

@@ -34,14 +34,19 @@ impl OutputArgs {
             Output::Table => text(),
             Output::Json => serde_json::to_string_pretty(answer)? + "\n",
         };
-        // Who reads it may have read enough (`| head`).
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(error).context("the answer cannot be written")
-            }
-            _ => Ok(()),
+        write_out(text.as_bytes())
+    }
+}
+
+/// Writes an answer to standard output.
+pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+    // Who reads it may have read enough (`| head`).
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("the answer cannot be written")
         }
+        _ => Ok(()),
     }
 }
 
@@ -108,7 +113,12 @@ mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
     use crate::cli::{
-        groups::GroupsArgs, letters::LettersArgs, plugins::PluginsArgs, reset::ResetArgs,
+        groups::GroupsArgs,
+        letters::LettersArgs,
+        plugin::PluginArgs,
+        plugins::PluginsArgs,
+        replay::{ExportArgs, ReplayArgs},
+        reset::ResetArgs,
         topics::TopicsArgs,
     };
 
@@ -119,6 +129,9 @@ mod tests {
         Groups(GroupsArgs),
         Plugins(PluginsArgs),
         Reset(ResetArgs),
+        Replay(ReplayArgs),
+        Export(ExportArgs),
+        Plugin(PluginArgs),
         DeadLetter(LettersArgs),
     }
 

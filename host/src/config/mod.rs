@@ -27,7 +27,7 @@ use crate::{
     },
     plugin::Limits,
     scoreboard::ScoreboardConfig,
-    slots::manager::SlotsConfig,
+    slots::{manager::SlotsConfig, name::SlotName},
 };
 
 /// Where a file is looked for when none is named.
@@ -202,6 +202,53 @@ impl PluginConfig {
     }
 }
 
+/// What of [`PluginConfig`] is other for the plugins of a pipeline, or of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginOverrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entities_per_instance: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_max: Option<ByteSize>,
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub call_cpu_time_max: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emitted_bytes_max: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_bytes_max: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_bytes_max: Option<ByteSize>,
+}
+
+impl PluginOverrides {
+    fn over(&self, base: &PluginConfig) -> PluginConfig {
+        let Self {
+            entities_per_instance,
+            memory_bytes_max,
+            call_cpu_time_max,
+            emitted_bytes_max,
+            checkpoint_bytes_max,
+            plugin_bytes_max,
+        } = self;
+        PluginConfig {
+            entities_per_instance: entities_per_instance.unwrap_or(base.entities_per_instance),
+            memory_bytes_max: memory_bytes_max.unwrap_or(base.memory_bytes_max),
+            call_cpu_time_max: call_cpu_time_max.unwrap_or(base.call_cpu_time_max),
+            emitted_bytes_max: emitted_bytes_max.unwrap_or(base.emitted_bytes_max),
+            checkpoint_bytes_max: checkpoint_bytes_max.unwrap_or(base.checkpoint_bytes_max),
+            plugin_bytes_max: plugin_bytes_max.unwrap_or(base.plugin_bytes_max),
+        }
+    }
+}
+
+/// One slot of a pipeline, where something is other for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlotConfig {
+    /// What its plugin may use; the rest is the pipeline's.
+    pub plugin: PluginOverrides,
+}
+
 /// One pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,9 +272,12 @@ pub struct PipelineConfig {
     /// How the keys of its input find their partitions.
     #[serde(default)]
     pub partitioner: Partitioner,
-    /// What its plugins may use; by default `[plugin]`.
+    /// What its plugins may use; the rest is `[plugin]`'s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plugin: Option<PluginConfig>,
+    pub plugin: Option<PluginOverrides>,
+    /// By the name of the slot: `default`, `keys/<key>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<String, SlotConfig>,
 }
 
 pub use crate::ingest::SCORES;
@@ -245,6 +295,7 @@ impl PipelineConfig {
             partitions: None,
             partitioner: Partitioner::default(),
             plugin: None,
+            slots: BTreeMap::new(),
         }
     }
 }
@@ -343,8 +394,9 @@ impl Config {
             if let Some(plugin) = &pipeline.plugin {
                 let path = format!("pipelines.{name}.plugin");
                 settings::check_under(&path, "plugin", plugin)?;
-                self.check_plugin(&path, plugin)?;
+                self.check_plugin(&path, &self.plugin_of(name))?;
             }
+            self.check_slots(name, pipeline)?;
         }
         Ok(())
     }
@@ -362,9 +414,12 @@ impl Config {
                 problem,
             })
         };
-        let of_pipelines = self.pipelines.values();
-        let plugins = of_pipelines.filter_map(|pipeline| pipeline.plugin.as_ref());
-        for plugin in plugins.chain([&self.plugin]) {
+        let of_slots = self.pipelines.iter().flat_map(|(name, pipeline)| {
+            let own = pipeline.slots.values();
+            let own = own.map(|slot| slot.plugin.over(&self.plugin_of(name)));
+            own.chain([self.plugin_of(name)])
+        });
+        for plugin in of_slots.chain([self.plugin.clone()]) {
             if plugin.call_cpu_time_max >= drain {
                 return invalid(format!(
                     "{} is not over a plugin's call_cpu_time_max ({})",
@@ -402,6 +457,51 @@ impl Config {
             });
         }
         Ok(())
+    }
+
+    /// Each names a slot, once, and keeps to what holds for all.
+    fn check_slots(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for (slot, config) in &pipeline.slots {
+            let path = format!("pipelines.{name}.slots.{slot:?}");
+            let invalid = |problem: &str| {
+                Err(ConfigError::Invalid {
+                    path: path.clone(),
+                    problem: problem.to_owned(),
+                })
+            };
+            let Some(parsed) = slot_name(slot) else {
+                return invalid("a slot is default, or keys/ and the name of its file");
+            };
+            if !seen.insert(parsed) {
+                return invalid("the slot is there twice");
+            }
+            let path = format!("{path}.plugin");
+            settings::check_under(&path, "plugin", &config.plugin)?;
+            self.check_plugin(&path, &config.plugin.over(&self.plugin_of(name)))?;
+        }
+        Ok(())
+    }
+
+    /// What a pipeline's plugins may use.
+    #[must_use]
+    pub fn plugin_of(&self, pipeline: &str) -> PluginConfig {
+        let pipeline = self.pipelines.get(pipeline);
+        let own = pipeline.and_then(|pipeline| pipeline.plugin.as_ref());
+        own.map_or_else(|| self.plugin.clone(), |own| own.over(&self.plugin))
+    }
+
+    /// What the plugins of a pipeline's slots may use that have settings of their
+    /// own.
+    #[must_use]
+    pub fn plugins_of_slots(&self, pipeline: &str) -> BTreeMap<SlotName, PluginConfig> {
+        let Some(config) = self.pipelines.get(pipeline) else {
+            return BTreeMap::new();
+        };
+        let base = self.plugin_of(pipeline);
+        let own = config.slots.iter();
+        own.filter_map(|(slot, config)| Some((slot_name(slot)?, config.plugin.over(&base))))
+            .collect()
     }
 
     fn check_pipeline(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
@@ -495,6 +595,15 @@ impl Config {
             .get(pipeline)
             .and_then(|config| config.group.clone())
             .unwrap_or_else(|| format!("courtside-{pipeline}"))
+    }
+}
+
+/// The slot of a name; a key is in the one that its file would have.
+#[must_use]
+pub fn slot_name(name: &str) -> Option<SlotName> {
+    match SlotName::parse(name)? {
+        SlotName::Key(key) => Some(SlotName::of_key(&key)),
+        slot => Some(slot),
     }
 }
 
@@ -600,6 +709,22 @@ mod tests {
                 "pipelines.b.partitioner: pipeline a writes the input",
             ),
             (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.LAL-BOS.plugin]\nmemory_bytes_max = \"1GiB\"",
+                "pipelines.a.slots.\"LAL-BOS\": a slot is default, or keys/",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\nmemory_bytes_max = \"1KiB\"",
+                "pipelines.a.slots.\"default\".plugin.memory_bytes_max",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.\"keys/a-b\"]\n[pipelines.a.slots.\"keys/a%2Db\"]",
+                "the slot is there twice",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\ncheckpoint_bytes_max = \"2MiB\"",
+                "pipelines.a.slots.\"default\".plugin.checkpoint_bytes_max",
+            ),
+            (
                 "[log]\nrecord_bytes_max = \"100KiB\"",
                 "plugin.checkpoint_bytes_max",
             ),
@@ -607,6 +732,31 @@ mod tests {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(name), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn a_slot_goes_over_its_pipeline_and_that_over_all() {
+        let config = load(
+            "[plugin]\nmemory_bytes_max = \"64MiB\"\nemitted_bytes_max = \"1MiB\"\ncall_cpu_time_max = \"300ms\"
+             [pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"
+             [pipelines.a.plugin]\nmemory_bytes_max = \"128MiB\"\ncall_cpu_time_max = \"2s\"
+             [pipelines.a.slots.\"keys/LAL-BOS\".plugin]\nmemory_bytes_max = \"512MiB\"
+             [pipelines.b]\ninput = \"x\"\noutput = \"z\"\nkey = \"/id\"",
+            &[],
+        )
+        .unwrap();
+        let a = config.plugin_of("a");
+        assert_eq!(a.memory_bytes_max, ByteSize::mib(128));
+        assert_eq!(a.emitted_bytes_max, ByteSize::mib(1));
+        let slots = config.plugins_of_slots("a");
+        let slot = slots.get(&SlotName::of_key(b"LAL-BOS")).unwrap();
+        assert_eq!(slot.memory_bytes_max, ByteSize::mib(512));
+        assert_eq!(slot.emitted_bytes_max, ByteSize::mib(1));
+        assert_eq!(slot.call_cpu_time_max, Duration::from_secs(2));
+        assert_eq!(config.plugin_of("b"), config.plugin);
+        assert!(config.plugins_of_slots("b").is_empty());
+        let dump = settings::dump(&config);
+        assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
     }
 
     #[test]
@@ -620,6 +770,9 @@ mod tests {
         let error = load(&format!("{kafka}{slow}"), &[]).unwrap_err();
         assert!(error.to_string().contains("call_cpu_time_max"), "{error}");
         load(slow, &[]).unwrap();
+        let slow = "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.default.plugin]\ncall_cpu_time_max = \"10s\"";
+        let error = load(&format!("{kafka}{slow}"), &[]).unwrap_err();
+        assert!(error.to_string().contains("call_cpu_time_max"), "{error}");
     }
 
     #[test]

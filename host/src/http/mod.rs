@@ -22,6 +22,7 @@ mod site;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -32,6 +33,7 @@ use axum::{
 };
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
@@ -70,6 +72,8 @@ struct Shared {
     app: App,
     shutdown: CancellationToken,
     openapi: Bytes,
+    /// Answers that read the log through.
+    scans: Arc<Semaphore>,
 }
 
 type SharedApp = Arc<Shared>;
@@ -111,6 +115,7 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
         app,
         shutdown,
         openapi: openapi.to_json().unwrap_or_default().into(),
+        scans: Arc::new(Semaphore::new(trace::SCANS_MAX)),
     });
     routes
         .fallback(not_found)
@@ -129,6 +134,7 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
         .routes(routes!(operate::openapi))
+        .routes(routes!(trace::checkpoint))
         .merge(site::router().into())
         .layer(CompressionLayer::new());
     OpenApiRouter::with_openapi(Api::openapi())
@@ -149,6 +155,9 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(plugins::confirm_key))
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz))
+        .routes(routes!(trace::events))
+        .routes(routes!(trace::outputs))
+        .routes(routes!(trace::plugin))
         .merge(large)
         .split_for_parts()
 }

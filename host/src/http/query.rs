@@ -53,6 +53,15 @@ impl Parameters {
         self.get("after").map(parse).transpose()
     }
 
+    /// `partition`: of the input.
+    pub fn partition(&self) -> Result<Option<PartitionId>, Problem> {
+        let parse = |text: &str| {
+            let number = text.parse().map(PartitionId);
+            number.map_err(|_| wrong("partition", "must be the number of a partition"))
+        };
+        self.get("partition").map(parse).transpose()
+    }
+
     /// `limit`: how many games in a page.
     pub fn limit(&self) -> Result<usize, Problem> {
         const DEFAULT: usize = 100;

@@ -6,3 +6,4 @@ mod host;
 mod plugins;
 mod reads;
 mod streams;
+mod trace;

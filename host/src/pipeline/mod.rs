@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use crate::{
     log::{GroupName, partitioner::Method},
     plugin::Limits,
+    slots::name::SlotName,
     types::{PartitionId, Topic, TopicPartition},
 };
 
@@ -29,9 +30,19 @@ pub struct Pipeline {
     pub plugins: Option<TopicPartition>,
     pub host: ByteString,
     pub processing: Processing,
+    /// Of the slots that have none of their own.
     pub limits: Limits,
+    /// Of slots that have.
+    pub slot_limits: BTreeMap<SlotName, SlotLimits>,
     /// The largest record that the log takes.
     pub record_bytes_max: usize,
+}
+
+/// What the plugin of one slot may use, where that is not the pipeline's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotLimits {
+    pub limits: Limits,
+    pub entities_per_instance: usize,
 }
 
 /// An output topic.
@@ -62,6 +73,23 @@ impl Pipeline {
             None => Some(&self.output),
             Some(name) => self.outputs.get(name),
         }
+    }
+
+    /// What the plugin of a slot may use.
+    #[must_use]
+    pub fn limits_of(&self, slot: &SlotName) -> &Limits {
+        let own = self.slot_limits.get(slot);
+        own.map_or(&self.limits, |own| &own.limits)
+    }
+
+    /// How many entities share an instance of the plugin of a slot.
+    #[must_use]
+    pub fn entities_per_instance(&self, slot: &SlotName) -> usize {
+        let own = self.slot_limits.get(slot);
+        let count = own.map_or(self.processing.entities_per_instance, |own| {
+            own.entities_per_instance
+        });
+        count.max(1)
     }
 
     /// Where the dead letters of an input partition go.

@@ -138,7 +138,7 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
         return Err(Rejection {
             code: "plugin-too-large",
             message: format!(
-                "the file has {} bytes, the limit is {bytes_max}",
+                "the file has {} bytes, the limit plugin_bytes_max is {bytes_max}",
                 before.len()
             ),
         });

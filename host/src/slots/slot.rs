@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::{
     files::{AMBIGUOUS, Entry},
     name::SlotName,
-    view::{PluginView, SlotEvent, SlotState, SlotView},
+    view::{LimitsView, PluginView, SlotEvent, SlotState, SlotView},
 };
 use crate::{
     plugin::{Plugin, Rejection},
@@ -217,7 +217,7 @@ impl Slot {
     }
 
     #[must_use]
-    pub fn view(&self) -> SlotView {
+    pub fn view(&self, limits: LimitsView) -> SlotView {
         let running = self.running.as_ref();
         SlotView {
             slot: self.full_name(),
@@ -228,6 +228,7 @@ impl Slot {
                 SlotName::Hashed(digest) => Some(format!("sha256-{digest}")),
             },
             state: self.state,
+            limits,
             plugin: running.map(|running| {
                 let description = running.active.plugin.description();
                 PluginView {
@@ -317,6 +318,6 @@ mod tests {
                 },
             );
         }
-        assert_eq!(slot.view().history.len(), HISTORY_MAX);
+        assert_eq!(slot.view(LimitsView::default()).history.len(), HISTORY_MAX);
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator sees of slots and groups: the answers of `GET /plugins`
 //! and `GET /group`, and what `/readyz` is decided on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use super::{
     ask::{Answered, AskError, What},
     name::SlotName,
 };
-use crate::letters::Letters;
+use crate::{letters::Letters, pipeline::Pipeline, plugin::Limits, replay::trace::Traced};
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -115,6 +115,8 @@ pub struct SlotView {
     /// The key whose slot it is; none for the default slot.
     pub key: Option<String>,
     pub state: SlotState,
+    /// What its plugin may use.
+    pub limits: LimitsView,
     /// The plugin that runs now.
     pub plugin: Option<PluginView>,
     /// Since when it runs.
@@ -135,6 +137,53 @@ pub struct SlotView {
     pub history: Vec<SlotEvent>,
     /// The latest swaps of the group, the newest last.
     pub swaps_of_group: Vec<SwapView>,
+}
+
+/// What a plugin may use in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LimitsView {
+    pub memory_bytes_max: u64,
+    pub call_cpu_time_max_ms: u64,
+    pub emitted_bytes_max: u64,
+    pub checkpoint_bytes_max: u64,
+    pub plugin_bytes_max: u64,
+    pub entities_per_instance: u64,
+}
+
+impl LimitsView {
+    #[must_use]
+    pub fn of(pipeline: &Pipeline, slot: &SlotName) -> Self {
+        Self::new(
+            pipeline.limits_of(slot),
+            pipeline.entities_per_instance(slot),
+        )
+    }
+
+    #[must_use]
+    pub fn new(limits: &Limits, entities_per_instance: usize) -> Self {
+        let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let cpu_time_ms = limits.call_cpu_time_max.as_millis();
+        Self {
+            memory_bytes_max: count(limits.memory_bytes_max),
+            call_cpu_time_max_ms: u64::try_from(cpu_time_ms).unwrap_or(u64::MAX),
+            emitted_bytes_max: count(limits.emitted_bytes_max),
+            checkpoint_bytes_max: count(limits.checkpoint_bytes_max),
+            plugin_bytes_max: count(limits.plugin_bytes_max),
+            entities_per_instance: count(entities_per_instance),
+        }
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        Limits {
+            memory_bytes_max: size(self.memory_bytes_max),
+            call_cpu_time_max: Duration::from_millis(self.call_cpu_time_max_ms),
+            emitted_bytes_max: size(self.emitted_bytes_max),
+            checkpoint_bytes_max: size(self.checkpoint_bytes_max),
+            plugin_bytes_max: size(self.plugin_bytes_max),
+        }
+    }
 }
 
 /// The answer of `GET /plugins`.
@@ -227,7 +276,8 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
-
+    /// A pipeline whose entities are asked for.
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
     /// The dead letters of a pipeline; none where there is no such pipeline.
     fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    pipeline::Pipeline,
     plugin::{EntityId, Failure, Instance, Plugin},
     slots::name::SlotName,
     types::{Digest, Key},
@@ -126,7 +127,7 @@ pub struct Instances {
     held: FxHashMap<InstanceId, Held>,
     /// Instances with room, by slot.
     room: HashMap<SlotName, Vec<InstanceId>>,
-    entities_per_instance: usize,
+    pipeline: Arc<Pipeline>,
     next: u64,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
@@ -139,7 +140,7 @@ impl std::fmt::Debug for Instances {
 
 impl Instances {
     #[must_use]
-    pub fn new(entities_per_instance: usize) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>) -> Self {
         let (reaper, doomed) = crossbeam_channel::bounded::<Box<dyn Instance>>(REAPER_QUEUE_MAX);
         // It ends when the sender goes. Where no thread can be had, the
         // channel is closed at once and instances are dropped in place.
@@ -152,7 +153,7 @@ impl Instances {
         Self {
             held: FxHashMap::default(),
             room: HashMap::new(),
-            entities_per_instance: entities_per_instance.max(1),
+            pipeline,
             next: 0,
             reaper,
         }
@@ -211,7 +212,9 @@ impl Instances {
             return;
         };
         held.residents.insert(resident);
-        if !held.alone && held.residents.len() >= self.entities_per_instance {
+        if !held.alone
+            && held.residents.len() >= self.pipeline.entities_per_instance(&held.active.slot)
+        {
             let slot = held.active.slot.clone();
             self.full(&slot, id);
         }
@@ -223,7 +226,8 @@ impl Instances {
             return;
         };
         held.instance.close(home.entity);
-        let was_full = held.residents.len() >= self.entities_per_instance;
+        let residents_max = self.pipeline.entities_per_instance(&held.active.slot);
+        let was_full = held.residents.len() >= residents_max;
         held.residents.remove(&resident);
         if held.residents.is_empty() {
             self.retire(home.instance);
@@ -262,5 +266,39 @@ impl Instances {
         if let Some(rooms) = self.room.get_mut(slot) {
             rooms.retain(|other| *other != id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pipeline::SlotLimits,
+        worker::tests::{Faulty, pipeline},
+    };
+
+    /// Opens so many entities in a slot; how many instances that takes.
+    fn instances_of(pipeline: &Arc<Pipeline>, slot: SlotName, entities: usize) -> usize {
+        let mut instances = Instances::new(Arc::clone(pipeline));
+        let active = Active::new(slot, Faulty::new("a", &["faulty/1"]));
+        for resident in 0..entities {
+            let id = instances.with_room(&active, false).unwrap();
+            instances.moved_in(id, resident);
+        }
+        instances.len()
+    }
+
+    #[test]
+    fn how_many_share_an_instance_is_the_slots_to_say() {
+        let mut own = Arc::unwrap_or_clone(pipeline(4, 100));
+        let solo = SlotName::of_key(b"solo");
+        let limits = SlotLimits {
+            limits: own.limits.clone(),
+            entities_per_instance: 1,
+        };
+        own.slot_limits.insert(solo.clone(), limits);
+        let own = Arc::new(own);
+        assert_eq!(instances_of(&own, SlotName::Default, 8), 2);
+        assert_eq!(instances_of(&own, solo, 8), 8);
     }
 }

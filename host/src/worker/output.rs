@@ -54,7 +54,7 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
             return failed(
                 FailureKind::Emitted,
                 format!(
-                    "an emission of {size} bytes is over the log's limit of {}",
+                    "an emission has {size} bytes as a record, the limit log.record_bytes_max is {}",
                     pipeline.record_bytes_max
                 ),
             );

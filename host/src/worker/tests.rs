@@ -32,13 +32,13 @@ use crate::{
 pub(crate) mod rollback;
 
 /// Counts events, and does what an event's value says.
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     digest: Digest,
     description: Description,
 }
 
 impl Faulty {
-    pub(super) fn new(name: &str, reads: &[&str]) -> Arc<Self> {
+    pub(crate) fn new(name: &str, reads: &[&str]) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(name.as_bytes()),
             description: Description {
@@ -238,6 +238,7 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
             checkpoint_bytes_max: 1 << 20,
             plugin_bytes_max: 1 << 20,
         },
+        slot_limits: BTreeMap::new(),
         record_bytes_max: 4096,
     })
 }

@@ -25,6 +25,7 @@ use crate::{
         testing::{MemoryLog, eventually},
     },
     letters::Letters,
+    replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::{
         ask::{Answered, AskError, What},
@@ -46,6 +47,8 @@ pub struct FakeOperator {
     pub not_ready: Mutex<Vec<NotReady>>,
     /// None panics when it is asked for, as no handler should.
     pub groups: Mutex<Option<GroupsView>>,
+    /// The only pipeline whose entities can be asked for.
+    pub traced: Mutex<Option<Arc<Traced>>>,
     pub asked: Mutex<Vec<(String, SlotName, What)>>,
     /// To the next question; without one it waits.
     pub answer: Mutex<Option<Answered>>,
@@ -84,6 +87,13 @@ impl Operator for FakeOperator {
 
     fn not_ready(&self) -> Vec<NotReady> {
         self.not_ready.lock().clone()
+    }
+
+    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+        let traced = self.traced.lock();
+        traced
+            .clone()
+            .filter(|traced| *traced.pipeline.name == *pipeline)
     }
 
     fn letters(&self, _: &str) -> Option<Arc<Letters>> {
@@ -138,7 +148,14 @@ impl TestHost {
     }
 
     pub fn with(configure: impl FnOnce(&mut HttpConfig, &mut IngestConfig)) -> Self {
-        let log = MemoryLog::new(&[(INPUT, 3), (OUTPUT, 2), ("Bets", 1), ("Bets-Out", 1)]);
+        let log = MemoryLog::new(&[
+            (INPUT, 3),
+            (OUTPUT, 2),
+            ("Bets", 1),
+            ("Bets-Out", 1),
+            ("courtside-scores.dead-letter", 3),
+            ("courtside-scores.plugins", 1),
+        ]);
         let mut config = HttpConfig::default();
         let mut ingest = IngestConfig::default();
         configure(&mut config, &mut ingest);

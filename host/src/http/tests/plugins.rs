@@ -15,7 +15,7 @@ use crate::{
     slots::{
         ask::{Answer as Done, AskError, RanView, RollbackView, What},
         name::SlotName,
-        view::{SlotState, SlotView},
+        view::{LimitsView, SlotState, SlotView},
     },
 };
 
@@ -39,6 +39,7 @@ fn view(slot: &str) -> SlotView {
         pipeline: "scores".to_owned(),
         key: None,
         state: SlotState::Active,
+        limits: LimitsView::default(),
         plugin: None,
         since: None,
         takeover: [].into(),

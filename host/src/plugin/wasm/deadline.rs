@@ -39,8 +39,12 @@ impl Budget {
     pub fn check(&mut self) -> wasmtime::Result<UpdateDeadline> {
         let now = thread_cpu_time();
         let started = *self.started.get_or_insert(now);
-        if now.saturating_sub(started) >= self.max {
-            return Err(Stop::Deadline { max: self.max }.into());
+        let used = now.saturating_sub(started);
+        if used >= self.max {
+            let max = self.max;
+            // The clock started up to a tick late: more figures would be none.
+            let used = Duration::from_millis(u64::try_from(used.as_millis()).unwrap_or(u64::MAX));
+            return Err(Stop::Deadline { used, max }.into());
         }
         Ok(UpdateDeadline::Continue(1))
     }

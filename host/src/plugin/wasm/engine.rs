@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread};
 
+use serde::Serialize;
 use wasmtime::{
     Cache, CacheConfig, Config, OptLevel,
     component::{Component, InstancePre, Linker},
@@ -64,6 +65,21 @@ impl EngineError {
             reason: format!("{error:#}"),
         }
     }
+}
+
+/// What a component exports and imports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Surface {
+    pub exports: Vec<String>,
+    pub imports: Vec<Import>,
+}
+
+/// An import of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Import {
+    pub name: String,
+    /// Whether this host has it.
+    pub offered: bool,
 }
 
 /// Compiles plugins.
@@ -130,6 +146,27 @@ impl Engine {
         })
     }
 
+    /// What a component exports and imports, whether or not it is a plugin.
+    pub fn survey(&self, bytes: &[u8], limits: &Limits) -> Result<Surface, Rejection> {
+        check_bytes(bytes, limits.plugin_bytes_max)?;
+        let component = on_compiling_thread(|| {
+            Component::new(&self.engine, bytes)
+                .map_err(|error| rejection(rejection::NOT_COMPILED, format!("{error:#}")))
+        })?;
+        let component_type = component.component_type();
+        let exports = component_type.exports(&self.engine);
+        let imports = component_type.imports(&self.engine);
+        Ok(Surface {
+            exports: exports.map(|(name, _)| name.to_owned()).collect(),
+            imports: imports
+                .map(|(name, import)| Import {
+                    name: name.to_owned(),
+                    offered: wasi::offers(name, &import.ty, &self.engine),
+                })
+                .collect(),
+        })
+    }
+
     fn link(&self, component: &Component) -> Result<InstancePre<State>, Rejection> {
         for (name, import) in component.component_type().imports(&self.engine) {
             if !wasi::offers(name, &import.ty, &self.engine) {
@@ -153,28 +190,34 @@ impl Compiler for Engine {
     /// it: priority once given away cannot be taken back, so the caller's stays.
     fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection> {
         check_bytes(bytes, limits.plugin_bytes_max)?;
-        let span = tracing::Span::current();
-        let plugin = thread::scope(|scope| {
-            thread::Builder::new()
-                .name("plugin-compile".into())
-                .stack_size(COMPILE_STACK_BYTES)
-                .spawn_scoped(scope, || {
-                    lower_priority();
-                    span.in_scope(|| self.compile_here(bytes, limits))
-                })
-                .map_err(|error| {
-                    rejection(
-                        rejection::NOT_TRIED,
-                        format!("no thread to be had: {error}"),
-                    )
-                })?
-                .join()
-                .unwrap_or_else(|_panic| {
-                    Err(rejection(rejection::NOT_COMPILED, "the compiler panicked"))
-                })
-        })?;
+        let plugin = on_compiling_thread(|| self.compile_here(bytes, limits))?;
         Ok(Arc::new(plugin))
     }
+}
+
+fn on_compiling_thread<T: Send>(
+    compile: impl FnOnce() -> Result<T, Rejection> + Send,
+) -> Result<T, Rejection> {
+    let span = tracing::Span::current();
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("plugin-compile".into())
+            .stack_size(COMPILE_STACK_BYTES)
+            .spawn_scoped(scope, || {
+                lower_priority();
+                span.in_scope(compile)
+            })
+            .map_err(|error| {
+                rejection(
+                    rejection::NOT_TRIED,
+                    format!("no thread to be had: {error}"),
+                )
+            })?
+            .join()
+            .unwrap_or_else(|_panic| {
+                Err(rejection(rejection::NOT_COMPILED, "the compiler panicked"))
+            })
+    })
 }
 
 /// Linux has a priority for each thread; elsewhere it would be the process's.

@@ -25,8 +25,8 @@ const PANIC_MACHINERY: [&str; 8] = [
 /// Why the host stopped a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Stop {
-    #[error("it used more than its {max:?} of cpu time")]
-    Deadline { max: Duration },
+    #[error("it used {used:?} of cpu time, the limit call_cpu_time_max is {max:?}")]
+    Deadline { used: Duration, max: Duration },
     #[error("it waited, and there is nothing to wait for")]
     Waited,
     #[error("it called exit with status {status}")]
@@ -81,8 +81,27 @@ impl Call {
     }
 }
 
+impl Call {
+    /// wasmtime stops copying there, so how much more there was is not known.
+    fn over_fuel_text(self, limits: &Limits) -> String {
+        let bytes = self.fuel(limits);
+        let handed = format!("it handed over more than {bytes} bytes at once");
+        match self {
+            Self::Process => format!(
+                "{handed}, the limit emitted_bytes_max is {}",
+                limits.emitted_bytes_max
+            ),
+            Self::Checkpoint => format!(
+                "{handed}, the limit checkpoint_bytes_max is {}",
+                limits.checkpoint_bytes_max
+            ),
+            Self::Start | Self::Describe | Self::Open | Self::Close => handed,
+        }
+    }
+}
+
 /// What became of a call that wasmtime ended with an error.
-pub fn failure(call: Call, error: &wasmtime::Error, state: &mut State) -> Failure {
+pub fn failure(call: Call, error: &wasmtime::Error, state: &mut State, limits: &Limits) -> Failure {
     let cause = error.root_cause().to_string();
     let (kind, what) = if let Some(stop) = error.downcast_ref::<Stop>() {
         let kind = match stop {
@@ -91,17 +110,12 @@ pub fn failure(call: Call, error: &wasmtime::Error, state: &mut State) -> Failur
             Stop::Exited { .. } => FailureKind::Exited,
         };
         (kind, stop.to_string())
-    } else if state.memory.was_denied() {
-        let what = format!(
-            "it was refused memory over the limit of {} bytes, then: {cause}",
-            state.memory.max()
-        );
-        (FailureKind::Memory, what)
+    } else if let Some(denied) = state.memory.denied() {
+        (FailureKind::Memory, format!("{denied}; then: {cause}"))
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         (FailureKind::Trap, trap.to_string())
     } else if cause.starts_with(HANDED_OVER_TOO_MUCH) {
-        let what = "it handed over more at once than its limits allow".to_owned();
-        (call.over_fuel(), what)
+        (call.over_fuel(), call.over_fuel_text(limits))
     } else if call == Call::Start {
         // Neither a trap nor a limit of ours: the host has no room for it.
         (FailureKind::Memory, cause)

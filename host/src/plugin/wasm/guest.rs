@@ -48,7 +48,7 @@ impl Guest {
         arm(&mut store, limits, Call::Start);
         let contract = prepared
             .instantiate(&mut store)
-            .map_err(|error| failure(Call::Start, &error, store.data_mut()))?;
+            .map_err(|error| failure(Call::Start, &error, store.data_mut(), limits))?;
         Ok(Self {
             store,
             contract,
@@ -115,7 +115,7 @@ impl Guest {
         }
         arm(&mut self.store, &self.limits, call);
         run(&self.contract, &mut self.store).map_err(|error| {
-            let failure = failure(call, &error, self.store.data_mut());
+            let failure = failure(call, &error, self.store.data_mut(), &self.limits);
             self.ended = Some(failure.clone());
             failure
         })

@@ -99,7 +99,7 @@ impl Instance for WasmInstance {
         }
         if saved.state.len() > bytes_max {
             let what = format!(
-                "the state has {} bytes, the limit is {bytes_max}",
+                "the state has {} bytes, the limit checkpoint_bytes_max is {bytes_max}",
                 saved.state.len()
             );
             let kind = FailureKind::CheckpointSize;
@@ -151,7 +151,8 @@ fn check_outcome(
         bytes += emitted_bytes(emission);
     }
     if bytes > emitted_bytes_max {
-        let what = format!("it emitted {bytes} bytes, the limit is {emitted_bytes_max}");
+        let what =
+            format!("it emitted {bytes} bytes, the limit emitted_bytes_max is {emitted_bytes_max}");
         return Err((FailureKind::Emitted, what));
     }
     Ok(())

@@ -29,4 +29,4 @@ mod wasi;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineConfig, EngineError};
+pub use engine::{Engine, EngineConfig, EngineError, Import, Surface};

@@ -1,7 +1,7 @@
 //! What a store holds beside the plugin: its limits, and the world the plugin
 //! sees. Made by one constructor, in one state, for every instance alike.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use wasmtime::ResourceLimiter;
 
@@ -38,7 +38,7 @@ impl State {
     /// A call begins.
     pub fn begin_call(&mut self) {
         self.budget.arm();
-        self.memory.denied = false;
+        self.memory.denied = None;
         self.wasi.console.begin_call();
     }
 }
@@ -51,7 +51,53 @@ pub struct Memory {
     /// What is being added now, to be taken back if the host cannot.
     bytes_growing: usize,
     table_elements: usize,
-    denied: bool,
+    /// The last refusal since the call began.
+    denied: Option<Denied>,
+}
+
+/// What memory was refused, and by which limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    Bytes {
+        has: usize,
+        asked: usize,
+        max: usize,
+    },
+    /// The plugin itself said that it would never need so much.
+    OwnMaximum {
+        asked: usize,
+        max: usize,
+    },
+    TableElements {
+        asked: usize,
+        max: usize,
+    },
+    /// Within its limits, but there is none.
+    Host {
+        asked: usize,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes { has, asked, max } => write!(
+                f,
+                "it has {has} bytes of memory and was refused {asked} more, the limit memory_bytes_max is {max}"
+            ),
+            Self::OwnMaximum { asked, max } => write!(
+                f,
+                "it was refused to grow to {asked}, it says itself that {max} is its most"
+            ),
+            Self::TableElements { asked, max } => write!(
+                f,
+                "it was refused tables of {asked} elements in all, the limit is {max}"
+            ),
+            Self::Host { asked } => {
+                write!(f, "the host had no {asked} bytes of memory left for it")
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -61,16 +107,12 @@ impl Memory {
             bytes: 0,
             bytes_growing: 0,
             table_elements: 0,
-            denied: false,
+            denied: None,
         }
     }
 
-    pub const fn max(&self) -> usize {
-        self.bytes_max
-    }
-
-    /// Whether memory was refused since the call began.
-    pub const fn was_denied(&self) -> bool {
+    /// The memory that was refused last, since the call began.
+    pub const fn denied(&self) -> Option<Denied> {
         self.denied
     }
 }
@@ -84,20 +126,29 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         let growing = desired.saturating_sub(current);
         let bytes = self.bytes.saturating_add(growing);
-        if bytes > self.bytes_max || maximum.is_some_and(|maximum| desired > maximum) {
-            self.denied = true;
-            return Ok(false);
-        }
-        self.bytes = bytes;
-        self.bytes_growing = growing;
-        Ok(true)
+        self.denied = match maximum {
+            Some(max) if desired > max => Some(Denied::OwnMaximum {
+                asked: desired,
+                max,
+            }),
+            _ if bytes > self.bytes_max => Some(Denied::Bytes {
+                has: self.bytes,
+                asked: growing,
+                max: self.bytes_max,
+            }),
+            _ => {
+                self.bytes = bytes;
+                self.bytes_growing = growing;
+                return Ok(true);
+            }
+        };
+        Ok(false)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.bytes = self
-            .bytes
-            .saturating_sub(std::mem::take(&mut self.bytes_growing));
-        self.denied = true;
+        let asked = std::mem::take(&mut self.bytes_growing);
+        self.bytes = self.bytes.saturating_sub(asked);
+        self.denied = Some(Denied::Host { asked });
         Ok(())
     }
 
@@ -110,12 +161,21 @@ impl ResourceLimiter for Memory {
         let elements = self
             .table_elements
             .saturating_add(desired.saturating_sub(current));
-        if elements > TABLE_ELEMENTS_MAX || maximum.is_some_and(|maximum| desired > maximum) {
-            self.denied = true;
-            return Ok(false);
-        }
-        self.table_elements = elements;
-        Ok(true)
+        self.denied = match maximum {
+            Some(max) if desired > max => Some(Denied::OwnMaximum {
+                asked: desired,
+                max,
+            }),
+            _ if elements > TABLE_ELEMENTS_MAX => Some(Denied::TableElements {
+                asked: elements,
+                max: TABLE_ELEMENTS_MAX,
+            }),
+            _ => {
+                self.table_elements = elements;
+                return Ok(true);
+            }
+        };
+        Ok(false)
     }
 
     fn instances(&self) -> usize {
@@ -140,9 +200,9 @@ mod tests {
         let mut memory = Memory::new(100);
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(memory.memory_growing(0, 30, None).unwrap());
-        assert!(!memory.was_denied());
+        assert_eq!(memory.denied(), None);
         assert!(!memory.memory_growing(60, 80, None).unwrap());
-        assert!(memory.was_denied());
+        assert!(memory.denied().is_some());
         assert!(memory.memory_growing(60, 70, None).unwrap());
     }
 
@@ -154,7 +214,7 @@ mod tests {
         memory
             .memory_grow_failed(wasmtime::format_err!("no room"))
             .unwrap();
-        assert!(memory.was_denied());
+        assert!(memory.denied().is_some());
         assert!(memory.memory_growing(60, 100, None).unwrap());
     }
 }

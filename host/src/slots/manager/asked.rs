@@ -39,11 +39,14 @@ impl Looking {
 
     /// Puts a file into the plugin directory and swaps to it at once.
     fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Answered {
-        let bytes_max = self.setup.pipeline.limits.plugin_bytes_max;
+        let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         if bytes.len() > bytes_max {
             return Err(AskError::Rejected(Rejection {
                 code: "plugin-too-large",
-                message: format!("it has {} bytes, the limit is {bytes_max}", bytes.len()),
+                message: format!(
+                    "it has {} bytes, the limit plugin_bytes_max is {bytes_max}",
+                    bytes.len()
+                ),
             }));
         }
         self.look();

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{Setup, SlotsConfig, look::Looking};
 use crate::{
     log::LogError,
+    pipeline::Pipeline,
     slots::{
         name::SlotName,
         rehearsal::digest_of,
@@ -21,7 +22,7 @@ use crate::{
             known::{Known, Swap},
             tail::Tail,
         },
-        view::{HostView, PartitionState, SlotView, SwapKind, SwapView},
+        view::{HostView, LimitsView, PartitionState, SlotView, SwapKind, SwapView},
     },
     types::{Digest, Key},
     worker::takeover::history::Kind,
@@ -52,6 +53,7 @@ pub(super) struct Group {
     unwanted: BTreeMap<Digest, Instant>,
     tidied: Instant,
     confirm_after: Duration,
+    pipeline: Arc<Pipeline>,
     fails: bool,
 }
 
@@ -65,6 +67,7 @@ impl Group {
             unwanted: BTreeMap::new(),
             tidied: now,
             confirm_after: setup.config.confirm_after,
+            pipeline: Arc::clone(&setup.pipeline),
             fails: false,
         }
     }
@@ -94,7 +97,7 @@ impl Group {
     /// A slot as it is shown.
     pub fn view(&self, name: &SlotName, slot: &Slot) -> SlotView {
         let now = Timestamp::now();
-        let mut view = slot.view();
+        let mut view = slot.view(LimitsView::of(&self.pipeline, name));
         view.agreed = self.agree(name, now);
         let Some(of) = self.known.slot(name) else {
             return view;

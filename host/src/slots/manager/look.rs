@@ -126,7 +126,7 @@ impl Looking {
             if self.is_stopping() {
                 return;
             }
-            match self.fetch(digest) {
+            match self.fetch(&name, digest) {
                 Ok(plugin) => {
                     self.slot(&name);
                     self.activate(&name, Some(plugin));
@@ -138,8 +138,12 @@ impl Looking {
         }
     }
 
-    /// A plugin by its digest, from the host's copy or the group's.
-    pub fn fetch(&self, digest: Digest) -> Result<super::swap::Compiled, Rejection> {
+    /// A plugin by its digest, from the host's copy or the group's, for a slot.
+    pub fn fetch(
+        &self,
+        name: &SlotName,
+        digest: Digest,
+    ) -> Result<super::swap::Compiled, Rejection> {
         let library = &self.setup.library;
         let bytes = library.load(digest).map_err(|missing| Rejection {
             code: match &missing {
@@ -151,7 +155,7 @@ impl Looking {
         if let Err(error) = library.store.keep(digest, &bytes) {
             tracing::warn!(code = "plugin-store-failed", %error, "no copy of a plugin is kept");
         }
-        let plugin = self.compile(&bytes)?;
+        let plugin = self.compile(name, &bytes)?;
         Ok((plugin, bytes.len() as u64))
     }
 

@@ -393,7 +393,7 @@ impl Looking {
             .as_ref()
             .is_some_and(|runs| runs.active.plugin.digest() == directive.bad);
         let next = match (is_bad, directive.to) {
-            (true, Some(to)) => match self.fetch(to) {
+            (true, Some(to)) => match self.fetch(name, to) {
                 Ok((plugin, size_bytes)) => Some(Running::new(name, plugin, size_bytes)),
                 Err(rejection) => {
                     // To be tried again: the order stands.
@@ -493,7 +493,7 @@ impl Looking {
                 .get(name)
                 .is_some_and(|slot| slot.running.is_none())
         {
-            match self.fetch(to) {
+            match self.fetch(name, to) {
                 Ok(plugin) => {
                     if let Err(error) = self.note(name, Some(to)) {
                         tracing::error!(code = "plugin-store-failed", %error, "a plugin is not noted");

@@ -42,7 +42,7 @@ pub(super) enum Taken {
 impl Looking {
     /// Reads a slot's file and swaps to it.
     pub fn take(&mut self, name: &SlotName, path: &Path) -> Taken {
-        let bytes_max = self.setup.pipeline.limits.plugin_bytes_max;
+        let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         let bytes = match files::read(path, bytes_max) {
             Ok(Contents::Bytes(bytes)) => bytes,
             Ok(Contents::Unsteady) => {
@@ -65,7 +65,7 @@ impl Looking {
             return self.reject_undone(name, digest);
         }
         self.enter(name, SlotState::Loading, digest);
-        let plugin = match self.compile(&bytes) {
+        let plugin = match self.compile(name, &bytes) {
             Ok(plugin) => plugin,
             Err(rejection) => return self.reject(name, Some(digest), rejection),
         };
@@ -126,10 +126,10 @@ impl Looking {
         self.activate(name, None)
     }
 
-    pub fn compile(&self, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
-        self.setup
-            .compiler
-            .compile(bytes, &self.setup.pipeline.limits)
+    /// Compiles under the limits of a slot.
+    pub fn compile(&self, name: &SlotName, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
+        let limits = self.setup.pipeline.limits_of(name);
+        self.setup.compiler.compile(bytes, limits)
     }
 
     fn rehearse(
@@ -156,7 +156,7 @@ impl Looking {
             others: &others,
             checkpoints: &*self.setup.checkpoints,
             partitions: &self.setup.partitions,
-            entities_per_instance: self.setup.pipeline.processing.entities_per_instance,
+            entities_per_instance: self.setup.pipeline.entities_per_instance(name),
             entities_max: self.setup.config.rehearsal_entities_max,
             stopping: &self.stopping,
         }

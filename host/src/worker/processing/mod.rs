@@ -206,7 +206,7 @@ enum Hurdle {
 impl Processing {
     #[must_use]
     pub fn new(pipeline: Arc<Pipeline>, checkpoints: Arc<dyn Checkpoints>) -> Self {
-        let instances = Instances::new(pipeline.processing.entities_per_instance);
+        let instances = Instances::new(Arc::clone(&pipeline));
         Self {
             pipeline,
             checkpoints: CheckpointReader(checkpoints),

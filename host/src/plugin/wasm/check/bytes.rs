@@ -20,7 +20,7 @@ pub fn check_bytes(bytes: &[u8], bytes_max: usize) -> Result<(), Rejection> {
         return Err(rejection(
             rejection::TOO_LARGE,
             format!(
-                "the file has {} bytes, the limit is {bytes_max}",
+                "the file has {} bytes, the limit plugin_bytes_max is {bytes_max}",
                 bytes.len()
             ),
         ));

@@ -56,14 +56,29 @@ fn a_panic_brings_its_words_along() {
 fn a_loop_without_end_meets_its_deadline() {
     let failure = fails("l");
     assert_eq!(failure.kind, FailureKind::Deadline);
-    assert!(failure.message.contains("50ms"), "{}", failure.message);
+    let said = &failure.message;
+    assert!(
+        said.contains("the limit call_cpu_time_max is 50ms"),
+        "{said}"
+    );
+    let used = said
+        .split_once("it used ")
+        .and_then(|(_, rest)| rest.split_once("ms of cpu"));
+    let used: u64 = used.expect("how much it used").0.parse().unwrap();
+    assert!(used >= 50, "{said}");
 }
 
 #[test]
 fn memory_has_a_limit() {
     let failure = fails("m");
     assert_eq!(failure.kind, FailureKind::Memory);
-    assert!(failure.message.contains("4194304"), "{}", failure.message);
+    let said = &failure.message;
+    assert!(
+        said.contains("the limit memory_bytes_max is 4194304"),
+        "{said}"
+    );
+    let has = "it has 4194304 bytes of memory and was refused 65536 more";
+    assert!(said.contains(has), "{said}");
 }
 
 #[test]
@@ -85,7 +100,9 @@ fn waiting_and_leaving_end_the_call() {
 fn emissions_have_a_limit_before_and_after_they_are_copied() {
     let after = fails("e");
     assert_eq!(after.kind, FailureKind::Emitted);
-    assert!(after.message.contains("70002 bytes"), "{}", after.message);
+    let said = &after.message;
+    let limit = "it emitted 70002 bytes, the limit emitted_bytes_max is 65536";
+    assert!(said.contains(limit), "{said}");
 
     let plugin = compile(&probe_with(&[(
         "(memory (export \"memory\") 2)",
@@ -94,7 +111,12 @@ fn emissions_have_a_limit_before_and_after_they_are_copied() {
     .unwrap();
     let before = Probe::of(&*plugin).process(&["b"]).unwrap_err();
     assert_eq!(before.kind, FailureKind::Emitted);
-    assert!(before.message.contains("handed over"), "{}", before.message);
+    let said = &before.message;
+    let limit = "bytes at once, the limit emitted_bytes_max is 65536";
+    assert!(
+        said.contains("handed over more than 196608") && said.contains(limit),
+        "{said}"
+    );
 }
 
 #[test]
@@ -106,17 +128,19 @@ fn an_outcome_must_make_sense() {
 
 #[test]
 fn a_checkpoint_must_keep_to_its_size_and_format() {
-    for (action, kind) in [
-        ("1", FailureKind::CheckpointSize),
-        ("4", FailureKind::CheckpointSize),
-        ("2", FailureKind::Contract),
-        ("3", FailureKind::Trap),
+    let limit = "the limit checkpoint_bytes_max is 4096";
+    for (action, kind, words) in [
+        ("1", FailureKind::CheckpointSize, limit),
+        ("4", FailureKind::CheckpointSize, limit),
+        ("2", FailureKind::Contract, "the format is"),
+        ("3", FailureKind::Trap, "unreachable"),
     ] {
         let mut probe = Probe::new();
         probe.process(&[action]).unwrap();
         let failure = probe.instance.checkpoint(probe.entity).unwrap_err();
         assert_eq!(failure.kind, kind, "{failure}");
         assert!(failure.message.starts_with("checkpoint: "), "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
     }
 }
 

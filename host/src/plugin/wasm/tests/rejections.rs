@@ -13,7 +13,11 @@ fn rejected(bytes: &[u8], code: &str, words: &str) {
 #[test]
 fn bytes_that_are_no_component() {
     rejected(b"", rejection::EMPTY, "empty");
-    rejected(&vec![0; 2 << 20], rejection::TOO_LARGE, "1048576");
+    rejected(
+        &vec![0; 2 << 20],
+        rejection::TOO_LARGE,
+        "has 2097152 bytes, the limit plugin_bytes_max is 1048576",
+    );
     rejected(
         b"not a plugin at all",
         rejection::NOT_WASM,

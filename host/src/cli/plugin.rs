@@ -1,0 +1,241 @@
+//! `courtside plugin check`: what a host would say of a file, without a host.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{
+    operator::{OutputArgs, start_logging},
+    replay::{engine, open_export, or_failed},
+    settings::SettingsArgs,
+};
+use crate::{
+    config::{Config, SCORES, slot_name},
+    plugin::{
+        Compiler as _, Description, Plugin,
+        wasm::{Engine, Surface},
+    },
+    replay::check::{Objection, Tried, try_out},
+    slots::view::LimitsView,
+    types::Digest,
+};
+
+#[derive(Args, Debug)]
+pub struct PluginArgs {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum PluginCommand {
+    /// Check a plugin's file: what it exports, imports and says of itself, and,
+    /// with exports of games, that it opens their checkpoints and leads to the
+    /// same bytes however their events come.
+    Check(CheckArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0, a host would take it; 1, it would not, or it fails on an export; 2, an error.\n\nExamples:\n  courtside plugin check tally.wasm\n  courtside plugin check next.wasm --from game.courtside --from other.courtside\n  courtside plugin check next.wasm --pipeline scores --slot keys/LAL-BOS --output json"
+)]
+struct CheckArgs {
+    /// The file.
+    file: PathBuf,
+    /// A file that `courtside export` wrote; its own limits hold for it.
+    #[arg(long, value_name = "EXPORT")]
+    from: Vec<PathBuf>,
+    /// The pipeline whose limits hold.
+    #[arg(long, default_value = SCORES)]
+    pipeline: String,
+    /// The slot whose limits hold.
+    #[arg(long, default_value = "default")]
+    slot: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    size_bytes: usize,
+    digest: String,
+    limits: LimitsView,
+    #[serde(flatten)]
+    surface: Option<Surface>,
+    description: Option<Description>,
+    /// Why a host would reject it.
+    rejection: Option<Objection>,
+    rehearsals: Vec<Rehearsed>,
+    /// Whether it may take over.
+    passed: bool,
+}
+
+#[derive(Serialize)]
+struct Rehearsed {
+    export: String,
+    #[serde(flatten)]
+    tried: Tried,
+}
+
+#[must_use]
+pub fn run(args: &PluginArgs) -> ExitCode {
+    start_logging();
+    let PluginCommand::Check(args) = &args.command;
+    or_failed(check(args))
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = args.settings.load(Vec::new())?;
+    let limits = limits(&config, &args.pipeline, &args.slot)?;
+    let bytes = std::fs::read(&args.file)
+        .with_context(|| format!("plugin-file-unreadable: {}", args.file.display()))?;
+    let compiled = tempfile::tempdir().context("plugin-cache-unusable: no temporary directory")?;
+    let engine = engine(Some(compiled.path().join("compiled")))?;
+    let mut report = Report {
+        file: args.file.display().to_string(),
+        size_bytes: bytes.len(),
+        digest: Digest::of(&bytes).to_string(),
+        surface: engine.survey(&bytes, &limits.limits()).ok(),
+        limits,
+        description: None,
+        rejection: None,
+        rehearsals: Vec::new(),
+        passed: false,
+    };
+    match engine.compile(&bytes, &report.limits.limits()) {
+        Ok(plugin) => report.description = Some(plugin.description().clone()),
+        Err(rejection) => report.rejection = Some(rejection.into()),
+    }
+    for path in &args.from {
+        let tried = try_on(&engine, &bytes, path)?;
+        let export = path.display().to_string();
+        report.rehearsals.push(Rehearsed { export, tried });
+    }
+    let mut tried = report.rehearsals.iter();
+    report.passed = report.rejection.is_none() && tried.all(|one| one.tried.objections.is_empty());
+    args.output.show(&report, || report.text())?;
+    Ok(if report.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn limits(config: &Config, pipeline: &str, slot: &str) -> anyhow::Result<LimitsView> {
+    if !config.pipelines.contains_key(pipeline) {
+        return Err(anyhow!(
+            "pipeline-not-found: no pipeline {pipeline:?} is configured"
+        ));
+    }
+    let name = slot_name(slot).ok_or_else(|| {
+        anyhow!("config-invalid: --slot: {slot:?} is neither default nor keys/ and a file's name")
+    })?;
+    let own = config.plugins_of_slots(pipeline).remove(&name);
+    let plugin = own.unwrap_or_else(|| config.plugin_of(pipeline));
+    Ok(LimitsView::new(
+        &plugin.limits(),
+        plugin.entities_per_instance,
+    ))
+}
+
+fn try_on(engine: &Engine, bytes: &[u8], path: &PathBuf) -> anyhow::Result<Tried> {
+    let recording = open_export(path)?;
+    let limits = recording.pipeline.limits.limits();
+    let plugin: Arc<dyn Plugin> = match engine.compile(bytes, &limits) {
+        Ok(plugin) => plugin,
+        Err(rejection) => {
+            return Ok(Tried {
+                key: recording.key,
+                events: recording.events.len(),
+                objections: vec![rejection.into()],
+                ..Tried::default()
+            });
+        }
+    };
+    try_out(&recording, &plugin).with_context(|| path.display().to_string())
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut say = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name:<12}{value}");
+        };
+        say("file", &format!("{}, {} bytes", self.file, self.size_bytes));
+        say("digest", &self.digest);
+        if let Some(surface) = &self.surface {
+            say("exports", &listed(&surface.exports));
+            let (offered, unknown): (Vec<_>, Vec<_>) =
+                surface.imports.iter().partition(|import| import.offered);
+            let names = |imports: Vec<&crate::plugin::wasm::Import>| {
+                let names: Vec<String> = imports.iter().map(|import| import.name.clone()).collect();
+                listed(&names)
+            };
+            say("imports", &names(offered));
+            if !unknown.is_empty() {
+                say("not offered", &names(unknown));
+            }
+        }
+        if let Some(description) = &self.description {
+            let Description {
+                name,
+                version,
+                writes,
+                reads,
+            } = description;
+            say("plugin", &format!("{name}@{version}"));
+            say("writes", writes);
+            say("reads", &reads.join(", "));
+        }
+        let limits = &self.limits;
+        say(
+            "limits",
+            &format!(
+                "memory {} bytes, {} ms of cpu time a call, {} bytes emitted a call, checkpoint {} bytes, file {} bytes",
+                limits.memory_bytes_max,
+                limits.call_cpu_time_max_ms,
+                limits.emitted_bytes_max,
+                limits.checkpoint_bytes_max,
+                limits.plugin_bytes_max,
+            ),
+        );
+        if let Some(Objection { code, reason }) = &self.rejection {
+            say("rejected", &format!("{code}: {reason}"));
+        }
+        for Rehearsed { export, tried } in &self.rehearsals {
+            let letters: usize = tried.dead_letters.values().sum();
+            say(
+                "rehearsal",
+                &format!(
+                    "{export}: {} events of {:?}, {} outputs, {letters} dead letters; {} as published, {} differ",
+                    tried.events, tried.key, tried.outputs, tried.same, tried.differ,
+                ),
+            );
+            for Objection { code, reason } in &tried.objections {
+                say("  failed", &format!("{code}: {reason}"));
+            }
+        }
+        say(
+            "verdict",
+            if self.passed {
+                "a host would take it"
+            } else {
+                "it should not take over"
+            },
+        );
+        text
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

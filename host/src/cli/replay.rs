@@ -1,0 +1,345 @@
+//! `courtside replay` and `courtside export`: what a plugin computed of one
+//! entity, computed again; and all that needs as one file.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    block_on,
+    operator::{OutputArgs, start_logging, write_out},
+};
+use crate::{
+    config::SCORES,
+    plugin::{
+        Compiler as _, Plugin,
+        wasm::{Engine, EngineConfig},
+    },
+    replay::{
+        Recording, archive,
+        compare::{Comparison, Headers, compare},
+        fetch::Asked,
+        line::Line,
+        run::{Case, Plan},
+    },
+    types::{PartitionId, TopicPartition},
+};
+
+/// Something could not be done: an error, and no answer to the question.
+const FAILED: u8 = 2;
+
+/// The entity, and the host that has it.
+#[derive(Args, Debug)]
+struct EntityArgs {
+    /// The host to ask; it is only read from.
+    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
+    url: String,
+    #[arg(long, default_value = SCORES)]
+    pipeline: String,
+    /// The partition of the input, where the key's events are not in the one
+    /// that the pipeline's partitioner says.
+    #[arg(long)]
+    partition: Option<u32>,
+}
+
+impl EntityArgs {
+    fn fetch(&self, key: &str) -> anyhow::Result<Recording> {
+        let asked = Asked {
+            url: self.url.clone(),
+            pipeline: self.pipeline.clone(),
+            key: key.to_owned(),
+            partition: self.partition.map(PartitionId),
+        };
+        Ok(block_on(asked.recording())??)
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0, and with --diff that nothing differs; 1, something does; 2, an error.\n\nExamples:\n  courtside replay --key 2015-12-17-HOU-LAL --diff\n  courtside replay --key 2015-12-17-HOU-LAL --raw\n  courtside replay --key 2015-12-17-HOU-LAL --plugin next.wasm\n  courtside replay --from game.courtside --plugin next.wasm --output json"
+)]
+pub struct ReplayArgs {
+    /// The record key; in the pipeline scores, the game.
+    #[arg(long, required_unless_present = "from")]
+    key: Option<String>,
+    /// A file that `courtside export` wrote, in place of a host.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "partition"])]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    entity: EntityArgs,
+    /// The plugin that gets the events, in place of those that ran; then the
+    /// differences are shown.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// Show what differs from what was published.
+    #[arg(long)]
+    diff: bool,
+    /// Show the outputs, with --plugin as well: a record a line, as JSON.
+    #[arg(long, conflicts_with = "diff")]
+    outputs: bool,
+    /// Show the outputs' values alone, byte for byte, each before a line break.
+    #[arg(long, conflicts_with = "diff")]
+    raw: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0, or 2 for an error.\n\nExamples:\n  courtside export --key 2015-12-17-HOU-LAL -o game.courtside\n  courtside export --url http://10.0.0.7:8080 --pipeline bets --key 42 -o bet.courtside"
+)]
+pub struct ExportArgs {
+    /// The record key; in the pipeline scores, the game.
+    #[arg(long)]
+    key: String,
+    #[command(flatten)]
+    entity: EntityArgs,
+    /// The file to write.
+    #[arg(long, short = 'o', value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Says what went wrong; status 1 has another meaning here.
+pub fn or_failed(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("courtside: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// Reads an export.
+pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
+    let file = File::open(path)
+        .with_context(|| format!("export-invalid: {} cannot be read", path.display()))?;
+    archive::read(BufReader::new(file)).map_err(|error| anyhow!("{error} (in {})", path.display()))
+}
+
+/// An engine of the command's own, which keeps compiled plugins there, if
+/// anywhere: to try one several times.
+pub fn engine(cache_dir: Option<PathBuf>) -> anyhow::Result<Arc<Engine>> {
+    Engine::new(EngineConfig { cache_dir }).map_err(|error| anyhow!("{}: {error}", error.code()))
+}
+
+/// A plugin's file, compiled under the limits of a recording's slot.
+fn compile(path: &PathBuf, recording: &Recording) -> anyhow::Result<Arc<dyn Plugin>> {
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("plugin-file-unreadable: {}", path.display()))?;
+    let limits = recording.pipeline.limits.limits();
+    Ok(engine(None)?.compile(&bytes, &limits)?)
+}
+
+#[must_use]
+pub fn export(args: &ExportArgs) -> ExitCode {
+    start_logging();
+    or_failed(export_it(args))
+}
+
+fn export_it(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    let recording = args.entity.fetch(&args.key)?;
+    let path = &args.file;
+    let unwritable = || format!("export-unwritable: {}", path.display());
+    // Whole, or not at all.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let draft = tempfile::Builder::new()
+        .prefix(".courtside-export-")
+        .tempfile_in(dir.unwrap_or_else(|| std::path::Path::new(".")))
+        .with_context(unwritable)?;
+    archive::write(&recording, BufWriter::new(draft.as_file())).with_context(unwritable)?;
+    draft.as_file().sync_all().with_context(unwritable)?;
+    draft
+        .persist(path)
+        .map_err(|error| error.error)
+        .with_context(unwritable)?;
+    for stretch in recording.timeline().0 {
+        if !recording.plugins.contains_key(&stretch.digest) {
+            eprintln!(
+                "the plugin {} is not in it: no copy of it is left, and a replay needs another from offset {} on",
+                stretch.digest, stretch.from
+            );
+        }
+    }
+    if !recording.at.held {
+        eprintln!(
+            "the checkpoint is not in it: another host has partition {}, and GET /group says which",
+            recording.at.partition
+        );
+    }
+    if let Some(reservation) = recording.reservation() {
+        eprintln!("{reservation}");
+    }
+    eprintln!(
+        "{}: {} events of {:?}, {} records published, {} plugins",
+        path.display(),
+        recording.events.len(),
+        recording.key,
+        recording.published.len(),
+        recording.plugins.len(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[must_use]
+pub fn run(args: &ReplayArgs) -> ExitCode {
+    start_logging();
+    or_failed(replay(args))
+}
+
+fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let recording = match (&args.from, &args.key) {
+        (Some(path), _) => open_export(path)?,
+        (None, key) => args.entity.fetch(key.as_deref().unwrap_or_default())?,
+    };
+    let (case, headers) = match &args.plugin {
+        Some(path) => (
+            recording.case_with(&compile(path, &recording)?)?,
+            Headers::ButThePlugin,
+        ),
+        None => (recording.case(&*engine(None)?)?, Headers::All),
+    };
+    let replayed = case.run(Plan::default())?;
+    let lines: Vec<Line> = replayed
+        .records
+        .iter()
+        .map(|(place, record)| Line::of_new(place, record))
+        .collect();
+    let comparison = compare(&recording, &lines, headers);
+    let differs = !comparison.differences.is_empty();
+    let is_diff = args.diff || args.plugin.is_some() && !args.outputs && !args.raw;
+    if args.raw {
+        let outputs = replayed.records.iter();
+        let outputs = outputs.filter(|(place, _)| is_output(&recording, place));
+        let values = outputs.flat_map(|(_, record)| {
+            let value = record.value.as_deref().unwrap_or_default();
+            [value, b"\n"].concat()
+        });
+        write_out(&values.collect::<Vec<u8>>())?;
+    } else if is_diff {
+        let report = Report::of(&recording, &case, &comparison, headers);
+        args.output.show(&report, || report.text())?;
+    } else {
+        let text: String = lines.iter().map(Line::to_json).collect();
+        write_out(text.as_bytes())?;
+    }
+    eprintln!("{}", summary(&recording, &case, &comparison));
+    if let Some(reservation) = recording.reservation() {
+        eprintln!("{reservation}");
+    }
+    Ok(if is_diff && differs {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn is_output(recording: &Recording, place: &TopicPartition) -> bool {
+    recording
+        .pipeline
+        .output_topics()
+        .any(|topic| *place.topic == *topic)
+}
+
+/// What was run, and what came of it.
+#[derive(Serialize)]
+struct Report<'a> {
+    key: &'a str,
+    pipeline: &'a str,
+    partition: u32,
+    events: usize,
+    /// What went before is no longer in the log, where this is over 0.
+    start: u64,
+    plugins: Vec<Ran>,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+    #[serde(skip)]
+    input: &'a str,
+    #[serde(skip)]
+    headers: Headers,
+}
+
+#[derive(Serialize)]
+struct Ran {
+    plugin: String,
+    digest: String,
+    from: u64,
+}
+
+impl<'a> Report<'a> {
+    fn of(
+        recording: &'a Recording,
+        case: &Case,
+        comparison: &'a Comparison,
+        headers: Headers,
+    ) -> Self {
+        Self {
+            key: &recording.key,
+            pipeline: &recording.pipeline.name,
+            partition: recording.at.partition,
+            events: recording.events.len(),
+            start: recording.at.start,
+            plugins: ran(case),
+            comparison,
+            input: &recording.pipeline.input,
+            headers,
+        }
+    }
+
+    fn text(&self) -> String {
+        let differences = self.comparison.differences.iter();
+        differences
+            .map(|difference| difference.text(self.input, self.partition, self.headers))
+            .collect()
+    }
+}
+
+fn ran(case: &Case) -> Vec<Ran> {
+    let plugins = case.plugins.iter().map(|(from, plugin)| {
+        let description = plugin.description();
+        Ran {
+            plugin: format!("{}@{}", description.name, description.version),
+            digest: plugin.digest().to_string(),
+            from: from.0,
+        }
+    });
+    plugins.collect()
+}
+
+/// For a person.
+fn summary(recording: &Recording, case: &Case, comparison: &Comparison) -> String {
+    let plugins: Vec<String> = ran(case)
+        .iter()
+        .map(|ran| {
+            let short: String = ran.digest.chars().take(12).collect();
+            format!("{} ({short}) from offset {}", ran.plugin, ran.from)
+        })
+        .collect();
+    let Comparison {
+        same,
+        gone,
+        undone,
+        differences,
+    } = comparison;
+    let mut text = format!(
+        "{} events of {:?} in {}/{} replayed with {}: {same} records as published, {} differ",
+        recording.events.len(),
+        recording.key,
+        recording.pipeline.input,
+        recording.at.partition,
+        plugins.join(", "),
+        differences.len(),
+    );
+    if *gone > 0 {
+        text += &format!(", {gone} no longer in the log");
+    }
+    if *undone > 0 {
+        text += &format!(", {undone} undone by a rollback");
+    }
+    text
+}

@@ -1,0 +1,277 @@
+//! What the log has of one key: its events, what was published of them, its
+//! checkpoint, and the plugins' bytes. `courtside replay` is who asks.
+//!
+//! An answer reads a partition from end to end, a page at a time on a thread of
+//! its own, as fast as the client takes it; so only a few are given at a time.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{
+        HeaderValue, StatusCode, Uri,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{SharedApp, operate::blocking, problem::Problem, query::Parameters};
+use crate::{
+    log::LogError,
+    replay::{
+        entity::EntityView,
+        line::Line,
+        trace::{Lines, Traced},
+    },
+    types::{Digest, PartitionId},
+};
+
+/// Answers that read the log through, at a time.
+pub const SCANS_MAX: usize = 2;
+/// Pages read ahead of a client.
+const PAGES_AHEAD: usize = 2;
+
+/// The pipeline, the key and the partitions that a request is about.
+struct Asked {
+    traced: Arc<Traced>,
+    key: String,
+    partitions: Vec<PartitionId>,
+    permit: OwnedSemaphorePermit,
+}
+
+fn asked(
+    app: &SharedApp,
+    (pipeline, key): (String, String),
+    parameters: &Parameters,
+) -> Result<Asked, Problem> {
+    let traced = traced(app, &pipeline)?;
+    let partitions = match parameters.partition()? {
+        None => traced.partitions_of(key.as_bytes()),
+        Some(partition) if partition.0 < traced.pipeline.partitions => vec![partition],
+        Some(partition) => {
+            let detail = format!(
+                "partition: the input of {pipeline} has {} partitions, no {partition}",
+                traced.pipeline.partitions
+            );
+            return Err(Problem::field("no-such-partition", "partition", detail));
+        }
+    };
+    let permit = Arc::clone(&app.scans).try_acquire_owned().map_err(|_| {
+        let detail = format!("{SCANS_MAX} requests read the log through already");
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "host-busy", detail).retry_after(1)
+    })?;
+    Ok(Asked {
+        traced,
+        key,
+        partitions,
+        permit,
+    })
+}
+
+fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<Traced>, Problem> {
+    app.operator.traced(pipeline).ok_or_else(|| {
+        let detail = format!("there is no pipeline {pipeline:?}");
+        Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
+    })
+}
+
+/// The checkpoint of a key, and what decides on its processing.
+#[utoipa::path(
+    get, path = "/pipelines/{pipeline}/checkpoints/{key}", tag = "operation",
+    operation_id = "get_checkpoint",
+    params(
+        ("pipeline" = String, Path),
+        ("key" = String, Path, description = "The record key"),
+        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+    ),
+    responses(
+        (status = 200, description = "Also of a key that was never there", body = EntityView),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn checkpoint(
+    State(app): State<SharedApp>,
+    Path(place): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<EntityView>, Problem> {
+    let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
+    let view = blocking(move || {
+        let Asked {
+            traced,
+            key,
+            partitions,
+            permit: _permit,
+        } = asked;
+        traced.entity(&*app.log, &key, &partitions)
+    });
+    Ok(Json(view.await??))
+}
+
+/// The events of a key, as the log has them.
+///
+/// NDJSON: a record a line, in offset order, from the oldest that the log holds
+/// to the last when the request came. An answer that is cut short ends without
+/// the last chunk.
+#[utoipa::path(
+    get, path = "/pipelines/{pipeline}/events/{key}", tag = "operation",
+    operation_id = "list_events_of_key",
+    params(
+        ("pipeline" = String, Path),
+        ("key" = String, Path, description = "The record key"),
+        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of the last event known"),
+    ),
+    responses(
+        (status = 200, description = "The events", body = Line, content_type = "application/x-ndjson"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn events(
+    State(app): State<SharedApp>,
+    Path(place): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::of(&uri, &["partition", "after"])?;
+    let after = parameters.after()?;
+    let asked = asked(&app, place, &parameters)?;
+    answer(app, asked, move |app, asked| {
+        let Asked {
+            traced,
+            key,
+            partitions,
+            ..
+        } = asked;
+        traced.events(&*app.log, key, partitions, after)
+    })
+    .await
+}
+
+/// What was published of a key's events, dead letters as well.
+///
+/// NDJSON: a record a line, partition after partition. Output topics are
+/// compacted, so what a later record of the same key superseded may be gone.
+#[utoipa::path(
+    get, path = "/pipelines/{pipeline}/outputs/{key}", tag = "operation",
+    operation_id = "list_outputs_of_key",
+    params(
+        ("pipeline" = String, Path),
+        ("key" = String, Path, description = "The record key of the events"),
+        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+    ),
+    responses(
+        (status = 200, description = "The records", body = Line, content_type = "application/x-ndjson"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn outputs(
+    State(app): State<SharedApp>,
+    Path(place): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
+    answer(app, asked, |app, asked| {
+        let Asked {
+            traced,
+            key,
+            partitions,
+            ..
+        } = asked;
+        traced.outputs(&*app.log, key, partitions)
+    })
+    .await
+}
+
+/// A plugin's file, by its digest.
+#[utoipa::path(
+    get, path = "/pipelines/{pipeline}/plugins/{file}", tag = "operation",
+    operation_id = "get_plugin",
+    params(
+        ("pipeline" = String, Path),
+        ("file" = String, Path, description = "The SHA-256 of its bytes, hexadecimal, and .wasm"),
+    ),
+    responses(
+        (status = 200, description = "The bytes", body = Vec<u8>, content_type = "application/wasm"),
+        (status = 404, description = "No such pipeline, or no copy left", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn plugin(
+    State(app): State<SharedApp>,
+    Path((pipeline, file)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let traced = traced(&app, &pipeline)?;
+    let digest = file
+        .strip_suffix(".wasm")
+        .and_then(|digest| digest.parse::<Digest>().ok());
+    let bytes = match digest {
+        None => None,
+        Some(digest) => blocking(move || traced.plugin(digest)).await?,
+    };
+    let bytes = bytes.ok_or_else(|| {
+        let detail = format!("this host has no copy of {file:?}");
+        Problem::new(StatusCode::NOT_FOUND, "plugin-not-found", detail)
+    })?;
+    let wasm = HeaderValue::from_static("application/wasm");
+    let forever = HeaderValue::from_static("max-age=31536000, immutable");
+    Ok(([(CONTENT_TYPE, wasm), (CACHE_CONTROL, forever)], bytes).into_response())
+}
+
+/// Lines, as they are read. What can be wrong at once is answered as a problem;
+/// what goes wrong later cuts the answer.
+async fn answer(
+    app: SharedApp,
+    asked: Asked,
+    open: impl FnOnce(&SharedApp, &Asked) -> Result<Lines, LogError> + Send + 'static,
+) -> Result<Response, Problem> {
+    let (opened, app, asked) = blocking(move || {
+        let opened = open(&app, &asked);
+        (opened, app, asked)
+    })
+    .await?;
+    let mut lines = opened?;
+    let (sender, pages) = mpsc::channel::<io::Result<Bytes>>(PAGES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let _held = asked.permit;
+        loop {
+            let page = match lines.next(&*app.log) {
+                Ok(None) => return,
+                Ok(Some(page)) => Ok(Bytes::from(page)),
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "an answer is cut short");
+                    Err(io::Error::other(error.to_string()))
+                }
+            };
+            let is_end = page.is_err();
+            let is_empty = page.as_ref().is_ok_and(Bytes::is_empty);
+            // Whoever asked may be gone, which shows also where there is nothing
+            // to send.
+            if sender.is_closed() || !is_empty && sender.blocking_send(page).is_err() || is_end {
+                return;
+            }
+        }
+    });
+    let body = stream::unfold(pages, async |mut pages| {
+        let page = pages.recv().await?;
+        Some((page, pages))
+    });
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    let no_cache = HeaderValue::from_static("no-cache");
+    Ok((
+        [(CONTENT_TYPE, ndjson), (CACHE_CONTROL, no_cache)],
+        Body::from_stream(body),
+    )
+        .into_response())
+}

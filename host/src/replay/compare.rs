@@ -1,0 +1,372 @@
+//! What a replay led to, beside what was published.
+//!
+//! Output topics are compacted: the log may have let go of a record whose key
+//! has a later one. So what is not there is a difference only where it would have
+//! to be; the rest is counted as gone.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Recording,
+    line::{ATTEMPT_HEADER, HeaderLine, Line, Text},
+    timeline::Timeline,
+};
+use crate::{
+    types::{DIGEST_HEADER, Offset, PLUGIN_HEADER},
+    worker::output::{ERROR_CODE, ERROR_REASON},
+};
+
+/// What is different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Changed,
+    /// Replayed, and never published.
+    Added,
+    /// Published, and not replayed.
+    Missing,
+}
+
+/// One record that is not as it was published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The offset of the event that led to it.
+    pub source: u64,
+    pub kind: Kind,
+    pub published: Option<Line>,
+    pub replayed: Option<Line>,
+}
+
+/// How a replay compares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// Records that are as they were published.
+    pub same: usize,
+    /// Records replayed that the log may have let go of.
+    pub gone: usize,
+    /// Records published again later, after a rollback.
+    pub undone: usize,
+    pub differences: Vec<Difference>,
+}
+
+/// Which headers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headers {
+    All,
+    /// But for those that name the plugin, which is another.
+    ButThePlugin,
+}
+
+/// Where records meet: the event, and the topic and key they go to.
+type Meeting = (u64, String, Option<Vec<u8>>);
+
+/// Compares what was replayed with what a recording says was published.
+#[must_use]
+pub fn compare(recording: &Recording, replayed: &[Line], headers: Headers) -> Comparison {
+    let mut comparison = Comparison::default();
+    let timeline = recording.timeline();
+    let first = recording.events.first().and_then(|event| event.offset);
+    let (published, undone) = in_force(recording, &timeline, first);
+    comparison.undone = undone;
+    let mut meetings: BTreeMap<Meeting, (Vec<&Line>, Vec<&Line>)> = BTreeMap::new();
+    for line in published {
+        meetings.entry(meeting(line)).or_default().0.push(line);
+    }
+    for line in replayed {
+        meetings.entry(meeting(line)).or_default().1.push(line);
+    }
+    let log = Kept::of(recording, replayed);
+    for ((source, ..), (published, replayed)) in meetings {
+        // Of several records of a key, compaction leaves the last.
+        let mut pairs: Vec<(Option<&Line>, Option<&Line>)> = Vec::new();
+        let (mut before, mut now) = (published.into_iter().rev(), replayed.into_iter().rev());
+        loop {
+            match (before.next(), now.next()) {
+                (None, None) => break,
+                pair => pairs.push(pair),
+            }
+        }
+        for (before, now) in pairs.into_iter().rev() {
+            let kind = match (before, now) {
+                (Some(before), Some(now)) if is_same(before, now, headers) => {
+                    comparison.same += 1;
+                    continue;
+                }
+                (None, Some(now)) if log.may_be_gone(now) => {
+                    comparison.gone += 1;
+                    continue;
+                }
+                (Some(_), Some(_)) => Kind::Changed,
+                (None, _) => Kind::Added,
+                (_, None) => Kind::Missing,
+            };
+            comparison.differences.push(Difference {
+                source,
+                kind,
+                published: before.cloned(),
+                replayed: now.cloned(),
+            });
+        }
+    }
+    comparison
+}
+
+/// What was published of the events there are, and how much of it was undone by
+/// a rollback: made by a plugin that, as things stand, never got the event.
+fn in_force<'a>(
+    recording: &'a Recording,
+    timeline: &Timeline,
+    first: Option<u64>,
+) -> (Vec<&'a Line>, usize) {
+    let mut latest: BTreeMap<u64, u32> = BTreeMap::new();
+    let attempts = recording.published.iter().filter_map(Line::provenance);
+    for found in attempts {
+        let attempt = latest.entry(found.offset.0).or_default();
+        *attempt = found.attempt.max(*attempt);
+    }
+    let is_rolled_back = latest.values().any(|attempt| *attempt > 1);
+    let mut undone = 0;
+    let mut lines = Vec::new();
+    for line in &recording.published {
+        let Some(found) = line.provenance() else {
+            continue;
+        };
+        if first.is_none_or(|first| found.offset < Offset(first)) {
+            continue;
+        }
+        let is_last = latest.get(&found.offset.0) == Some(&found.attempt);
+        let is_timely =
+            !is_rolled_back || found.digest.is_none() || found.digest == timeline.at(found.offset);
+        if is_last && is_timely {
+            lines.push(line);
+        } else {
+            undone += 1;
+        }
+    }
+    (lines, undone)
+}
+
+fn meeting(line: &Line) -> Meeting {
+    let key = line.key.as_ref().and_then(|key| key.bytes().ok());
+    (
+        line.source.unwrap_or_default(),
+        line.topic.clone(),
+        key.map(|key| key.to_vec()),
+    )
+}
+
+fn is_same(published: &Line, replayed: &Line, headers: Headers) -> bool {
+    published.partition == replayed.partition
+        && published.timestamp_ms == replayed.timestamp_ms
+        && published.value == replayed.value
+        && counted(published, headers).eq(counted(replayed, headers))
+}
+
+fn counted(line: &Line, headers: Headers) -> impl Iterator<Item = &HeaderLine> {
+    // Why a plugin failed is the host's words, with figures that are other each
+    // time: the code is what counts. Why it refused is its own.
+    let is_failure = line
+        .text(&ERROR_CODE)
+        .is_some_and(|code| code != "event-refused");
+    line.headers.iter().filter(move |header| {
+        let names_plugin = [PLUGIN_HEADER, DIGEST_HEADER].contains(&&*header.name);
+        header.name != ATTEMPT_HEADER
+            && !(headers == Headers::ButThePlugin && names_plugin)
+            && !(is_failure && header.name == *ERROR_REASON)
+    })
+}
+
+/// Whether two replays led to the same.
+#[must_use]
+pub fn same_lines(one: &[Line], other: &[Line]) -> bool {
+    let is_same = |(one, other): (&Line, &Line)| {
+        (&one.topic, one.source, &one.key) == (&other.topic, other.source, &other.key)
+            && is_same(one, other, Headers::All)
+    };
+    one.len() == other.len() && one.iter().zip(other).all(is_same)
+}
+
+/// What the log must still have.
+struct Kept<'a> {
+    recording: &'a Recording,
+    /// The last event of which each topic and key has a record published.
+    last: BTreeMap<(String, Option<Vec<u8>>), u64>,
+    /// Topics and keys whose last record replayed is a tombstone, with its source.
+    deleted: BTreeMap<(String, Option<Vec<u8>>), u64>,
+}
+
+impl<'a> Kept<'a> {
+    fn of(recording: &'a Recording, replayed: &[Line]) -> Self {
+        let mut last = BTreeMap::new();
+        for line in &recording.published {
+            let (source, topic, key) = meeting(line);
+            let latest = last.entry((topic, key)).or_insert(source);
+            *latest = source.max(*latest);
+        }
+        let mut deleted = BTreeMap::new();
+        for line in replayed {
+            let (source, topic, key) = meeting(line);
+            if line.value.is_none() {
+                deleted.insert((topic, key), source);
+            } else {
+                deleted.remove(&(topic, key));
+            }
+        }
+        Self {
+            recording,
+            last,
+            deleted,
+        }
+    }
+
+    fn may_be_gone(&self, replayed: &Line) -> bool {
+        if replayed.topic == self.recording.pipeline.dead_letter {
+            return self.recording.at.dead_letter_start > 0;
+        }
+        let own = replayed.key.as_ref().and_then(|key| key.bytes().ok());
+        if own.as_deref() != Some(self.recording.key.as_bytes()) {
+            // Others may have published under that key since.
+            return true;
+        }
+        let (source, topic, key) = meeting(replayed);
+        let place = (topic, key);
+        let is_at_least = |of: &BTreeMap<_, u64>| of.get(&place).is_some_and(|at| *at >= source);
+        is_at_least(&self.last) || is_at_least(&self.deleted)
+    }
+}
+
+/// Changes shown of two values.
+const CHANGES_SHOWN_MAX: usize = 8;
+const VALUE_SHOWN_CHARS_MAX: usize = 160;
+
+impl Difference {
+    /// For a person, on some lines.
+    #[must_use]
+    pub fn text(&self, input: &str, partition: u32, headers: Headers) -> String {
+        let line = self.replayed.as_ref().or(self.published.as_ref());
+        let topic = line.map(|line| &*line.topic).unwrap_or_default();
+        let mut text = format!("{input}/{partition}/{} → {topic}", self.source);
+        match (&self.published, &self.replayed) {
+            (Some(published), Some(replayed)) => {
+                for change in changes(published, replayed, headers) {
+                    text += &format!("\n  {change}");
+                }
+            }
+            (Some(published), None) => {
+                text += &format!("\n  not replayed: {}", shown(published.value.as_ref()));
+            }
+            (None, Some(replayed)) => {
+                text += &format!("\n  not published: {}", shown(replayed.value.as_ref()));
+            }
+            (None, None) => {}
+        }
+        text + "\n"
+    }
+}
+
+fn changes(published: &Line, replayed: &Line, headers: Headers) -> Vec<String> {
+    let mut changes = Vec::new();
+    if published.value != replayed.value {
+        match (json(published), json(replayed)) {
+            (Some(before), Some(now)) if before != now => {
+                leaves("", &before, &now, &mut changes);
+            }
+            _ => changes.push(format!(
+                "{} → {}",
+                shown(published.value.as_ref()),
+                shown(replayed.value.as_ref())
+            )),
+        }
+    }
+    if published.partition != replayed.partition {
+        changes.push(format!(
+            "partition {} → {}",
+            published.partition, replayed.partition
+        ));
+    }
+    if published.timestamp_ms != replayed.timestamp_ms {
+        changes.push(format!(
+            "timestamp {} → {}",
+            published.timestamp_ms, replayed.timestamp_ms
+        ));
+    }
+    for header in counted(replayed, headers) {
+        let same_name = |other: &&HeaderLine| other.name == header.name;
+        let before = published.headers.iter().rfind(same_name);
+        if before != Some(header) {
+            changes.push(format!(
+                "header {}: {} → {}",
+                header.name,
+                shown(before.and_then(|header| header.value.as_ref())),
+                shown(header.value.as_ref())
+            ));
+        }
+    }
+    if changes.len() > CHANGES_SHOWN_MAX {
+        let more = changes.len() - CHANGES_SHOWN_MAX;
+        changes.truncate(CHANGES_SHOWN_MAX);
+        changes.push(format!("and {more} more"));
+    }
+    changes
+}
+
+fn json(line: &Line) -> Option<Value> {
+    match line.value.as_ref()? {
+        Text::Utf8(text) => serde_json::from_str(text).ok(),
+        Text::Hex { .. } => None,
+    }
+}
+
+/// The parts of two JSON values that differ, each by its pointer.
+fn leaves(path: &str, before: &Value, now: &Value, into: &mut Vec<String>) {
+    match (before, now) {
+        (Value::Object(before), Value::Object(now)) => {
+            let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
+            names.sort();
+            names.dedup();
+            for name in names {
+                leaves(
+                    &format!("{path}/{name}"),
+                    before.get(name).unwrap_or(&Value::Null),
+                    now.get(name).unwrap_or(&Value::Null),
+                    into,
+                );
+            }
+        }
+        (Value::Array(before), Value::Array(now)) => {
+            for index in 0..before.len().max(now.len()) {
+                leaves(
+                    &format!("{path}/{index}"),
+                    before.get(index).unwrap_or(&Value::Null),
+                    now.get(index).unwrap_or(&Value::Null),
+                    into,
+                );
+            }
+        }
+        _ if before == now => {}
+        _ => into.push(format!("{path}: {before} → {now}")),
+    }
+}
+
+fn shown(value: Option<&Text>) -> String {
+    match value {
+        None => "nothing".to_owned(),
+        Some(Text::Hex { hex }) => cut(hex),
+        Some(Text::Utf8(text)) => cut(text),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(VALUE_SHOWN_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
