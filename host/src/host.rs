@@ -460,7 +460,10 @@ impl Operator for Overview {
                 continue;
             }
             for (partition, status) in working.status.all() {
-                if status.state != PartitionState::Running {
+                if !matches!(
+                    status.state,
+                    PartitionState::Running | PartitionState::Redoing
+                ) {
                     reasons.push(NotReady {
                         code: status.code.unwrap_or("partition-stopped").into(),
                         reason: format!(
