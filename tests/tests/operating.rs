@@ -97,10 +97,12 @@ async fn until_swaps(host: &Host, wanted: &[(&str, &[u8])]) {
 
 async fn a_plugin_that_is_put_runs_when_that_is_answered(engine: Engine) {
     let good = built::plugin("nba-scoring");
-    let limit = format!("{}B", good.len() + 100);
+    let misbehaving = built::plugin("misbehaving");
+    let limit = good.len().max(misbehaving.len()) + 1000;
+    let too_large = wasm::variant(&good, &"x".repeat(limit));
     let place = Place::with_plugin(&good)
         .on(engine)
-        .set("plugin.plugin_bytes_max", &limit);
+        .set("plugin.plugin_bytes_max", &format!("{limit}B"));
     let host = place.start_ready().await;
     let games = games::invented(2);
     play(&host, &games, 0.0, 0.3).await;
@@ -123,16 +125,9 @@ async fn a_plugin_that_is_put_runs_when_that_is_answered(engine: Engine) {
     for (plugin, status, code) in [
         (&next[..next.len() / 2], 422, "plugin-truncated"),
         (&b""[..], 422, "plugin-empty"),
-        (&built::plugin("misbehaving"), 422, "plugin-cannot-read"),
-        (
-            &wasm::variant(&good, &"x".repeat(200)),
-            413,
-            "plugin-too-large",
-        ),
+        (&misbehaving, 422, "plugin-cannot-read"),
+        (&too_large, 413, "plugin-too-large"),
     ] {
-        if plugin.len() > good.len() + 100 && status != 413 {
-            continue;
-        }
         let answer = put(&host, SLOT, plugin).await;
         assert_eq!(answer.status.as_u16(), status, "{answer:?}");
         assert_eq!(answer.code(), code, "{answer:?}");
@@ -256,10 +251,12 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     play(&host, &games, 0.25, 0.5).await;
     host.has_processed_all().await;
     until_swaps(&host, &[("swap", &good), ("swap", &bad)]).await;
-    let mut wrong = Vec::new();
+    let mut short_of = 0;
     for game in &games {
-        wrong.push(host.game(&game.id).await.expect("an output"));
+        let output = host.game(&game.id).await.expect("an output");
+        short_of += points_until(game, 0.5) - points(&output);
     }
+    assert!(short_of > 0, "nobody scored a three-pointer");
 
     let plan = plugins(&host, &["rollback", SLOT, "--dry-run"]).expect("a plan");
     let quarter: usize = games
@@ -298,14 +295,7 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     .await;
     let view = host.slot(SLOT).await.expect("the slot");
     assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
-    assert_eq!(
-        host.rejects(SLOT, "plugin-rolled-back").await.len(),
-        view["history"]
-            .as_array()
-            .and_then(|all| all.last())
-            .and_then(|last| last["reason"].as_str())
-            .map_or(0, str::len)
-    );
+    host.rejects(SLOT, "plugin-rolled-back").await;
     until_swaps(
         &host,
         &[("swap", &good), ("swap", &bad), ("rollback", &good)],
@@ -314,12 +304,6 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     play(&host, &games, 0.75, 1.0).await;
     host.has_processed_all().await;
     check_all(&host, &games).await;
-    let differ = games.iter().zip(&wrong).any(|(game, wrong)| {
-        game.points()
-            .iter()
-            .any(|(team, points)| wrong["points"][team.as_str()] != *points)
-    });
-    assert!(differ, "the bad plugin was right");
     host.stop().await;
 
     // It stays so.
@@ -338,6 +322,22 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     host.runs(SLOT, &bad).await;
     host.stop().await;
     check_attempts(&place, &games);
+}
+
+/// What both teams have in an output.
+fn points(output: &Value) -> u64 {
+    let teams = output["points"].as_object().expect("points");
+    teams.values().filter_map(Value::as_u64).sum()
+}
+
+/// What both teams have scored in a part of a game.
+fn points_until(game: &Game, part: f64) -> u64 {
+    let lines = (game.lines.len() as f64 * part) as usize;
+    let of = |line: &String| {
+        let event: Value = serde_json::from_str(line).expect("an event");
+        event["points"].as_u64().unwrap_or(0)
+    };
+    game.lines[..lines].iter().map(of).sum()
 }
 
 fn path_of(path: &Path) -> &str {
