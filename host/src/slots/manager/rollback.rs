@@ -19,6 +19,7 @@ use crate::{
     },
     types::{Digest, Offset, PartitionId},
     worker::{
+        instances::Active,
         takeover::{
             Directive, SlotRow,
             history::Kind,
@@ -105,7 +106,8 @@ impl Looking {
                 (*partition, redone)
             })
             .collect();
-        let refused = self.refusal(&undoing, &bounds, to);
+        let library = &self.setup.library;
+        let refused = refusal(&undoing, &bounds, to, |digest| library.has(digest));
         let view = RollbackView {
             slot: full_name,
             done: false,
@@ -218,33 +220,6 @@ impl Looking {
                 _ => return Ok(count),
             }
         }
-    }
-
-    /// Why it cannot be done, if so.
-    fn refusal(
-        &self,
-        undoing: &BTreeMap<PartitionId, Undoing>,
-        bounds: &[Bounds],
-        to: Option<Digest>,
-    ) -> Option<(&'static str, String)> {
-        for (partition, undoing) in undoing {
-            let start = bounds.get(partition.0 as usize).map(|bounds| bounds.start);
-            if start.is_none_or(|start| start > undoing.from) {
-                return Some((
-                    "rollback-out-of-range",
-                    format!(
-                        "the log no longer has the events of partition {partition} from offset {} on: it begins at {}",
-                        undoing.from,
-                        start.unwrap_or_default(),
-                    ),
-                ));
-            }
-        }
-        let to = to.filter(|to| !self.setup.library.has(*to))?;
-        Some((
-            "plugin-not-kept",
-            format!("neither this host nor the group has the bytes of the plugin {to}"),
-        ))
     }
 
     /// `name@version` of a plugin that ran in a slot.
@@ -437,11 +412,7 @@ impl Looking {
     }
 
     /// Gives all workers a directive; where each partition begins again.
-    fn take_back(
-        &self,
-        directive: &Directive,
-        active: Option<&Arc<crate::worker::instances::Active>>,
-    ) -> Option<Takeover> {
+    fn take_back(&self, directive: &Directive, active: Option<&Arc<Active>>) -> Option<Takeover> {
         let mut redone = Takeover::new();
         for worker in &self.setup.workers {
             let taken_back = self.tell(worker, |done| Order::Rollback {
@@ -476,14 +447,6 @@ impl Looking {
 
     /// A file that has a plugin that was undone.
     pub fn reject_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
-        let rejection = Rejection {
-            code: "plugin-rolled-back",
-            message:
-                "it was rolled back; put another file there, or this one by `courtside plugins put`"
-                    .to_owned(),
-        };
-        let rejected = self.reject(name, Some(digest), rejection);
-        self.slot(name).handled();
         // A host that is new here has nothing else to run.
         let of = self.group.known().slot(name);
         let directive = of.and_then(|of| of.directive.as_ref());
@@ -505,6 +468,14 @@ impl Looking {
                 }
             }
         }
+        let rejection = Rejection {
+            code: "plugin-rolled-back",
+            message:
+                "it was rolled back; put another file there, or this one by `courtside plugins put`"
+                    .to_owned(),
+        };
+        let rejected = self.reject(name, Some(digest), rejection);
+        self.slot(name).handled();
         rejected
     }
 
@@ -568,5 +539,66 @@ impl Looking {
                 self.setup.pipeline.name
             ))),
         }
+    }
+}
+
+/// Why it cannot be done, if so.
+fn refusal(
+    undoing: &BTreeMap<PartitionId, Undoing>,
+    bounds: &[Bounds],
+    to: Option<Digest>,
+    is_kept: impl Fn(Digest) -> bool,
+) -> Option<(&'static str, String)> {
+    for (partition, undoing) in undoing {
+        let start = bounds.get(partition.0 as usize).map(|bounds| bounds.start);
+        if start.is_none_or(|start| start > undoing.from) {
+            return Some((
+                "rollback-out-of-range",
+                format!(
+                    "the log no longer has the events of partition {partition} from offset {} on: it begins at {}",
+                    undoing.from,
+                    start.unwrap_or_default(),
+                ),
+            ));
+        }
+    }
+    let to = to.filter(|to| !is_kept(*to))?;
+    Some((
+        "plugin-not-kept",
+        format!("neither this host nor the group has the bytes of the plugin {to}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_is_refused() {
+        let undoing = |from| Undoing {
+            from: Offset(from),
+            previous: None,
+            at: Timestamp::UNIX_EPOCH,
+            entities: None,
+        };
+        let undoing = BTreeMap::from([(PartitionId(0), undoing(5)), (PartitionId(1), undoing(9))]);
+        let bounds = |starts: [u64; 2]| {
+            starts.map(|start| Bounds {
+                start: Offset(start),
+                end: Offset(100),
+            })
+        };
+        let to = Some(Digest::of(b"before"));
+        let code = |starts, to, is_kept| {
+            let refused = refusal(&undoing, &bounds(starts), to, |_| is_kept);
+            refused.map(|(code, _)| code)
+        };
+        assert_eq!(code([5, 9], to, true), None);
+        assert_eq!(code([5, 10], to, true), Some("rollback-out-of-range"));
+        assert_eq!(code([0, 0], to, false), Some("plugin-not-kept"));
+        // No plugin is always there.
+        assert_eq!(code([0, 0], None, false), None);
+        let lost = refusal(&undoing, &[], to, |_| true);
+        assert_eq!(lost.map(|(code, _)| code), Some("rollback-out-of-range"));
     }
 }
