@@ -11,10 +11,12 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use bytestring::ByteString;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     ingest::{Door, Ingest, KeyRule, Schema},
+    letters::Letters,
     log::{
         LogError, RecordLog,
         admin::Admin,
@@ -24,7 +26,7 @@ use crate::{
     },
     pipeline::{
         Output, Pipeline, Processing,
-        layout::{self, Layout},
+        layout::{self, Layout, LayoutError},
     },
     plugin::{
         Compiler,
@@ -43,7 +45,7 @@ use crate::{
             PluginsView, SlotState,
         },
     },
-    topics,
+    topics::{self, Coded},
     types::{PartitionId, Topic, TopicPartition},
     worker::{
         status::PipelineStatus,
@@ -51,6 +53,9 @@ use crate::{
     },
 };
 
+/// How long a host that reached its log waits for it while it starts.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_RETRY: Duration = Duration::from_secs(1);
 /// How often the host looks whether its workers are still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// And whether the topics it reads have the partitions that they had, and its
@@ -62,6 +67,7 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
+    letters: Arc<Letters>,
     asks: Asks,
     layout: layout::Watch,
 }
@@ -89,14 +95,15 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Opens the log and starts every pipeline.
-    pub fn start(config: &Config) -> anyhow::Result<Self> {
+    /// Opens the log and starts every pipeline; waits for a log that does not
+    /// answer as long as nobody says stop.
+    pub fn start(config: &Config, stop: &CancellationToken) -> anyhow::Result<Self> {
         let log = open_log(config)?;
         let compiler = Engine::new(EngineConfig {
             cache_dir: Some(config.data_dir.join("compiled")),
         })
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
-        Self::start_with(config, log, compiler)
+        Self::start_with(config, log, compiler, stop)
     }
 
     /// Starts every pipeline on a log that is open, with plugins from whoever
@@ -105,6 +112,7 @@ impl Host {
         config: &Config,
         log: Arc<dyn RecordLog>,
         compiler: Arc<dyn Compiler>,
+        stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         warn_of_strangers(config);
         let mut doors = Vec::new();
@@ -114,7 +122,7 @@ impl Host {
             let Some(settings) = config.pipelines.get(name) else {
                 continue;
             };
-            let (pipeline, layout) = pipeline(config, name, settings, &*log)?;
+            let (pipeline, layout) = patiently(stop, || pipeline(config, name, settings, &*log))?;
             doors.push(door(&pipeline, name, settings)?);
             boards.push(BoardSpec {
                 pipeline: pipeline.name.clone(),
@@ -135,7 +143,9 @@ impl Host {
             let status = Arc::new(PipelineStatus::default());
             let mut orders = Vec::new();
             for number in 0..pipeline.processing.workers {
-                let worker = Worker::start(&log, &pipeline, &status, number)?;
+                let worker = patiently(stop, || {
+                    Ok(Worker::start(&log, &pipeline, &status, number).map_err(Coded)?)
+                })?;
                 orders.push(worker.orders().clone());
                 workers.push(worker);
             }
@@ -150,7 +160,7 @@ impl Host {
             let library = Library::new(store, Arc::clone(&log), topic.topic.clone());
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
-                checkpoints: log.checkpoints(&pipeline.group)?,
+                checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
@@ -164,6 +174,7 @@ impl Host {
             .context("start-failed: no thread for the slots")?;
             working.push(Working {
                 layout: layout::Watch::new(&pipeline.group, layout),
+                letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
                 status,
                 slots: manager.views(),
@@ -220,6 +231,9 @@ impl Host {
     /// as the drain deadline allows; the rest is read again by the next host.
     pub fn stop(self) -> anyhow::Result<()> {
         let started = Instant::now();
+        for working in &self.overview.pipelines {
+            working.letters.stop();
+        }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // Who has ended needs no telling.
@@ -320,8 +334,10 @@ fn pipeline(
         partitions,
         partitioner: settings.partitioner.clone(),
     };
-    layout::settle(log, &group, &layout)
-        .map_err(|error| anyhow!("{}: pipeline {name}: {error}", error.code()))?;
+    layout::settle(log, &group, &layout).map_err(|error| match error {
+        LayoutError::Log(error) => Coded(error).into(),
+        error => anyhow!("{}: pipeline {name}: {error}", error.code()),
+    })?;
     topics::ensure_others(config, name, settings, log)?;
     let dead_letter = topics::dead_letter(&group);
     let plugins = TopicPartition {
@@ -357,6 +373,32 @@ fn pipeline(
         record_bytes_max: log.record_bytes_max(),
     };
     Ok((Arc::new(pipeline), layout))
+}
+
+/// Tries again what failed because the log does not answer: brokers that were
+/// there a moment ago may be about to elect leaders.
+fn patiently<T>(
+    stop: &CancellationToken,
+    mut step: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        let error = match step() {
+            Err(error) if may_pass(&error) => error,
+            done => return done,
+        };
+        if stop.is_cancelled() || started.elapsed() >= START_PATIENCE {
+            return Err(error);
+        }
+        tracing::warn!(code = "log-unavailable", %error, "not started yet, trying again");
+        std::thread::sleep(START_RETRY);
+    }
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    let of_log = error.downcast_ref::<Coded>().map(|coded| &coded.0);
+    let of_log = of_log.or_else(|| error.downcast_ref::<LogError>());
+    matches!(of_log, Some(LogError::Unavailable { .. }))
 }
 
 fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> anyhow::Result<()> {
@@ -443,6 +485,12 @@ impl Operator for Overview {
                 .map(|working| self.group(working))
                 .collect(),
         }
+    }
+
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {
+        let mut pipelines = self.pipelines.iter();
+        let working = pipelines.find(|working| &*working.pipeline.name == pipeline)?;
+        Some(Arc::clone(&working.letters))
     }
 
     fn not_ready(&self) -> Vec<NotReady> {

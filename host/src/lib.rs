@@ -15,6 +15,7 @@ pub mod host;
 
 pub mod http;
 pub mod ingest;
+pub mod letters;
 pub mod log;
 pub mod plugin;
 pub mod scoreboard;

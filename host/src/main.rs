@@ -30,6 +30,8 @@ enum Command {
     /// Have a pipeline process its input again, or skip it: moves its committed
     /// offsets and deletes its checkpoints, both or neither.
     Reset(cli::reset::ResetArgs),
+    /// Show what could not be processed, and have it processed after all.
+    DeadLetter(cli::letters::LettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
         Command::Groups(args) => cli::groups::run(&args),
         Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
+        Command::DeadLetter(args) => {
+            cli::block_on(cli::letters::run(args)).and_then(|code| code)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("courtside: {error:#}");

@@ -1,10 +1,9 @@
 //! The topics of the configured pipelines: what each is for, and how it is
 //! created. A host makes them at its start, and `courtside topics create` before.
 
-use anyhow::anyhow;
-
 use crate::{
     config::{Config, PipelineConfig},
+    letters::notes,
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
     pipeline::layout,
     slots,
@@ -22,6 +21,8 @@ pub enum Role {
     Layout,
     /// Which plugins took over where, and their bytes.
     Plugins,
+    /// Which dead letters were redriven.
+    Redrive,
 }
 
 impl Role {
@@ -34,6 +35,7 @@ impl Role {
             Self::Checkpoints => "checkpoints",
             Self::Layout => "layout",
             Self::Plugins => "plugins",
+            Self::Redrive => "redrive",
         }
     }
 }
@@ -74,6 +76,7 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
         }
         add(Role::Layout, layout::topic(&group));
         add(Role::Plugins, plugins(config, &group));
+        add(Role::Redrive, redrive(config, &group, None));
     }
     topics
 }
@@ -154,10 +157,14 @@ pub fn ensure_others(
     create_others(config, pipeline, settings, log).map_err(coded)
 }
 
-#[allow(clippy::needless_pass_by_value)]
 fn coded(error: LogError) -> anyhow::Error {
-    anyhow!("{}: {error}", error.code())
+    Coded(error).into()
 }
+
+/// What the log said, with its code.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}", .0.code(), .0)]
+pub struct Coded(pub LogError);
 
 /// The pipelines' names, who writes a topic before who reads it: so that the
 /// one that makes a topic is the one that says how many partitions it has.
@@ -221,6 +228,7 @@ fn create_others(
     let mut specs = vec![
         spec(letters, Some(partitions), deleted(config)),
         plugins(config, &group),
+        redrive(config, &group, Some(partitions)),
     ];
     for output in outputs(settings) {
         // One that is there (another pipeline's input, say) stays as it is.
@@ -243,6 +251,10 @@ pub fn dead_letter(group: &str) -> Topic {
 
 fn plugins(config: &Config, group: &str) -> TopicSpec {
     spec(slots::topic::name(group), Some(1), compacted(config))
+}
+
+fn redrive(config: &Config, group: &str, partitions: Option<u32>) -> TopicSpec {
+    spec(notes::topic(group), partitions, compacted(config))
 }
 
 fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
@@ -314,6 +326,7 @@ mod tests {
             of("g.checkpoints", Role::Checkpoints, None),
             of("g.pipeline", Role::Layout, Some(1)),
             of("g.plugins", Role::Plugins, Some(1)),
+            of("g.redrive", Role::Redrive, None),
         ];
         let asked = |topic: &str, wanted| {
             let needs = needs(&known, &*log, topic, wanted);
@@ -334,6 +347,7 @@ mod tests {
             "g.checkpoints",
             "g.pipeline",
             "g.plugins",
+            "g.redrive",
         ] {
             let error = asked(topic, Some(7)).unwrap_err();
             assert_eq!(error.code(), "topic-mismatch", "{topic}");

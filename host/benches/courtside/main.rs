@@ -17,6 +17,7 @@ mod load;
 mod native;
 mod pipeline;
 mod rig;
+mod swap;
 
 const ALL: &[(&str, fn())] = &[
     ("pipeline", pipeline::wasm_and_native),
@@ -24,12 +25,16 @@ const ALL: &[(&str, fn())] = &[
     ("idle", pipeline::a_million_games),
     ("latency", doors::latency),
     ("post", doors::post),
+    ("swap", swap::embedded),
+    ("many-swaps", swap::many),
+    ("compiling", swap::compiling),
     ("kafka", kafka::stream::pipeline),
     ("kafka-post", kafka::stream::post),
     ("kafka-latency", kafka::stream::latency),
     ("kafka-failure", kafka::failure::kill),
     ("kafka-rebalance", kafka::failure::join),
     ("kafka-restore", kafka::restore::restore),
+    ("kafka-swap", swap::on_kafka),
 ];
 
 fn main() {

@@ -17,7 +17,7 @@ use courtside::{
         Compiler,
         wasm::{Engine, EngineConfig},
     },
-    types::{NewRecord, PartitionId, Topic},
+    types::{Digest, NewRecord, PartitionId, Topic},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -28,6 +28,7 @@ use crate::load::Line;
 pub const INPUT: Topic = Topic::from_static("NBA-Games");
 pub const OUTPUT: Topic = Topic::from_static("NBA-Scores");
 
+const SWAPPED_WITHIN: Duration = Duration::from_secs(60);
 const APPEND_CHUNK: usize = 5_000;
 
 pub struct Rig {
@@ -47,6 +48,18 @@ pub fn plugin() -> Vec<u8> {
     let path = target.join("wasm32-wasip2/release/nba_scoring.wasm");
     std::fs::read(&path)
         .unwrap_or_else(|error| panic!("{}: {error} (make plugins makes it)", path.display()))
+}
+
+/// The same plugin with other bytes, as another build of it would have.
+pub fn variant(number: u32) -> Vec<u8> {
+    let mut bytes = plugin();
+    let name = format!("build-{number:08}");
+    // A custom section: its id, its size, and a name with its length.
+    bytes.push(0);
+    bytes.push(u8::try_from(name.len() + 1).expect("a short name"));
+    bytes.push(u8::try_from(name.len()).expect("a short name"));
+    bytes.extend_from_slice(name.as_bytes());
+    bytes
 }
 
 impl Rig {
@@ -70,7 +83,13 @@ impl Rig {
         } else {
             Engine::new(EngineConfig::default()).expect("a plugin engine")
         };
-        let host = Host::start_with(&config, Arc::clone(&log), compiler).expect("a host");
+        let host = Host::start_with(
+            &config,
+            Arc::clone(&log),
+            compiler,
+            &CancellationToken::new(),
+        )
+        .expect("a host");
         let partitions = log.partitions(&INPUT).expect("the input topic");
         Self {
             host,
@@ -106,20 +125,28 @@ impl Rig {
 
     /// Drops the plugin in, and waits until it is in force.
     pub fn activate(&self) -> Instant {
+        self.swap(&plugin());
+        Instant::now()
+    }
+
+    /// Drops a plugin into the default slot, and waits until it is in force.
+    pub fn swap(&self, bytes: &[u8]) {
         let slot = self.config.plugin_dir.join("scores");
         let draft = slot.join("draft");
-        std::fs::write(&draft, plugin()).expect("a plugin file");
+        std::fs::write(&draft, bytes).expect("a plugin file");
         std::fs::rename(draft, slot.join("default.wasm")).expect("a plugin file");
+        let digest = Digest::of(bytes).to_string();
         let operator = self.host.operator();
-        while operator
-            .plugins()
-            .slots
-            .iter()
-            .all(|slot| slot.plugin.is_none())
-        {
+        let started = Instant::now();
+        loop {
+            let slots = operator.plugins().slots;
+            let plugin = slots.iter().find_map(|slot| slot.plugin.as_ref());
+            if plugin.is_some_and(|plugin| plugin.digest == digest) {
+                return;
+            }
+            assert!(started.elapsed() < SWAPPED_WITHIN, "not swapped: {slots:?}");
             std::thread::sleep(Duration::from_micros(200));
         }
-        Instant::now()
     }
 
     /// Waits until everything in the input is committed.

@@ -3,6 +3,7 @@
 mod client;
 pub mod groups;
 pub mod health;
+pub mod letters;
 mod operator;
 pub mod plugins;
 pub mod reset;

@@ -108,7 +108,8 @@ mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
     use crate::cli::{
-        groups::GroupsArgs, plugins::PluginsArgs, reset::ResetArgs, topics::TopicsArgs,
+        groups::GroupsArgs, letters::LettersArgs, plugins::PluginsArgs, reset::ResetArgs,
+        topics::TopicsArgs,
     };
 
     #[derive(Parser)]
@@ -118,6 +119,7 @@ mod tests {
         Groups(GroupsArgs),
         Plugins(PluginsArgs),
         Reset(ResetArgs),
+        DeadLetter(LettersArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

@@ -13,12 +13,14 @@ use super::{
 };
 use crate::{
     host::open_admin,
+    letters::notes,
     log::{
-        RecordLog,
+        LogError, RecordLog,
         reset::{self, Moved, Target},
     },
     pipeline::layout,
-    types::{Offset, PartitionId, Topic},
+    topics,
+    types::{Offset, PartitionId, Topic, TopicPartition},
 };
 
 #[derive(Args, Debug)]
@@ -132,13 +134,37 @@ fn reset(
         "Move group {group} to these offsets of {input}, and delete the state of all keys in these partitions?"
     );
     confirm(&question, args.yes)?;
-    let moved = reset::apply(log, &group, input, &moves).map_err(coded)?;
+    let ends = dead_letter_ends(log, &group).map_err(coded)?;
+    let moved = reset::apply(log, &group, input, &moves, |partition| {
+        let end = ends.get(partition.0 as usize)?;
+        let place = TopicPartition {
+            topic: notes::topic(&group),
+            partition,
+        };
+        Some((place, notes::void(*end)))
+    })
+    .map_err(coded)?;
     Ok(Answer {
         pipeline: args.pipeline.clone(),
         group,
         topic: input.to_string(),
         partitions: moved.iter().map(partition).collect(),
     })
+}
+
+/// Up to where dead letters mean nothing any more: their events come again, or
+/// belong to a state that is gone. None where none was ever redriven, nor could be.
+fn dead_letter_ends(log: &dyn RecordLog, group: &str) -> Result<Vec<Offset>, LogError> {
+    let none = |error| match error {
+        LogError::NoSuchTopic { .. } => Ok(Vec::new()),
+        error => Err(error),
+    };
+    if let Err(error) = log.partitions(&notes::topic(group)) {
+        return none(error);
+    }
+    let bounds = log.written(&topics::dead_letter(group));
+    let ends = bounds.map(|bounds| bounds.iter().map(|bounds| bounds.end).collect());
+    ends.or_else(none)
 }
 
 fn partition(moved: &Moved) -> Partition {

@@ -5,7 +5,10 @@ use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use metrics_exporter_prometheus::Matcher;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -13,7 +16,7 @@ use super::settings::{SettingsArgs, path};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     host::Host,
-    http, worker,
+    http, letters, worker,
 };
 
 #[derive(Args, Debug)]
@@ -87,14 +90,20 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .context("metrics do not start")?;
     http::describe();
     worker::metrics::describe();
+    letters::describe();
     // The door's address first: that it is taken is the mistake made most.
     let listener = http::bind(config.http.listen)
         .await
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let address = listener.local_addr()?;
-    let starting = config.clone();
-    let host = tokio::task::spawn_blocking(move || Host::start(&starting)).await??;
     let stop = CancellationToken::new();
+    let (starting, stop_starting) = (config.clone(), stop.clone());
+    let mut starting = tokio::task::spawn_blocking(move || Host::start(&starting, &stop_starting));
+    let host = tokio::select! {
+        started = &mut starting => started??,
+        _ = terminate.recv() => return give_up(&stop, starting).await,
+        _ = interrupt.recv() => return give_up(&stop, starting).await,
+    };
     let doors = http::App {
         log: host.log(),
         ingest: Arc::clone(&host.ingest),
@@ -125,6 +134,19 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     tokio::task::spawn_blocking(move || host.stop()).await??;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Told to end before it has started.
+async fn give_up(
+    stop: &CancellationToken,
+    starting: JoinHandle<anyhow::Result<Host>>,
+) -> anyhow::Result<ExitCode> {
+    stop.cancel();
+    match starting.await? {
+        Ok(host) => tokio::task::spawn_blocking(move || host.stop()).await??,
+        Err(error) => tracing::info!(%error, "stopped before it had started"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What to do next, for a person.

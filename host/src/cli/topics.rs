@@ -427,6 +427,7 @@ fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> a
                     topics::Role::Checkpoints => "state",
                     topics::Role::Layout => "layout",
                     topics::Role::Plugins => "plugins",
+                    topics::Role::Redrive => "redriven letters",
                     topics::Role::Input | topics::Role::Output | topics::Role::DeadLetter => {
                         continue;
                     }

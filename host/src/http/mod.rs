@@ -9,6 +9,7 @@ mod body;
 mod config;
 mod connection;
 mod games;
+mod letters;
 mod local;
 mod observe;
 mod operate;
@@ -123,6 +124,7 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // nothing that the way of an event should pay for.
     let large = OpenApiRouter::new()
         .routes(routes!(games::all))
+        .routes(routes!(letters::list))
         .routes(routes!(operate::plugins))
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
@@ -137,6 +139,8 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
+        .routes(routes!(letters::one))
+        .routes(routes!(letters::redrive, letters::progress))
         .routes(routes!(plugins::put))
         .routes(routes!(plugins::put_key, plugins::delete_key))
         .routes(routes!(plugins::rollback))

@@ -122,7 +122,7 @@ pub async fn openapi(State(app): State<SharedApp>) -> Response {
 }
 
 /// An operator's view may be of a log that is far away.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(call)

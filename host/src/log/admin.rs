@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec};
 use crate::{
+    letters::notes,
     pipeline::layout,
     slots,
     types::{PartitionId, Topic},
@@ -142,9 +143,11 @@ pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> L
 pub(super) fn kept_for(topic: &Topic) -> Option<(&str, &'static str)> {
     let layout = topic.strip_suffix(layout::TOPIC_SUFFIX);
     let plugins = topic.strip_suffix(slots::topic::SUFFIX);
+    let redrive = topic.strip_suffix(notes::SUFFIX);
     layout
         .map(|group| (group, "layout"))
         .or(plugins.map(|group| (group, "plugins")))
+        .or(redrive.map(|group| (group, "redriven letters")))
 }
 
 /// What to say to who wants to delete what a group keeps.

@@ -230,6 +230,7 @@ pub(crate) fn join(
         input: input.clone(),
         worker,
         workers,
+        visits: false,
     })
     .unwrap()
 }
@@ -401,6 +402,7 @@ pub(crate) fn what_does_not_exist_is_named(subject: &mut impl Subject) {
         input: b,
         worker: 0,
         workers: 1,
+        visits: false,
     };
     assert_eq!(
         log.join(spec).map(|_| ()).map_err(code),

@@ -185,6 +185,9 @@ pub struct GroupSpec {
     pub worker: u32,
     /// How many workers the host has for the group.
     pub workers: u32,
+    /// It is there for a while, to commit: it leaves the group when it ends, and
+    /// has no checkpoints.
+    pub visits: bool,
 }
 
 /// A consumer group's name.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{Commit, GroupName, GroupSpec, LogError, Member, Polled, RecordLog};
-use crate::types::{Key, Offset, PartitionId, Topic};
+use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicPartition};
 
 /// Checkpoints in one step, beyond which the next partition begins another.
 const KEYS_PER_STEP: usize = 250_000;
@@ -107,12 +107,14 @@ pub fn plan(
     moves.collect()
 }
 
-/// Does what was planned.
+/// Does what was planned; what else `also` says of a partition is in the same
+/// step.
 pub fn apply(
     log: &dyn RecordLog,
     group: &str,
     input: &Topic,
     moves: &[Move],
+    also: impl Fn(PartitionId) -> Option<(TopicPartition, NewRecord)>,
 ) -> Result<Vec<Moved>, LogError> {
     // Somebody may have joined since.
     if !log.group_status(group, input)?.members.is_empty() {
@@ -123,9 +125,10 @@ pub fn apply(
         input: input.clone(),
         worker: 0,
         workers: 1,
+        visits: false,
     })?;
     let count = log.partitions(input)?;
-    take_all(log, &mut *member, group, input, count)?;
+    take_all(log, &mut *member, group, input, count, ASSIGNED_WITHIN)?;
     let checkpoints = log.checkpoints(group)?;
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
@@ -140,6 +143,7 @@ pub fn apply(
             step.checkpoints.extend(keys);
         }
         step.offsets.push((at.partition, at.to));
+        step.records.extend(also(at.partition));
         moved.push(Moved {
             at: *at,
             checkpoints: step.checkpoints.len() - before,
@@ -161,23 +165,24 @@ fn not_empty(group: &str) -> LogError {
 /// Waits until all partitions are this member's. Those whose committed offset
 /// cannot be read from are, too: a reset is what they need. A host that came in
 /// between may have them, and keep them.
-fn take_all(
+pub(crate) fn take_all(
     log: &dyn RecordLog,
     member: &mut dyn Member,
     group: &str,
     input: &Topic,
     count: u32,
+    within: Duration,
 ) -> Result<(), LogError> {
     let mut held = BTreeSet::new();
     let mut looked = Instant::now();
-    let deadline = Instant::now() + ASSIGNED_WITHIN;
+    let deadline = Instant::now() + within;
     while held.len() < count as usize {
         if Instant::now() >= deadline {
             return Err(LogError::Unavailable {
                 reason: format!(
                     "group {group} gave {} of {count} partitions within {} s",
                     held.len(),
-                    ASSIGNED_WITHIN.as_secs()
+                    within.as_secs()
                 ),
             });
         }

@@ -1,7 +1,7 @@
 //! What an operator sees of slots and groups: the answers of `GET /plugins`
 //! and `GET /group`, and what `/readyz` is decided on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use super::{
     ask::{Answered, AskError, What},
     name::SlotName,
 };
+use crate::letters::Letters;
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -226,4 +227,7 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
+
+    /// The dead letters of a pipeline; none where there is no such pipeline.
+    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

@@ -21,6 +21,8 @@ pub enum Verdict {
     Process,
     /// It is a dead letter.
     Dead { code: &'static str, reason: String },
+    /// It is a dead letter, since the entity was halted when its turn came.
+    Halted,
     /// It was processed before, under the same idempotency key.
     Duplicate,
 }
@@ -30,9 +32,35 @@ pub enum Verdict {
 pub struct Pending {
     pub record: Record,
     pub verdict: Verdict,
+    pub redriven: Option<Redriven>,
     /// Above 1 where it is processed again, after a rollback.
     pub attempt: u32,
 }
+
+impl Pending {
+    /// The offset it had when it came first.
+    #[must_use]
+    pub fn origin(&self) -> Offset {
+        self.redriven
+            .as_ref()
+            .map_or(self.record.offset, |redriven| redriven.origin)
+    }
+}
+
+/// What an event says that was a dead letter, and is redriven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redriven {
+    /// The offset it had when it came first.
+    pub origin: Offset,
+    /// The first of its entity's in a redrive: no other is under way.
+    pub begins: bool,
+    /// The last of its entity's: with it the redrive has brought all that came
+    /// up to this offset.
+    pub until: Option<Offset>,
+}
+
+/// The code of dead letters whose entity was halted.
+pub const ENTITY_HALTED: &str = "entity-halted";
 
 /// A record that an event led to.
 #[derive(Clone, Debug)]
@@ -50,6 +78,7 @@ pub struct Mark {
     pub done: usize,
     pub produced: usize,
     pub saved: Option<SavedState>,
+    pub halted: Option<Halt>,
 }
 
 /// What the next commit is to do with an entity's checkpoint.
@@ -75,6 +104,8 @@ pub struct Entity {
     pub suspicion: u32,
     pub recent: Recent,
     pub halted: Option<Halt>,
+    /// As of the last commit, which is where it goes back to without a mark.
+    pub halted_before: Option<Halt>,
     /// Events since the last commit, in offset order.
     pub queue: Vec<Pending>,
     /// How many of them were run.
@@ -122,15 +153,66 @@ impl Entity {
     pub fn rewind(&mut self) -> usize {
         self.home = None;
         self.prepared = Prepared::Nothing;
-        let (done, produced) = self
-            .mark
-            .as_ref()
-            .map_or((0, 0), |mark| (mark.done, mark.produced));
+        let (done, produced, halted) = match &self.mark {
+            Some(mark) => (mark.done, mark.produced, &mark.halted),
+            None => (0, 0, &self.halted_before),
+        };
         self.done = done;
+        self.halted.clone_from(halted);
+        for pending in self.queue.iter_mut().skip(done) {
+            if pending.verdict == Verdict::Halted {
+                pending.verdict = Verdict::Process;
+            }
+        }
         self.produced
             .drain(produced.min(self.produced.len())..)
             .map(|produced| produced.record.size())
             .sum()
+    }
+
+    /// Whether the plugin gets the next event, which is to be processed. A halted
+    /// entity's does when it is redriven, and those redriven before it went well.
+    pub fn admits_next(&mut self) -> bool {
+        let Some(halt) = &mut self.halted else {
+            return true;
+        };
+        let redriven = self.queue.get(self.done).and_then(|next| next.redriven);
+        redriven.is_some_and(|redriven| {
+            halt.is_blocked &= !redriven.begins;
+            !halt.is_blocked
+        })
+    }
+
+    /// The event at `done` is a dead letter for the entity's halt.
+    pub fn note_letter(&mut self) {
+        let Some(halt) = &mut self.halted else {
+            return;
+        };
+        if let Some(pending) = self.queue.get(self.done) {
+            halt.newest = halt.newest.max(pending.origin());
+            halt.is_blocked |= pending.redriven.is_some();
+            self.touched = true;
+        }
+    }
+
+    /// An event was processed, or had an end of its own (it was refused, it
+    /// trapped). True says that a redrive has brought all that the halt kept
+    /// back, up to here, so that it is over.
+    pub fn ends_halt(&mut self, position: usize) -> bool {
+        let Some(halt) = &mut self.halted else {
+            return false;
+        };
+        let redriven = self.queue.get(position).and_then(|event| event.redriven);
+        let Some(redriven) = redriven else {
+            return false;
+        };
+        halt.is_blocked &= !redriven.begins;
+        let ends = !halt.is_blocked && redriven.until.is_some_and(|until| halt.newest <= until);
+        if ends {
+            self.halted = None;
+        }
+        self.touched = true;
+        ends
     }
 
     /// Everything since the last commit is committed.
@@ -142,6 +224,7 @@ impl Entity {
         self.produced.clear();
         self.produced.shrink_to(SETTLED_CAPACITY);
         self.mark = None;
+        self.halted_before.clone_from(&self.halted);
         self.touched = false;
         self.prepared = Prepared::Nothing;
         self.loaded = None;

@@ -19,7 +19,9 @@ const RECENT_MAX: usize = 128;
 /// leaves for an envelope.
 const HOLES_MAX: usize = 256;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Its halts say less.
+const VERSION_2: u8 = 2;
 
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +36,19 @@ pub struct Envelope {
     pub saved: Option<SavedState>,
 }
 
-/// Why an entity takes no events.
+/// Why an entity takes no events but those that are redriven, and what a redrive
+/// has to bring before it is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
     /// The stable code of `docs/errors.md`.
     pub code: ByteString,
     pub reason: String,
+    /// Of its events that became dead letters for the halt, the newest: a redrive
+    /// has brought all when it has brought this one.
+    pub newest: Offset,
+    /// Events that are redriven are dead letters, too, up to the next with which
+    /// a redrive begins: one before them was not processed.
+    pub is_blocked: bool,
 }
 
 /// The idempotency keys seen last. A request may bring many events, of which an
@@ -123,14 +132,21 @@ impl Recent {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored<'a> {
+struct Stored<'a, H> {
     version: u8,
     digest: [u8; 32],
     offset: u64,
     recent: Cow<'a, Recent>,
-    halted: Option<Halt>,
+    halted: Option<H>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
+}
+
+/// A halt as version 2 has it.
+#[derive(Serialize, Deserialize)]
+struct OldHalt {
+    code: ByteString,
+    reason: String,
 }
 
 /// Stored bytes that are no checkpoint of ours.
@@ -157,19 +173,34 @@ impl Envelope {
     }
 
     pub fn decode(bytes: &Bytes) -> Result<Self, NotACheckpoint> {
-        let stored: Stored =
-            postcard::from_bytes(bytes).map_err(|error| NotACheckpoint(error.to_string()))?;
-        if stored.version != VERSION {
-            return Err(NotACheckpoint(format!(
-                "version {}, this host knows {VERSION}",
-                stored.version
-            )));
+        match bytes.first() {
+            Some(&VERSION) => Self::decode_as(bytes, |halt: Halt, _| halt),
+            Some(&VERSION_2) => Self::decode_as(bytes, |halt: OldHalt, offset| Halt {
+                code: halt.code,
+                reason: halt.reason,
+                // Newer ones were not noted then; a redrive finds them all the same.
+                newest: offset,
+                is_blocked: true,
+            }),
+            version => Err(NotACheckpoint(format!(
+                "version {}, this host knows {VERSION_2} and {VERSION}",
+                version.copied().unwrap_or_default()
+            ))),
         }
+    }
+
+    fn decode_as<'a, H: Deserialize<'a>>(
+        bytes: &'a Bytes,
+        halt: impl FnOnce(H, Offset) -> Halt,
+    ) -> Result<Self, NotACheckpoint> {
+        let stored: Stored<'a, H> =
+            postcard::from_bytes(bytes).map_err(|error| NotACheckpoint(error.to_string()))?;
+        let offset = Offset(stored.offset);
         Ok(Self {
             digest: Digest(stored.digest),
-            offset: Offset(stored.offset),
+            offset,
             recent: stored.recent.into_owned(),
-            halted: stored.halted,
+            halted: stored.halted.map(|stored| halt(stored, offset)),
             saved: stored.saved.map(|(format, state)| SavedState {
                 format: format.into(),
                 state: bytes.slice_ref(state),
@@ -194,12 +225,40 @@ mod tests {
             halted: Some(Halt {
                 code: "plugin-trap".into(),
                 reason: "unreachable".into(),
+                newest: Offset(9),
+                is_blocked: true,
             }),
             saved: Some(SavedState {
                 format: "nba-scoring/1".into(),
                 state: Bytes::from_static(b"{}"),
             }),
         };
+        assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
+    }
+
+    /// What a host of before this one wrote.
+    #[test]
+    fn reads_version_2() {
+        let old = Stored {
+            version: VERSION_2,
+            digest: [7; 32],
+            offset: 12,
+            recent: Cow::Owned(Recent::default()),
+            halted: Some(OldHalt {
+                code: "plugin-trap".into(),
+                reason: "unreachable".into(),
+            }),
+            saved: Some(("f/1", b"state")),
+        };
+        let bytes = postcard::to_stdvec(&old).unwrap().into();
+        let envelope = Envelope::decode(&bytes).unwrap();
+        assert_eq!(envelope.offset, Offset(12));
+        assert_eq!(envelope.saved.as_ref().unwrap().state, "state");
+        let halt = envelope.halted.clone().unwrap();
+        assert_eq!(
+            (&*halt.code, halt.newest, halt.is_blocked),
+            ("plugin-trap", Offset(12), true)
+        );
         assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
     }
 

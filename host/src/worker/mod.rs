@@ -12,4 +12,4 @@ pub mod takeover;
 pub mod thread;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,7 @@
 //! [`Processing`] against a model, with a native plugin that fails on demand.
 
+mod halts;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -111,7 +113,7 @@ impl Instance for FaultyInstance {
             let (key, count, poisoned) = self.entities.get_mut(&entity.0).unwrap();
             match value {
                 b"trap" => return self.fail(),
-                b"poison" => *poisoned = true,
+                b"poison" => *poisoned = self.name != "good",
                 b"refuse" => {
                     outcome.refused = Some(Refusal {
                         index,
@@ -202,7 +204,7 @@ impl Checkpoints for Memory {
 
 const P: PartitionId = PartitionId(0);
 
-pub(super) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
+pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -> Arc<Pipeline> {
     Arc::new(Pipeline {
         name: "test".into(),
         group: "test".into(),

@@ -119,6 +119,7 @@ impl Worker {
             input: pipeline.input.clone(),
             worker,
             workers: pipeline.processing.workers,
+            visits: false,
         })?;
         let (sender, inbox) = crossbeam_channel::bounded(ORDERS_MAX);
         let orders = Orders {

@@ -18,6 +18,7 @@ const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
 const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
 const ELECT: &str = "org.apache.kafka.tools.LeaderElectionCommand";
+const NOT_CAUGHT_UP: &str = "PreferredLeaderNotAvailableException";
 const HEALED_WITHIN: Duration = Duration::from_secs(120);
 /// Each look is a program of its own, on the cores that the brokers need.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -135,9 +136,19 @@ impl Brokers {
         fs::write(file.path(), plan.to_string()).expect("a plan");
         let path = file.path().to_str().expect("a path in UTF-8");
         let _ = self.tool(REASSIGN, &["--reassignment-json-file", path, "--execute"]);
-        let _ = self.tool(
-            ELECT,
-            &["--election-type", "preferred", "--all-topic-partitions"],
+        // A broker that was down may have to catch up first; its partitions stay where they are.
+        let arguments = [
+            "--bootstrap-server",
+            self.cluster.brokers(),
+            "--election-type",
+            "preferred",
+            "--all-topic-partitions",
+        ];
+        let output = blocking(|| self.cluster.tool_output(ELECT, &arguments));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() || said.contains(NOT_CAUGHT_UP),
+            "{output:?}"
         );
     }
 }

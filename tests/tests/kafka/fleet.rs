@@ -12,6 +12,8 @@ pub const PARTITIONS: u32 = 8;
 pub const SLOT: &str = "scores/default";
 /// Brokers that start, sessions that end, and two cores for all of it.
 pub const PATIENCE: Duration = Duration::from_secs(240);
+/// The last words of a host that found no broker at its start.
+const NO_BROKER: &str = "courtside: log-unavailable: the record log is unavailable: no broker of ";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The topics and the group of one test.
@@ -196,11 +198,19 @@ impl Member {
         .await;
     }
 
-    /// It did not end by itself.
+    /// It did not end by itself. One that found no broker when it was started
+    /// says so and ends, and is started again, as a supervisor would.
     pub fn check(&mut self) {
-        if let Some(host) = &mut self.host {
-            assert!(host.is_running(), "a host ended: {}", host.log());
+        let Some(host) = &mut self.host else {
+            return;
+        };
+        if host.is_running() {
+            return;
         }
+        let log = host.log();
+        assert!(log.contains(NO_BROKER), "a host ended: {log}");
+        println!("a host found no broker, and is started again");
+        self.spawn();
     }
 
     /// What it answers; an error says that it does not.

@@ -117,6 +117,7 @@ fn restore_once(log: &dyn RecordLog, input: &Topic, when: &str) {
             input: input.clone(),
             worker: 0,
             workers: 1,
+            visits: false,
         })
         .expect("a member");
     let mut assigned = 0;

@@ -24,6 +24,7 @@ use crate::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
+    letters::Letters,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::{
         ask::{Answered, AskError, What},
@@ -83,6 +84,10 @@ impl Operator for FakeOperator {
 
     fn not_ready(&self) -> Vec<NotReady> {
         self.not_ready.lock().clone()
+    }
+
+    fn letters(&self, _: &str) -> Option<Arc<Letters>> {
+        None
     }
 }
 

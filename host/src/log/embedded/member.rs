@@ -381,6 +381,7 @@ mod tests {
             input,
             worker: 0,
             workers: 1,
+            visits: false,
         };
         let mut member = EmbeddedMember::join(&log.shared, &spec).unwrap();
         let Polled::Assigned(assigned) = member.poll(Duration::ZERO, 1).unwrap() else {

@@ -210,7 +210,7 @@ impl KafkaConfig {
             return Err("instance: it is at most 100 letters, digits, . _ and -".to_owned());
         }
         // It finds unknown properties and values out of their range.
-        let native = self.member("g", "i", 0).create_native_config();
+        let native = self.member("g", "i", 0, false).create_native_config();
         native.map(|_| ()).map_err(|error| error.to_string())
     }
 
@@ -270,7 +270,13 @@ impl KafkaConfig {
 
     /// What a worker's membership has. Under the `consumer` protocol the session
     /// and its heartbeats are the brokers' to say.
-    pub(super) fn member(&self, group: &str, instance: &str, worker: u32) -> ClientConfig {
+    pub(super) fn member(
+        &self,
+        group: &str,
+        instance: &str,
+        worker: u32,
+        visits: bool,
+    ) -> ClientConfig {
         let ms = |time: Duration| time.as_millis().to_string();
         let mut config = self.consumer(group, Isolation::Committed);
         if let Some(strategy) = self.assignor.strategy() {
@@ -281,7 +287,7 @@ impl KafkaConfig {
         } else {
             config.set("group.protocol", "consumer");
         }
-        if self.static_membership {
+        if self.static_membership && !visits {
             config.set("group.instance.id", format!("{instance}.{worker}"));
         }
         for name in OF_MEMBERS {
@@ -444,7 +450,7 @@ mod tests {
                     config.properties.insert(name, "range".to_owned());
                 }
                 assert_eq!(config.check(), Ok(()));
-                let member = config.member("g", "host", 3);
+                let member = config.member("g", "host", 3, false);
                 let instance = static_membership.then_some("host.3");
                 assert_eq!(member.get("group.instance.id"), instance);
                 assert_eq!(

@@ -374,7 +374,9 @@ impl RecordLog for Kafka {
     fn join(&self, spec: GroupSpec) -> Result<Box<dyn Member>, LogError> {
         self.shared.check_open()?;
         self.shared.topics.partitions(&spec.input)?;
-        self.ensure_checkpoints(&spec.group, &spec.input)?;
+        if !spec.visits {
+            self.ensure_checkpoints(&spec.group, &spec.input)?;
+        }
         Ok(Box::new(KafkaMember::join(&self.shared, &spec)?))
     }
 

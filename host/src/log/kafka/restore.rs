@@ -34,7 +34,7 @@ use super::{
     errors::{is_denial, unavailable, without},
 };
 use crate::{
-    log::{GroupName, LogError},
+    log::{GroupName, GroupSpec, LogError},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -76,8 +76,7 @@ impl Restorer {
     pub fn start(
         shared: &Arc<Shared>,
         consumer: &Arc<BaseConsumer<Membership>>,
-        group: &GroupName,
-        input: &Topic,
+        spec: &GroupSpec,
     ) -> Result<Self, LogError> {
         let (wanted, inbox) = crossbeam_channel::unbounded();
         let (outbox, restored) = crossbeam_channel::unbounded();
@@ -85,9 +84,10 @@ impl Restorer {
         let work = Work {
             shared: Arc::clone(shared),
             consumer: Arc::clone(consumer),
-            group: group.clone(),
-            input: input.clone(),
-            checkpoints: super::checkpoints_topic(group),
+            group: spec.group.clone(),
+            input: spec.input.clone(),
+            checkpoints: super::checkpoints_topic(&spec.group),
+            has_checkpoints: !spec.visits,
             stop: Arc::clone(&stop),
             outbox,
         };
@@ -139,6 +139,7 @@ struct Work {
     group: GroupName,
     input: Topic,
     checkpoints: Topic,
+    has_checkpoints: bool,
     stop: Arc<AtomicBool>,
     outbox: Sender<Restored>,
 }
@@ -172,7 +173,9 @@ impl Work {
         let topics = &self.shared.topics;
         let starts = topics.starts_now(&self.input, &partitions)?;
         let ends = topics.ends(&self.shared.uncommitted, &self.input, &partitions)?;
-        self.restore_checkpoints(wanted, &partitions)?;
+        if self.has_checkpoints {
+            self.restore_checkpoints(wanted, &partitions)?;
+        }
         for (((wanted, committed), start), end) in
             wanted.iter().zip(committed).zip(starts).zip(ends)
         {

@@ -163,7 +163,9 @@ impl Processing {
             let Some(offset) = entity.last_offset() else {
                 continue;
             };
-            if entity.halted.is_none() && entity.processed() {
+            // A halted entity's state has changed where it took redriven events.
+            let is_open = entity.halted.is_none() || entity.mark.is_some() || entity.home.is_some();
+            if is_open && entity.processed() {
                 let saved = match (&entity.mark, entity.home) {
                     // Who runs alone has its state at hand.
                     (Some(mark), _) => Ok(mark.saved.clone()),
@@ -178,7 +180,9 @@ impl Processing {
                     (None, None) => continue,
                 };
                 match saved {
-                    Ok(None) if entity.recent.is_empty() => entity.prepared = Prepared::Delete,
+                    Ok(None) if entity.recent.is_empty() && entity.halted.is_none() => {
+                        entity.prepared = Prepared::Delete;
+                    }
                     Ok(saved) => {
                         let envelope = Envelope {
                             digest: self
@@ -187,7 +191,7 @@ impl Processing {
                                 .map_or(NO_PLUGIN, |active| active.plugin.digest()),
                             offset,
                             recent: entity.recent.clone(),
-                            halted: None,
+                            halted: entity.halted.clone(),
                             saved,
                         };
                         let bytes = envelope.encode();

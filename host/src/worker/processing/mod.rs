@@ -16,6 +16,8 @@ pub use commit::now_ms;
 use rollback::Directives;
 pub use rollback::OUT_OF_RANGE;
 
+pub use self::take::usable_key;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::AtomicBool},

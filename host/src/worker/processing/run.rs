@@ -11,11 +11,12 @@ use crate::{
     log::LogError,
     plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
     worker::{
-        entity::{Mark, Produced, Verdict},
+        entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
         output,
     },
+    types::Offset,
 };
 
 /// Events a suspect processes alone, without a failure, before it may live with
@@ -53,6 +54,13 @@ impl Processing {
             let Some(entity) = self.entities.get_mut(id) else {
                 return Ok(None);
             };
+            let is_next = |pending: &Pending| pending.verdict == Verdict::Process;
+            if entity.queue.get(entity.done).is_some_and(is_next)
+                && !entity.admits_next()
+                && let Some(pending) = entity.queue.get_mut(entity.done)
+            {
+                pending.verdict = Verdict::Halted;
+            }
             let Some(pending) = entity.queue.get(entity.done) else {
                 // Who ran alone has its state in its mark, and needs the
                 // instance no more: so a worker has one such at a time.
@@ -66,7 +74,15 @@ impl Processing {
             };
             match &pending.verdict {
                 Verdict::Duplicate => entity.done += 1,
-                Verdict::Dead { code, reason } => {
+                Verdict::Dead { .. } | Verdict::Halted => {
+                    let halted;
+                    let (code, reason) = match &pending.verdict {
+                        Verdict::Dead { code, reason } => (code, reason),
+                        _ => {
+                            halted = entity.halted.as_ref().map(halted_by).unwrap_or_default();
+                            (&ENTITY_HALTED, &halted)
+                        }
+                    };
                     let active = self.actives.of(&entity.key);
                     let (place, record) = output::dead_letter(
                         &self.pipeline,
@@ -79,12 +95,21 @@ impl Processing {
                     );
                     self.pending_bytes += record.size();
                     self.shared = true;
+                    let ended = *code != ENTITY_HALTED;
                     entity.produced.push(Produced {
                         source: (entity.partition, pending.record.offset),
                         place,
                         record,
                     });
-                    entity.done += 1;
+                    let position = entity.done;
+                    if ended {
+                        self.end_halt(id, position);
+                    } else {
+                        entity.note_letter();
+                    }
+                    if let Some(entity) = self.entities.get_mut(id) {
+                        entity.done += 1;
+                    }
                 }
                 Verdict::Process => {
                     let home = match entity.home {
@@ -129,18 +154,25 @@ impl Processing {
         if let Some(saved) = &saved
             && !description.reads.contains(&saved.format)
         {
-            return Ok(Err(Hurdle::Stopped(Stop {
-                code: "plugin-cannot-read",
-                reason: format!(
-                    "the checkpoint of {} is in format {}, the plugin {} {} reads {}",
-                    String::from_utf8_lossy(&entity.key),
-                    saved.format,
-                    description.name,
-                    description.version,
-                    description.reads.join(", "),
-                ),
-                waits: true,
-            })));
+            let code = "plugin-cannot-read";
+            let reason = format!(
+                "the checkpoint of {} is in format {}, the plugin {} {} reads {}",
+                String::from_utf8_lossy(&entity.key),
+                saved.format,
+                description.name,
+                description.version,
+                description.reads.join(", "),
+            );
+            // Who is halted already is no reason for the others to wait.
+            return Ok(Err(if entity.halted.is_some() {
+                Hurdle::Halted(halt_for(code, reason))
+            } else {
+                Hurdle::Stopped(Stop {
+                    code,
+                    reason,
+                    waits: true,
+                })
+            }));
         }
         let alone = entity.suspicion > 0;
         let key = entity.key.clone();
@@ -166,10 +198,9 @@ impl Processing {
                 Err(Hurdle::Failed)
             }
             Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of(&failure))),
-            Err(OpenError::Refused(reason)) => Err(Hurdle::Halted(Halt {
-                code: "plugin-open-refused".into(),
-                reason,
-            })),
+            Err(OpenError::Refused(reason)) => {
+                Err(Hurdle::Halted(halt_for("plugin-open-refused", reason)))
+            }
         })
     }
 
@@ -201,7 +232,8 @@ impl Processing {
         let entity = self.entities.get_mut(id)?;
         let held = self.instances.get_mut(home.instance)?;
         let settings = &self.pipeline.processing;
-        let count_max = if held.alone {
+        // While it is halted, the end of each event decides about the next.
+        let count_max = if held.alone || entity.halted.is_some() {
             1
         } else {
             settings.call_events_max
@@ -290,6 +322,8 @@ impl Processing {
                 code: "event-refused",
                 reason: refusal.reason,
             };
+        } else if entity.halted.is_some() {
+            self.end_halt(id, first);
         }
         if self.instances.is_alone(home.instance) {
             return self.mark(id, home);
@@ -308,6 +342,7 @@ impl Processing {
                     done: entity.done,
                     produced: entity.produced.len(),
                     saved,
+                    halted: entity.halted.clone(),
                 });
                 None
             }
@@ -346,9 +381,9 @@ impl Processing {
         }
     }
 
-    /// The entity takes no events from here on: they are dead letters, until it
-    /// is redriven. What it did before stays, up to its mark or last commit.
-    pub(super) fn halt(&mut self, id: usize, halt: Halt) {
+    /// The entity takes no events from here on: they are dead letters, until they
+    /// are redriven. What it did before stays, up to its mark or last commit.
+    pub(super) fn halt(&mut self, id: usize, mut halt: Halt) {
         let Some(entity) = self.entities.get_mut(id) else {
             return;
         };
@@ -362,19 +397,43 @@ impl Processing {
         );
         let home = entity.home;
         self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
-        for pending in entity.queue.iter_mut().skip(entity.done) {
-            if pending.verdict == Verdict::Process {
-                pending.verdict = Verdict::Dead {
-                    code: "entity-halted",
-                    reason: format!("halted by {}: {}", halt.code, halt.reason),
-                };
-            }
+        // The event that it could not take is the first; what becomes of those
+        // after it is decided when their turn comes.
+        let mut rest = entity.queue.iter_mut().skip(entity.done);
+        if let Some(first) = rest.find(|pending| pending.verdict == Verdict::Process) {
+            halt.newest = first.origin();
+            first.verdict = Verdict::Dead {
+                code: ENTITY_HALTED,
+                reason: halted_by(&halt),
+            };
+        }
+        if let Some(before) = &entity.halted {
+            halt.newest = halt.newest.max(before.newest);
+        }
+        match &mut entity.mark {
+            Some(mark) => mark.halted = Some(halt.clone()),
+            None => entity.halted_before = Some(halt.clone()),
         }
         entity.halted = Some(halt);
         entity.touched = true;
         entity.suspicion = 0;
         if let Some(home) = home {
             self.instances.close(home, id);
+        }
+    }
+
+    /// An event had its end: with it a redrive may have brought all that a halt
+    /// kept back.
+    fn end_halt(&mut self, id: usize, position: usize) {
+        if let Some(entity) = self.entities.get_mut(id)
+            && entity.ends_halt(position)
+        {
+            tracing::info!(
+                pipeline = %self.pipeline.name,
+                partition = entity.partition.0,
+                key = %String::from_utf8_lossy(&entity.key),
+                "entity goes on",
+            );
         }
     }
 
@@ -404,8 +463,18 @@ impl Processing {
 }
 
 fn halt_of(failure: &Failure) -> Halt {
+    halt_for(failure.kind.code(), failure.message.clone())
+}
+
+fn halt_for(code: &'static str, reason: String) -> Halt {
     Halt {
-        code: failure.kind.code().into(),
-        reason: failure.message.clone(),
+        code: code.into(),
+        reason,
+        newest: Offset::default(),
+        is_blocked: true,
     }
+}
+
+fn halted_by(halt: &Halt) -> String {
+    format!("halted by {}: {}", halt.code, halt.reason)
 }

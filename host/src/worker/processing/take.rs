@@ -7,6 +7,7 @@ use crate::{
     ingest::{
         IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
     },
+    letters::event as letters,
     log::LogError,
     types::{ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record},
     worker::{
@@ -96,17 +97,16 @@ impl Processing {
             && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate
-        } else if let Some(halt) = &entity.halted {
-            Verdict::Dead {
-                code: "entity-halted",
-                reason: format!("halted by {}: {}", halt.code, halt.reason),
-            }
         } else {
+            // What becomes of it where the entity is halted is known when its
+            // turn comes: a redriven event before it may end the halt.
             Verdict::Process
         };
+        let redriven = letters::redriven(&record);
         entity.queue.push(Pending {
             record,
             verdict,
+            redriven,
             attempt,
         });
         Ok(())
@@ -164,6 +164,7 @@ impl Processing {
             loaded: Some(saved),
             suspicion: 0,
             recent,
+            halted_before: halted.clone(),
             halted,
             queue: Vec::new(),
             done: 0,
@@ -183,7 +184,7 @@ impl Processing {
 }
 
 /// The key of a record, or why it can have no entity.
-fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
+pub fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
     match &record.key {
         None => Err(("event-without-key", "the record has no key")),
         // No request could have it, and no address would show it.

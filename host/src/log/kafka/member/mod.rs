@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::RecvTimeoutError;
+
 use self::{commit::Refused, seat::Seat};
 use super::Shared;
 use crate::{
@@ -31,6 +33,8 @@ const AWAY_MIN: Duration = Duration::from_secs(1);
 const AWAY_FORGOTTEN: Duration = Duration::from_secs(120);
 /// A producer that is fenced again within this time has a rival.
 const RIVAL_WITHIN: Duration = Duration::from_secs(60);
+/// How long the end of a seat is waited for.
+const END_MAX: Duration = Duration::from_secs(10);
 /// How long somebody without a seat waits before it looks whether the log is closed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -115,20 +119,31 @@ impl KafkaMember {
         if spec.worker >= spec.workers {
             return Err(invalid("a worker's number is not below their count"));
         }
-        Ok(Self {
-            seat: Some(Seat::take(shared, spec)?),
+        let mut member = Self {
+            seat: None,
             shared: Arc::clone(shared),
             spec: spec.clone(),
             away: Away::default(),
             lost: Vec::new(),
             fenced_at: None,
-        })
+        };
+        match Seat::take(shared, spec) {
+            Ok(seat) => member.seat = Some(seat),
+            // What passes while a host runs passes while it starts.
+            Err(error @ LogError::Unavailable { .. }) => member.stay_away(&Gone {
+                code: error.code(),
+                ..Gone::refused(error.to_string())
+            }),
+            Err(error) => return Err(error),
+        }
+        Ok(member)
     }
 
     fn leave(&mut self, gone: &Gone) {
         if let Some(seat) = self.seat.take() {
-            self.lost.extend(seat.give_up());
+            self.lost.extend(seat.held());
             self.lost.sort_unstable();
+            end(seat);
         }
         self.stay_away(gone);
     }
@@ -178,6 +193,31 @@ impl KafkaMember {
         } else if let Some(seat) = &mut self.seat {
             seat.start_over();
         }
+    }
+}
+
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            end(seat);
+        }
+    }
+}
+
+/// Leaves the group. The client may wait for brokers that are gone, for as long
+/// as they are: then nobody waits with it, and the brokers end the membership.
+fn end(seat: Seat) {
+    let group = seat.spec.group.clone();
+    let (ending, ended) = crossbeam_channel::bounded::<()>(0);
+    let spawned = std::thread::Builder::new()
+        .name("seat-end".to_owned())
+        .spawn(move || {
+            drop(seat);
+            drop(ending);
+        });
+    // Without a thread it has ended here.
+    if spawned.is_ok() && ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!(%group, "a worker's membership does not come to its end, and is left to the brokers");
     }
 }
 

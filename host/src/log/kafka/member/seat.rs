@@ -107,12 +107,12 @@ impl Seat {
             Membership::new(Arc::clone(&shared.reach), config.assignor.is_eager(), needs);
         let signal = Arc::clone(&membership.signal);
         let mut consumer: BaseConsumer<Membership> = config
-            .member(&spec.group, &shared.instance, spec.worker)
+            .member(&spec.group, &shared.instance, spec.worker, spec.visits)
             .create_with_context(membership)
             .map_err(unavailable)?;
         consumer.set_nonempty_callback(move || signal.raise());
         let consumer = Arc::new(consumer);
-        let restorer = Restorer::start(shared, &consumer, &spec.group, &spec.input)?;
+        let restorer = Restorer::start(shared, &consumer, spec)?;
         let id = format!("{}.{}.{}", spec.group, shared.instance, spec.worker);
         let mut transactions = Transactions::new(config, id, shared.record_bytes_max);
         // What a predecessor left open would keep the checkpoints from being
@@ -138,11 +138,11 @@ impl Seat {
         })
     }
 
-    /// Ends it; says which partitions its worker still holds.
-    pub(super) fn give_up(mut self) -> Vec<PartitionId> {
+    /// The partitions that its worker believes to hold.
+    pub(super) fn held(&self) -> Vec<PartitionId> {
         let known = self.tasks.iter().filter(|task| task.is_known());
         let mut held: Vec<_> = known.map(|task| task.partition).collect();
-        for told in self.told.drain(..) {
+        for told in &self.told {
             match told {
                 // Nobody was told that it has them.
                 Polled::Assigned(assigned) => {

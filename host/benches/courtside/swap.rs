@@ -1,0 +1,406 @@
+//! What a swap costs the stream, and what 10,000 of them leave behind.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use courtside::{
+    log::RecordLog,
+    play::simulate::Season,
+    types::{Offset, PartitionId},
+};
+use parking_lot::Mutex;
+use rdkafka::Message as _;
+use tokio::runtime::Runtime;
+
+use crate::{
+    kafka::{Cluster, GROUP, PARTITIONS},
+    load::Line,
+    rig::{INPUT, OUTPUT, Rig, memory_mb, plugin, variant},
+};
+
+/// Events of a game that make its state some 2 KB.
+const EVENTS_BEFORE: usize = 220;
+/// How many events the capacity is measured with.
+const BACKLOG: usize = 300_000;
+const ROUNDS: usize = 12;
+/// How long is looked at around a swap, and at the ordinary, by turns.
+const WINDOW: Duration = Duration::from_millis(700);
+const TICK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_micros(200);
+const MANY_SWAPS: usize = 10_000;
+const NOTED_EVERY: usize = 500;
+
+/// Swaps under half of the load that can be taken, on the embedded engine.
+pub fn embedded() {
+    for games in [50, 5_000, 50_000] {
+        let rig = Rig::new(false, SETTINGS);
+        let log = Arc::clone(&rig.log);
+        under_load(rig, games, move |seen, stop| {
+            look_at_ends(&*log, seen, stop)
+        });
+    }
+}
+
+/// The same on Kafka.
+pub fn on_kafka() {
+    for games in [50, 5_000, 50_000] {
+        let Some(cluster) = Cluster::up() else {
+            return;
+        };
+        let brokers = cluster.brokers.clone();
+        let mut settings = SETTINGS.to_vec();
+        settings.push(("kafka.brokers", &brokers));
+        let rig = Rig::new(false, &settings);
+        under_load(rig, games, move |seen, stop| {
+            read_outputs(&cluster, seen, stop)
+        });
+    }
+}
+
+/// A swap is seen at once, so that what is measured is the swap.
+const SETTINGS: &[(&str, &str)] = &[("slots.settle", "1ms")];
+
+/// When each output partition was seen to have grown.
+#[derive(Default)]
+struct Seen(Mutex<BTreeMap<u32, Vec<Instant>>>);
+
+impl Seen {
+    fn grew(&self, partition: u32) {
+        let now = Instant::now();
+        self.0.lock().entry(partition).or_default().push(now);
+    }
+
+    /// The longest time without a commit that any partition had in a window.
+    fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let seen = self.0.lock();
+        let gaps = seen.values().map(|times| {
+            let inside = times.iter().copied().filter(|at| *at > from && *at < to);
+            let mut last = from;
+            let mut longest = Duration::ZERO;
+            for at in inside.chain([to]) {
+                longest = longest.max(at - last);
+                last = at;
+            }
+            longest
+        });
+        gaps.max().unwrap_or_default()
+    }
+}
+
+fn look_at_ends(log: &dyn RecordLog, seen: &Seen, stop: &AtomicBool) {
+    let mut ends: Vec<Offset> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let bounds = log.bounds(&OUTPUT).expect("the outputs' ends");
+        ends.resize(bounds.len(), Offset(0));
+        for ((bounds, end), partition) in bounds.iter().zip(&mut ends).zip(0..) {
+            if bounds.end > *end {
+                *end = bounds.end;
+                seen.grew(partition);
+            }
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn read_outputs(cluster: &Cluster, seen: &Seen, stop: &AtomicBool) {
+    let consumer = cluster.outputs();
+    let mut last: BTreeMap<u32, Instant> = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else {
+            continue;
+        };
+        let partition = u32::try_from(message.partition()).expect("a partition");
+        // The records of one commit come together.
+        let now = Instant::now();
+        let before = last.insert(partition, now);
+        if before.is_none_or(|before| now - before > Duration::from_millis(1)) {
+            seen.grew(partition);
+        }
+    }
+}
+
+fn under_load(rig: Rig, games: u64, watch: impl FnOnce(&Seen, &AtomicBool) + Send + 'static) {
+    let runtime = Runtime::new().expect("a runtime");
+    rig.activate();
+    let season = Season::new(1);
+    let mut events: Vec<_> = (0..games).filter_map(|game| season.game(game)).collect();
+    let mut fed: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    let mut next = |each: usize, count: usize| -> Vec<Line> {
+        let mut lines = Vec::new();
+        while lines.len() < count {
+            let before = lines.len();
+            for game in &mut events {
+                for event in game.by_ref().take(each) {
+                    *fed.entry(Arc::clone(&event.game_id)).or_default() += 1;
+                    lines.push(Line {
+                        game: Arc::clone(&event.game_id),
+                        json: serde_json::to_vec(&event).expect("plain data").into(),
+                    });
+                }
+                if lines.len() >= count {
+                    break;
+                }
+            }
+            if lines.len() == before {
+                break;
+            }
+        }
+        lines
+    };
+    // Long enough into their games that states are as large as they will be.
+    let mut left = EVENTS_BEFORE;
+    while left > 0 {
+        let lines = next(20, usize::try_from(games).expect("a number") * 20);
+        rig.preload(&runtime, &lines);
+        left -= 20;
+    }
+    rig.drain();
+    let backlog = next(
+        1,
+        BACKLOG.min(usize::try_from(games).expect("a number") * 60),
+    );
+    let started = Instant::now();
+    rig.preload(&runtime, &backlog);
+    rig.drain();
+    let capacity = backlog.len() as f64 / started.elapsed().as_secs_f64();
+    let rate = capacity / 2.0;
+
+    let windows = 2 * ROUNDS + 2;
+    // With few games there are only so many events left in them.
+    let wanted = (rate * WINDOW.as_secs_f64() * (windows + 4) as f64) as usize;
+    let lines = next(1, wanted);
+    let rate = rate.min(lines.len() as f64 / (WINDOW.as_secs_f64() * (windows + 4) as f64));
+    let state_bytes = mean_state_bytes(&*rig.log);
+
+    let seen = Arc::new(Seen::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = {
+        let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
+        thread::spawn(move || watch(&seen, &stop))
+    };
+    let members = members(&rig);
+    let feeding = Arc::new(AtomicBool::new(true));
+    let mut ordinary = Vec::new();
+    let mut around = Vec::new();
+    let fed_lines = thread::scope(|scope| {
+        let feeder = {
+            let (rig, runtime, feeding) = (&rig, &runtime, Arc::clone(&feeding));
+            let lines = &lines;
+            scope.spawn(move || feed(rig, runtime, lines, rate, &feeding))
+        };
+        thread::sleep(WINDOW);
+        for round in 0..ROUNDS {
+            let from = Instant::now();
+            thread::sleep(WINDOW);
+            ordinary.push((from, Instant::now()));
+            let from = Instant::now();
+            rig.swap(&variant(round as u32));
+            thread::sleep(WINDOW.saturating_sub(from.elapsed()));
+            around.push((from, Instant::now()));
+        }
+        thread::sleep(WINDOW);
+        feeding.store(false, Ordering::Relaxed);
+        feeder.join().expect("a feeder")
+    });
+    rig.drain();
+    stop.store(true, Ordering::Relaxed);
+    watching.join().expect("a watcher");
+
+    let gaps = |windows: &[(Instant, Instant)]| {
+        let mut gaps: Vec<f64> = windows
+            .iter()
+            .map(|(from, to)| seen.longest_gap(*from, *to).as_secs_f64() * 1e3)
+            .collect();
+        gaps.sort_by(f64::total_cmp);
+        gaps
+    };
+    let (ordinary, around) = (gaps(&ordinary), gaps(&around));
+    let median = |gaps: &[f64]| gaps[gaps.len() / 2];
+    println!(
+        "{games} games, states of {state_bytes} bytes, {rate:.0} events/s (capacity {capacity:.0}): longest time between two commits of a partition in {} ms: ordinary {:.1} ms (longest {:.1}), around a swap {:.1} ms (longest {:.1}): {:+.1} ms (median of {ROUNDS})",
+        WINDOW.as_millis(),
+        median(&ordinary),
+        ordinary[ordinary.len() - 1],
+        median(&around),
+        around[around.len() - 1],
+        median(&around) - median(&ordinary),
+    );
+    assert_eq!(members, self::members(&rig), "the group was rebalanced");
+    // What was prepared and not fed is not expected.
+    for line in &lines[fed_lines..] {
+        *fed.get_mut(&line.game).expect("a game") -= 1;
+    }
+    judge(&*rig.log, &fed);
+    rig.stop();
+}
+
+/// Appends at a steady rate; says how many it appended.
+fn feed(rig: &Rig, runtime: &Runtime, lines: &[Line], rate: f64, feeding: &AtomicBool) -> usize {
+    let started = Instant::now();
+    let mut done = 0;
+    while feeding.load(Ordering::Relaxed) && done < lines.len() {
+        let due = (started.elapsed().as_secs_f64() * rate) as usize;
+        let due = due.min(lines.len());
+        if due > done {
+            rig.preload(runtime, &lines[done..due]);
+            done = due;
+        }
+        thread::sleep(TICK);
+    }
+    done
+}
+
+/// Every event counted once, none lost.
+fn judge(log: &dyn RecordLog, fed: &BTreeMap<Arc<str>, u64>) {
+    let mut latest: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for (bounds, partition) in log.bounds(&OUTPUT).expect("ends").iter().zip(0..) {
+        let mut next = bounds.start;
+        while next < bounds.end {
+            let records = log
+                .read(&OUTPUT, PartitionId(partition), next, 8 << 20)
+                .expect("outputs");
+            let Some(last) = records.last() else {
+                break;
+            };
+            next = last.offset.next();
+            for record in records {
+                let key = record.key.expect("a key");
+                let output = serde_json::from_slice(&record.value.expect("a value"));
+                let key = String::from_utf8_lossy(&key).into_owned();
+                latest.insert(key, output.expect("JSON"));
+            }
+        }
+    }
+    for (game, events) in fed {
+        let output = &latest[&**game];
+        assert_eq!(output["events"], *events, "{game}: {output}");
+        assert_eq!(output["duplicates"], 0, "{game}");
+    }
+    println!(
+        "{} games: {} events, each counted once, none lost, and nobody left the group",
+        fed.len(),
+        fed.values().sum::<u64>()
+    );
+}
+
+fn members(rig: &Rig) -> Vec<(String, Vec<PartitionId>)> {
+    let status = rig.log.group_status(GROUP, &INPUT).expect("the group");
+    let members = status.members.into_iter();
+    members.map(|one| (one.member, one.partitions)).collect()
+}
+
+fn mean_state_bytes(log: &dyn RecordLog) -> usize {
+    let checkpoints = log.checkpoints(GROUP).expect("checkpoints");
+    let sizes: Vec<usize> = (0..PARTITIONS)
+        .filter_map(|partition| {
+            let partition = PartitionId(u32::try_from(partition).ok()?);
+            checkpoints.scan(partition, None, 100).ok()
+        })
+        .flatten()
+        .map(|(_, bytes)| bytes.len())
+        .collect();
+    sizes.iter().sum::<usize>() / sizes.len().max(1)
+}
+
+/// 10,000 swaps of a slot with live games: what the process has afterwards.
+pub fn many() {
+    let runtime = Runtime::new().expect("a runtime");
+    let rig = Rig::new(false, SETTINGS);
+    rig.activate();
+    let season = Season::new(1);
+    let mut games: Vec<_> = (0..100).filter_map(|game| season.game(game)).collect();
+    let builds = [plugin(), variant(1)];
+    println!("swaps,resident_mb,address_space_mb,threads,file_descriptors");
+    let started = Instant::now();
+    for swap in 0..=MANY_SWAPS {
+        if swap % NOTED_EVERY == 0 {
+            println!(
+                "{swap},{},{},{},{}",
+                memory_mb("VmRSS"),
+                memory_mb("VmSize"),
+                count("/proc/self/task"),
+                count("/proc/self/fd"),
+            );
+        }
+        if swap == MANY_SWAPS {
+            break;
+        }
+        // Each game goes on in each build, and begins anew when it is over.
+        if swap % 10 == 0 {
+            let number = (swap / 10) as u64;
+            let at = usize::try_from(number % 100).expect("a number");
+            let lines: Vec<Line> = match games[at].next() {
+                Some(event) => vec![Line {
+                    game: Arc::clone(&event.game_id),
+                    json: serde_json::to_vec(&event).expect("plain data").into(),
+                }],
+                None => {
+                    games[at] = season.game(1_000 + number).expect("a game");
+                    Vec::new()
+                }
+            };
+            rig.preload(&runtime, &lines);
+        }
+        rig.swap(&builds[(swap + 1) % 2]);
+    }
+    println!(
+        "{MANY_SWAPS} swaps in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    rig.stop();
+}
+
+fn count(dir: &str) -> usize {
+    std::fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+/// A backlog of 1,000 games while nothing, or one plugin after another, is
+/// compiled and swapped.
+pub fn compiling() {
+    let runtime = Runtime::new().expect("a runtime");
+    let lines = crate::load::interleaved(1_000, usize::MAX);
+    let mut ratios = Vec::new();
+    for round in 0..3_u32 {
+        let mut rates = Vec::new();
+        for compiles in [false, true] {
+            let rig = Rig::new(false, SETTINGS);
+            rig.preload(&runtime, &lines);
+            let started = rig.activate();
+            let done = AtomicBool::new(false);
+            let swaps = thread::scope(|scope| {
+                let swapping = scope.spawn(|| {
+                    let mut swaps = 0;
+                    while compiles && !done.load(Ordering::Relaxed) {
+                        swaps += 1;
+                        rig.swap(&variant(1_000 * (round + 1) + swaps));
+                    }
+                    swaps
+                });
+                rig.drain();
+                done.store(true, Ordering::Relaxed);
+                let took = started.elapsed();
+                rates.push(lines.len() as f64 / took.as_secs_f64());
+                swapping.join().expect("who swaps")
+            });
+            println!(
+                "round {}, {swaps} plugins compiled and swapped: {:.0} events/s",
+                round + 1,
+                rates[rates.len() - 1]
+            );
+            rig.stop();
+        }
+        ratios.push(rates[0] / rates[1]);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "compiling and swapping all the while, events take {:.2} times as long (median of 3)",
+        ratios[1]
+    );
+}

@@ -1,0 +1,457 @@
+//! `courtside dead-letter`: what could not be processed, asked of a host, and
+//! its way back.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::operator::{OutputArgs, confirm, or_dash, table};
+use crate::letters::view::{LetterDetails, LettersPage, Plan, Place, RedriveState, RedriveView};
+
+/// Some redriven event is a dead letter again, or some letter was not redriven.
+const INCOMPLETE: u8 = 2;
+const LOOK: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  courtside dead-letter list\n  courtside dead-letter list --key 2026-11-20-LAL-BOS --state open --output json\n  courtside dead-letter show 3/17\n  courtside dead-letter redrive --key 2026-11-20-LAL-BOS\n  courtside dead-letter redrive --all --yes"
+)]
+pub struct LettersArgs {
+    #[command(subcommand)]
+    command: LettersCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum LettersCommand {
+    /// List dead letters, the newest events first.
+    #[command(after_help = "Examples:\n  courtside dead-letter list --code event-refused")]
+    List(ListArgs),
+    /// Show one, with its event.
+    #[command(after_help = "Examples:\n  courtside dead-letter show 0/12")]
+    Show(ShowArgs),
+    /// Process the events of dead letters after all: once, in order, by the plugin of now.
+    #[command(
+        after_help = "Examples:\n  courtside dead-letter redrive --letter 0/12\n  courtside dead-letter redrive --all --dry-run\n\nExit status: 0 when all were redriven and none is a dead letter again, 2 when some are or some cannot be redriven, 1 when it failed."
+    )]
+    Redrive(RedriveArgs),
+}
+
+#[derive(Args, Debug)]
+struct HostArgs {
+    /// The host to ask.
+    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
+    url: String,
+    /// The pipeline, as the host's configuration names it.
+    #[arg(long, default_value = crate::ingest::SCORES)]
+    pipeline: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Only those of this key.
+    #[arg(long)]
+    key: Option<String>,
+    /// Only those with this error code.
+    #[arg(long)]
+    code: Option<String>,
+    /// Only those of this partition.
+    #[arg(long)]
+    partition: Option<u32>,
+    /// Only those in this state.
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// The oldest first; the end says how to go on.
+    #[arg(long, conflicts_with = "after")]
+    oldest: bool,
+    /// Go on after this one.
+    #[arg(long, value_name = "PARTITION:OFFSET")]
+    after: Option<String>,
+    /// How many to list.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Open,
+    Redriven,
+    Void,
+    Unfit,
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    #[command(flatten)]
+    host: HostArgs,
+    /// The letter, as the list names it.
+    #[arg(value_name = "PARTITION/OFFSET", value_parser = place)]
+    letter: (u32, u64),
+}
+
+#[derive(Args, Debug)]
+struct RedriveArgs {
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Say what would be done, and end.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct SelectionArgs {
+    /// All letters of this key.
+    #[arg(long)]
+    key: Option<String>,
+    /// One letter, as the list names it.
+    #[arg(long, value_name = "PARTITION/OFFSET", value_parser = place)]
+    letter: Option<(u32, u64)>,
+    /// All letters of the pipeline.
+    #[arg(long)]
+    all: bool,
+}
+
+fn place(text: &str) -> Result<(u32, u64), String> {
+    let parts = text.split_once(['/', ':']);
+    let place = parts.and_then(|(partition, offset)| {
+        Some((partition.parse().ok()?, offset.parse().ok()?))
+    });
+    place.ok_or_else(|| "expected PARTITION/OFFSET, as 3/17".to_owned())
+}
+
+pub async fn run(args: LettersArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        LettersCommand::List(args) => list(&args).await,
+        LettersCommand::Show(args) => show(&args).await,
+        LettersCommand::Redrive(args) => redrive(&args).await,
+    }
+}
+
+/// A host, asked about the dead letters of one pipeline.
+struct Host<'a> {
+    client: reqwest::Client,
+    args: &'a HostArgs,
+}
+
+/// What a problem says to a person.
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
+    detail: String,
+}
+
+impl<'a> Host<'a> {
+    fn new(args: &'a HostArgs) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder()
+            // The host is asked, and nobody in between.
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(Self { client, args })
+    }
+
+    fn address(&self, path: &[&str]) -> anyhow::Result<reqwest::Url> {
+        let mut url: reqwest::Url = self
+            .args
+            .url
+            .parse()
+            .with_context(|| format!("{} is no address", self.args.url))?;
+        url.path_segments_mut()
+            .map_err(|()| anyhow!("{} is no address of a host", self.args.url))?
+            .pop_if_empty()
+            .push("dead-letters")
+            .push(&self.args.pipeline)
+            .extend(path);
+        Ok(url)
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        let mut url = self.address(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Self::answer(self.client.get(url)).await
+    }
+
+    async fn redrive<T: DeserializeOwned>(&self, body: &Value) -> anyhow::Result<T> {
+        let request = self.client.post(self.address(&["redrive"])?);
+        let request = request.header("content-type", "application/json");
+        Self::answer(request.body(body.to_string())).await
+    }
+
+    async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> anyhow::Result<T> {
+        let answer = request.send().await.context("host-unreachable")?;
+        let status = answer.status();
+        let body = answer.bytes().await.context("host-unreachable")?;
+        if !status.is_success() {
+            return Err(match serde_json::from_slice::<Problem>(&body) {
+                Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
+                Err(_) => anyhow!("the host answered {status}"),
+            });
+        }
+        serde_json::from_slice(&body).context("the host's answer is none of its kind")
+    }
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let host = Host::new(&args.host)?;
+    let state = args.state.map(|state| match state {
+        State::Open => "open",
+        State::Redriven => "redriven",
+        State::Void => "void",
+        State::Unfit => "unfit",
+    });
+    let query = [
+        ("key", args.key.clone()),
+        ("code", args.code.clone()),
+        ("partition", args.partition.map(|number| number.to_string())),
+        ("state", state.map(ToOwned::to_owned)),
+        ("from", args.oldest.then(|| "oldest".to_owned())),
+        ("after", args.after.clone()),
+        ("limit", Some(args.limit.to_string())),
+    ];
+    let query: Vec<_> = query
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let page: LettersPage = host.get(&[], &query).await?;
+    args.host.output.show(&page, || {
+        let rows = page.letters.iter().map(|letter| {
+            vec![
+                format!("{}/{}", letter.partition, letter.offset),
+                or_dash(letter.key.as_ref()),
+                letter.code.clone(),
+                state_of(letter.state).to_owned(),
+                event(letter.origin.as_ref()),
+                cut(&letter.reason),
+            ]
+        });
+        let header = ["letter", "key", "code", "state", "event", "reason"];
+        let mut text = table(&header, rows);
+        if let Some(next) = &page.next {
+            text += &format!("\nmore: --after {next}\n");
+        }
+        text
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn state_of(state: crate::letters::view::LetterState) -> &'static str {
+    use crate::letters::view::LetterState;
+    match state {
+        LetterState::Open => "open",
+        LetterState::Redriven => "redriven",
+        LetterState::Void => "void",
+        LetterState::Unfit => "unfit",
+    }
+}
+
+fn event(origin: Option<&Place>) -> String {
+    or_dash(origin.map(|at| format!("{}/{}/{}", at.topic, at.partition, at.offset)))
+}
+
+/// A line's worth of a reason, which may be a backtrace.
+fn cut(reason: &str) -> String {
+    const LINE_MAX: usize = 80;
+    let line = reason.lines().next().unwrap_or_default();
+    match line.char_indices().nth(LINE_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let host = Host::new(&args.host)?;
+    let (partition, offset) = (args.letter.0.to_string(), args.letter.1.to_string());
+    let details: LetterDetails = host.get(&[&partition, &offset], &[]).await?;
+    args.host.output.show(&details, || {
+        let letter = &details.letter;
+        let mut lines = vec![
+            ("letter", format!("{partition}/{offset}")),
+            ("key", or_dash(letter.key.as_ref())),
+            ("code", letter.code.clone()),
+            ("reason", letter.reason.clone()),
+            ("state", state_of(letter.state).to_owned()),
+            ("event", event(letter.origin.as_ref())),
+            ("plugin", or_dash(letter.plugin.as_ref())),
+            ("digest", or_dash(letter.digest.as_ref())),
+        ];
+        if letter.source != letter.origin {
+            lines.push(("redriven as", event(letter.source.as_ref())));
+        }
+        if let Some(unfit) = &letter.unfit {
+            lines.push(("unfit", unfit.clone()));
+        }
+        if let Some(bytes) = details.cut_bytes {
+            lines.push(("left out", format!("{bytes} bytes of the event")));
+        }
+        let mut text: String = lines
+            .iter()
+            .map(|(name, value)| format!("{name:<12}{value}\n"))
+            .collect();
+        for header in &details.headers {
+            text += &format!("header      {}: {}\n", header.name, or_dash(header.value.as_ref()));
+        }
+        if let Some(value) = &details.value {
+            text += &format!("\n{value}\n");
+        } else if let Some(hex) = &details.value_hex {
+            text += &format!("\nhexadecimal: {hex}\n");
+        }
+        text
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
+    let host = Host::new(&args.host)?;
+    let selection = &args.selection;
+    let mut body = match (&selection.key, selection.letter) {
+        (Some(key), _) => json!({ "key": key }),
+        (None, Some((partition, offset))) => json!({ "partition": partition, "offset": offset }),
+        (None, None) => json!({ "all": true }),
+    };
+    let mut dry_run = body.clone();
+    if let Some(fields) = dry_run.as_object_mut() {
+        fields.insert("dry_run".to_owned(), true.into());
+    }
+    let plan: Plan = host.redrive(&dry_run).await?;
+    if args.dry_run {
+        args.host.output.show(&plan, || plan_text(&plan))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if plan.letters == 0 && plan.complete {
+        let nothing = RedriveView {
+            unfit: plan.unfit.clone(),
+            ..RedriveView::default()
+        };
+        args.host
+            .output
+            .show(&nothing, || plan_text(&plan) + "nothing to redrive\n")?;
+        return Ok(exit_status(&nothing));
+    }
+    if !args.yes {
+        eprint!("{}", plan_text(&plan));
+    }
+    let question = format!(
+        "Have pipeline {} process these events now, by the plugin that is in force?",
+        args.host.pipeline
+    );
+    confirm(&question, args.yes)?;
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("dry_run".to_owned(), false.into());
+    }
+    let mut progress: RedriveView = host.redrive(&body).await?;
+    let started = progress.started_at_ms;
+    let shows = std::io::stderr().is_terminal();
+    while progress.state == RedriveState::Running {
+        tokio::time::sleep(LOOK).await;
+        progress = host.get(&["redrive"], &[]).await?;
+        if progress.started_at_ms != started {
+            return Err(anyhow!(
+                "redrive-interrupted: the host was started again, or somebody else redrives: redrive again, nothing happens twice"
+            ));
+        }
+        if shows {
+            eprint!("\r{} of {} redriven", progress.redriven, plan.letters);
+            std::io::stderr().flush()?;
+        }
+    }
+    if shows {
+        eprintln!();
+    }
+    args.host.output.show(&progress, || result_text(&progress))?;
+    if progress.state == RedriveState::Failed {
+        return Err(anyhow!(
+            "{}: {}",
+            progress.code.unwrap_or_default(),
+            progress.reason.unwrap_or_default()
+        ));
+    }
+    Ok(exit_status(&progress))
+}
+
+fn exit_status(progress: &RedriveView) -> ExitCode {
+    let is_whole = progress.dead_again == 0 && progress.left == 0 && progress.unfit.is_empty();
+    if is_whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INCOMPLETE)
+    }
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(code, count)| format!("{count} {code}"))
+        .collect();
+    counts.join(", ")
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let least = if plan.complete { "" } else { "at least " };
+    let mut text = format!("{least}{} letters of {} keys", plan.letters, plan.keys);
+    if !plan.by_code.is_empty() {
+        text += &format!(": {}", counts(&plan.by_code));
+    }
+    text.push('\n');
+    if !plan.key_examples.is_empty() {
+        let dots = if plan.keys > plan.key_examples.len() as u64 { ", …" } else { "" };
+        text += &format!("keys: {}{dots}\n", plan.key_examples.join(", "));
+    }
+    if plan.redriven_before > 0 {
+        text += &format!("redriven before: {}\n", plan.redriven_before);
+    }
+    if plan.void > 0 {
+        text += &format!("void since a reset: {}\n", plan.void);
+    }
+    if !plan.unfit.is_empty() {
+        text += &format!("can never be redriven: {}\n", counts(&plan.unfit));
+    }
+    text
+}
+
+fn result_text(progress: &RedriveView) -> String {
+    let mut text = format!(
+        "redriven: {}, of these dead letters again: {}\n",
+        progress.redriven, progress.dead_again
+    );
+    if progress.halted > 0 {
+        text += &format!(
+            "halted again: {} keys, {}\n",
+            progress.halted,
+            progress.halted_keys.join(", ")
+        );
+    }
+    if progress.left > 0 {
+        text += &format!(
+            "left, for they came meanwhile: {} (redrive again)\n",
+            progress.left
+        );
+    }
+    if !progress.unfit.is_empty() {
+        text += &format!("can never be redriven: {}\n", counts(&progress.unfit));
+    }
+    text
+}

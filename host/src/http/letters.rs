@@ -1,0 +1,230 @@
+//! `/dead-letters/{pipeline}`: what could not be processed, and its way back.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{SharedApp, body, local::Local, operate::blocking, problem::Problem, query::Parameters};
+use crate::{
+    letters::{
+        Filter, From as Start, Letters, LettersError,
+        view::{LetterDetails, LetterState, LettersPage, Plan, RedriveView, Selection},
+    },
+    types::{Offset, PartitionId},
+};
+
+/// What a request to redrive may have: it names a key at most.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Which letters to redrive: `key`, or `partition` and `offset`, or `all`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveRequest {
+    /// All letters of this key.
+    key: Option<String>,
+    /// With `offset`: one letter.
+    partition: Option<u32>,
+    offset: Option<u64>,
+    /// All that can be redriven.
+    #[serde(default)]
+    all: bool,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl RedriveRequest {
+    fn selection(&self) -> Result<Selection, Problem> {
+        match (&self.key, self.partition, self.offset, self.all) {
+            (Some(key), None, None, false) => Ok(Selection::Key(key.clone())),
+            (None, Some(partition), Some(offset), false) => {
+                Ok(Selection::One { partition, offset })
+            }
+            (None, None, None, true) => Ok(Selection::All),
+            _ => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid-field",
+                "say one of: key; partition and offset; all",
+            )),
+        }
+    }
+}
+
+/// Dead letters of a pipeline, in pages.
+#[utoipa::path(
+    get, path = "/dead-letters/{pipeline}", tag = "operation", operation_id = "list_dead_letters",
+    params(
+        ("pipeline" = String, Path, description = "As the configuration names it"),
+        ("from" = Option<String>, Query, description = "newest (the default: one page, the newest events first) or oldest"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the next of the page before; excludes from"),
+        ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; 100"),
+        ("key" = Option<String>, Query, description = "Only of this key"),
+        ("code" = Option<String>, Query, description = "Only with this error code"),
+        ("partition" = Option<u32>, Query, description = "Only of this partition"),
+        ("state" = Option<String>, Query, description = "Only in this state: open, redriven, void or unfit"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = LettersPage),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(
+    State(app): State<SharedApp>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    uri: Uri,
+) -> Result<Json<LettersPage>, Problem> {
+    let known = ["from", "after", "limit", "key", "code", "partition", "state"];
+    let parameters = Parameters::of(&uri, &known)?;
+    let letters = letters(&app, &decoded(path)?)?;
+    let wrong = |name: &str, detail: &str| {
+        Problem::field("invalid-parameter", name, format!("{name}: {detail}"))
+    };
+    let partition = parameters.get("partition").map(|text| {
+        let number = text.parse().map(PartitionId);
+        number.map_err(|_| wrong("partition", "must be a number"))
+    });
+    let state = parameters.get("state").map(|text| {
+        serde_json::from_value::<LetterState>(text.into())
+            .map_err(|_| wrong("state", "must be open, redriven, void or unfit"))
+    });
+    let filter = Filter {
+        key: parameters.get("key").map(ToOwned::to_owned),
+        code: parameters.get("code").map(ToOwned::to_owned),
+        partition: partition.transpose()?,
+        state: state.transpose()?,
+    };
+    let start = match (parameters.get("from"), parameters.after()?) {
+        (None | Some("newest"), None) => Start::Newest,
+        (Some("oldest"), None) => Start::Oldest,
+        (None, Some((partition, offset))) => Start::After(partition, offset),
+        (Some(_), Some(_)) => return Err(wrong("from", "after says where to begin")),
+        (Some(_), None) => return Err(wrong("from", "must be newest or oldest")),
+    };
+    let limit = parameters.limit()?;
+    let page = blocking(move || letters.page(&filter, start, limit)).await?;
+    Ok(Json(page?))
+}
+
+/// One dead letter, with all that it has.
+#[utoipa::path(
+    get, path = "/dead-letters/{pipeline}/{partition}/{offset}", tag = "operation",
+    operation_id = "dead_letter",
+    params(
+        ("pipeline" = String, Path, description = "As the configuration names it"),
+        ("partition" = u32, Path, description = "Its partition"),
+        ("offset" = u64, Path, description = "Its offset in the topic of dead letters"),
+    ),
+    responses(
+        (status = 200, description = "The letter", body = LetterDetails),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn one(
+    State(app): State<SharedApp>,
+    path: Result<Path<(String, u32, u64)>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<LetterDetails>, Problem> {
+    let (pipeline, partition, offset) = decoded(path)?;
+    let letters = letters(&app, &pipeline)?;
+    let shown = blocking(move || letters.show(PartitionId(partition), Offset(offset))).await?;
+    Ok(Json(shown?))
+}
+
+/// Process the events of dead letters after all: once, in order, by the plugin of
+/// now. Answers what would be done, or when it has begun.
+#[utoipa::path(
+    post, path = "/dead-letters/{pipeline}/redrive", tag = "operation",
+    operation_id = "redrive_dead_letters",
+    params(("pipeline" = String, Path, description = "As the configuration names it")),
+    request_body = RedriveRequest,
+    responses(
+        (status = 200, description = "What would be done (dry_run)", body = Plan),
+        (status = 202, description = "It has begun: GET says how it goes", body = RedriveView),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Asked from elsewhere", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another one runs, or the letter is one of a halted entity", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn redrive(
+    _: Local,
+    State(app): State<SharedApp>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let pipeline = decoded(path).map_err(Problem::closing)?;
+    let letters = letters(&app, &pipeline).map_err(Problem::closing)?;
+    let (body, _held) = body::read(&app, &headers, body, REQUEST_BYTES_MAX)
+        .await
+        .map_err(Problem::closing)?;
+    let request: RedriveRequest = serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-json", error.to_string())
+    })?;
+    let selection = request.selection()?;
+    if request.dry_run {
+        let plan = blocking(move || letters.plan(&selection)).await?;
+        return Ok(Json(plan?).into_response());
+    }
+    let begun = blocking(move || letters.redrive(selection)).await?;
+    Ok((StatusCode::ACCEPTED, Json(begun?)).into_response())
+}
+
+/// How the redrive of this host goes, or went.
+#[utoipa::path(
+    get, path = "/dead-letters/{pipeline}/redrive", tag = "operation", operation_id = "redrive",
+    params(("pipeline" = String, Path, description = "As the configuration names it")),
+    responses(
+        (status = 200, description = "The one that runs, or the last one", body = RedriveView),
+        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn progress(
+    State(app): State<SharedApp>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<RedriveView>, Problem> {
+    Ok(Json(letters(&app, &decoded(path)?)?.progress()))
+}
+
+fn decoded<T>(
+    path: Result<Path<T>, axum::extract::rejection::PathRejection>,
+) -> Result<T, Problem> {
+    path.map(|Path(parts)| parts).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-path", error.body_text())
+    })
+}
+
+fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<Letters>, Problem> {
+    app.operator.letters(pipeline).ok_or_else(|| {
+        let detail = format!("there is no pipeline {pipeline:?}");
+        Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
+    })
+}
+
+impl From<LettersError> for Problem {
+    fn from(error: LettersError) -> Self {
+        let status = match error {
+            LettersError::Log(error) => return error.into(),
+            LettersError::NotFound { .. } => StatusCode::NOT_FOUND,
+            LettersError::Running | LettersError::Elsewhere | LettersError::NeedsKey => {
+                StatusCode::CONFLICT
+            }
+            LettersError::NotProcessed { .. } | LettersError::Interrupted => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}

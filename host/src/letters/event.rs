@@ -1,0 +1,252 @@
+//! A dead letter, the event that is in it, and the record that takes the event
+//! back to the input. Every header that has to do with it is here.
+
+use bytes::Bytes;
+
+use crate::{
+    ingest::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
+    log::{COMMIT_EXTRA_BYTES, LogError, RecordLog},
+    pipeline::Pipeline,
+    types::{
+        ATTEMPT_HEADER, DIGEST_HEADER, Header, Key, NewRecord, Offset, PLUGIN_HEADER, PartitionId,
+        Position, Record, SOURCE_HEADER,
+    },
+    worker::{
+        entity::{ENTITY_HALTED, Redriven},
+        output::{CUT, ERROR_CODE, ERROR_REASON},
+        processing::usable_key,
+    },
+};
+
+/// On a redriven event: the `partition/offset` of its dead letter.
+pub const REDRIVE: &str = "courtside-redrive";
+/// On a redriven event: the `topic/partition/offset` it had when it came first.
+/// It stays when it is a dead letter again.
+pub const ORIGIN: &str = "courtside-origin";
+/// On a redriven event: it is the first of its key in a redrive.
+pub const BEGINS: &str = "courtside-redrive-begins";
+/// On a redriven event that is the last of its key in a redrive: the offset up
+/// to which the redrive has brought all.
+pub const UNTIL: &str = "courtside-redrive-until";
+
+/// What the headers of a redriven event may take.
+const HEADERS_BYTES: usize = 512;
+
+/// What an event of the input says that is redriven.
+#[must_use]
+pub fn redriven(record: &Record) -> Option<Redriven> {
+    record.header(REDRIVE)?;
+    let origin = record.header(ORIGIN).and_then(|text| position(text));
+    Some(Redriven {
+        origin: origin.map_or(record.offset, |origin| origin.offset),
+        begins: record.header(BEGINS).is_some(),
+        until: record.header(UNTIL).and_then(|text| offset(text)),
+    })
+}
+
+/// Why an event cannot be redriven, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// It has no entity, or no value, by the code of its letter.
+    Event(&'static str),
+    /// Its letter is of another input, or says not where it comes from.
+    Foreign,
+    /// It was too large for its letter, and the log has it no more.
+    Gone,
+    /// With the headers that say what it is, the log does not take it.
+    TooLarge,
+}
+
+impl Unfit {
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Event(code) => code,
+            Self::Foreign => "letter-foreign",
+            Self::Gone => "event-gone",
+            Self::TooLarge => "record-too-large",
+        }
+    }
+}
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub partition: PartitionId,
+    pub record: Record,
+    /// Stable code: why it is one.
+    pub code: String,
+    /// The record of the input that it was made of.
+    pub source: Option<Position>,
+    /// Where its event was first: the source, unless that was redriven.
+    pub origin: Option<Position>,
+}
+
+impl Letter {
+    #[must_use]
+    pub fn of(partition: PartitionId, record: Record) -> Self {
+        let source = last(&record, SOURCE_HEADER).and_then(|text| position(text));
+        let origin = record.header(ORIGIN).filter(|_| is_redriven(&record));
+        let origin = origin.and_then(|text| position(text));
+        Self {
+            partition,
+            code: text(&record, &ERROR_CODE).unwrap_or_default(),
+            origin: origin.or_else(|| source.clone()),
+            source,
+            record,
+        }
+    }
+
+    /// Whether its event was redriven, and became a letter again.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        is_redriven(&self.record)
+    }
+
+    #[must_use]
+    pub fn is_of_halt(&self) -> bool {
+        self.code == ENTITY_HALTED
+    }
+
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        text(&self.record, name)
+    }
+
+    /// The bytes of the event that it had to leave out.
+    #[must_use]
+    pub fn cut_bytes(&self) -> Option<u64> {
+        self.header(&CUT)?.parse().ok()
+    }
+
+    /// The event's place in the order of its entity.
+    #[must_use]
+    pub fn order(&self) -> Offset {
+        let origin = self.origin.as_ref();
+        origin.map_or(self.record.offset, |origin| origin.offset)
+    }
+
+    /// Its entity's key, or why it can never be redriven, as far as the letter
+    /// itself tells.
+    pub fn key(&self, pipeline: &Pipeline) -> Result<&Key, Unfit> {
+        let here = |at: &Position| at.topic == pipeline.input && at.partition == self.partition;
+        if !self.origin.as_ref().is_some_and(here) {
+            return Err(Unfit::Foreign);
+        }
+        let key = usable_key(&self.record).map_err(|(code, _)| Unfit::Event(code))?;
+        if self.record.value.is_none() && self.cut_bytes().is_none() {
+            return Err(Unfit::Event("event-without-value"));
+        }
+        Ok(key)
+    }
+
+    /// The event as it came, to be appended to the input again.
+    pub fn event(
+        &self,
+        log: &dyn RecordLog,
+        pipeline: &Pipeline,
+    ) -> Result<Result<NewRecord, Unfit>, LogError> {
+        if let Err(unfit) = self.key(pipeline) {
+            return Ok(Err(unfit));
+        }
+        let mut origin = self.origin.clone();
+        let (mut headers, value) = if self.cut_bytes().is_some() {
+            let Some(source) = self.source.clone() else {
+                return Ok(Err(Unfit::Foreign));
+            };
+            let found = log.read(&source.topic, source.partition, source.offset, 1)?;
+            let found = found.into_iter().next();
+            let Some(event) = found.filter(|event| event.offset == source.offset) else {
+                return Ok(Err(Unfit::Gone));
+            };
+            // What it says of its origin was cut with the rest.
+            if is_redriven(&event) {
+                origin = event.header(ORIGIN).and_then(|text| position(text));
+            }
+            (event.headers, event.value)
+        } else {
+            let mut headers = self.record.headers.clone();
+            headers.truncate(own_headers(&headers));
+            (headers, self.record.value.clone())
+        };
+        headers.retain(|header| !OF_REDRIVES.contains(&&*header.name));
+        let letter = format!("{}/{}", self.partition, self.record.offset);
+        headers.push(Header::new(REDRIVE, letter));
+        if let Some(origin) = origin {
+            headers.push(Header::new(ORIGIN, origin.to_string()));
+        }
+        let event = NewRecord {
+            timestamp_ms: self.record.timestamp_ms,
+            key: self.record.key.clone(),
+            headers,
+            value,
+        };
+        let limit_bytes = pipeline.record_bytes_max + COMMIT_EXTRA_BYTES;
+        if event.size() + HEADERS_BYTES > limit_bytes {
+            return Ok(Err(Unfit::TooLarge));
+        }
+        Ok(Ok(event))
+    }
+}
+
+/// What an event does not have any more when it is redriven: a client's retry
+/// was known by its key when the event came first.
+const OF_REDRIVES: [&str; 6] = [
+    IDEMPOTENCY_HEADER,
+    IDEMPOTENCY_INDEX_HEADER,
+    REDRIVE,
+    ORIGIN,
+    BEGINS,
+    UNTIL,
+];
+
+fn is_redriven(record: &Record) -> bool {
+    record.header(REDRIVE).is_some()
+}
+
+/// How many of a letter's headers came with its event: the host's own are after
+/// them. An event may have headers of these names, too, from another pipeline.
+fn own_headers(headers: &[Header]) -> usize {
+    let mut left = headers;
+    let mut skip = |names: &[&str], count_max: usize| {
+        for _ in 0..count_max {
+            match left.split_last() {
+                Some((header, rest)) if names.contains(&&*header.name) => left = rest,
+                _ => break,
+            }
+        }
+    };
+    skip(&[&ERROR_REASON, &ERROR_CODE, &CUT, ATTEMPT_HEADER], 4);
+    skip(&[SOURCE_HEADER], 1);
+    skip(&[ATTEMPT_HEADER], 1);
+    skip(&[DIGEST_HEADER], 1);
+    skip(&[PLUGIN_HEADER], 1);
+    left.len()
+}
+
+/// The value of the last header of that name: the host's own.
+fn last<'a>(record: &'a Record, name: &str) -> Option<&'a Bytes> {
+    let mut headers = record.headers.iter().rev();
+    let header = headers.find(|header| &*header.name == name)?;
+    header.value.as_ref()
+}
+
+fn text(record: &Record, name: &str) -> Option<String> {
+    last(record, name).map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+fn offset(text: &[u8]) -> Option<Offset> {
+    std::str::from_utf8(text).ok()?.parse().ok().map(Offset)
+}
+
+/// `topic/partition/offset`.
+fn position(text: &[u8]) -> Option<Position> {
+    let mut parts = std::str::from_utf8(text).ok()?.rsplitn(3, '/');
+    let offset = Offset(parts.next()?.parse().ok()?);
+    let partition = PartitionId(parts.next()?.parse().ok()?);
+    Some(Position {
+        topic: parts.next()?.to_owned().into(),
+        partition,
+        offset,
+    })
+}

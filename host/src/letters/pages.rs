@@ -1,0 +1,227 @@
+//! Reading letters: one, or a page. A request reads so much at most, whatever
+//! it filters.
+
+use super::{
+    Letters, LettersError,
+    event::Letter,
+    view::{HeaderView, LetterDetails, LetterState, LetterView, LettersPage},
+};
+use crate::{
+    log::Bounds,
+    types::{Offset, PartitionId},
+};
+
+/// Letters that a request looks at, and their bytes.
+const LOOKED_MAX: usize = 10_000;
+const LOOKED_BYTES_MAX: usize = 8 << 20;
+const READ_BYTES: usize = 1 << 20;
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// With the newest, which come first.
+    Newest,
+    /// With the oldest of the first partition.
+    Oldest,
+    /// After a letter, in its partition and those after it.
+    After(PartitionId, Offset),
+}
+
+/// Which letters a page has.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub key: Option<String>,
+    pub code: Option<String>,
+    pub partition: Option<PartitionId>,
+    pub state: Option<LetterState>,
+}
+
+impl Filter {
+    fn takes(&self, view: &LetterView) -> bool {
+        self.key.as_ref().is_none_or(|key| view.key.as_ref() == Some(key))
+            && self.code.as_ref().is_none_or(|code| view.code == *code)
+            && self.state.is_none_or(|state| view.state == state)
+    }
+}
+
+impl Letters {
+    /// A page of letters.
+    pub fn page(&self, filter: &Filter, from: From, limit: usize) -> Result<LettersPage, LettersError> {
+        self.notes.lock().read(&*self.log)?;
+        let bounds: Vec<(PartitionId, Bounds)> = (0..)
+            .map(PartitionId)
+            .zip(self.log.bounds(&self.pipeline.dead_letter)?)
+            .filter(|(id, _)| filter.partition.is_none_or(|wanted| wanted == *id))
+            .collect();
+        let (letters, next) = match from {
+            From::Newest => self.newest(filter, &bounds, limit)?,
+            From::Oldest => self.onward(filter, &bounds, None, limit)?,
+            From::After(partition, offset) => {
+                self.onward(filter, &bounds, Some((partition, offset)), limit)?
+            }
+        };
+        Ok(LettersPage {
+            pipeline: self.pipeline.name.to_string(),
+            topic: self.pipeline.dead_letter.to_string(),
+            letters,
+            next: next.map(|(partition, offset)| format!("{partition}:{offset}")),
+        })
+    }
+
+    /// A letter with all that it has.
+    pub fn show(&self, partition: PartitionId, offset: Offset) -> Result<LetterDetails, LettersError> {
+        self.notes.lock().read(&*self.log)?;
+        let letter = self.one(partition, offset)?;
+        let view = LetterView::of(&letter, &self.pipeline, &self.notes.lock());
+        let cut_bytes = letter.cut_bytes();
+        let headers = letter.record.headers.iter().map(|header| HeaderView {
+            name: header.name.to_string(),
+            value: header
+                .value
+                .as_deref()
+                .map(|value| String::from_utf8_lossy(value).into_owned()),
+        });
+        let headers = headers.collect();
+        let value = letter.record.value.as_deref();
+        let text = value.and_then(|value| std::str::from_utf8(value).ok());
+        Ok(LetterDetails {
+            letter: view,
+            headers,
+            value: text.map(ToOwned::to_owned),
+            value_hex: value.filter(|_| text.is_none()).map(hex::encode),
+            cut_bytes,
+        })
+    }
+
+    pub(super) fn one(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Letter, LettersError> {
+        let not_found = LettersError::NotFound { partition, offset };
+        let bounds = self.log.bounds(&self.pipeline.dead_letter)?;
+        let held = bounds.get(partition.0 as usize);
+        if held.is_none_or(|held| !(held.start..held.end).contains(&offset)) {
+            return Err(not_found);
+        }
+        let found = self.log.read(&self.pipeline.dead_letter, partition, offset, 1)?;
+        let first = found.into_iter().next();
+        first
+            .filter(|record| record.offset == offset)
+            .map(|record| Letter::of(partition, record))
+            .ok_or(not_found)
+    }
+
+    /// Letters of a partition from `from` on, up to `end`, each with the offset
+    /// after it, until `take` says that it is enough.
+    pub(super) fn each(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        mut take: impl FnMut(Letter) -> bool,
+    ) -> Result<(), LettersError> {
+        let mut next = from;
+        while next < end {
+            let records = self.log.read(&self.pipeline.dead_letter, partition, next, READ_BYTES)?;
+            let Some(last) = records.last() else {
+                return Ok(());
+            };
+            next = last.offset.next();
+            for record in records {
+                if record.offset >= end || !take(Letter::of(partition, record)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of each partition's end, the newest events first.
+    #[allow(clippy::type_complexity)]
+    fn newest(
+        &self,
+        filter: &Filter,
+        bounds: &[(PartitionId, Bounds)],
+        limit: usize,
+    ) -> Result<(Vec<LetterView>, Option<(PartitionId, Offset)>), LettersError> {
+        let share = LOOKED_MAX / bounds.len().max(1);
+        let bytes_max = LOOKED_BYTES_MAX / bounds.len().max(1);
+        let mut found = Vec::new();
+        for (partition, held) in bounds {
+            // A partition is read forward only; so the end is looked for with
+            // wider and wider looks back, the last of which counts.
+            let mut back = (limit as u64).saturating_mul(2);
+            let mut of_partition = Vec::new();
+            loop {
+                let from = Offset(held.end.0.saturating_sub(back).max(held.start.0));
+                of_partition.clear();
+                let mut bytes = 0;
+                self.each(*partition, from, held.end, |letter| {
+                    bytes += letter.record.size();
+                    let view = LetterView::of(&letter, &self.pipeline, &self.notes.lock());
+                    if filter.takes(&view) {
+                        of_partition.push(view);
+                    }
+                    true
+                })?;
+                let enough = of_partition.len() >= limit || from <= held.start;
+                if enough || back >= share as u64 || bytes >= bytes_max {
+                    break;
+                }
+                back = back.saturating_mul(4).min(share as u64);
+            }
+            let surplus = of_partition.len().saturating_sub(limit);
+            found.extend(of_partition.drain(surplus..));
+        }
+        found.sort_by_key(|view: &LetterView| {
+            std::cmp::Reverse((view.timestamp_ms, view.partition, view.offset))
+        });
+        found.truncate(limit);
+        Ok((found, None))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn onward(
+        &self,
+        filter: &Filter,
+        bounds: &[(PartitionId, Bounds)],
+        after: Option<(PartitionId, Offset)>,
+        limit: usize,
+    ) -> Result<(Vec<LetterView>, Option<(PartitionId, Offset)>), LettersError> {
+        let mut found = Vec::new();
+        let (mut looked, mut bytes) = (0, 0);
+        let mut next = None;
+        for (partition, held) in bounds {
+            let from = match after {
+                Some((first, _)) if *partition < first => continue,
+                Some((first, offset)) if *partition == first => offset.next(),
+                _ => held.start,
+            };
+            self.each(*partition, from.max(held.start), held.end, |letter| {
+                looked += 1;
+                bytes += letter.record.size();
+                let view = LetterView::of(&letter, &self.pipeline, &self.notes.lock());
+                let place = (*partition, letter.record.offset);
+                if filter.takes(&view) {
+                    found.push(view);
+                }
+                if found.len() >= limit || looked >= LOOKED_MAX || bytes >= LOOKED_BYTES_MAX {
+                    next = Some(place);
+                }
+                next.is_none()
+            })?;
+            if next.is_some() {
+                break;
+            }
+        }
+        // The very last letter has none after it.
+        if let (Some((partition, offset)), Some((last, held))) = (next, bounds.last())
+            && partition == *last
+            && offset.next() >= held.end
+        {
+            next = None;
+        }
+        Ok((found, next))
+    }
+}

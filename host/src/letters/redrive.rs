@@ -1,0 +1,523 @@
+//! A redrive: events of dead letters go to the input again, once and in order.
+//!
+//! It is a visit in the group `<group>.redrive`, which reads nothing and
+//! commits: the events, and the notes that their letters are redriven, in one
+//! step. So nothing is redriven twice, whenever it is killed and whoever begins
+//! again. One host at a time holds all partitions of that group, and a redrive
+//! begins when all that was redriven before is processed: so it knows what
+//! became of it.
+//!
+//! It works on one partition after another. Its letters go in the order of their
+//! keys, and those of a key in the order of their events, some at a time. Then it
+//! looks what became of them, and at the letters that live events of halted
+//! entities led to meanwhile, and goes on with these.
+//!
+//! Memory: [`BATCH_BYTES_MAX`] of letters, one commit, and the keys of the halted
+//! entities it has to do with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use metrics::counter;
+
+use super::{
+    Letters, LettersError,
+    event::{BEGINS, Letter, UNTIL},
+    notes::{self, settled_end},
+    view::{Plan, RedriveView, Selection},
+};
+use crate::{
+    log::{Commit, GroupSpec, LogError, Member, Polled, reset},
+    types::{Header, Key, NewRecord, Offset, PartitionId, TopicPartition},
+};
+
+pub const REDRIVEN: &str = "courtside_redriven_total";
+pub const DEAD_AGAIN: &str = "courtside_redriven_dead_total";
+
+/// Letters that are held at a time.
+const BATCH_BYTES_MAX: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+/// What one commit takes.
+const COMMIT_BYTES: usize = 1 << 20;
+const COMMIT_EVENTS: usize = if cfg!(test) { 5 } else { 1_000 };
+/// How often it goes on with the letters that came meanwhile.
+const ROUNDS_MAX: usize = 200;
+/// Letters that a plan looks at.
+const PLANNED_MAX: u64 = 1_000_000;
+const EXAMPLES: usize = 20;
+/// How long the partitions may take to be assigned.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(120);
+/// How long a commit is tried again that may pass, and a transaction may stay open.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
+/// How long the workers may take until they come further.
+const PROCESSED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Does all of it.
+pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError> {
+    let (log, pipeline) = (&*letters.log, &letters.pipeline);
+    let topic = &pipeline.dead_letter;
+    let group = notes::topic(&pipeline.group);
+    if !log.group_status(&group, topic)?.members.is_empty() {
+        return Err(LettersError::Elsewhere);
+    }
+    let mut member = log.join(GroupSpec {
+        group: group.clone(),
+        input: topic.clone(),
+        worker: 0,
+        workers: 1,
+        visits: true,
+    })?;
+    let count = pipeline.partitions;
+    reset::take_all(log, &mut *member, &group, topic, count, ASSIGNED_WITHIN).map_err(
+        |error| match error {
+            LogError::GroupNotEmpty { .. } => LettersError::Elsewhere,
+            error => error.into(),
+        },
+    )?;
+    let all: Vec<_> = (0..count).map(PartitionId).collect();
+    let wanted = match selection {
+        Selection::One { partition, .. } => vec![PartitionId(*partition)],
+        Selection::All | Selection::Key(_) => all.clone(),
+    };
+    let mut job = Job {
+        letters,
+        selection,
+        member: &mut *member,
+        seen: Offset(0),
+        halted: BTreeSet::new(),
+        failed: BTreeSet::new(),
+        fresh: BTreeMap::new(),
+    };
+    let outcome = wanted.into_iter().try_for_each(|id| job.partition(id));
+    member.release(&all);
+    outcome
+}
+
+/// What there is to redrive, by now.
+pub fn plan(letters: &Letters, selection: &Selection) -> Result<Plan, LettersError> {
+    letters.check(selection)?;
+    let mut plan = Plan {
+        complete: true,
+        ..Plan::default()
+    };
+    let mut keys: BTreeSet<u64> = BTreeSet::new();
+    let mut looked = 0;
+    let bounds = letters.log.bounds(&letters.pipeline.dead_letter)?;
+    for (partition, held) in (0..).map(PartitionId).zip(bounds) {
+        letters.each(partition, held.start, held.end, |letter| {
+            looked += 1;
+            if looked > PLANNED_MAX {
+                plan.complete = false;
+                return false;
+            }
+            if !selects(selection, &letter) {
+                return true;
+            }
+            let at = letter.record.offset;
+            let notes = letters.notes.lock();
+            if notes.is_redriven(partition, at) {
+                plan.redriven_before += 1;
+            } else if notes.is_void(partition, at) {
+                plan.void += 1;
+            } else {
+                match letter.key(&letters.pipeline) {
+                    Err(unfit) => *plan.unfit.entry(unfit.code().to_owned()).or_default() += 1,
+                    Ok(key) => {
+                        if keys.insert(xxhash_rust::xxh3::xxh3_64(key)) && keys.len() <= EXAMPLES {
+                            let key = String::from_utf8_lossy(key).into_owned();
+                            plan.key_examples.push(key);
+                        }
+                        *plan.by_code.entry(letter.code.clone()).or_default() += 1;
+                        plan.letters += 1;
+                    }
+                }
+            }
+            true
+        })?;
+    }
+    plan.keys = keys.len() as u64;
+    Ok(plan)
+}
+
+fn selects(selection: &Selection, letter: &Letter) -> bool {
+    match selection {
+        Selection::All => true,
+        Selection::Key(key) => letter.record.key.as_deref() == Some(key.as_bytes()),
+        Selection::One { partition, offset } => {
+            letter.partition.0 == *partition && letter.record.offset.0 == *offset
+        }
+    }
+}
+
+/// The order in which letters go: by key, then as their events came.
+type Place = (Key, Offset, Offset);
+
+/// Letters to redrive next.
+struct Batch {
+    letters: BTreeMap<Place, Letter>,
+    /// The key of the first that are left for the next batch: the last key of
+    /// this one, perhaps.
+    rest: Option<Key>,
+}
+
+struct Job<'a> {
+    letters: &'a Letters,
+    selection: &'a Selection,
+    member: &'a mut dyn Member,
+    /// Up to where the letters that came since the beginning were looked at.
+    seen: Offset,
+    /// Keys whose entities were halted, and are to go on.
+    halted: BTreeSet<Key>,
+    /// Those that halted again: the rest is for another redrive.
+    failed: BTreeSet<Key>,
+    /// Letters of the former that came meanwhile.
+    fresh: BTreeMap<Place, Letter>,
+}
+
+impl Job<'_> {
+    fn partition(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+        let letters = self.letters;
+        let (log, topic) = (&*letters.log, &letters.pipeline.dead_letter);
+        self.settle(partition)?;
+        letters.notes.lock().read(log)?;
+        let end = settled_end(log, topic, partition, COMMITTED_WITHIN)?;
+        self.seen = end;
+        self.halted.clear();
+        self.failed.clear();
+        self.fresh.clear();
+        let mut after = None;
+        loop {
+            let batch = self.collect(partition, end, after.take())?;
+            if batch.letters.is_empty() {
+                break;
+            }
+            after = batch.letters.last_key_value().map(|(place, _)| place.clone());
+            let more = batch.rest.is_some();
+            self.send(partition, batch)?;
+            self.settle(partition)?;
+            self.look(partition)?;
+            if !more {
+                break;
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            if self.fresh.is_empty() {
+                return Ok(());
+            }
+            let letters = std::mem::take(&mut self.fresh);
+            self.send(
+                partition,
+                Batch {
+                    letters,
+                    rest: None,
+                },
+            )?;
+            self.settle(partition)?;
+            self.look(partition)?;
+        }
+        let left = self.fresh.len() as u64;
+        self.note(|progress| progress.left += left);
+        Ok(())
+    }
+
+    /// The open letters up to `end`, the first of them in their order that are
+    /// after `after`.
+    fn collect(
+        &self,
+        partition: PartitionId,
+        end: Offset,
+        after: Option<Place>,
+    ) -> Result<Batch, LettersError> {
+        let letters = self.letters;
+        let bounds = letters.log.bounds(&letters.pipeline.dead_letter)?;
+        let start = bounds.get(partition.0 as usize).map(|held| held.start);
+        let mut first = letters
+            .notes
+            .lock()
+            .first_open(partition, start.unwrap_or_default());
+        let mut end = end;
+        if let Selection::One { offset, .. } = self.selection {
+            first = first.max(Offset(*offset));
+            end = end.min(Offset(*offset).next());
+        }
+        let mut found = BTreeMap::new();
+        let mut bytes = 0;
+        // The first that does not fit; what comes after it is left, too.
+        let mut rest: Option<Place> = None;
+        let mut unfit: BTreeMap<String, u64> = BTreeMap::new();
+        let is_first = after.is_none();
+        letters.each(partition, first, end, |letter| {
+            let at = letter.record.offset;
+            let is_open = {
+                let notes = letters.notes.lock();
+                !notes.is_redriven(partition, at) && !notes.is_void(partition, at)
+            };
+            if !is_open || !selects(self.selection, &letter) {
+                return true;
+            }
+            let key = match letter.key(&letters.pipeline) {
+                Ok(key) => Key::copy_from_slice(key),
+                Err(why) => {
+                    if is_first {
+                        *unfit.entry(why.code().to_owned()).or_default() += 1;
+                    }
+                    return true;
+                }
+            };
+            let place = (key, letter.order(), at);
+            let is_before = after.as_ref().is_some_and(|after| place <= *after);
+            let is_after = rest.as_ref().is_some_and(|rest| place >= *rest);
+            if self.failed.contains(&place.0) || is_before || is_after {
+                return true;
+            }
+            bytes += letter.record.size();
+            found.insert(place, letter);
+            while bytes > BATCH_BYTES_MAX
+                && found.len() > 1
+                && let Some((place, last)) = found.pop_last()
+            {
+                bytes -= last.record.size();
+                rest = Some(place);
+            }
+            !letters.is_stopped()
+        })?;
+        self.note(|progress| {
+            for (code, count) in unfit {
+                *progress.unfit.entry(code).or_default() += count;
+            }
+        });
+        Ok(Batch {
+            letters: found,
+            rest: rest.map(|(key, ..)| key),
+        })
+    }
+
+    /// Appends the events, and notes that their letters are redriven.
+    fn send(&mut self, partition: PartitionId, batch: Batch) -> Result<(), LettersError> {
+        let letters = self.letters;
+        let Batch {
+            letters: batch,
+            rest,
+        } = batch;
+        let alone = matches!(self.selection, Selection::One { .. });
+        let mut entity: Option<Key> = None;
+        let mut commit = Pending::default();
+        let mut left = batch.into_iter().peekable();
+        while let Some(((key, order, at), letter)) = left.next() {
+            if letters.is_stopped() {
+                return Err(LettersError::Interrupted);
+            }
+            if letter.is_of_halt() {
+                self.halted.insert(key.clone());
+            }
+            let ends = left.peek().is_none_or(|((next, ..), _)| *next != key);
+            let is_cut_short = rest.as_ref() == Some(&key);
+            match letter.event(&*letters.log, &letters.pipeline)? {
+                Ok(mut event) => {
+                    if !alone && entity.as_ref() != Some(&key) {
+                        event.headers.push(Header::new(BEGINS, "1"));
+                        entity = Some(key.clone());
+                    }
+                    commit.add(event, at);
+                }
+                Err(unfit) => self.note(|progress| {
+                    let code = unfit.code().to_owned();
+                    *progress.unfit.entry(code).or_default() += 1;
+                }),
+            }
+            // What cannot be redriven does not keep its entity halted.
+            if ends && !alone && !is_cut_short && entity.as_ref() == Some(&key) {
+                commit.end(order);
+            }
+            // An event whose end is yet to be told stays for the next commit.
+            if ends && commit.is_full() {
+                self.commit(partition, &mut commit, None)?;
+            } else if commit.is_full() {
+                let kept = commit.events.pop();
+                self.commit(partition, &mut commit, kept)?;
+            }
+        }
+        self.commit(partition, &mut commit, None)
+    }
+
+    fn commit(
+        &mut self,
+        partition: PartitionId,
+        pending: &mut Pending,
+        kept: Option<(NewRecord, Offset)>,
+    ) -> Result<(), LettersError> {
+        let letters = self.letters;
+        let (log, pipeline) = (&*letters.log, &letters.pipeline);
+        let events = std::mem::take(&mut pending.events);
+        pending.bytes = 0;
+        if let Some((event, at)) = kept {
+            pending.add(event, at);
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        let redriven: Vec<Offset> = events.iter().map(|(_, at)| *at).collect();
+        let place = |topic: &crate::types::Topic| TopicPartition {
+            topic: topic.clone(),
+            partition,
+        };
+        let bounds = log.bounds(&pipeline.dead_letter)?;
+        let held = bounds.get(partition.0 as usize).copied().unwrap_or_default();
+        let notes = {
+            let notes = letters.notes.lock();
+            let mut records = notes.with(partition, &redriven);
+            records.extend(notes.dropped(partition, held.start));
+            let to = place(notes.topic());
+            records.into_iter().map(move |record| (to.clone(), record))
+        };
+        let input = place(&pipeline.input);
+        let count = events.len() as u64;
+        let events = events.into_iter().map(|(event, _)| (input.clone(), event));
+        let commit = Commit {
+            records: events.chain(notes).collect(),
+            checkpoints: Vec::new(),
+            // It says nothing, but that a commit without one has no fence; as
+            // near to the end as can be, so that retention is not kept waiting.
+            offsets: vec![(partition, held.end)],
+        };
+        let deadline = Instant::now() + COMMITTED_WITHIN;
+        loop {
+            match self.member.commit(&commit) {
+                Ok(()) => break,
+                Err(LogError::Fenced { .. }) => return Err(LettersError::Interrupted),
+                Err(error) if error.may_pass() && Instant::now() < deadline => self.rest()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let notes = letters.notes.lock().topic().clone();
+        settled_end(log, &notes, partition, COMMITTED_WITHIN)?;
+        letters.notes.lock().read(log)?;
+        counter!(REDRIVEN, "pipeline" => pipeline.name.to_string()).increment(count);
+        self.note(|progress| progress.redriven += count);
+        Ok(())
+    }
+
+    /// Waits until all that the input has by now is processed.
+    fn settle(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+        let letters = self.letters;
+        let (log, pipeline) = (&*letters.log, &letters.pipeline);
+        let end = settled_end(log, &pipeline.input, partition, COMMITTED_WITHIN)?;
+        let mut reached = None;
+        let mut deadline = Instant::now() + PROCESSED_WITHIN;
+        loop {
+            let status = log.group_status(&pipeline.group, &pipeline.input)?;
+            let bounds = log.bounds(&pipeline.input)?;
+            let start = bounds.get(partition.0 as usize).map(|held| held.start);
+            let committed = status.committed.get(&partition).copied();
+            let next = committed.or(start).unwrap_or_default();
+            // What is left before the end may be no record at all.
+            let is_done = next >= end || {
+                let records = log.read(&pipeline.input, partition, next, 1)?;
+                records.first().is_none_or(|record| record.offset >= end)
+            };
+            if is_done {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if reached != Some(next) {
+                reached = Some(next);
+                deadline = now + PROCESSED_WITHIN;
+            }
+            if now >= deadline {
+                let lag = end.0.saturating_sub(next.0);
+                return Err(LettersError::NotProcessed { partition, lag });
+            }
+            self.rest()?;
+        }
+    }
+
+    /// What came of it, and what came meanwhile.
+    fn look(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+        let letters = self.letters;
+        let topic = &letters.pipeline.dead_letter;
+        let end = settled_end(&*letters.log, topic, partition, COMMITTED_WITHIN)?;
+        let mut bytes = 0;
+        let mut dead_again = 0;
+        let mut newly_failed = Vec::new();
+        let mut seen = end;
+        letters.each(partition, self.seen, end, |letter| {
+            let at = letter.record.offset;
+            let Ok(key) = letter.key(&letters.pipeline) else {
+                return true;
+            };
+            if letter.is_again() {
+                dead_again += 1;
+                if letter.is_of_halt() && !self.failed.contains(key) {
+                    newly_failed.push(String::from_utf8_lossy(key).into_owned());
+                    self.failed.insert(Key::copy_from_slice(key));
+                }
+            } else if letter.is_of_halt() && self.halted.contains(key) {
+                bytes += letter.record.size();
+                let place = (Key::copy_from_slice(key), letter.order(), at);
+                self.fresh.insert(place, letter);
+                if bytes >= BATCH_BYTES_MAX {
+                    seen = at.next();
+                    return false;
+                }
+            }
+            true
+        })?;
+        self.seen = seen;
+        let failed = &self.failed;
+        self.fresh.retain(|(key, ..), _| !failed.contains(key));
+        let label = letters.pipeline.name.to_string();
+        counter!(DEAD_AGAIN, "pipeline" => label).increment(dead_again);
+        self.note(|progress| {
+            progress.dead_again += dead_again;
+            progress.halted += newly_failed.len() as u64;
+            let room = EXAMPLES.saturating_sub(progress.halted_keys.len());
+            progress
+                .halted_keys
+                .extend(newly_failed.into_iter().take(room));
+        });
+        Ok(())
+    }
+
+    /// A moment, in which the group is looked after.
+    fn rest(&mut self) -> Result<(), LettersError> {
+        if self.letters.is_stopped() {
+            return Err(LettersError::Interrupted);
+        }
+        match self.member.poll(LOOK, 1)? {
+            Polled::Revoked(_) | Polled::Lost(_) => Err(LettersError::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut RedriveView)) {
+        change(&mut self.letters.progress.lock());
+    }
+}
+
+/// Events of the next commit.
+#[derive(Default)]
+struct Pending {
+    /// With their letters.
+    events: Vec<(NewRecord, Offset)>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn add(&mut self, event: NewRecord, letter: Offset) {
+        self.bytes += event.size();
+        self.events.push((event, letter));
+    }
+
+    /// The last event ends what is redriven of its entity, up to that offset.
+    fn end(&mut self, until: Offset) {
+        if let Some((event, _)) = self.events.last_mut() {
+            event.headers.push(Header::new(UNTIL, until.to_string()));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() > COMMIT_EVENTS || self.bytes >= COMMIT_BYTES && self.events.len() > 1
+    }
+}
