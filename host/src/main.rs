@@ -43,9 +43,7 @@ fn main() -> ExitCode {
         Command::Groups(args) => cli::groups::run(&args),
         Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
-        Command::DeadLetter(args) => {
-            cli::block_on(cli::letters::run(args)).and_then(|code| code)
-        }
+        Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
         eprintln!("courtside: {error:#}");

@@ -14,7 +14,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::operator::{OutputArgs, confirm, or_dash, table};
-use crate::letters::view::{LetterDetails, LettersPage, Plan, Place, RedriveState, RedriveView};
+use crate::letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView};
 
 /// Some redriven event is a dead letter again, or some letter was not redriven.
 const INCOMPLETE: u8 = 2;
@@ -131,9 +131,8 @@ struct SelectionArgs {
 
 fn place(text: &str) -> Result<(u32, u64), String> {
     let parts = text.split_once(['/', ':']);
-    let place = parts.and_then(|(partition, offset)| {
-        Some((partition.parse().ok()?, offset.parse().ok()?))
-    });
+    let place =
+        parts.and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
     place.ok_or_else(|| "expected PARTITION/OFFSET, as 3/17".to_owned())
 }
 
@@ -312,7 +311,11 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             .map(|(name, value)| format!("{name:<12}{value}\n"))
             .collect();
         for header in &details.headers {
-            text += &format!("header      {}: {}\n", header.name, or_dash(header.value.as_ref()));
+            text += &format!(
+                "header      {}: {}\n",
+                header.name,
+                or_dash(header.value.as_ref())
+            );
         }
         if let Some(value) = &details.value {
             text += &format!("\n{value}\n");
@@ -381,7 +384,9 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     if shows {
         eprintln!();
     }
-    args.host.output.show(&progress, || result_text(&progress))?;
+    args.host
+        .output
+        .show(&progress, || result_text(&progress))?;
     if progress.state == RedriveState::Failed {
         return Err(anyhow!(
             "{}: {}",
@@ -417,7 +422,11 @@ fn plan_text(plan: &Plan) -> String {
     }
     text.push('\n');
     if !plan.key_examples.is_empty() {
-        let dots = if plan.keys > plan.key_examples.len() as u64 { ", …" } else { "" };
+        let dots = if plan.keys > plan.key_examples.len() as u64 {
+            ", …"
+        } else {
+            ""
+        };
         text += &format!("keys: {}{dots}\n", plan.key_examples.join(", "));
     }
     if plan.redriven_before > 0 {

@@ -12,7 +12,9 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{SharedApp, body, local::Local, operate::blocking, problem::Problem, query::Parameters};
+use super::{
+    SharedApp, body, local::Local, operate::blocking, problem::Problem, query::Parameters,
+};
 use crate::{
     letters::{
         Filter, From as Start, Letters, LettersError,
@@ -83,7 +85,15 @@ pub async fn list(
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
     uri: Uri,
 ) -> Result<Json<LettersPage>, Problem> {
-    let known = ["from", "after", "limit", "key", "code", "partition", "state"];
+    let known = [
+        "from",
+        "after",
+        "limit",
+        "key",
+        "code",
+        "partition",
+        "state",
+    ];
     let parameters = Parameters::of(&uri, &known)?;
     let letters = letters(&app, &decoded(path)?)?;
     let wrong = |name: &str, detail: &str| {
@@ -201,9 +211,8 @@ pub async fn progress(
 fn decoded<T>(
     path: Result<Path<T>, axum::extract::rejection::PathRejection>,
 ) -> Result<T, Problem> {
-    path.map(|Path(parts)| parts).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid-path", error.body_text())
-    })
+    path.map(|Path(parts)| parts)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid-path", error.body_text()))
 }
 
 fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<Letters>, Problem> {

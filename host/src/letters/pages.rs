@@ -38,7 +38,9 @@ pub struct Filter {
 
 impl Filter {
     fn takes(&self, view: &LetterView) -> bool {
-        self.key.as_ref().is_none_or(|key| view.key.as_ref() == Some(key))
+        self.key
+            .as_ref()
+            .is_none_or(|key| view.key.as_ref() == Some(key))
             && self.code.as_ref().is_none_or(|code| view.code == *code)
             && self.state.is_none_or(|state| view.state == state)
     }
@@ -46,7 +48,12 @@ impl Filter {
 
 impl Letters {
     /// A page of letters.
-    pub fn page(&self, filter: &Filter, from: From, limit: usize) -> Result<LettersPage, LettersError> {
+    pub fn page(
+        &self,
+        filter: &Filter,
+        from: From,
+        limit: usize,
+    ) -> Result<LettersPage, LettersError> {
         self.notes.lock().read(&*self.log)?;
         let bounds: Vec<(PartitionId, Bounds)> = (0..)
             .map(PartitionId)
@@ -69,7 +76,11 @@ impl Letters {
     }
 
     /// A letter with all that it has.
-    pub fn show(&self, partition: PartitionId, offset: Offset) -> Result<LetterDetails, LettersError> {
+    pub fn show(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<LetterDetails, LettersError> {
         self.notes.lock().read(&*self.log)?;
         let letter = self.one(partition, offset)?;
         let view = LetterView::of(&letter, &self.pipeline, &self.notes.lock());
@@ -104,7 +115,9 @@ impl Letters {
         if held.is_none_or(|held| !(held.start..held.end).contains(&offset)) {
             return Err(not_found);
         }
-        let found = self.log.read(&self.pipeline.dead_letter, partition, offset, 1)?;
+        let found = self
+            .log
+            .read(&self.pipeline.dead_letter, partition, offset, 1)?;
         let first = found.into_iter().next();
         first
             .filter(|record| record.offset == offset)
@@ -123,7 +136,9 @@ impl Letters {
     ) -> Result<(), LettersError> {
         let mut next = from;
         while next < end {
-            let records = self.log.read(&self.pipeline.dead_letter, partition, next, READ_BYTES)?;
+            let records = self
+                .log
+                .read(&self.pipeline.dead_letter, partition, next, READ_BYTES)?;
             let Some(last) = records.last() else {
                 return Ok(());
             };

@@ -70,12 +70,12 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
         visits: true,
     })?;
     let count = pipeline.partitions;
-    reset::take_all(log, &mut *member, &group, topic, count, ASSIGNED_WITHIN).map_err(
-        |error| match error {
+    reset::take_all(log, &mut *member, &group, topic, count, ASSIGNED_WITHIN).map_err(|error| {
+        match error {
             LogError::GroupNotEmpty { .. } => LettersError::Elsewhere,
             error => error.into(),
-        },
-    )?;
+        }
+    })?;
     let all: Vec<_> = (0..count).map(PartitionId).collect();
     let wanted = match selection {
         Selection::One { partition, .. } => vec![PartitionId(*partition)],
@@ -193,7 +193,10 @@ impl Job<'_> {
             if batch.letters.is_empty() {
                 break;
             }
-            after = batch.letters.last_key_value().map(|(place, _)| place.clone());
+            after = batch
+                .letters
+                .last_key_value()
+                .map(|(place, _)| place.clone());
             let more = batch.rest.is_some();
             self.send(partition, batch)?;
             self.settle(partition)?;
@@ -364,7 +367,10 @@ impl Job<'_> {
             partition,
         };
         let bounds = log.bounds(&pipeline.dead_letter)?;
-        let held = bounds.get(partition.0 as usize).copied().unwrap_or_default();
+        let held = bounds
+            .get(partition.0 as usize)
+            .copied()
+            .unwrap_or_default();
         let notes = {
             let notes = letters.notes.lock();
             let mut records = notes.with(partition, &redriven);

@@ -297,9 +297,10 @@ impl Scene {
                 .group_status(&self.pipeline.group, &self.pipeline.input);
             let committed = status.unwrap().committed;
             let bounds = self.log.bounds(&self.pipeline.input).unwrap();
-            let is_done = (0..).map(PartitionId).zip(&bounds).all(|(id, bounds)| {
-                committed.get(&id).copied().unwrap_or_default() >= bounds.end
-            });
+            let is_done = (0..)
+                .map(PartitionId)
+                .zip(&bounds)
+                .all(|(id, bounds)| committed.get(&id).copied().unwrap_or_default() >= bounds.end);
             if is_done {
                 return;
             }
@@ -343,7 +344,9 @@ fn append(log: &dyn RecordLog, topic: &Topic, key: &str, value: &str) {
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
     };
     let appended = log.append(topic, vec![(partition(key), record)]).unwrap();
-    block_on(appended).into_iter().for_each(|one| drop(one.unwrap()));
+    block_on(appended)
+        .into_iter()
+        .for_each(|one| drop(one.unwrap()));
 }
 
 /// Redrives and waits for the end.
@@ -373,7 +376,9 @@ impl Chance {
     }
 }
 
-const KEYS: [&str; 7] = ["halt-a", "halt-b", "halt-c", "no-a", "no-b", "mixed-a", "mixed-b"];
+const KEYS: [&str; 7] = [
+    "halt-a", "halt-b", "halt-c", "no-a", "no-b", "mixed-a", "mixed-b",
+];
 
 fn value(chance: &mut Chance, key: &str, number: usize) -> String {
     let misdeeds: &[&str] = match key.split('-').next().unwrap() {
@@ -476,7 +481,12 @@ fn one_life(seed: u64) -> usize {
 fn letters_are_listed_shown_and_redriven_one_by_one() {
     let scene = Scene::new();
     scene.swap(true);
-    for (key, value) in [("no-a", "1no"), ("halt-a", "2halt"), ("halt-a", "3"), ("no-a", "4")] {
+    for (key, value) in [
+        ("no-a", "1no"),
+        ("halt-a", "2halt"),
+        ("halt-a", "3"),
+        ("no-a", "4"),
+    ] {
         scene.append(key, value);
     }
     scene.settle();
@@ -542,10 +552,16 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
     assert_eq!(shown.value.as_deref(), Some("1no"));
     assert_eq!(redrive(&scene.letters(), one(&refused)).redriven, 0, "once");
 
-    let plan = scene.letters().plan(&Selection::Key("halt-a".into())).unwrap();
+    let plan = scene
+        .letters()
+        .plan(&Selection::Key("halt-a".into()))
+        .unwrap();
     assert_eq!((plan.letters, plan.keys), (2, 1));
     let letters = scene.letters();
-    assert_eq!(redrive(&letters, Selection::Key("halt-a".into())).redriven, 2);
+    assert_eq!(
+        redrive(&letters, Selection::Key("halt-a".into())).redriven,
+        2
+    );
     scene.append("halt-a", "5");
     scene.settle();
     assert_eq!(scene.state("halt-a"), ("2halt 3 5 ".to_owned(), false));

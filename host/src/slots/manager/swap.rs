@@ -88,7 +88,7 @@ impl Looking {
                 return Taken::Later(error.into());
             }
         };
-        tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, "rehearsal passed");
+        tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
         // Another plugin than the one that was undone was taken: that one may
         // come back.
         if let Some(undone) = self.undone.get_mut(name) {

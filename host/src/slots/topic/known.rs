@@ -26,6 +26,8 @@ const SWAPS_KEPT: usize = 64;
 const SLOTS_KEPT: usize = 4096;
 /// A host that has said nothing for so long is gone.
 pub const HOST_GONE_AFTER: SignedDuration = SignedDuration::from_secs(120);
+/// And after this, nobody needs to know what it said.
+const HOST_FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(60 * 60);
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -131,6 +133,18 @@ impl Known {
             .flat_map(|of| of.present(now))
             .map(|presence| &presence.host)
             .collect()
+    }
+
+    /// What hosts said that have said nothing for long.
+    #[must_use]
+    pub fn long_gone(&self, now: Timestamp) -> Vec<(ByteString, SlotName)> {
+        let gone = self.slots.iter().flat_map(|(name, of)| {
+            let hosts = of.hosts.values();
+            hosts
+                .filter(|presence| now.duration_since(presence.at) >= HOST_FORGOTTEN_AFTER)
+                .map(|presence| (presence.host.clone(), name.clone()))
+        });
+        gone.collect()
     }
 
     /// Plugins that somebody may still ask for: those of swaps that are
@@ -382,6 +396,8 @@ mod tests {
         };
         assert_eq!(there(&known, 119), ["one", "two"]);
         assert_eq!(there(&known, 120), ["two"]);
+        assert!(known.long_gone(at(3599)).is_empty());
+        assert_eq!(known.long_gone(at(3600)), [("one".into(), SLOT)]);
         known.hear(Said::Gone {
             host: "two".into(),
             slot: SLOT,

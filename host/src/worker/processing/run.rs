@@ -10,13 +10,13 @@ use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
 use crate::{
     log::LogError,
     plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
+    types::Offset,
     worker::{
         entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
         output,
     },
-    types::Offset,
 };
 
 /// Events a suspect processes alone, without a failure, before it may live with

@@ -39,7 +39,11 @@ fn halted(entities_per_instance: usize) -> Bench {
     bench.commit();
     assert_eq!(
         bench.of("g"),
-        ["in/0/0 a:g:1", "in/0/1 entity-halted", "in/0/2 entity-halted"]
+        [
+            "in/0/0 a:g:1",
+            "in/0/1 entity-halted",
+            "in/0/2 entity-halted"
+        ]
     );
     let halt = bench.checkpoint("g").unwrap().halted.unwrap();
     assert_eq!((halt.newest, halt.is_blocked), (Offset(2), true));
@@ -121,7 +125,11 @@ fn a_redriven_event_that_fails_keeps_back_those_after_it() {
             ]
         );
         let letter = bench.committed.last().unwrap();
-        assert_eq!(header(letter, ORIGIN).unwrap(), "in/0/2", "the first origin");
+        assert_eq!(
+            header(letter, ORIGIN).unwrap(),
+            "in/0/2",
+            "the first origin"
+        );
         let halt = bench.checkpoint("g").unwrap().halted.unwrap();
         assert_eq!((halt.newest, halt.is_blocked), (Offset(2), true));
         bench.swap(SlotName::Default, "good", &["faulty/1"]);
@@ -212,5 +220,8 @@ fn a_refused_event_is_redriven_among_others() {
         bench.of("g"),
         ["in/0/0 event-refused", "in/0/1 a:g:1", "in/0/2 a:g:2"]
     );
-    assert_eq!(header(&bench.committed[2], SOURCE_HEADER).unwrap(), "in/0/2");
+    assert_eq!(
+        header(&bench.committed[2], SOURCE_HEADER).unwrap(),
+        "in/0/2"
+    );
 }
