@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -17,7 +18,7 @@ use crate::{
         store::Undone,
         topic::{self, Confirmation, known::timestamp},
     },
-    types::{Digest, Offset, PartitionId},
+    types::{Digest, Offset, PartitionId, Position},
     worker::{
         instances::Active,
         takeover::{
@@ -36,6 +37,8 @@ pub(super) struct Awaited {
     slot: SlotName,
     id: u64,
     plan: RollbackView,
+    /// What becomes of the order's record; none once that is known.
+    written: Option<BoxFuture<'static, Vec<Result<Position, LogError>>>>,
     answer: oneshot::Sender<Answered>,
 }
 
@@ -259,7 +262,7 @@ impl Looking {
             to: plan.to,
             at,
         };
-        self.group.tail().say(topic::directive(&directive))?;
+        let written = self.group.tail().append(topic::directive(&directive))?;
         tracing::warn!(
             slot = %plan.view.slot,
             from = %plan.bad.short(),
@@ -272,9 +275,30 @@ impl Looking {
             slot: name.clone(),
             id: directive.id,
             plan: plan.view,
+            written: Some(written),
             answer,
         });
         Ok(())
+    }
+
+    /// Gives up an order that nobody waits for any more, or that the log has not
+    /// taken.
+    pub fn look_after_awaited(&mut self) {
+        let Some(awaited) = &mut self.awaited else {
+            return;
+        };
+        let written = awaited.written.as_mut().and_then(FutureExt::now_or_never);
+        let failed = written.and_then(|written| {
+            awaited.written = None;
+            written.into_iter().find_map(Result::err)
+        });
+        if failed.is_none() && !awaited.answer.is_closed() {
+            return;
+        }
+        if let (Some(awaited), Some(error)) = (self.awaited.take(), failed) {
+            // Whoever asked may have gone.
+            drop(awaited.answer.send(Err(error.into())));
+        }
     }
 
     fn latest_directive(&self, name: &SlotName) -> u64 {
