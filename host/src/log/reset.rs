@@ -52,7 +52,8 @@ pub struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     pub at: Move,
-    /// Its checkpoints that were deleted.
+    /// Its entities' checkpoints that were deleted; the host's own rows among
+    /// them go, too, and are not counted.
     pub checkpoints: usize,
 }
 
@@ -133,12 +134,13 @@ pub fn apply(
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
     for (index, at) in moves.iter().enumerate() {
-        let before = step.checkpoints.len();
+        let mut entities = 0;
         let mut after: Option<Key> = None;
         loop {
             let found = checkpoints.scan(at.partition, after.as_deref(), KEYS_PER_SCAN)?;
             let Some((last, _)) = found.last() else { break };
             after = Some(last.clone());
+            entities += found.iter().filter(|(key, _)| !is_reserved(key)).count();
             let keys = found.into_iter().map(|(key, _)| (at.partition, key, None));
             step.checkpoints.extend(keys);
         }
@@ -146,7 +148,7 @@ pub fn apply(
         step.records.extend(also(at.partition));
         moved.push(Moved {
             at: *at,
-            checkpoints: step.checkpoints.len() - before,
+            checkpoints: entities,
         });
         if step.checkpoints.len() >= KEYS_PER_STEP || index + 1 == moves.len() {
             commit(&mut *member, group, &step)?;
