@@ -508,6 +508,7 @@ impl Operator for Overview {
                 continue;
             }
             for (partition, status) in working.status.all() {
+                // Who processes events again processes, and answers.
                 if !matches!(
                     status.state,
                     PartitionState::Running | PartitionState::Redoing

@@ -392,6 +392,33 @@ async fn what_is_confirmed_is_not_rolled_back(engine: Engine) {
     host.stop().await;
 }
 
+/// What there was before the first plugin of a key is the default one.
+async fn a_keys_own_plugin_is_rolled_back_to_none(engine: Engine) {
+    let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
+    let place = Place::with_plugin(&good).on(engine);
+    let games = games::invented(2);
+    let slot = format!("scores/keys/{}", games[0].id);
+    let host = place.start_ready().await;
+    play(&host, &games, 0.0, 0.25).await;
+    host.has_processed_all().await;
+    put(&host, &slot, &bad).await;
+    play(&host, &games, 0.25, 0.5).await;
+    host.has_processed_all().await;
+    let done = plugins(&host, &["rollback", &slot, "--yes"]).expect("it is done");
+    assert_eq!(done["to"]["digest"], Value::Null, "{done}");
+    assert_eq!(done["entities"], 1, "{done}");
+    host.rejects(&slot, "plugin-rolled-back").await;
+    let view = host.slot(&slot).await.expect("the slot");
+    assert_eq!(view["plugin"], Value::Null, "{view}");
+    host.kill();
+    let host = place.start_ready().await;
+    play(&host, &games, 0.5, 1.0).await;
+    host.has_processed_all().await;
+    check_all(&host, &games).await;
+    host.rejects(&slot, "plugin-rolled-back").await;
+    host.stop().await;
+}
+
 /// Two hosts that are ready, each with some of the partitions.
 async fn two_hosts(place: &Place, other: &Place) -> (Host, Host) {
     let one = place.start_ready().await;
@@ -512,6 +539,7 @@ fn main() -> ExitCode {
             takeovers_are_remembered_over_restarts,
             what_a_bad_plugin_counted_is_put_right,
             what_is_confirmed_is_not_rolled_back,
+            a_keys_own_plugin_is_rolled_back_to_none,
         ]
     };
     let several_hosts = tests![

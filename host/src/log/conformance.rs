@@ -16,8 +16,8 @@ use bytestring::ByteString;
 pub(crate) mod operator;
 
 use super::{
-    Assignment, Bounds, COMMIT_EXTRA_BYTES, Cleanup, Commit, GroupSpec, LogError, Member, Polled,
-    RecordLog, TopicSpec, admin::Admin,
+    Assignment, Bounds, COMMIT_EXTRA_BYTES, Cleanup, Commit, GroupSpec, KEY_BYTES_MAX, LogError,
+    Member, Polled, RecordLog, TopicSpec, admin::Admin,
 };
 use crate::types::{
     Header, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicPartition,
@@ -70,6 +70,8 @@ macro_rules! conformance {
             a_refused_commit_is_none_of_it,
             a_commit_keeps_the_order_of_records,
             checkpoints_are_read_back,
+            keys_of_the_host_stand_last,
+            a_commit_may_repeat_its_offset_and_is_fenced_all_the_same,
             a_partition_of_another_cannot_be_committed,
             an_offset_out_of_range_cannot_be_committed,
             the_second_of_a_worker_fences_the_first,
@@ -94,6 +96,13 @@ macro_rules! conformance {
             a_reset_is_refused_while_somebody_is_there,
             a_reset_mends_a_partition_whose_offset_is_gone,
         );
+        // What asks more of an engine than any case above.
+        #[test]
+        fn a_rollback_goes_on_over_restarts() {
+            $crate::worker::thread::tests::rollback::a_rollback_goes_on_over_restarts(
+                &mut $subject,
+            );
+        }
     };
     (operator; $subject:expr; $($case:ident),* $(,)?) => {
         $(
@@ -929,6 +938,88 @@ pub(crate) fn checkpoints_are_read_back(subject: &mut impl Subject) {
     assert_eq!(get(0, "b").unwrap(), "0b2");
     assert_eq!(get(0, "a"), None);
     assert_eq!(scan(0, None, 10), ["ab", "b", "c", "\u{10ffff}"]);
+}
+
+/// No entity's key begins with 0xFF: those are the host's own, and longer.
+pub(crate) fn keys_of_the_host_stand_last(subject: &mut impl Subject) {
+    let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
+    log.ensure_topics(&[deleted(&a, 2)]).unwrap();
+    let mut member = join(&*log, &group, &a, 0, 1);
+    assigned(&mut *member, 2);
+    let longest = [&b"\xffb"[..], &[b'k'; KEY_BYTES_MAX - 2]].concat();
+    let keys: [&[u8]; 4] = ["\u{10ffff}".as_bytes(), b"\xff", &longest, b"\xfft"];
+    let checkpoints = keys.iter().rev().map(|key| {
+        (
+            PartitionId(0),
+            Bytes::copy_from_slice(key),
+            Some("x".into()),
+        )
+    });
+    let commit = Commit {
+        checkpoints: checkpoints.collect(),
+        ..offsets(&[(0, 0), (1, 0)])
+    };
+    member.commit(&commit).unwrap();
+    let check = |log: &dyn RecordLog| {
+        let checkpoints = log.checkpoints(&group).unwrap();
+        let scan = |after| {
+            let found = checkpoints.scan(PartitionId(0), after, 10).unwrap();
+            found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(scan(None), keys);
+        assert_eq!(scan(Some(b"\xff")), keys[2..]);
+        for key in keys {
+            let found = checkpoints.get(PartitionId(0), key).unwrap();
+            assert_eq!(found.as_deref(), Some(&b"x"[..]));
+        }
+        // Too long for a row, and not there.
+        let none = checkpoints.get(PartitionId(0), &[b'k'; KEY_BYTES_MAX + 1]);
+        assert_eq!(none.unwrap(), None);
+    };
+    check(&*log);
+    drop(member);
+    drop(log);
+    subject.reopen();
+    let log = subject.log();
+    let mut member = join(&*log, &group, &a, 0, 1);
+    assigned(&mut *member, 2);
+    check(&*log);
+}
+
+/// As a worker does that processes events again: below what is committed, and
+/// with checkpoints.
+pub(crate) fn a_commit_may_repeat_its_offset_and_is_fenced_all_the_same(
+    subject: &mut impl Subject,
+) {
+    let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
+    log.ensure_topics(&[deleted(&a, 1)]).unwrap();
+    append(&*log, &a, 0, &["a", "b", "c"]);
+    let mut first = join(&*log, &group, &a, 0, 1);
+    assigned(&mut *first, 1);
+    fetched(&mut *first, 3);
+    first.commit(&offsets(&[(0, 3)])).unwrap();
+    first.seek(PartitionId(0), Offset(1)).unwrap();
+    let step = |value: &str| Commit {
+        checkpoints: vec![(PartitionId(0), "k".into(), Some(value.to_owned().into()))],
+        ..offsets(&[(0, 3)])
+    };
+    for value in ["1", "2"] {
+        first.commit(&step(value)).unwrap();
+    }
+    assert_eq!(fetched(&mut *first, 2)[&0], ["b", "c"]);
+    first.commit(&step("3")).unwrap();
+    assert_eq!(committed(&*log, &group, &a), [(0, 3)]);
+    let mut second = join(&*log, &group, &a, 0, 1);
+    assert_eq!(assigned(&mut *second, 1)[0].next, Offset(3));
+    let refused = first.commit(&step("of a zombie")).unwrap_err();
+    assert_eq!(refused.code(), "fenced");
+    let checkpoints = log.checkpoints(&group).unwrap();
+    assert_eq!(checkpoints.get(PartitionId(0), b"k").unwrap().unwrap(), "3");
+    drop(first);
+    // Where it was read again from before, it goes on after a restart, too.
+    second.seek(PartitionId(0), Offset(0)).unwrap();
+    assert_eq!(fetched(&mut *second, 3)[&0], ["a", "b", "c"]);
+    second.commit(&step("4")).unwrap();
 }
 
 pub(crate) fn a_partition_of_another_cannot_be_committed(subject: &mut impl Subject) {

@@ -286,6 +286,10 @@ pub enum Health {
     },
 }
 
+/// What the keys of the host's own checkpoints begin with, and no entity's does:
+/// those are UTF-8.
+pub const HOST_KEY: u8 = 0xFF;
+
 /// The longest key that has a checkpoint: an entity's, with what the host's own
 /// rows put before one.
 pub const KEY_BYTES_MAX: usize = ENTITY_KEY_BYTES_MAX + 64;

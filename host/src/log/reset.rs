@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Commit, GroupName, GroupSpec, LogError, Member, Polled, RecordLog};
+use super::{Commit, GroupName, GroupSpec, HOST_KEY, LogError, Member, Polled, RecordLog};
 use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicPartition};
 
 /// Checkpoints in one step, beyond which the next partition begins another.
@@ -52,8 +52,7 @@ pub struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     pub at: Move,
-    /// Its entities' checkpoints that were deleted; the host's own rows among
-    /// them go, too, and are not counted.
+    /// Entities whose checkpoints were deleted.
     pub checkpoints: usize,
 }
 
@@ -134,13 +133,17 @@ pub fn apply(
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
     for (index, at) in moves.iter().enumerate() {
-        let mut entities = 0;
+        let before = step.checkpoints.len();
+        let mut own_keys = 0;
         let mut after: Option<Key> = None;
         loop {
             let found = checkpoints.scan(at.partition, after.as_deref(), KEYS_PER_SCAN)?;
             let Some((last, _)) = found.last() else { break };
             after = Some(last.clone());
-            entities += found.iter().filter(|(key, _)| !is_reserved(key)).count();
+            let own = found
+                .iter()
+                .filter(|(key, _)| key.first() == Some(&HOST_KEY));
+            own_keys += own.count();
             let keys = found.into_iter().map(|(key, _)| (at.partition, key, None));
             step.checkpoints.extend(keys);
         }
@@ -148,7 +151,7 @@ pub fn apply(
         step.records.extend(also(at.partition));
         moved.push(Moved {
             at: *at,
-            checkpoints: entities,
+            checkpoints: step.checkpoints.len() - before - own_keys,
         });
         if step.checkpoints.len() >= KEYS_PER_STEP || index + 1 == moves.len() {
             commit(&mut *member, group, &step)?;

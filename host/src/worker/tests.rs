@@ -29,7 +29,7 @@ use crate::{
     types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record},
 };
 
-mod rollback;
+pub(crate) mod rollback;
 
 /// Counts events, and does what an event's value says.
 pub(super) struct Faulty {

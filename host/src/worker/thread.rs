@@ -58,12 +58,12 @@ pub enum Order {
         done: Sender<Takeover>,
     },
     /// Take the last swap of a slot back, where the directive says so: in the
-    /// partitions at hand, and in those that come later, for it stands until a
-    /// newer one of that slot comes. `active` is in force from now on.
+    /// partitions at hand, and in those that come later, for it stands (the
+    /// latest 16 of a slot do). `active` is in force from now on.
     ///
-    /// A host that starts gives the slots' latest directives before plugins,
-    /// with no plugin: a swap that begins before its directive is known is
-    /// taken for the one that is meant.
+    /// A host that starts gives the directives that stand before plugins, with
+    /// no plugin: a swap that begins before its directive is known is taken for
+    /// the one that is meant.
     Rollback {
         slot: SlotName,
         directive: Directive,
@@ -332,6 +332,7 @@ impl Running {
                 } => {
                     self.commit();
                     self.processing.activate(&slot, active);
+                    tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);
                     self.begin_rollbacks();
                     self.commit();
@@ -597,7 +598,15 @@ impl Running {
     /// Reads on where rollbacks say.
     fn go_where_moved(&mut self) {
         for (partition, next) in self.processing.moved() {
-            self.seek(partition, next);
+            match (self.starts)(partition) {
+                // Retention was faster.
+                Ok(start) if next < start => {
+                    let stop = self.processing.refuse(partition, next, start);
+                    self.stop_partitions(vec![(partition, stop)]);
+                }
+                // Where it cannot be asked, the reading will tell.
+                _ => self.seek(partition, next),
+            }
         }
     }
 
@@ -713,6 +722,7 @@ impl Running {
             self.note(*partition, PartitionState::Running, None);
         }
         self.member.resume(&waiting);
+        self.note_redo();
     }
 
     fn note(
@@ -814,4 +824,4 @@ fn set_gauge(name: &'static str, label: &[(&'static str, String)], value: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,6 +38,10 @@ impl Cursor {
         self.partition
     }
 
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.open = None;

@@ -60,6 +60,9 @@ pub struct Swap {
     pub previous: Option<Digest>,
     pub attempt: u32,
     pub places: BTreeMap<PartitionId, Place>,
+    /// Nothing ran before it that anybody could go back to; from the first plugin
+    /// of a key it is the way back to the default slot.
+    is_first: bool,
 }
 
 /// Where a swap happened in a partition.
@@ -217,6 +220,9 @@ impl OfSlot {
             plugin: takeover.plugin.into(),
             previous: takeover.previous,
             attempt: takeover.attempt,
+            is_first: takeover.slot == SlotName::Default
+                && takeover.previous.is_none()
+                && takeover.seq <= 1,
             places: BTreeMap::from([(partition, place)]),
         });
     }
@@ -264,7 +270,7 @@ impl Swap {
         confirm_after: Duration,
     ) -> Option<Timestamp> {
         let at = self.at();
-        if self.kind == Kind::Rollback || self.is_first() {
+        if self.kind == Kind::Rollback || self.is_first {
             return None;
         }
         if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
@@ -272,11 +278,6 @@ impl Swap {
         }
         let after = SignedDuration::try_from(confirm_after).unwrap_or(SignedDuration::MAX);
         Some(at.saturating_add(after).unwrap_or(Timestamp::MAX))
-    }
-
-    /// Nothing ran before it that anybody could go back to.
-    fn is_first(&self) -> bool {
-        self.previous.is_none() && self.places.values().all(|place| place.seq <= 1)
     }
 }
 

@@ -206,8 +206,10 @@ impl Processing {
                 }
             } else if entity.touched {
                 // The state stays as it was; what the host keeps beside it has
-                // changed. A halted entity may have come as far as its mark.
-                let (digest, saved) = match &entity.mark {
+                // changed. A halted entity may have come as far as its mark,
+                // which of a state that nothing went into says nothing.
+                let mark = entity.mark.as_ref().filter(|_| entity.processed());
+                let (digest, saved) = match mark {
                     Some(mark) => (
                         self.actives
                             .of(&entity.key)

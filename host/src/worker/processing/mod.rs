@@ -15,6 +15,7 @@ mod takeover;
 pub use commit::now_ms;
 use rollback::Directives;
 pub use rollback::OUT_OF_RANGE;
+use takeover::first_row;
 
 pub use self::take::usable_key;
 
@@ -31,10 +32,7 @@ use super::{
     entity::{Entity, Produced},
     envelope::{Envelope, Halt},
     instances::{Active, Actives, Instances},
-    takeover::{
-        partition::Slots,
-        rows::{BEFORES, Redo},
-    },
+    takeover::{partition::Slots, rows::Redo},
 };
 use crate::{
     log::{Assignment, Checkpoints, Commit, Fetched, LogError},
@@ -107,6 +105,8 @@ struct Task {
     /// are of no use any more.
     sweep: Option<Key>,
     staged_sweep: Option<Option<Key>>,
+    /// More became useless since that began.
+    sweep_again: bool,
 }
 
 /// A swap that is to be taken back.
@@ -165,6 +165,8 @@ pub struct Processing {
     confirmed: HashMap<SlotName, u64>,
     /// Whether confirmations may be missing somewhere.
     confirm_again: bool,
+    /// The partition that was swept last.
+    swept: PartitionId,
     /// Partitions that are to be read from elsewhere now.
     moved: Vec<PartitionId>,
     pub counts: Counts,
@@ -225,6 +227,7 @@ impl Processing {
             directives: HashMap::new(),
             confirmed: HashMap::new(),
             confirm_again: false,
+            swept: PartitionId(0),
             moved: Vec::new(),
             counts: Counts::default(),
         }
@@ -241,8 +244,9 @@ impl Processing {
             stopped: false,
             slots: Slots::read(&*self.checkpoints.0, partition)?,
             undo: Vec::new(),
-            sweep: Some(Key::from_static(&BEFORES)),
+            sweep: Some(first_row()),
             staged_sweep: None,
+            sweep_again: false,
         };
         task.next = task.position();
         if task.redo().is_some() {

@@ -1,9 +1,11 @@
 //! What a commit says of plugins: which took over where, and what the entities
 //! that they touch were before. Beside it, what is over is cleared away.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use super::{Processing, Task, rollback::latest};
 use crate::{
-    log::{Commit, LogError},
+    log::{Checkpoints, Commit, LogError},
     slots::name::SlotName,
     types::{Key, PartitionId},
     worker::{
@@ -22,6 +24,11 @@ const SWEPT_MAX: usize = 256;
 /// Rows read at a time: each may be as large as a state may.
 const PAGE: usize = 32;
 
+/// Where a sweep begins.
+pub(super) const fn first_row() -> Key {
+    Key::from_static(&rows::BEFORES)
+}
+
 impl Processing {
     /// Whether an idle worker has something to write.
     #[must_use]
@@ -36,6 +43,11 @@ impl Processing {
                         || task.slots.is_old(old)
                         || default.is_some_and(|active| !task.has_taken_over(active)))
             })
+    }
+
+    /// Whether swaps can be taken back at all.
+    fn has_trials(&self) -> bool {
+        !self.pipeline.processing.confirm_after.is_zero()
     }
 
     fn confirm_after_ms(&self) -> u64 {
@@ -57,12 +69,9 @@ impl Processing {
         self.take_over_default(&mut told, now);
         let kept = self.keep_befores(commit, &mut told, now)?;
         self.confirm_old(now);
-        let checkpoints = &self.checkpoints;
+        self.sweep(commit, SWEPT_MAX + 2 * kept)?;
         for (partition, task) in &mut self.tasks {
             task.move_redo();
-            if task.sweep.is_some() && task.redo().is_none() && !task.stopped && !task.is_held() {
-                task.sweep(*partition, &*checkpoints.0, commit, SWEPT_MAX + 2 * kept)?;
-            }
             for (key, bytes) in task.slots.staged() {
                 commit.checkpoints.push((*partition, key, Some(bytes)));
             }
@@ -79,14 +88,17 @@ impl Processing {
         let mut changed = Vec::new();
         for (partition, task) in &mut self.tasks {
             if let Some(sweep) = task.staged_sweep.take() {
-                task.sweep = sweep;
+                let again = sweep.is_none() && std::mem::take(&mut task.sweep_again);
+                task.sweep = if again { Some(first_row()) } else { sweep };
             }
             let was_held = task.is_held();
             let was_redone = task.redo().is_some();
             let begun = task.undo.len();
             task.undo.retain(|undo| !undo.approved);
             if task.slots.settle() {
-                task.sweep = Some(Key::from_static(&rows::BEFORES));
+                // One that is under way goes on to its end first.
+                task.sweep_again |= task.sweep.is_some();
+                task.sweep.get_or_insert_with(first_row);
             }
             let is_begun = task.undo.len() < begun;
             if was_held && !task.is_held() {
@@ -118,10 +130,11 @@ impl Processing {
             return;
         };
         let directive = latest(&self.directives, &SlotName::Default);
+        let is_trial = self.has_trials();
         for (partition, task) in &mut self.tasks {
             if !task.stopped && !task.is_held() && !task.has_taken_over(&active) {
                 let host = &self.pipeline.host;
-                told.extend(task.take_over(*partition, &active, directive, now, host));
+                told.extend(task.take_over(*partition, &active, directive, now, host, is_trial));
             }
         }
     }
@@ -135,12 +148,13 @@ impl Processing {
         now: u64,
     ) -> Result<usize, LogError> {
         let mut kept = 0;
+        let is_trial = self.has_trials();
         for id in &self.dirty {
             let Some(entity) = self.entities.get_mut(*id) else {
                 continue;
             };
-            let (partition, key) = (entity.partition, entity.key.clone());
-            let Some(active) = self.actives.of(&key) else {
+            let (partition, key) = (entity.partition, &entity.key);
+            let Some(active) = self.actives.of(key) else {
                 continue;
             };
             let Some(task) = self.tasks.get_mut(&partition) else {
@@ -151,9 +165,9 @@ impl Processing {
             if *slot != SlotName::Default {
                 if !task.has_taken_over(active) {
                     let directive = latest(&self.directives, slot);
-                    told.extend(task.take_over(partition, active, directive, now, host));
+                    told.extend(task.take_over(partition, active, directive, now, host, is_trial));
                 }
-            } else if let Some((own, row)) = task.slots.own(&key)
+            } else if let Some((own, row)) = task.slots.own(key)
                 && row.digest.is_some()
             {
                 let takes = Takes {
@@ -162,6 +176,7 @@ impl Processing {
                     offset: task.position(),
                     at: now,
                     directive: latest(&self.directives, &own),
+                    is_trial,
                 };
                 let kind = task.slots.take_over(&own, takes);
                 told.extend(task.slots.told(&own, kind, partition, host, task.committed));
@@ -172,12 +187,12 @@ impl Processing {
             {
                 let id = TrialId::of(slot, trial.seq);
                 entity.kept = trial.seq;
-                if read_before(&*self.checkpoints.0, partition, id, &key)?.is_none() {
+                if read_before(&*self.checkpoints.0, partition, id, key)?.is_none() {
                     let before = Before {
                         position: entity.late.unwrap_or(task.committed),
-                        envelope: self.checkpoints.0.get(partition, &key)?,
+                        envelope: self.checkpoints.0.get(partition, key)?,
                     };
-                    let row = rows::before_key(id, &key);
+                    let row = rows::before_key(id, key);
                     commit
                         .checkpoints
                         .push((partition, row, Some(before.encode())));
@@ -191,13 +206,35 @@ impl Processing {
                 entity.late = Some(task.next);
                 // Where all is caught up, nobody is late any more.
                 if task.next < task.committed {
-                    let row = rows::late_key(redo.id, &key);
+                    let row = rows::late_key(redo.id, key);
                     let value = rows::encode_offset(task.next);
                     commit.checkpoints.push((partition, row, Some(value)));
                 }
             }
         }
         Ok(kept)
+    }
+
+    /// Clears away, of so many of the host's rows, those that are of no use: one
+    /// partition after the other, so that each has its turn.
+    fn sweep(&mut self, commit: &mut Commit, rows_max: usize) -> Result<(), LogError> {
+        let mut rows_left = rows_max;
+        let after = self.tasks.range((Excluded(self.swept), Unbounded));
+        let upto = self.tasks.range(..=self.swept);
+        let turns: Vec<_> = after.chain(upto).map(|(partition, _)| *partition).collect();
+        for partition in turns {
+            let Some(task) = self.tasks.get_mut(&partition) else {
+                continue;
+            };
+            if rows_left == 0 {
+                break;
+            }
+            if task.sweep.is_some() && task.redo().is_none() && !task.stopped && !task.is_held() {
+                task.sweep(partition, &*self.checkpoints.0, commit, &mut rows_left)?;
+                self.swept = partition;
+            }
+        }
+        Ok(())
     }
 
     /// Ends trials that are old enough, or that were confirmed.
@@ -230,6 +267,7 @@ impl Task {
         directive: u64,
         now: u64,
         host: &str,
+        is_trial: bool,
     ) -> Option<Told> {
         let takes = Takes {
             digest: Some(active.plugin.digest()),
@@ -237,6 +275,7 @@ impl Task {
             offset: self.position(),
             at: now,
             directive,
+            is_trial,
         };
         let kind: Kind = self.slots.take_over(&active.slot, takes);
         self.slots
@@ -256,36 +295,39 @@ impl Task {
         }
     }
 
-    /// Deletes, of the next so many of the host's rows, those that are of no use.
+    /// Goes through the host's rows, as many as are left to look at, and deletes
+    /// those that are of no use.
     fn sweep(
         &mut self,
         partition: PartitionId,
-        checkpoints: &dyn crate::log::Checkpoints,
+        checkpoints: &dyn Checkpoints,
         commit: &mut Commit,
-        rows_max: usize,
+        rows_left: &mut usize,
     ) -> Result<(), LogError> {
         let Some(mut after) = self.sweep.clone() else {
             return Ok(());
         };
         let in_use = self.slots.in_use();
-        let mut seen = 0;
-        while seen < rows_max {
+        'pages: while *rows_left > 0 {
             let page = checkpoints.scan(partition, Some(&after), PAGE)?;
             let is_last = page.len() < PAGE;
             for (key, _) in page {
-                seen += 1;
-                let useless = match rows::before_of(&key) {
-                    Some((trial, _)) => !in_use.contains(&trial),
-                    None if rows::late_of(&key).is_some() => true,
+                *rows_left = rows_left.saturating_sub(1);
+                match rows::before_of(&key) {
+                    Some((trial, _)) if in_use.contains(&trial) => {
+                        // Those of one trial are together, and are all of use.
+                        after = rows::after_trial(trial);
+                        continue 'pages;
+                    }
+                    Some(_) => {}
+                    None if rows::late_of(&key).is_some() => {}
                     None => {
                         self.staged_sweep = Some(None);
                         return Ok(());
                     }
-                };
-                after = Key::copy_from_slice(&key);
-                if useless {
-                    commit.checkpoints.push((partition, key, None));
                 }
+                after = Key::copy_from_slice(&key);
+                commit.checkpoints.push((partition, key, None));
             }
             if is_last {
                 self.staged_sweep = Some(None);

@@ -46,6 +46,8 @@ pub struct Takes {
     pub at: u64,
     /// The slot's latest directive.
     pub directive: u64,
+    /// Whether it can be taken back.
+    pub is_trial: bool,
 }
 
 impl Slots {
@@ -113,7 +115,9 @@ impl Slots {
         let old = self.get(slot);
         let seq = old.map_or(0, |old| old.seq).saturating_add(1);
         let mut trials = old.map_or_else(Vec::new, |old| old.trials.clone());
-        if old.is_some() || *slot != SlotName::Default {
+        if !takes.is_trial {
+            trials.clear();
+        } else if old.is_some() || *slot != SlotName::Default {
             trials.push(Trial {
                 seq,
                 digest: takes.digest,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What no entity's key begins with.
-pub const RESERVED: u8 = 0xFF;
+pub use crate::log::HOST_KEY as RESERVED;
 
 const BEFORE: u8 = b'b';
 const LATE: u8 = b'l';
@@ -117,6 +117,12 @@ pub fn before_key(trial: TrialId, entity: &[u8]) -> Key {
     key.put_u32(trial.seq);
     key.put_slice(entity);
     key.freeze()
+}
+
+/// A key after all of a trial's: entities' keys are UTF-8.
+#[must_use]
+pub fn after_trial(trial: TrialId) -> Key {
+    before_key(trial, &[RESERVED])
 }
 
 /// The trial and the entity of a state from before.
@@ -276,6 +282,7 @@ mod tests {
         let mut keys = [
             Key::from_static("\u{10FFFF}".as_bytes()),
             before_key(TrialId { slot: 1, seq: 2 }, b"z"),
+            after_trial(TrialId { slot: 1, seq: 2 }),
             before_key(TrialId { slot: 1, seq: 256 }, b"a"),
             before_key(TrialId { slot: 2, seq: 1 }, b"a"),
             late_key(1, b"z"),

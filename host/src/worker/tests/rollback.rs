@@ -16,13 +16,13 @@ use crate::{
 
 /// Folds events into a number, each plugin in its own way. A bad one misbehaves
 /// beside.
-struct Folding {
+pub(crate) struct Folding {
     digest: Digest,
     description: Description,
 }
 
 impl Folding {
-    fn new(name: &str) -> Arc<Self> {
+    pub(crate) fn new(name: &str) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(name.as_bytes()),
             description: Description {
@@ -51,6 +51,12 @@ impl Plugin for Folding {
             next: 0,
         }))
     }
+}
+
+/// What a plugin makes of a state and an event.
+pub(crate) fn fold(state: u64, plugin: &str, value: &str, offset: Offset) -> u64 {
+    let mixed = format!("{state}/{plugin}/{value}/{offset}");
+    xxhash_rust::xxh3::xxh3_64(mixed.as_bytes())
 }
 
 struct FoldingInstance {
@@ -106,8 +112,7 @@ impl Instance for FoldingInstance {
                 "bad-forget" if is_bad => *then = Some("forget"),
                 _ => *then = None,
             }
-            let mixed = format!("{state}/{}/{value}/{}", self.name, event.record.offset);
-            *state = xxhash_rust::xxh3::xxh3_64(mixed.as_bytes());
+            *state = fold(*state, &self.name, value, event.record.offset);
             outcome.emissions.push(Emission {
                 event: index,
                 output: None,
@@ -522,8 +527,8 @@ fn a_state_from_before_is_kept_once() {
 #[test]
 fn a_confirmed_swap_stays_and_its_states_from_before_go() {
     for by_order in [true, false] {
-        let after = if by_order { 3600 } else { 0 };
-        let mut world = World::confirming(1 << 20, Duration::from_secs(after));
+        let after = Duration::from_millis(if by_order { 3_600_000 } else { 20 });
+        let mut world = World::confirming(1 << 20, after);
         begin(&mut world);
         world.event(0, "k2", "x");
         world.drain();
@@ -538,6 +543,8 @@ fn a_confirmed_swap_stays_and_its_states_from_before_go() {
             world.drain();
             assert_eq!(world.reserved(&rows::BEFORES), 1000);
             world.processing.confirm(&SlotName::Default, now_ms());
+        } else {
+            std::thread::sleep(after * 2);
         }
         world.drain();
         assert_eq!(world.reserved(&rows::BEFORES), 0);
@@ -546,6 +553,19 @@ fn a_confirmed_swap_stays_and_its_states_from_before_go() {
         world.drain();
         assert_eq!(world.entities(), states, "there is no way back");
     }
+}
+
+#[test]
+fn without_time_to_take_swaps_back_nothing_is_kept() {
+    let mut world = World::confirming(1 << 20, Duration::ZERO);
+    begin(&mut world);
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k0", "x");
+    world.event(0, "k2", "x");
+    world.drain();
+    assert_eq!(world.reserved(&rows::BEFORES), 0);
+    let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!((row.seq, row.trials), (2, Vec::new()));
 }
 
 /// Under load there is no idle time: what is useless goes with the commits, and

@@ -1,5 +1,7 @@
 //! A worker that is asked to let go, with a log that says what it is told to.
 
+pub(crate) mod rollback;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},

@@ -91,6 +91,14 @@ pub(super) struct CommitRequest {
     pub reply: Sender<Result<(), LogError>>,
 }
 
+impl CommitRequest {
+    /// As of a worker that processes again what is below what is committed.
+    pub fn repeats_its_offsets(&self) -> bool {
+        let mut offsets = self.offsets.iter();
+        offsets.all(|offset| offset.from == Some(offset.to))
+    }
+}
+
 /// A row's key, and what it is to hold.
 pub(super) type CheckpointRow = (Vec<u8>, Option<UserValue>);
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use fjall::OwnedWriteBatch;
 
 use super::{
-    CommitRequest, OffsetMove, Part,
+    CheckpointRow, CommitRequest, OffsetMove, Part,
     writer::{deleted, find_deleted},
 };
 use crate::log::{
@@ -18,7 +18,7 @@ use crate::log::{
         batch::{self, Encoded},
         groups::GroupKey,
         rows::{self, OffsetRow, PartitionRow},
-        store::Store,
+        store::{Store, read_error},
         topics::TopicState,
     },
 };
@@ -150,6 +150,9 @@ impl<'a> Plan<'a> {
                 ),
             });
         }
+        if request.repeats_its_offsets() && self.has(&request.checkpoints)? {
+            return Ok(Planning::Happened);
+        }
         for part in request.parts.drain(..) {
             self.append(part);
         }
@@ -168,6 +171,18 @@ impl<'a> Plan<'a> {
                 .insert((request.group.clone(), offset.partition), row);
         }
         Ok(Planning::Planned)
+    }
+
+    /// Whether checkpoints are stored as a commit would leave them. One that
+    /// moves no offset is known by these: it changes some.
+    fn has(&self, checkpoints: &[CheckpointRow]) -> Result<bool, LogError> {
+        for (key, value) in checkpoints {
+            let stored = self.store.checkpoints.get(key).map_err(read_error)?;
+            if stored != *value {
+                return Ok(false);
+            }
+        }
+        Ok(!checkpoints.is_empty())
     }
 
     /// Writes it, durably.

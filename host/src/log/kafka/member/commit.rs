@@ -103,7 +103,8 @@ impl Seat {
         partition: PartitionId,
         next: Offset,
     ) -> Result<(), LogError> {
-        if next <= self.task(partition)?.next {
+        let task = self.task(partition)?;
+        if next <= task.next.max(task.highest) {
             return Ok(());
         }
         let topics = &self.shared.topics;

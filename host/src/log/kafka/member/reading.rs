@@ -142,6 +142,7 @@ impl Seat {
             sought?;
         }
         let task = self.task(partition)?;
+        task.highest = task.highest.max(task.next);
         task.next = next;
         task.phase = Phase::Reading;
         self.told.retain(|told| {

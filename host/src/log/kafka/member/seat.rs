@@ -75,6 +75,8 @@ pub(super) struct Task {
     pub(super) queue: PartitionQueue<Membership>,
     /// Of the next record.
     pub(super) next: Offset,
+    /// The highest that was, or was assigned, before it was sought back.
+    pub(super) highest: Offset,
     pub(super) phase: Phase,
     /// What it may write of its checkpoints' copy; since it was last begun with.
     pub(super) claim: Option<Claim>,
@@ -310,6 +312,7 @@ impl Seat {
                 partition: *partition,
                 queue,
                 next: Offset(0),
+                highest: Offset(0),
                 phase: Phase::Void,
                 claim: None,
                 paused: false,
