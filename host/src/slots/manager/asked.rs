@@ -106,6 +106,17 @@ impl Looking {
         self.taken(name, taken)
     }
 
+    /// A slot as it is shown.
+    pub fn shown(&self, name: &SlotName) -> Answered {
+        match self.slots.get(name) {
+            Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
+            None => Err(AskError::NoSuchSlot(format!(
+                "{}/{name}",
+                self.setup.pipeline.name
+            ))),
+        }
+    }
+
     fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
         if !matches!(taken, Taken::Later(_)) {
             self.slot(name).handled();
