@@ -25,7 +25,9 @@ impl Looking {
             match what {
                 What::Put(bytes) => self.put(&slot, &bytes),
                 What::Remove => self.delete(&slot),
-                What::Plan => self.plan(&slot).map(|plan| Answer::Rollback(plan.view)),
+                What::Plan => self
+                    .plan(&slot)
+                    .map(|plan| Answer::Rollback(Box::new(plan.view))),
                 What::RollBack => return self.order_rollback(&slot, answer),
                 What::Confirm => self.confirm(&slot),
             }

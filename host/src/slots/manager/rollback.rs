@@ -264,10 +264,10 @@ impl Looking {
             return;
         };
         let answer = outcome.map(|()| {
-            Answer::Rollback(RollbackView {
+            Answer::Rollback(Box::new(RollbackView {
                 done: true,
                 ..awaited.plan
-            })
+            }))
         });
         // Whoever asked may have gone.
         drop(awaited.answer.send(answer));
