@@ -225,7 +225,7 @@ check(scaled["minReplicaCount"] == hosts["replicas"], "with and without KEDA, th
 trigger = scaled["triggers"][0]["metadata"]
 names = {topic["spec"].get("topicName", topic["metadata"]["name"]) for topic in topics}
 group = trigger["consumerGroup"]
-expected = {"NBA-Games", "NBA-Scores", f"{group}.dead-letter", f"{group}.checkpoints", *(f"{group}{suffix}" for suffix in OF_THE_GROUP)}
+expected = {"NBA-Games", "NBA-Scores", f"{group}.dead-letter", f"{group}.checkpoints", f"{group}.redrive", *(f"{group}{suffix}" for suffix in OF_THE_GROUP)}
 check(names == expected, f"the topics are {names}, not {expected}")
 check(trigger["topic"] in names, f"KEDA looks at {trigger['topic']}, which is no topic")
 in_sync = of_kind("Kafka")[0]["spec"]["kafka"]["config"]["min.insync.replicas"]

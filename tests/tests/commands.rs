@@ -183,6 +183,7 @@ async fn what_a_group_has_is_not_lost_by_mistake(engine: Engine) {
     let mut kept = vec![
         place.topic("courtside-scores.pipeline"),
         place.topic("courtside-scores.plugins"),
+        place.topic("courtside-scores.redrive"),
     ];
     if engine == Engine::Kafka {
         kept.push(place.topic("courtside-scores.checkpoints"));

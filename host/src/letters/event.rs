@@ -29,6 +29,10 @@ pub const BEGINS: &str = "courtside-redrive-begins";
 /// to which the redrive has brought all.
 pub const UNTIL: &str = "courtside-redrive-until";
 
+/// On a redriven event: `offset/attempt` of the record that its letter was made
+/// of, as it is processed again after a rollback, or not.
+pub const MADE_OF: &str = "courtside-redrive-made-of";
+
 /// What the headers of a redriven event may take.
 const HEADERS_BYTES: usize = 512;
 
@@ -41,6 +45,7 @@ pub fn redriven(record: &Record) -> Option<Redriven> {
         origin: origin.map_or(record.offset, |origin| origin.offset),
         begins: record.header(BEGINS).is_some(),
         until: record.header(UNTIL).and_then(|text| offset(text)),
+        made_of: record.header(MADE_OF).and_then(|text| made_of(text)),
     })
 }
 
@@ -119,6 +124,15 @@ impl Letter {
         self.header(&CUT)?.parse().ok()
     }
 
+    /// How many times the record that it was made of had been processed then.
+    fn attempt(&self) -> u32 {
+        let headers = &self.record.headers;
+        let own = headers.get(own_headers(headers)..).unwrap_or_default();
+        let header = own.iter().find(|header| &*header.name == ATTEMPT_HEADER);
+        let text = header.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok());
+        text.and_then(|text| text.parse().ok()).unwrap_or(1)
+    }
+
     /// The event's place in the order of its entity.
     #[must_use]
     pub fn order(&self) -> Offset {
@@ -172,6 +186,10 @@ impl Letter {
         headers.retain(|header| !OF_REDRIVES.contains(&&*header.name));
         let letter = format!("{}/{}", self.partition, self.record.offset);
         headers.push(Header::new(REDRIVE, letter));
+        if let Some(source) = &self.source {
+            let made_of = format!("{}/{}", source.offset, self.attempt());
+            headers.push(Header::new(MADE_OF, made_of));
+        }
         if let Some(origin) = origin {
             headers.push(Header::new(ORIGIN, origin.to_string()));
         }
@@ -191,13 +209,14 @@ impl Letter {
 
 /// What an event does not have any more when it is redriven: a client's retry
 /// was known by its key when the event came first.
-const OF_REDRIVES: [&str; 6] = [
+const OF_REDRIVES: [&str; 7] = [
     IDEMPOTENCY_HEADER,
     IDEMPOTENCY_INDEX_HEADER,
     REDRIVE,
     ORIGIN,
     BEGINS,
     UNTIL,
+    MADE_OF,
 ];
 
 fn is_redriven(record: &Record) -> bool {
@@ -237,6 +256,11 @@ fn text(record: &Record, name: &str) -> Option<String> {
 
 fn offset(text: &[u8]) -> Option<Offset> {
     std::str::from_utf8(text).ok()?.parse().ok().map(Offset)
+}
+
+fn made_of(text: &[u8]) -> Option<(Offset, u32)> {
+    let (offset, attempt) = std::str::from_utf8(text).ok()?.split_once('/')?;
+    Some((Offset(offset.parse().ok()?), attempt.parse().ok()?))
 }
 
 /// `topic/partition/offset`.

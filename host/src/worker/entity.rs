@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    envelope::{Halt, Recent},
+    envelope::{Halt, REDONE_MAX, Recent, Redone},
     instances::Home,
 };
 use crate::{
@@ -57,6 +57,8 @@ pub struct Redriven {
     /// The last of its entity's: with it the redrive has brought all that came
     /// up to this offset.
     pub until: Option<Offset>,
+    /// The record that its letter was made of, and the attempt at processing it.
+    pub made_of: Option<(Offset, u32)>,
 }
 
 /// The code of dead letters whose entity was halted.
@@ -104,6 +106,7 @@ pub struct Entity {
     pub suspicion: u32,
     pub recent: Recent,
     pub halted: Option<Halt>,
+    pub redone: Vec<Redone>,
     /// As of the last commit, which is where it goes back to without a mark.
     pub halted_before: Option<Halt>,
     /// Events since the last commit, in offset order.
@@ -168,6 +171,29 @@ impl Entity {
             .drain(produced.min(self.produced.len())..)
             .map(|produced| produced.record.size())
             .sum()
+    }
+
+    /// Notes that it processes events again.
+    pub fn note_redone(&mut self, redone: Redone) {
+        if self.redone.last() == Some(&redone) {
+            return;
+        }
+        if self.redone.len() >= REDONE_MAX {
+            self.redone.remove(0);
+        }
+        self.redone.push(redone);
+        self.touched = true;
+    }
+
+    /// Whether the record that a redriven event's letter was made of was
+    /// processed again since: then what is redriven has been processed, or is
+    /// another letter.
+    #[must_use]
+    pub fn was_redone(&self, redriven: &Redriven) -> bool {
+        redriven.made_of.is_some_and(|(offset, attempt)| {
+            let mut redone = self.redone.iter();
+            redone.any(|one| (one.from..one.until).contains(&offset) && attempt < one.attempt)
+        })
     }
 
     /// Whether the plugin gets the next event, which is to be processed. A halted

@@ -32,6 +32,8 @@ pub struct Envelope {
     pub offset: Offset,
     pub recent: Recent,
     pub halted: Option<Halt>,
+    /// What rollbacks had it process again, the latest last.
+    pub redone: Vec<Redone>,
     /// None where the entity halted before it ever had a checkpoint.
     pub saved: Option<SavedState>,
 }
@@ -50,6 +52,21 @@ pub struct Halt {
     /// a redrive begins: one before them was not processed.
     pub is_blocked: bool,
 }
+
+/// Events that an entity processed again after a rollback: what became of them
+/// before means nothing any more, dead letters among it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redone {
+    /// Those from here on,
+    pub from: Offset,
+    /// and below this one.
+    pub until: Offset,
+    /// 2 for the first time that they were processed again.
+    pub attempt: u32,
+}
+
+/// How many of these are remembered.
+pub const REDONE_MAX: usize = 8;
 
 /// The idempotency keys seen last. A request may bring many events, of which an
 /// entity sees its own, numbered from 0, in their order; so of each key the last
@@ -132,7 +149,7 @@ impl Recent {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored<'a, H> {
+struct Stored<'a, H, R> {
     version: u8,
     digest: [u8; 32],
     offset: u64,
@@ -140,6 +157,8 @@ struct Stored<'a, H> {
     halted: Option<H>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
+    /// Version 2 has none, and nothing in its place.
+    redone: R,
 }
 
 /// A halt as version 2 has it.
@@ -167,6 +186,7 @@ impl Envelope {
                 .saved
                 .as_ref()
                 .map(|saved| (&*saved.format, &*saved.state)),
+            redone: self.redone.clone(),
         };
         // Writing plain data to memory does not fail.
         postcard::to_stdvec(&stored).unwrap_or_default().into()
@@ -174,14 +194,20 @@ impl Envelope {
 
     pub fn decode(bytes: &Bytes) -> Result<Self, NotACheckpoint> {
         match bytes.first() {
-            Some(&VERSION) => Self::decode_as(bytes, |halt: Halt, _| halt),
-            Some(&VERSION_2) => Self::decode_as(bytes, |halt: OldHalt, offset| Halt {
-                code: halt.code,
-                reason: halt.reason,
-                // Newer ones were not noted then; a redrive finds them all the same.
-                newest: offset,
-                is_blocked: true,
-            }),
+            Some(&VERSION) => {
+                Self::decode_as(bytes, |halt: Halt, _| halt, |redone: Vec<Redone>| redone)
+            }
+            Some(&VERSION_2) => Self::decode_as(
+                bytes,
+                |halt: OldHalt, offset| Halt {
+                    code: halt.code,
+                    reason: halt.reason,
+                    // Newer ones were not noted then; a redrive finds them all the same.
+                    newest: offset,
+                    is_blocked: true,
+                },
+                |()| Vec::new(),
+            ),
             version => Err(NotACheckpoint(format!(
                 "version {}, this host knows {VERSION_2} and {VERSION}",
                 version.copied().unwrap_or_default()
@@ -189,11 +215,12 @@ impl Envelope {
         }
     }
 
-    fn decode_as<'a, H: Deserialize<'a>>(
+    fn decode_as<'a, H: Deserialize<'a>, R: Deserialize<'a>>(
         bytes: &'a Bytes,
         halt: impl FnOnce(H, Offset) -> Halt,
+        redone: impl FnOnce(R) -> Vec<Redone>,
     ) -> Result<Self, NotACheckpoint> {
-        let stored: Stored<'a, H> =
+        let stored: Stored<'a, H, R> =
             postcard::from_bytes(bytes).map_err(|error| NotACheckpoint(error.to_string()))?;
         let offset = Offset(stored.offset);
         Ok(Self {
@@ -205,6 +232,7 @@ impl Envelope {
                 format: format.into(),
                 state: bytes.slice_ref(state),
             }),
+            redone: redone(stored.redone),
         })
     }
 }
@@ -228,6 +256,11 @@ mod tests {
                 newest: Offset(9),
                 is_blocked: true,
             }),
+            redone: vec![Redone {
+                from: Offset(3),
+                until: Offset(7),
+                attempt: 2,
+            }],
             saved: Some(SavedState {
                 format: "nba-scoring/1".into(),
                 state: Bytes::from_static(b"{}"),
@@ -249,6 +282,7 @@ mod tests {
                 reason: "unreachable".into(),
             }),
             saved: Some(("f/1", b"state")),
+            redone: (),
         };
         let bytes = postcard::to_stdvec(&old).unwrap().into();
         let envelope = Envelope::decode(&bytes).unwrap();
@@ -343,6 +377,7 @@ mod tests {
             offset: Offset(u64::MAX),
             recent: recent.clone(),
             halted: None,
+            redone: Vec::new(),
             saved: None,
         };
         let stored = envelope.encode();

@@ -204,6 +204,9 @@ async fn the_description_names_every_route() {
     assert_eq!(
         paths,
         [
+            "/dead-letters/{pipeline}",
+            "/dead-letters/{pipeline}/redrive",
+            "/dead-letters/{pipeline}/{partition}/{offset}",
             "/events",
             "/events/{pipeline}",
             "/games",

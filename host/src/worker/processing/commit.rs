@@ -180,7 +180,11 @@ impl Processing {
                     (None, None) => continue,
                 };
                 match saved {
-                    Ok(None) if entity.recent.is_empty() && entity.halted.is_none() => {
+                    Ok(None)
+                        if entity.recent.is_empty()
+                            && entity.halted.is_none()
+                            && entity.redone.is_empty() =>
+                    {
                         entity.prepared = Prepared::Delete;
                     }
                     Ok(saved) => {
@@ -192,6 +196,7 @@ impl Processing {
                             offset,
                             recent: entity.recent.clone(),
                             halted: entity.halted.clone(),
+                            redone: entity.redone.clone(),
                             saved,
                         };
                         let bytes = envelope.encode();
@@ -228,6 +233,7 @@ impl Processing {
                     offset,
                     recent: entity.recent.clone(),
                     halted: entity.halted.clone(),
+                    redone: entity.redone.clone(),
                     saved,
                 };
                 entity.prepared = Prepared::Store(envelope.encode());

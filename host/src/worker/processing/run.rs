@@ -73,7 +73,11 @@ impl Processing {
                 return Ok(None);
             };
             match &pending.verdict {
-                Verdict::Duplicate => entity.done += 1,
+                Verdict::Duplicate => {
+                    let position = entity.done;
+                    entity.done += 1;
+                    self.end_halt(id, position);
+                }
                 Verdict::Dead { .. } | Verdict::Halted => {
                     let halted;
                     let (code, reason) = match &pending.verdict {

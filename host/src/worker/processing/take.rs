@@ -12,7 +12,7 @@ use crate::{
     types::{ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record},
     worker::{
         entity::{Entity, Pending, Prepared, Produced, Verdict},
-        envelope::Recent,
+        envelope::{Recent, Redone},
         output,
     },
 };
@@ -88,6 +88,16 @@ impl Processing {
             entity.used_at = now;
             self.order.insert(entity.used, id);
         }
+        let redriven = letters::redriven(&record);
+        if attempt > 1
+            && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&partition))
+        {
+            entity.note_redone(Redone {
+                from,
+                until: task.committed,
+                attempt,
+            });
+        }
         let verdict = if record.value.is_none() {
             Verdict::Dead {
                 code: "event-without-value",
@@ -97,12 +107,13 @@ impl Processing {
             && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate
+        } else if redriven.is_some_and(|redriven| entity.was_redone(&redriven)) {
+            Verdict::Duplicate
         } else {
             // What becomes of it where the entity is halted is known when its
             // turn comes: a redriven event before it may end the halt.
             Verdict::Process
         };
-        let redriven = letters::redriven(&record);
         entity.queue.push(Pending {
             record,
             verdict,
@@ -122,6 +133,7 @@ impl Processing {
     ) -> Result<Option<usize>, LogError> {
         let mut recent = Recent::default();
         let mut halted = None;
+        let mut redone = Vec::new();
         let mut saved = None;
         match self.checkpoints.envelope(partition, &key) {
             Err(LogError::Corrupt { reason }) => {
@@ -150,6 +162,7 @@ impl Processing {
                 }
                 recent = envelope.recent;
                 halted = envelope.halted;
+                redone = envelope.redone;
                 saved = envelope.saved;
             }
         }
@@ -165,6 +178,7 @@ impl Processing {
             suspicion: 0,
             recent,
             halted_before: halted.clone(),
+            redone,
             halted,
             queue: Vec::new(),
             done: 0,

@@ -225,3 +225,41 @@ fn a_refused_event_is_redriven_among_others() {
         "in/0/2"
     );
 }
+
+/// After a rollback its events were processed again: their letters of before, and
+/// what was redriven of them, mean nothing.
+#[test]
+fn letters_that_a_rollback_has_undone_are_not_processed() {
+    use crate::{letters::event::MADE_OF, worker::envelope::Redone};
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "refuse"), ("g", "x"), ("g", "x"), ("g", "refuse")]);
+    bench.commit();
+    let mut envelope = bench.checkpoint("g").unwrap();
+    envelope.redone = vec![Redone {
+        from: Offset(0),
+        until: Offset(3),
+        attempt: 2,
+    }];
+    let key = Bytes::from_static(b"g");
+    bench.memory.apply(&Commit {
+        checkpoints: vec![(P, key, Some(envelope.encode()))],
+        ..Commit::default()
+    });
+    bench.processing.activate(&SlotName::of_key(b"g"), None);
+    let mut of = |origin: u64, attempt: u32| {
+        let mut record = redriven(&mut bench, ("g", "x"), origin, true, Some(origin));
+        let made_of = format!("{origin}/{attempt}");
+        record.headers.push(Header::new(MADE_OF, made_of));
+        bench.feed(vec![record]);
+    };
+    of(0, 1);
+    of(0, 2);
+    of(3, 1);
+    bench.commit();
+    assert_eq!(
+        bench.of("g")[4..],
+        ["in/0/5 a:g:3", "in/0/6 a:g:4"],
+        "processed again, and not once more"
+    );
+    assert_eq!(bench.checkpoint("g").unwrap().redone, envelope.redone);
+}

@@ -391,10 +391,16 @@ impl World {
         let checkpoints = self.memory.checkpoints.lock().unwrap();
         let entities = checkpoints.iter().filter(|((_, key), _)| !is_reserved(key));
         entities
-            .map(|(key, bytes)| {
+            .filter_map(|(key, bytes)| {
                 let mut envelope = Envelope::decode(bytes).unwrap();
                 envelope.offset = Offset(0);
-                (key.clone(), envelope)
+                // That there was a rollback is noted, where nothing else is, too.
+                let is_noted = !envelope.redone.is_empty();
+                envelope.redone.clear();
+                let is_empty = envelope.saved.is_none()
+                    && envelope.recent.is_empty()
+                    && envelope.halted.is_none();
+                (!is_noted || !is_empty).then(|| (key.clone(), envelope))
             })
             .collect()
     }
