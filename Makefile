@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PLUGIN_BUILD := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 	cargo build --release --locked --target $(PLUGIN_TARGET)
 PLUGINS := nba-scoring box-score
-TEST_PLUGINS := $(PLUGINS) misbehaving
+TEST_PLUGINS := $(PLUGINS) misbehaving miscounting
 RUN_DIR ?= run
 LISTEN ?= 127.0.0.1:8080
 

@@ -249,6 +249,21 @@ impl Host {
         answer.unwrap_or_else(|error| panic!("POST {path}: {error:?}"))
     }
 
+    /// Asks for a change of the host itself.
+    ///
+    /// # Panics
+    /// Where there is no answer.
+    pub async fn operate(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let request = self.request(method.clone(), path).body(body);
+        let answer = self.send(request).await;
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
+    }
+
     /// Posts an event that must be taken; its place, as `PARTITION:OFFSET`.
     pub async fn accepts(&self, path: &str, event: &Value) -> String {
         let body = event.to_string();

@@ -377,7 +377,10 @@ async fn left(client: &Client, slot: &str, done: &RollbackView) -> anyhow::Resul
         .collect();
     if !others.is_empty() {
         let others: Vec<_> = others.into_iter().collect();
-        return Ok(Some(format!("not yet told: {}", others.join(", "))));
+        return Ok(Some(format!(
+            "hosts that have not gone back yet: {}",
+            others.join(", ")
+        )));
     }
     let pipeline = slot.split('/').next().unwrap_or_default();
     let here = groups

@@ -193,7 +193,7 @@ pub async fn rollback(
         }
     };
     match ask(&app, of, what).await? {
-        Answer::Rollback(view) => Ok(Json(view)),
+        Answer::Rollback(view) => Ok(Json(*view)),
         Answer::Slot(_) => Err(Problem::internal("the answer is to another question")),
     }
 }

@@ -41,7 +41,7 @@ pub type Answered = Result<Answer, AskError>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Slot(Box<SlotView>),
-    Rollback(RollbackView),
+    Rollback(Box<RollbackView>),
 }
 
 /// It was not done.

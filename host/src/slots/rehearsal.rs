@@ -47,6 +47,8 @@ pub struct Rehearsal<'a> {
 pub struct Passed {
     /// So many entities were opened.
     pub entities: usize,
+    /// Out of so many; the formats of all of them can be read.
+    pub of: usize,
     /// The plugins that the checkpoints name, where all of them were looked at.
     pub named: Option<BTreeSet<Digest>>,
 }
@@ -61,7 +63,7 @@ pub enum Rehearsed {
 impl Rehearsal<'_> {
     pub fn run(&self) -> Result<Rehearsed, LogError> {
         let mut stage = Stage::new(self.candidate, self.entities_per_instance);
-        let mut entities = 0;
+        let (mut entities, mut of) = (0, 0);
         let mut named = BTreeSet::new();
         let part_max = self.entities_max.div_ceil(self.partitions.len().max(1));
         for partition in self.partitions {
@@ -104,6 +106,7 @@ impl Rehearsal<'_> {
                     let (None, Some(saved)) = (envelope.halted, envelope.saved) else {
                         continue;
                     };
+                    of += 1;
                     let outcome = if tried < part_max {
                         tried += 1;
                         stage.try_out(&key, &saved)
@@ -121,7 +124,11 @@ impl Rehearsal<'_> {
             entities += tried;
         }
         let named = (*self.slot == SlotName::Default).then_some(named);
-        Ok(Rehearsed::Passed(Passed { entities, named }))
+        Ok(Rehearsed::Passed(Passed {
+            entities,
+            of,
+            named,
+        }))
     }
 
     fn takes_over(&self, key: &[u8]) -> bool {

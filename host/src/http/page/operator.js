@@ -105,12 +105,18 @@ function createSlot(first) {
       const events = [...(slot.history ?? [])].reverse();
       const refused = slot.state === "rejected" ? events.find((event) => event.state === "rejected") : undefined;
       show(why, Boolean(refused));
-      setText(why, refused ? `The last plugin offered (${short(refused.digest)}) was rejected: ${because(refused)}.${slot.plugin ? " The one before it goes on." : ""}` : "");
+      const undone = refused?.code === "plugin-rolled-back";
+      if (undone) state.update("rolled back");
+      setText(why, !refused ? "" : undone
+        ? `${short(refused.digest)} was rolled back${slot.plugin ? "; the one before it runs again" : ""}.`
+        : `The last plugin offered (${short(refused.digest)}) was rejected: ${because(refused)}.${slot.plugin ? " The one before it goes on." : ""}`);
       const takeover = Object.entries(slot.takeover ?? {});
       drawFacts(facts, [
         ["Digest", slot.plugin && short(slot.plugin.digest), slot.plugin?.digest],
         ["Since", slot.since && ago(slot.since), slot.since],
         ["Swaps", count(slot.swaps)],
+        ["On trial until", slot.trial_until && new Date(slot.trial_until).toLocaleTimeString(), slot.trial_until],
+        ["Hosts", (slot.hosts?.length ?? 0) > 1 && agreement(slot), slot.hosts?.map((host) => `${host.host}: ${short(host.digest) || "none"}`).join("\n")],
         ["Writes", slot.plugin?.writes],
         ["Reads", slot.plugin?.reads?.join(", ")],
         ["Size", slot.plugin && `${count(Math.ceil(slot.plugin.size_bytes / 1024))} KiB`],
@@ -121,6 +127,12 @@ function createSlot(first) {
       keyed(history, events, (event) => `${event.at} ${event.state} ${event.digest}`, createEvent);
     },
   };
+}
+
+/** Whether the hosts run the same plugin in a slot. */
+function agreement(slot) {
+  const redoing = slot.hosts.some((host) => host.redoing > 0) ? ", some process again" : "";
+  return `${slot.agreed ? "all" : "not all"} of ${slot.hosts.length} run the same${redoing}`;
 }
 
 function createEvent(first) {

@@ -194,7 +194,7 @@ async fn a_rollback_says_first_what_it_does() {
         ("", What::RollBack),
         ("?dry_run=false", What::RollBack),
     ] {
-        will_answer(&host, Ok(Done::Rollback(planned())));
+        will_answer(&host, Ok(Done::Rollback(Box::new(planned()))));
         let answer = ask(query).await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.json()["events"], 7);

@@ -25,7 +25,9 @@ impl Looking {
             match what {
                 What::Put(bytes) => self.put(&slot, &bytes),
                 What::Remove => self.delete(&slot),
-                What::Plan => self.plan(&slot).map(|plan| Answer::Rollback(plan.view)),
+                What::Plan => self
+                    .plan(&slot)
+                    .map(|plan| Answer::Rollback(Box::new(plan.view))),
                 What::RollBack => return self.order_rollback(&slot, answer),
                 What::Confirm => self.confirm(&slot),
             }
@@ -107,6 +109,17 @@ impl Looking {
         }
         let taken = self.remove(name);
         self.taken(name, taken)
+    }
+
+    /// A slot as it is shown.
+    pub fn shown(&self, name: &SlotName) -> Answered {
+        match self.slots.get(name) {
+            Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
+            None => Err(AskError::NoSuchSlot(format!(
+                "{}/{name}",
+                self.setup.pipeline.name
+            ))),
+        }
     }
 
     fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {

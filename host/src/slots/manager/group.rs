@@ -272,6 +272,7 @@ impl Looking {
             return;
         }
         self.group.tidied = now;
+        self.forget_hosts();
         let mut named = self.group.known.named();
         named.extend(self.slots.values().filter_map(Slot::digest));
         let shared: BTreeSet<Digest> = self.setup.library.shared().into_iter().collect();
@@ -298,6 +299,16 @@ impl Looking {
         }
         if copies > COPIES_MAX {
             self.keep_copies(in_checkpoints);
+        }
+    }
+
+    /// Takes the last words of hosts that are long gone out of the topic.
+    fn forget_hosts(&self) {
+        let gone = self.group.known.long_gone(Timestamp::now());
+        for (host, slot) in gone {
+            if let Err(error) = self.group.tail.say(Presence::withdrawn(&host, &slot)) {
+                tracing::debug!(%host, %error, "a host that is gone stays");
+            }
         }
     }
 

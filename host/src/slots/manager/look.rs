@@ -65,6 +65,7 @@ impl Looking {
         while !self.is_stopping() {
             self.listen();
             self.follow();
+            self.look_after_awaited();
             self.look();
             self.act();
             self.speak();

@@ -6,8 +6,10 @@
 //! only when a plugin takes over. Until then the plugin that ran goes on.
 
 mod asked;
+mod confirm;
 mod group;
 mod look;
+mod plan;
 mod rollback;
 mod swap;
 

@@ -1,259 +1,41 @@
-//! Going back to the plugin that ran before: what it would undo, the order to
-//! all hosts, and what this host does when it hears the order.
+//! Going back to the plugin that ran before: the order to all hosts, and what
+//! this host does when it hears the order.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{look::Looking, swap::Taken};
 use crate::{
-    log::{Bounds, LogError},
+    log::LogError,
     plugin::Rejection,
     slots::{
-        ask::{Answer, Answered, AskError, RanView, RedoneView, RefusedView, RollbackView},
+        ask::{Answer, Answered, AskError, RollbackView},
         name::SlotName,
         slot::Running,
         store::Undone,
-        topic::{self, Confirmation, known::timestamp},
+        topic,
     },
-    types::{Digest, Offset, PartitionId},
+    types::{Digest, Position},
     worker::{
-        takeover::{
-            Directive, SlotRow,
-            history::Kind,
-            rows::{self, Row as _, TrialId},
-        },
+        instances::Active,
+        takeover::Directive,
         thread::{Order, Takeover},
     },
 };
-
-const PAGE: usize = 1024;
 
 /// A rollback that was asked for here.
 pub(super) struct Awaited {
     slot: SlotName,
     id: u64,
     plan: RollbackView,
+    /// What becomes of the order's record; none once that is known.
+    written: Option<BoxFuture<'static, Vec<Result<Position, LogError>>>>,
     answer: oneshot::Sender<Answered>,
 }
-
-/// What a rollback undoes in one partition.
-struct Undoing {
-    from: Offset,
-    previous: Option<Digest>,
-    at: Timestamp,
-    entities: Option<u64>,
-}
-
-/// What a rollback would do, and with which plugins.
-pub(super) struct Plan {
-    pub view: RollbackView,
-    bad: Digest,
-    to: Option<Digest>,
-    refused: Option<(&'static str, String)>,
-}
-
 impl Looking {
-    /// What a rollback of a slot would do now.
-    pub fn plan(&mut self, name: &SlotName) -> Result<Plan, AskError> {
-        let full_name = format!("{}/{name}", self.setup.pipeline.name);
-        let Some(slot) = self.slots.get(name) else {
-            return Err(AskError::NoSuchSlot(full_name));
-        };
-        let nothing = |reason: &str| AskError::Refused {
-            code: "nothing-to-roll-back",
-            reason: reason.to_owned(),
-        };
-        let Some(running) = &slot.running else {
-            return Err(nothing("no plugin runs in the slot"));
-        };
-        let bad = running.active.plugin.digest();
-        let from = RanView {
-            digest: Some(bad.to_string()),
-            plugin: Some(String::from_utf8_lossy(&running.active.plugin_header).into_owned()),
-        };
-        let undoing = self.undoing(name, bad)?;
-        // Partitions may have come to it from different plugins, where some saw
-        // no event of one; they go back to what ran before it last.
-        let Some(to) = undoing
-            .values()
-            .max_by_key(|undoing| undoing.at)
-            .map(|undoing| undoing.previous)
-        else {
-            return Err(nothing(
-                "what runs was confirmed, or has processed nothing yet, or nothing ran before it",
-            ));
-        };
-        let pipeline = &self.setup.pipeline;
-        let bounds = self.setup.log.bounds(&pipeline.input)?;
-        let committed = self
-            .setup
-            .log
-            .group_status(&pipeline.group, &pipeline.input)?
-            .committed;
-        let partitions: BTreeMap<PartitionId, RedoneView> = undoing
-            .iter()
-            .map(|(partition, undoing)| {
-                let until = committed.get(partition).copied().unwrap_or(undoing.from);
-                let redone = RedoneView {
-                    from: undoing.from.0,
-                    until: until.0.max(undoing.from.0),
-                    events: until.0.saturating_sub(undoing.from.0),
-                    entities: undoing.entities,
-                };
-                (*partition, redone)
-            })
-            .collect();
-        let refused = self.refusal(&undoing, &bounds, to);
-        let view = RollbackView {
-            slot: full_name,
-            done: false,
-            from,
-            to: RanView {
-                digest: to.map(|to| to.to_string()),
-                plugin: self.name_of(name, to),
-            },
-            until: self
-                .group
-                .known()
-                .slot(name)
-                .and_then(|of| of.trial_of(Some(bad), self.setup.config.confirm_after)),
-            events: partitions.values().map(|redone| redone.events).sum(),
-            entities: partitions
-                .values()
-                .filter_map(|redone| redone.entities)
-                .sum(),
-            partitions: partitions
-                .into_iter()
-                .map(|(partition, redone)| (partition.to_string(), redone))
-                .collect(),
-            refused: refused.as_ref().map(|(code, reason)| RefusedView {
-                code: (*code).to_owned(),
-                reason: reason.clone(),
-            }),
-        };
-        Ok(Plan {
-            view,
-            bad,
-            to,
-            refused,
-        })
-    }
-
-    /// Where a plugin's swap is on trial: by the rows of the partitions that are
-    /// here, and by what the group was told of the others.
-    fn undoing(
-        &self,
-        name: &SlotName,
-        bad: Digest,
-    ) -> Result<BTreeMap<PartitionId, Undoing>, LogError> {
-        let mut undoing = BTreeMap::new();
-        let held = self.setup.status.all();
-        for partition in held.keys() {
-            let row = self
-                .setup
-                .checkpoints
-                .get(*partition, &rows::slot_key(name))?;
-            let Some(row) = row.as_deref().and_then(|row| SlotRow::decode(row).ok()) else {
-                continue;
-            };
-            let Some(trial) = row.trials.last().filter(|trial| trial.digest == Some(bad)) else {
-                continue;
-            };
-            let entities = self.count_before(*partition, TrialId::of(name, trial.seq))?;
-            let found = Undoing {
-                from: trial.offset,
-                previous: trial.previous,
-                at: timestamp(trial.at),
-                entities: Some(entities),
-            };
-            undoing.insert(*partition, found);
-        }
-        let Some(of) = self.group.known().slot(name) else {
-            return Ok(undoing);
-        };
-        let now = Timestamp::now();
-        for (partition, latest, _) in of.latest() {
-            if held.contains_key(&partition) || latest.digest != Some(bad) {
-                continue;
-            }
-            let swap = of.swaps.iter().rev().find(|swap| {
-                swap.kind == Kind::Swap
-                    && swap.digest == Some(bad)
-                    && swap.places.contains_key(&partition)
-            });
-            let until = swap.and_then(|swap| {
-                swap.trial_until(of.confirmed.as_ref(), self.setup.config.confirm_after)
-            });
-            if let Some(swap) = swap
-                && let Some(place) = swap.places.get(&partition)
-                && until.is_some_and(|until| until > now)
-            {
-                let found = Undoing {
-                    from: place.offset,
-                    previous: swap.previous,
-                    at: place.at,
-                    entities: None,
-                };
-                undoing.insert(partition, found);
-            }
-        }
-        Ok(undoing)
-    }
-
-    fn count_before(&self, partition: PartitionId, trial: TrialId) -> Result<u64, LogError> {
-        let prefix = rows::before_key(trial, b"");
-        let mut after = prefix.clone();
-        let mut count = 0;
-        loop {
-            let page = self.setup.checkpoints.scan(partition, Some(&after), PAGE)?;
-            let own = page
-                .iter()
-                .take_while(|(key, _)| key.starts_with(&prefix))
-                .count();
-            count += own as u64;
-            match page.last() {
-                Some((last, _)) if own == page.len() => after = last.clone(),
-                _ => return Ok(count),
-            }
-        }
-    }
-
-    /// Why it cannot be done, if so.
-    fn refusal(
-        &self,
-        undoing: &BTreeMap<PartitionId, Undoing>,
-        bounds: &[Bounds],
-        to: Option<Digest>,
-    ) -> Option<(&'static str, String)> {
-        for (partition, undoing) in undoing {
-            let start = bounds.get(partition.0 as usize).map(|bounds| bounds.start);
-            if start.is_none_or(|start| start > undoing.from) {
-                return Some((
-                    "rollback-out-of-range",
-                    format!(
-                        "the log no longer has the events of partition {partition} from offset {} on: it begins at {}",
-                        undoing.from,
-                        start.unwrap_or_default(),
-                    ),
-                ));
-            }
-        }
-        let to = to.filter(|to| !self.setup.library.has(*to))?;
-        Some((
-            "plugin-not-kept",
-            format!("neither this host nor the group has the bytes of the plugin {to}"),
-        ))
-    }
-
-    /// `name@version` of a plugin that ran in a slot.
-    fn name_of(&self, name: &SlotName, digest: Option<Digest>) -> Option<String> {
-        let of = self.group.known().slot(name)?;
-        let swap = of.swaps.iter().rev().find(|swap| swap.digest == digest)?;
-        Some(swap.plugin.to_string()).filter(|plugin| !plugin.is_empty())
-    }
-
     /// Orders all hosts to go back. The answer comes when this one has.
     pub fn order_rollback(&mut self, name: &SlotName, answer: oneshot::Sender<Answered>) {
         if let Err(error) = self.try_order_rollback(name) {
@@ -284,7 +66,7 @@ impl Looking {
             to: plan.to,
             at,
         };
-        self.group.tail().say(topic::directive(&directive))?;
+        let written = self.group.tail().append(topic::directive(&directive))?;
         tracing::warn!(
             slot = %plan.view.slot,
             from = %plan.bad.short(),
@@ -297,9 +79,30 @@ impl Looking {
             slot: name.clone(),
             id: directive.id,
             plan: plan.view,
+            written: Some(written),
             answer,
         });
         Ok(())
+    }
+
+    /// Gives up an order that nobody waits for any more, or that the log has not
+    /// taken.
+    pub fn look_after_awaited(&mut self) {
+        let Some(awaited) = &mut self.awaited else {
+            return;
+        };
+        let written = awaited.written.as_mut().and_then(FutureExt::now_or_never);
+        let failed = written.and_then(|written| {
+            awaited.written = None;
+            written.into_iter().find_map(Result::err)
+        });
+        if failed.is_none() && !awaited.answer.is_closed() {
+            return;
+        }
+        if let (Some(awaited), Some(error)) = (self.awaited.take(), failed) {
+            // Whoever asked may have gone.
+            drop(awaited.answer.send(Err(error.into())));
+        }
     }
 
     fn latest_directive(&self, name: &SlotName) -> u64 {
@@ -437,11 +240,7 @@ impl Looking {
     }
 
     /// Gives all workers a directive; where each partition begins again.
-    fn take_back(
-        &self,
-        directive: &Directive,
-        active: Option<&Arc<crate::worker::instances::Active>>,
-    ) -> Option<Takeover> {
+    fn take_back(&self, directive: &Directive, active: Option<&Arc<Active>>) -> Option<Takeover> {
         let mut redone = Takeover::new();
         for worker in &self.setup.workers {
             let taken_back = self.tell(worker, |done| Order::Rollback {
@@ -465,10 +264,10 @@ impl Looking {
             return;
         };
         let answer = outcome.map(|()| {
-            Answer::Rollback(RollbackView {
+            Answer::Rollback(Box::new(RollbackView {
                 done: true,
                 ..awaited.plan
-            })
+            }))
         });
         // Whoever asked may have gone.
         drop(awaited.answer.send(answer));
@@ -476,14 +275,6 @@ impl Looking {
 
     /// A file that has a plugin that was undone.
     pub fn reject_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
-        let rejection = Rejection {
-            code: "plugin-rolled-back",
-            message:
-                "it was rolled back; put another file there, or this one by `courtside plugins put`"
-                    .to_owned(),
-        };
-        let rejected = self.reject(name, Some(digest), rejection);
-        self.slot(name).handled();
         // A host that is new here has nothing else to run.
         let of = self.group.known().slot(name);
         let directive = of.and_then(|of| of.directive.as_ref());
@@ -505,68 +296,14 @@ impl Looking {
                 }
             }
         }
+        let rejection = Rejection {
+            code: "plugin-rolled-back",
+            message:
+                "it was rolled back; put another file there, or this one by `courtside plugins put`"
+                    .to_owned(),
+        };
+        let rejected = self.reject(name, Some(digest), rejection);
+        self.slot(name).handled();
         rejected
-    }
-
-    /// Lets what runs in a slot stay.
-    pub fn confirm(&mut self, name: &SlotName) -> Answered {
-        let Some(slot) = self.slots.get(name) else {
-            return Err(AskError::NoSuchSlot(format!(
-                "{}/{name}",
-                self.setup.pipeline.name
-            )));
-        };
-        let confirmation = Confirmation {
-            slot: name.clone(),
-            digest: slot.digest(),
-            at: Timestamp::now(),
-        };
-        self.group.tail().say(confirmation.record())?;
-        tracing::info!(slot = %slot.full_name(), digest = slot.digest().map(|digest| digest.short()), "the plugin stays");
-        self.group
-            .known_mut()
-            .hear(topic::Said::Confirmation(confirmation));
-        self.confirm_where_told();
-        self.publish();
-        self.shown(name)
-    }
-
-    fn confirm_where_told(&mut self) {
-        let told: Vec<Confirmation> = self
-            .group
-            .known()
-            .slots()
-            .filter_map(|(_, of)| of.confirmed.clone())
-            .collect();
-        for confirmation in told {
-            let name = &confirmation.slot;
-            let given = self.confirmed.get(name);
-            if given.is_some_and(|given| *given >= confirmation.at) {
-                continue;
-            }
-            let at = u64::try_from(confirmation.at.as_millisecond()).unwrap_or_default();
-            for worker in &self.setup.workers {
-                let told = self.tell(worker, |done| Order::Confirm {
-                    slot: name.clone(),
-                    at,
-                    done,
-                });
-                if told.is_none() {
-                    return;
-                }
-            }
-            self.confirmed.insert(name.clone(), confirmation.at);
-        }
-    }
-
-    /// A slot as it is shown.
-    pub fn shown(&self, name: &SlotName) -> Answered {
-        match self.slots.get(name) {
-            Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
-            None => Err(AskError::NoSuchSlot(format!(
-                "{}/{name}",
-                self.setup.pipeline.name
-            ))),
-        }
     }
 }

@@ -1,7 +1,12 @@
 //! From a file to a plugin in force: compiled, rehearsed, kept, and put in
 //! force in every worker.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Sender;
 use jiff::Timestamp;
@@ -25,6 +30,9 @@ use crate::{
         thread::{Order, Orders, Takeover},
     },
 };
+
+/// How soon an order that was not carried out is given again.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A plugin, and the size of its file.
 pub(super) type Compiled = (Arc<dyn Plugin>, u64);
@@ -80,7 +88,7 @@ impl Looking {
                 return Taken::Later(error.into());
             }
         };
-        tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, "rehearsal passed");
+        tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
         // Another plugin than the one that was undone was taken: that one may
         // come back.
         if let Some(undone) = self.undone.get_mut(name) {
@@ -245,7 +253,7 @@ impl Looking {
             match answer.recv() {
                 Ok(done) => return Some(done),
                 Err(_) if self.is_stopping() => return None,
-                Err(_) => {}
+                Err(_) => std::thread::sleep(TELL_AGAIN_AFTER),
             }
         }
     }

@@ -26,6 +26,8 @@ const SWAPS_KEPT: usize = 64;
 const SLOTS_KEPT: usize = 4096;
 /// A host that has said nothing for so long is gone.
 pub const HOST_GONE_AFTER: SignedDuration = SignedDuration::from_secs(120);
+/// And after this, nobody needs to know what it said.
+const HOST_FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(60 * 60);
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -58,6 +60,9 @@ pub struct Swap {
     pub previous: Option<Digest>,
     pub attempt: u32,
     pub places: BTreeMap<PartitionId, Place>,
+    /// Nothing ran before it that anybody could go back to; from the first plugin
+    /// of a key it is the way back to the default slot.
+    is_first: bool,
 }
 
 /// Where a swap happened in a partition.
@@ -133,6 +138,18 @@ impl Known {
             .collect()
     }
 
+    /// What hosts said that have said nothing for long.
+    #[must_use]
+    pub fn long_gone(&self, now: Timestamp) -> Vec<(ByteString, SlotName)> {
+        let gone = self.slots.iter().flat_map(|(name, of)| {
+            let hosts = of.hosts.values();
+            hosts
+                .filter(|presence| now.duration_since(presence.at) >= HOST_FORGOTTEN_AFTER)
+                .map(|presence| (presence.host.clone(), name.clone()))
+        });
+        gone.collect()
+    }
+
     /// Plugins that somebody may still ask for: those of swaps that are
     /// remembered, of hosts, and of orders.
     #[must_use]
@@ -203,6 +220,9 @@ impl OfSlot {
             plugin: takeover.plugin.into(),
             previous: takeover.previous,
             attempt: takeover.attempt,
+            is_first: takeover.slot == SlotName::Default
+                && takeover.previous.is_none()
+                && takeover.seq <= 1,
             places: BTreeMap::from([(partition, place)]),
         });
     }
@@ -250,7 +270,7 @@ impl Swap {
         confirm_after: Duration,
     ) -> Option<Timestamp> {
         let at = self.at();
-        if self.kind == Kind::Rollback || self.is_first() {
+        if self.kind == Kind::Rollback || self.is_first {
             return None;
         }
         if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
@@ -258,11 +278,6 @@ impl Swap {
         }
         let after = SignedDuration::try_from(confirm_after).unwrap_or(SignedDuration::MAX);
         Some(at.saturating_add(after).unwrap_or(Timestamp::MAX))
-    }
-
-    /// Nothing ran before it that anybody could go back to.
-    fn is_first(&self) -> bool {
-        self.previous.is_none() && self.places.values().all(|place| place.seq <= 1)
     }
 }
 
@@ -382,6 +397,8 @@ mod tests {
         };
         assert_eq!(there(&known, 119), ["one", "two"]);
         assert_eq!(there(&known, 120), ["two"]);
+        assert!(known.long_gone(at(3599)).is_empty());
+        assert_eq!(known.long_gone(at(3600)), [("one".into(), SLOT)]);
         known.hear(Said::Gone {
             host: "two".into(),
             slot: SLOT,

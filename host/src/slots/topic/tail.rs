@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::{ONLY, Said};
 use crate::{
     log::{LogError, RecordLog},
-    types::{NewRecord, Offset, Topic},
+    types::{NewRecord, Offset, Position, Topic},
 };
 
 const READ_BYTES: usize = 1 << 20;
@@ -74,7 +76,14 @@ impl Tail {
     /// Says something. Whether it got there shows when it is read; nobody waits
     /// for it, since the brokers may be away for long.
     pub fn say(&self, record: NewRecord) -> Result<(), LogError> {
-        drop(self.log.append(&self.topic, vec![(ONLY, record)])?);
-        Ok(())
+        self.append(record).map(drop)
+    }
+
+    /// The same, for who wants to know sooner where it cannot be said.
+    pub fn append(
+        &self,
+        record: NewRecord,
+    ) -> Result<BoxFuture<'static, Vec<Result<Position, LogError>>>, LogError> {
+        self.log.append(&self.topic, vec![(ONLY, record)])
     }
 }

@@ -1,0 +1,276 @@
+//! What a rollback would do: which plugin it would undo, and what would be
+//! processed again where.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::look::Looking;
+use crate::{
+    log::{Bounds, LogError},
+    slots::{
+        ask::{AskError, RanView, RedoneView, RefusedView, RollbackView},
+        name::SlotName,
+        topic::known::timestamp,
+    },
+    types::{Digest, Offset, PartitionId},
+    worker::takeover::{
+        SlotRow,
+        history::Kind,
+        rows::{self, Row as _, TrialId},
+    },
+};
+
+const PAGE: usize = 1024;
+
+/// What a rollback undoes in one partition.
+struct Undoing {
+    from: Offset,
+    previous: Option<Digest>,
+    at: Timestamp,
+    entities: Option<u64>,
+}
+
+/// What a rollback would do, and with which plugins.
+pub(super) struct Plan {
+    pub view: RollbackView,
+    pub bad: Digest,
+    pub to: Option<Digest>,
+    pub refused: Option<(&'static str, String)>,
+}
+
+impl Looking {
+    /// What a rollback of a slot would do now.
+    pub fn plan(&mut self, name: &SlotName) -> Result<Plan, AskError> {
+        let full_name = format!("{}/{name}", self.setup.pipeline.name);
+        let Some(slot) = self.slots.get(name) else {
+            return Err(AskError::NoSuchSlot(full_name));
+        };
+        let nothing = |reason: &str| AskError::Refused {
+            code: "nothing-to-roll-back",
+            reason: reason.to_owned(),
+        };
+        let Some(running) = &slot.running else {
+            return Err(nothing("no plugin runs in the slot"));
+        };
+        let bad = running.active.plugin.digest();
+        let from = RanView {
+            digest: Some(bad.to_string()),
+            plugin: Some(String::from_utf8_lossy(&running.active.plugin_header).into_owned()),
+        };
+        let undoing = self.undoing(name, bad)?;
+        // Partitions may have come to it from different plugins, where some saw
+        // no event of one; they go back to what ran before it last.
+        let Some(to) = undoing
+            .values()
+            .max_by_key(|undoing| undoing.at)
+            .map(|undoing| undoing.previous)
+        else {
+            return Err(nothing(
+                "what runs was confirmed, or has processed nothing yet, or nothing ran before it",
+            ));
+        };
+        let pipeline = &self.setup.pipeline;
+        let bounds = self.setup.log.bounds(&pipeline.input)?;
+        let committed = self
+            .setup
+            .log
+            .group_status(&pipeline.group, &pipeline.input)?
+            .committed;
+        let partitions: BTreeMap<PartitionId, RedoneView> = undoing
+            .iter()
+            .map(|(partition, undoing)| {
+                let until = committed.get(partition).copied().unwrap_or(undoing.from);
+                let redone = RedoneView {
+                    from: undoing.from.0,
+                    until: until.0.max(undoing.from.0),
+                    events: until.0.saturating_sub(undoing.from.0),
+                    entities: undoing.entities,
+                };
+                (*partition, redone)
+            })
+            .collect();
+        let library = &self.setup.library;
+        let refused = refusal(&undoing, &bounds, to, |digest| library.has(digest));
+        let view = RollbackView {
+            slot: full_name,
+            done: false,
+            from,
+            to: RanView {
+                digest: to.map(|to| to.to_string()),
+                plugin: self.name_of(name, to),
+            },
+            until: self
+                .group
+                .known()
+                .slot(name)
+                .and_then(|of| of.trial_of(Some(bad), self.setup.config.confirm_after)),
+            events: partitions.values().map(|redone| redone.events).sum(),
+            entities: partitions
+                .values()
+                .filter_map(|redone| redone.entities)
+                .sum(),
+            partitions: partitions
+                .into_iter()
+                .map(|(partition, redone)| (partition.to_string(), redone))
+                .collect(),
+            refused: refused.as_ref().map(|(code, reason)| RefusedView {
+                code: (*code).to_owned(),
+                reason: reason.clone(),
+            }),
+        };
+        Ok(Plan {
+            view,
+            bad,
+            to,
+            refused,
+        })
+    }
+
+    /// Where a plugin's swap is on trial: by the rows of the partitions that are
+    /// here, and by what the group was told of the others.
+    fn undoing(
+        &self,
+        name: &SlotName,
+        bad: Digest,
+    ) -> Result<BTreeMap<PartitionId, Undoing>, LogError> {
+        let mut undoing = BTreeMap::new();
+        let held = self.setup.status.all();
+        for partition in held.keys() {
+            let row = self
+                .setup
+                .checkpoints
+                .get(*partition, &rows::slot_key(name))?;
+            let Some(row) = row.as_deref().and_then(|row| SlotRow::decode(row).ok()) else {
+                continue;
+            };
+            let Some(trial) = row.trials.last().filter(|trial| trial.digest == Some(bad)) else {
+                continue;
+            };
+            let entities = self.count_before(*partition, TrialId::of(name, trial.seq))?;
+            let found = Undoing {
+                from: trial.offset,
+                previous: trial.previous,
+                at: timestamp(trial.at),
+                entities: Some(entities),
+            };
+            undoing.insert(*partition, found);
+        }
+        let Some(of) = self.group.known().slot(name) else {
+            return Ok(undoing);
+        };
+        let now = Timestamp::now();
+        for (partition, latest, _) in of.latest() {
+            if held.contains_key(&partition) || latest.digest != Some(bad) {
+                continue;
+            }
+            let swap = of.swaps.iter().rev().find(|swap| {
+                swap.kind == Kind::Swap
+                    && swap.digest == Some(bad)
+                    && swap.places.contains_key(&partition)
+            });
+            let until = swap.and_then(|swap| {
+                swap.trial_until(of.confirmed.as_ref(), self.setup.config.confirm_after)
+            });
+            if let Some(swap) = swap
+                && let Some(place) = swap.places.get(&partition)
+                && until.is_some_and(|until| until > now)
+            {
+                let found = Undoing {
+                    from: place.offset,
+                    previous: swap.previous,
+                    at: place.at,
+                    entities: None,
+                };
+                undoing.insert(partition, found);
+            }
+        }
+        Ok(undoing)
+    }
+
+    fn count_before(&self, partition: PartitionId, trial: TrialId) -> Result<u64, LogError> {
+        let prefix = rows::before_key(trial, b"");
+        let mut after = prefix.clone();
+        let mut count = 0;
+        loop {
+            let page = self.setup.checkpoints.scan(partition, Some(&after), PAGE)?;
+            let own = page
+                .iter()
+                .take_while(|(key, _)| key.starts_with(&prefix))
+                .count();
+            count += own as u64;
+            match page.last() {
+                Some((last, _)) if own == page.len() => after = last.clone(),
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    /// `name@version` of a plugin that ran in a slot.
+    fn name_of(&self, name: &SlotName, digest: Option<Digest>) -> Option<String> {
+        let of = self.group.known().slot(name)?;
+        let swap = of.swaps.iter().rev().find(|swap| swap.digest == digest)?;
+        Some(swap.plugin.to_string()).filter(|plugin| !plugin.is_empty())
+    }
+}
+
+/// Why it cannot be done, if so.
+fn refusal(
+    undoing: &BTreeMap<PartitionId, Undoing>,
+    bounds: &[Bounds],
+    to: Option<Digest>,
+    is_kept: impl Fn(Digest) -> bool,
+) -> Option<(&'static str, String)> {
+    for (partition, undoing) in undoing {
+        let start = bounds.get(partition.0 as usize).map(|bounds| bounds.start);
+        if start.is_none_or(|start| start > undoing.from) {
+            return Some((
+                "rollback-out-of-range",
+                format!(
+                    "the log no longer has the events of partition {partition} from offset {} on: it begins at {}",
+                    undoing.from,
+                    start.unwrap_or_default(),
+                ),
+            ));
+        }
+    }
+    let to = to.filter(|to| !is_kept(*to))?;
+    Some((
+        "plugin-not-kept",
+        format!("neither this host nor the group has the bytes of the plugin {to}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_is_refused() {
+        let undoing = |from| Undoing {
+            from: Offset(from),
+            previous: None,
+            at: Timestamp::UNIX_EPOCH,
+            entities: None,
+        };
+        let undoing = BTreeMap::from([(PartitionId(0), undoing(5)), (PartitionId(1), undoing(9))]);
+        let bounds = |starts: [u64; 2]| {
+            starts.map(|start| Bounds {
+                start: Offset(start),
+                end: Offset(100),
+            })
+        };
+        let to = Some(Digest::of(b"before"));
+        let code = |starts, to, is_kept| {
+            let refused = refusal(&undoing, &bounds(starts), to, |_| is_kept);
+            refused.map(|(code, _)| code)
+        };
+        assert_eq!(code([5, 9], to, true), None);
+        assert_eq!(code([5, 10], to, true), Some("rollback-out-of-range"));
+        assert_eq!(code([0, 0], to, false), Some("plugin-not-kept"));
+        // No plugin is always there.
+        assert_eq!(code([0, 0], None, false), None);
+        let lost = refusal(&undoing, &[], to, |_| true);
+        assert_eq!(lost.map(|(code, _)| code), Some("rollback-out-of-range"));
+    }
+}
