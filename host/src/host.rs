@@ -483,9 +483,9 @@ impl Operator for Overview {
         working.asks.ask(slot, what)
     }
 
-    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+    fn plugin_bytes_max(&self, pipeline: &str, slot: &SlotName) -> Option<usize> {
         let working = self.working(pipeline)?;
-        Some(working.pipeline.limits.plugin_bytes_max)
+        Some(working.pipeline.limits_of(slot).plugin_bytes_max)
     }
 
     fn plugins(&self) -> PluginsView {

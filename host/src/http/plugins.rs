@@ -105,7 +105,7 @@ pub async fn put(
     of: OfSlot,
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
-    let Some(bytes_max) = app.operator.plugin_bytes_max(&of.pipeline) else {
+    let Some(bytes_max) = app.operator.plugin_bytes_max(&of.pipeline, &of.slot) else {
         return Err(Problem::from(AskError::NoSuchPipeline(of.pipeline)).closing());
     };
     let (parts, body) = request.into_parts();

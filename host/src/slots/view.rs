@@ -270,8 +270,8 @@ pub trait Operator: Send + Sync + 'static {
         what: What,
     ) -> Result<oneshot::Receiver<Answered>, AskError>;
 
-    /// The largest plugin that a pipeline takes.
-    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize>;
+    /// The largest plugin that a slot of a pipeline takes.
+    fn plugin_bytes_max(&self, pipeline: &str, slot: &SlotName) -> Option<usize>;
 
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;

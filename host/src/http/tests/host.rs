@@ -73,7 +73,7 @@ impl Operator for FakeOperator {
         Ok(answered)
     }
 
-    fn plugin_bytes_max(&self, pipeline: &str) -> Option<usize> {
+    fn plugin_bytes_max(&self, pipeline: &str, _: &SlotName) -> Option<usize> {
         (pipeline == SCORES).then_some(PLUGIN_BYTES_MAX)
     }
 
