@@ -1,0 +1,40 @@
+//! Any file as a plugin: it is one or it is rejected with a code; it never
+//! brings the host down, whatever it says of itself.
+
+#![no_main]
+
+use std::{sync::Arc, sync::LazyLock, time::Duration};
+
+use courtside::plugin::{
+    Compiler as _, Limits,
+    wasm::{Engine, EngineConfig},
+};
+use libfuzzer_sys::fuzz_target;
+
+static ENGINE: LazyLock<Arc<Engine>> =
+    LazyLock::new(|| Engine::new(EngineConfig::default()).expect("an engine"));
+
+const LIMITS: Limits = Limits {
+    memory_bytes_max: 16 << 20,
+    call_cpu_time_max: Duration::from_millis(100),
+    emitted_bytes_max: 1 << 20,
+    checkpoint_bytes_max: 1 << 20,
+    plugin_bytes_max: 4 << 20,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    match ENGINE.compile(bytes, &LIMITS) {
+        Ok(plugin) => {
+            let description = plugin.description();
+            assert!(description.reads.contains(&description.writes));
+            // What is offered is opened, asked, and closed.
+            if let Ok(mut instance) = plugin.instantiate()
+                && let Ok(entity) = instance.open("key", None)
+            {
+                let _ = instance.checkpoint(entity);
+                instance.close(entity);
+            }
+        }
+        Err(rejection) => assert!(rejection.code.starts_with("plugin-")),
+    }
+});
