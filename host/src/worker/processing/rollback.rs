@@ -106,11 +106,12 @@ impl Processing {
     }
 
     /// Partitions where a swap is to be taken back, once it is known that the
-    /// log still has what is to be processed again, and from where on that is.
+    /// log still has what is to be processed again, and from where on that is. One
+    /// that is stopped has it before it when it goes on.
     #[must_use]
     pub fn wanted(&self) -> Vec<(PartitionId, Offset)> {
         let mut wanted = Vec::new();
-        for (partition, task) in &self.tasks {
+        for (partition, task) in self.tasks.iter().filter(|(_, task)| !task.stopped) {
             let undo = task.undo.iter().filter(|undo| !undo.approved);
             let from = undo.map(|undo| undo.from).min();
             wanted.extend(from.map(|from| (*partition, from)));
@@ -143,10 +144,12 @@ impl Processing {
         }
     }
 
-    /// Whether rollbacks are ordered of which nothing is on disk yet.
+    /// Whether rollbacks are ordered of which nothing is on disk yet. Nobody is to
+    /// wait for partitions that are stopped: they may be for ever.
     #[must_use]
     pub fn is_to_begin(&self) -> bool {
-        self.tasks.values().any(|task| !task.undo.is_empty())
+        let mut going = self.tasks.values().filter(|task| !task.stopped);
+        going.any(|task| !task.undo.is_empty())
     }
 
     /// Whether the next commit brings something back.

@@ -761,6 +761,54 @@ fn a_log_that_has_too_little_refuses_before_anything_is_touched() {
     assert_eq!(world.slots(0).get(&SlotName::Default).unwrap().trials, []);
 }
 
+#[test]
+fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
+    let events = |world: &mut World| {
+        world.event(0, "k2", "x");
+        world.event(1, "k2", "x");
+        world.drain();
+    };
+    let mut reference = World::new(1 << 20);
+    begin(&mut reference);
+    events(&mut reference);
+    events(&mut reference);
+    reference.event(0, "k9", "x");
+    reference.drain();
+
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    events(&mut world);
+    world.swap(&SlotName::Default, Some("bad"));
+    events(&mut world);
+    // A checkpoint that nobody can read stops a partition.
+    let damaged = (P, Key::from_static(b"k9"));
+    let checkpoints = || world.memory.checkpoints.lock().unwrap();
+    checkpoints().insert(damaged.clone(), Bytes::from_static(b"damaged"));
+    world.event(0, "k9", "x");
+    let fetched = Fetched {
+        partition: P,
+        records: vec![world.log[&P][2].clone()],
+    };
+    let stops = world.processing.accept(vec![fetched]).unwrap();
+    assert_eq!(stops.len(), 1);
+    assert!(!stops[0].1.waits, "{:?}", stops[0].1);
+
+    world.roll_back(&SlotName::Default, "bad", Some("good"));
+    assert!(!world.processing.is_to_begin());
+    let redone: Vec<_> = world.redone().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(redone, [PartitionId(1)]);
+    world.drain();
+    assert_eq!(world.redone(), []);
+    // It is not forgotten, should it ever go on.
+    let checkpoints = || world.memory.checkpoints.lock().unwrap();
+    checkpoints().remove(&damaged);
+    let next = world.processing.resume(P).unwrap();
+    assert!(world.processing.is_to_begin());
+    world.read.insert(P, next);
+    world.drain();
+    assert_eq!(world.entities(), reference.entities());
+}
+
 #[derive(Clone, Debug)]
 enum Turn {
     Event(u32, u8, &'static str, Option<u8>),
