@@ -14,6 +14,9 @@ use axum::{
 
 use super::problem::Problem;
 
+/// What proxies say of whom they ask for, beside all `x-forwarded-...`.
+const PROXY_HEADERS: [&str; 4] = ["forwarded", "via", "x-forwarded", "x-real-ip"];
+
 /// A request that may operate the host: taken as an argument, it is the check.
 #[derive(Clone, Copy, Debug)]
 pub struct Local;
@@ -35,6 +38,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Local {
         if !names_this_machine(&parts.headers) {
             return Err(refused("ask for 127.0.0.1 or localhost, by no other name"));
         }
+        if is_passed_on(&parts.headers) {
+            return Err(refused("ask without a proxy in between"));
+        }
         if !is_same_site(&parts.headers) {
             return Err(refused("a page of another site may not operate the host"));
         }
@@ -54,6 +60,16 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
         || name
             .parse()
             .is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// Whether a proxy says that it asks for somebody else. One that says nothing, and
+/// asks for this machine by its name, cannot be told from this machine: it must
+/// not pass these paths on.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        PROXY_HEADERS.contains(&name) || name.starts_with("x-forwarded-")
+    })
 }
 
 /// Browsers keep pages from reading the answers of other sites, but not from
@@ -108,6 +124,22 @@ mod tests {
             assert!(!may_operate(Some(peer), &local).await, "{peer}");
         }
         assert!(!may_operate(None, &local).await);
+    }
+
+    #[tokio::test]
+    async fn nobody_operates_through_a_proxy() {
+        let peer = Some("127.0.0.1:5");
+        for name in [
+            "forwarded",
+            "via",
+            "x-real-ip",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+        ] {
+            let name = HeaderName::from_static(name);
+            let own = [(HOST, "127.0.0.1:8080"), (name.clone(), "")];
+            assert!(!may_operate(peer, &own).await, "{name}");
+        }
     }
 
     #[tokio::test]
