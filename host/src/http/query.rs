@@ -5,6 +5,8 @@ use axum::{
     http::{StatusCode, Uri, request::Parts},
 };
 
+use serde::de::DeserializeOwned;
+
 use super::problem::Problem;
 use crate::{
     scoreboard::parse_position,
@@ -94,15 +96,15 @@ fn wrong(name: &str, detail: impl Into<String>) -> Problem {
     Problem::field("invalid-parameter", name, detail)
 }
 
-/// The one variable part of a path.
+/// The variable part of a path, or several.
 #[derive(Debug)]
-pub struct Segment(pub String);
+pub struct Segment<T = String>(pub T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Segment {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
+        let path = Path::<T>::from_request_parts(parts, state).await;
         path.map(|Path(segment)| Self(segment)).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid-path", error.body_text())
         })

@@ -9,7 +9,7 @@ use std::{io, sync::Arc};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{
         HeaderValue, StatusCode, Uri,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -20,7 +20,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{SharedApp, operate::blocking, problem::Problem, query::Parameters};
+use super::{
+    SharedApp,
+    operate::blocking,
+    problem::Problem,
+    query::{Parameters, Segment},
+};
 use crate::{
     log::LogError,
     replay::{
@@ -99,7 +104,7 @@ fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<Traced>, Problem> {
 )]
 pub async fn checkpoint(
     State(app): State<SharedApp>,
-    Path(place): Path<(String, String)>,
+    Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Json<EntityView>, Problem> {
     let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
@@ -139,7 +144,7 @@ pub async fn checkpoint(
 )]
 pub async fn events(
     State(app): State<SharedApp>,
-    Path(place): Path<(String, String)>,
+    Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(&uri, &["partition", "after"])?;
@@ -179,7 +184,7 @@ pub async fn events(
 )]
 pub async fn outputs(
     State(app): State<SharedApp>,
-    Path(place): Path<(String, String)>,
+    Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
@@ -205,12 +210,13 @@ pub async fn outputs(
     ),
     responses(
         (status = 200, description = "The bytes", body = Vec<u8>, content_type = "application/wasm"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline, or no copy left", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn plugin(
     State(app): State<SharedApp>,
-    Path((pipeline, file)): Path<(String, String)>,
+    Segment((pipeline, file)): Segment<(String, String)>,
 ) -> Result<Response, Problem> {
     let traced = traced(&app, &pipeline)?;
     let digest = file

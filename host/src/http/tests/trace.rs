@@ -364,3 +364,17 @@ async fn a_few_read_the_log_through_and_others_wait() {
     }
     panic!("never: room for another");
 }
+
+#[tokio::test]
+async fn a_path_that_is_not_utf_8_is_answered_as_a_problem() {
+    let asked = Asked::manual();
+    for path in [
+        "events/%ff",
+        "outputs/%ff",
+        "checkpoints/%ff",
+        "plugins/%ff.wasm",
+    ] {
+        let answer = asked.host.get(&format!("/pipelines/scores/{path}")).await;
+        answer.is_problem(400, "invalid-path");
+    }
+}
