@@ -9,12 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::types::Digest;
 
 const ACTIVE_FILE: &str = "active.json";
 const EXTENSION: &str = "wasm";
+/// Plugins of a slot that are remembered as undone: as many as directives stand.
+const UNDONE_MAX: usize = 16;
 
 /// What a host notes for its next start, by the full names of slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,14 +27,44 @@ pub struct Noted {
     pub undone: BTreeMap<String, Undone>,
 }
 
-/// What a rollback means for the plugin directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What rollbacks mean for the plugin directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
     /// The latest directive that was followed.
     pub directive: u64,
-    /// The plugin that is not taken from the directory again; none once another
-    /// was.
-    pub digest: Option<Digest>,
+    /// The plugins that are not taken from the directory again, the one undone last
+    /// at the end; none once another was taken.
+    #[serde(alias = "digest", deserialize_with = "one_or_more")]
+    pub digests: Vec<Digest>,
+}
+
+impl Undone {
+    pub fn insert(&mut self, digest: Digest) {
+        self.digests.retain(|undone| *undone != digest);
+        if self.digests.len() >= UNDONE_MAX {
+            self.digests.remove(0);
+        }
+        self.digests.push(digest);
+    }
+
+    #[must_use]
+    pub fn has(&self, digest: Digest) -> bool {
+        self.digests.contains(&digest)
+    }
+}
+
+/// Hosts noted but one, or none, before they knew several.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Noted {
+        More(Vec<Digest>),
+        One(Option<Digest>),
+    }
+    Ok(match Noted::deserialize(deserializer)? {
+        Noted::More(digests) => digests,
+        Noted::One(digest) => digest.into_iter().collect(),
+    })
 }
 
 /// A directory of copies. One host process owns it.
@@ -147,7 +179,7 @@ mod tests {
                 "scores/default".to_owned(),
                 Undone {
                     directive: 7,
-                    digest: Some(one),
+                    digests: vec![one, two],
                 },
             )]),
         };
@@ -169,6 +201,35 @@ mod tests {
         let noted = store.noted().unwrap();
         assert_eq!(noted.slots.get("scores/default"), Some(&digest));
         assert!(noted.undone.is_empty());
+    }
+
+    #[test]
+    fn a_note_of_a_single_rollback_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PluginStore::open(dir.path()).unwrap();
+        let one = Digest::of(b"one");
+        for (noted, digests) in [(format!(r#""{one}""#), vec![one]), ("null".into(), vec![])] {
+            let text = format!(
+                r#"{{"slots":{{}},"undone":{{"scores/default":{{"directive":7,"digest":{noted}}}}}}}"#
+            );
+            fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
+            let undone = Undone {
+                directive: 7,
+                digests,
+            };
+            assert_eq!(store.noted().unwrap().undone["scores/default"], undone);
+        }
+    }
+
+    #[test]
+    fn of_plugins_that_were_undone_the_last_are_remembered() {
+        let digest = |number: usize| Digest::of(number.to_string().as_bytes());
+        let mut undone = Undone::default();
+        (0..=UNDONE_MAX).for_each(|number| undone.insert(digest(number)));
+        undone.insert(digest(1));
+        assert_eq!(undone.digests.len(), UNDONE_MAX);
+        assert!(!undone.has(digest(0)));
+        assert!(undone.has(digest(1)) && undone.has(digest(UNDONE_MAX)));
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl Looking {
             self.group.tail().say(topic::no_directive(name))?;
             self.group.known_mut().hear(Said::Withdrawn(name.clone()));
         }
-        if self.undone.get(name).and_then(|undone| undone.digest) == Some(digest) {
-            self.forgive(name);
+        if self.is_undone(name, digest) {
+            self.forgive(name, |undone| undone == digest);
         }
         Ok(())
     }

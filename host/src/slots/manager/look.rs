@@ -111,7 +111,7 @@ impl Looking {
         self.undone = noted
             .undone
             .iter()
-            .filter_map(|(full_name, undone)| Some((name(full_name)?, *undone)))
+            .filter_map(|(full_name, undone)| Some((name(full_name)?, undone.clone())))
             .collect();
         let mut digests: BTreeMap<SlotName, Digest> = noted
             .slots

@@ -14,8 +14,7 @@ use crate::{
     slots::{
         ask::{Answer, Answered, AskError, RollbackView},
         name::SlotName,
-        slot::Running,
-        store::Undone,
+        slot::{Running, Slot},
         topic,
     },
     types::{Digest, Position},
@@ -141,11 +140,9 @@ impl Looking {
     }
 
     fn mark(&mut self, directive: &Directive) {
-        let undone = Undone {
-            directive: directive.id,
-            digest: Some(directive.bad),
-        };
-        self.undone.insert(directive.slot.clone(), undone);
+        let undone = self.undone.entry(directive.slot.clone()).or_default();
+        undone.directive = directive.id;
+        undone.insert(directive.bad);
     }
 
     /// Does what hosts were ordered since it was looked last.
@@ -167,25 +164,41 @@ impl Looking {
             .iter()
             .filter(|(name, undone)| {
                 let of = self.group.known().slot(name);
-                undone.digest.is_some() && of.is_none_or(|of| of.directive.is_none())
+                !undone.digests.is_empty() && of.is_none_or(|of| of.directive.is_none())
             })
             .map(|(name, _)| name.clone())
             .collect();
         for name in withdrawn {
-            self.forgive(&name);
+            self.forgive(&name, |_| true);
         }
         self.confirm_where_told();
     }
 
-    /// The plugin that was undone may be taken again.
-    pub fn forgive(&mut self, name: &SlotName) {
-        if let Some(undone) = self.undone.get_mut(name) {
-            undone.digest = None;
-            let digest = self.slot(name).digest();
-            if let Err(error) = self.note(name, digest) {
-                tracing::error!(code = "plugin-store-failed", %error, "it is not noted that a plugin may come back");
-            }
-            self.slot(name).look_again();
+    /// Whether a plugin is not to be taken from the directory.
+    pub fn is_undone(&self, name: &SlotName, digest: Digest) -> bool {
+        self.undone
+            .get(name)
+            .is_some_and(|undone| undone.has(digest))
+    }
+
+    /// Plugins that were undone may be taken again.
+    pub fn forgive(&mut self, name: &SlotName, which: impl Fn(Digest) -> bool) {
+        let Some(undone) = self.undone.get_mut(name) else {
+            return;
+        };
+        undone.digests.retain(|digest| !which(*digest));
+        let digest = self.slots.get(name).and_then(Slot::digest);
+        if let Err(error) = self.note(name, digest) {
+            tracing::error!(code = "plugin-store-failed", %error, "it is not noted that a plugin may come back");
+        }
+        self.look_again_at(name);
+    }
+
+    /// What the directory has is judged anew. Where it has nothing, that says no
+    /// more than it did.
+    fn look_again_at(&mut self, name: &SlotName) {
+        if let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.has_file()) {
+            slot.look_again();
         }
     }
 

@@ -69,7 +69,7 @@ impl Looking {
             }
             return Taken::Runs;
         }
-        if self.undone.get(name).and_then(|undone| undone.digest) == Some(digest) {
+        if self.is_undone(name, digest) {
             return self.reject_undone(name, digest);
         }
         self.enter(name, SlotState::Loading, digest);
@@ -89,10 +89,10 @@ impl Looking {
             }
         };
         tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
-        // Another plugin than the one that was undone was taken: that one may
-        // come back.
+        // Another plugin than those that were undone was taken: they may come
+        // back.
         if let Some(undone) = self.undone.get_mut(name) {
-            undone.digest = None;
+            undone.digests.clear();
         }
         let kept = self.setup.library.store.keep(digest, &bytes);
         if let Err(error) = kept.and_then(|()| self.note(name, Some(digest))) {
@@ -183,7 +183,7 @@ impl Looking {
             undone: self
                 .undone
                 .iter()
-                .map(|(name, undone)| (full_name(name), *undone))
+                .map(|(name, undone)| (full_name(name), undone.clone()))
                 .collect(),
         };
         match digest {
