@@ -69,6 +69,12 @@ pub enum Order {
         /// What is taken back, once it is on disk that it is.
         done: Sender<BTreeMap<PartitionId, Redone>>,
     },
+    /// That directive of a slot stands no more.
+    Withdraw {
+        slot: SlotName,
+        id: u64,
+        done: Sender<()>,
+    },
     /// The swaps of a slot up to that time (milliseconds since 1970) stay. It
     /// stands like a directive.
     Confirm {
@@ -351,6 +357,12 @@ impl Running {
                         drop(done.send(redone.map(|(id, redone, _)| (id, redone)).collect()));
                     }
                 }
+                Order::Withdraw { slot, id, done } => {
+                    self.commit();
+                    self.processing.withdraw(&slot, id);
+                    self.go_where_moved();
+                    done.send(()).ok();
+                }
                 Order::Confirm { slot, at, done } => {
                     self.commit();
                     self.processing.confirm(&slot, at);
@@ -360,6 +372,7 @@ impl Running {
                     } else {
                         self.rewind();
                     }
+                    self.go_where_moved();
                     self.go_on_waiting();
                 }
             }

@@ -17,7 +17,7 @@ use crate::{
     slots::name::SlotName,
     types::{Key, Offset, PartitionId},
     worker::takeover::{
-        Directive, Redone,
+        DIRECTIVES_MAX, Directive, Redone,
         history::{Kind, Told},
         partition::{corrupt, read_before},
         rows::{self, Before, Redo, TrialId},
@@ -26,9 +26,6 @@ use crate::{
 
 /// The log lacks what is to be processed again.
 pub const OUT_OF_RANGE: &str = "rollback-out-of-range";
-/// Directives of one slot that stand: a partition that nobody had for longer
-/// keeps what it has.
-const DIRECTIVES_MAX: usize = 16;
 /// Entities that one commit brings back.
 const RESTORED_MAX: usize = 256;
 /// Rows read at a time: each may be as large as a state may.
@@ -40,13 +37,20 @@ struct Left {
     bytes: usize,
 }
 
-/// The standing directives of each slot, by their ids.
-pub(super) type Directives = HashMap<SlotName, BTreeMap<u64, Directive>>;
+/// The directives of each slot.
+pub(super) type Directives = HashMap<SlotName, Standing>;
+
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Those that stand, by their ids.
+    directives: BTreeMap<u64, Directive>,
+    /// The id of the latest, also of one that was withdrawn.
+    latest: u64,
+}
 
 /// The latest of a slot.
 pub(super) fn latest(directives: &Directives, slot: &SlotName) -> u64 {
-    let standing = directives.get(slot).and_then(BTreeMap::last_key_value);
-    standing.map_or(0, |(id, _)| *id)
+    directives.get(slot).map_or(0, |standing| standing.latest)
 }
 
 impl Processing {
@@ -55,10 +59,40 @@ impl Processing {
     /// nothing is pending.
     pub fn direct(&mut self, directive: Directive) {
         let standing = self.directives.entry(directive.slot.clone()).or_default();
-        standing.insert(directive.id, directive);
-        if standing.len() > DIRECTIVES_MAX {
-            standing.pop_first();
+        standing.latest = standing.latest.max(directive.id);
+        standing.directives.insert(directive.id, directive);
+        if standing.directives.len() > DIRECTIVES_MAX {
+            standing.directives.pop_first();
         }
+        self.follow_all_orders();
+    }
+
+    /// A directive stands no more; swaps from now on are later than it. To be
+    /// called when nothing is pending.
+    pub fn withdraw(&mut self, slot: &SlotName, id: u64) {
+        let standing = self.directives.entry(slot.clone()).or_default();
+        standing.latest = standing.latest.max(id);
+        standing.directives.remove(&id);
+        let held = self.held();
+        self.follow_all_orders();
+        self.go_on(held);
+    }
+
+    fn held(&self) -> Vec<PartitionId> {
+        let held = self.tasks.iter().filter(|(_, task)| task.is_held());
+        held.map(|(partition, _)| *partition).collect()
+    }
+
+    /// Partitions that are held no more took none of the records that came
+    /// meanwhile.
+    fn go_on(&mut self, held: Vec<PartitionId>) {
+        let is_held =
+            |partition: &PartitionId| self.tasks.get(partition).is_some_and(Task::is_held);
+        let going = held.into_iter().filter(|partition| !is_held(partition));
+        self.moved.extend(going);
+    }
+
+    fn follow_all_orders(&mut self) {
         let partitions: Vec<_> = self.tasks.keys().copied().collect();
         for partition in partitions {
             self.follow_orders(partition);
@@ -70,10 +104,12 @@ impl Processing {
     pub fn confirm(&mut self, slot: &SlotName, at: u64) {
         let until = self.confirmed.entry(slot.clone()).or_default();
         *until = at.max(*until);
+        let held = self.held();
         for task in self.tasks.values_mut() {
             // What is not to be taken back any more need not hold it up.
             task.undo.retain(|undo| undo.slot != *slot);
         }
+        self.go_on(held);
         self.confirm_again = true;
     }
 
@@ -91,7 +127,7 @@ impl Processing {
             let mut row = row.clone();
             let confirmed = self.confirmed.get(slot).copied().unwrap_or_default();
             task.undo.retain(|undo| undo.slot != *slot);
-            for directive in standing.values() {
+            for directive in standing.directives.values() {
                 let trial = directive.takes_back(&row);
                 if let Some(trial) = trial.filter(|trial| trial.at > confirmed) {
                     task.undo.push(Undo {

@@ -26,6 +26,9 @@ use crate::{
 /// Swaps of a slot that can be taken back, one after the other, the newest
 /// first. One more confirms the oldest.
 pub const TRIALS_MAX: usize = 4;
+/// Directives of one slot that stand: a partition that nobody had for longer
+/// keeps what it has.
+pub const DIRECTIVES_MAX: usize = 16;
 
 /// What runs in a slot, in one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,13 @@ pub struct Directive {
 }
 
 impl Directive {
+    /// Of the places that a slot has for its directives, the one that this has; it
+    /// takes the place of the one before.
+    #[must_use]
+    pub const fn place(id: u64) -> u64 {
+        id % DIRECTIVES_MAX as u64
+    }
+
     /// The trial that it takes back, if it is about what runs there.
     #[must_use]
     pub fn takes_back<'a>(&self, row: &'a SlotRow) -> Option<&'a Trial> {

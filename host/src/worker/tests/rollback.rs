@@ -651,6 +651,52 @@ fn an_old_directive_does_not_take_back_a_later_swap() {
     assert_eq!(row.trials.len(), 1);
 }
 
+/// Somebody wants the bad plugin after all, where another host has not heard so.
+#[test]
+fn a_directive_that_was_withdrawn_takes_nothing_back() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.event(0, "k2", "x");
+    world.drain();
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k2", "x");
+    world.drain();
+    let states = world.entities();
+    let directive = Directive {
+        id: 7,
+        slot: SlotName::Default,
+        bad: Digest::of(b"bad"),
+        to: Some(Digest::of(b"good")),
+        at: 0,
+    };
+    world.processing.direct(directive.clone());
+    assert!(world.processing.is_to_begin());
+    // A partition that is held takes nothing, and goes on where it was.
+    world.event(0, "k2", "x");
+    world.poll(9);
+    world.processing.withdraw(&SlotName::Default, 7);
+    assert!(!world.processing.is_to_begin());
+    let moved = world.processing.moved();
+    assert!(moved.contains(&(P, Offset(2))), "{moved:?}");
+    world.read.extend(moved);
+    assert_eq!(world.entities(), states);
+    world.drain();
+    assert_eq!(world.committed[&P], Offset(3));
+    // What is swapped to from now on is later than it, should it come again.
+    world.swap(&SlotName::Default, Some("good"));
+    world.event(0, "k2", "x");
+    world.drain();
+    let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
+    assert_eq!(row.trials.last().unwrap().directive, 7);
+    // Those that come later do not know it any more.
+    world.swap(&SlotName::Default, Some("bad"));
+    world.crash();
+    world.processing.direct(directive);
+    world.processing.withdraw(&SlotName::Default, 7);
+    world.drain();
+    assert!(world.told.iter().all(|told| told.kind == Kind::Swap));
+}
+
 #[test]
 fn a_key_gets_back_what_the_default_slot_made_of_it() {
     let reference = {
