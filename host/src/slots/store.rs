@@ -11,12 +11,12 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::types::Digest;
+use crate::{types::Digest, worker::takeover::DIRECTIVES_MAX};
 
 const ACTIVE_FILE: &str = "active.json";
 const EXTENSION: &str = "wasm";
-/// Plugins of a slot that are remembered as undone: as many as directives stand.
-const UNDONE_MAX: usize = 16;
+/// Plugins of a slot that are remembered as undone.
+const UNDONE_MAX: usize = DIRECTIVES_MAX;
 
 /// What a host notes for its next start, by the full names of slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use crate::{
         topic::{self, Said},
     },
     types::Digest,
+    worker::takeover::Directive,
 };
 
 impl Looking {
@@ -58,11 +59,11 @@ impl Looking {
             Some(Entry::Ambiguous) => return Err(ambiguous()),
             _ => self.setup.dir.join(name.file()),
         };
+        self.want(name, Digest::of(bytes))?;
         files::put(&path, &self.setup.pipeline.host, bytes).map_err(|error| AskError::Refused {
             code: "plugin-dir-unwritable",
             reason: format!("{}: {error}", path.display()),
         })?;
-        self.want(name, Digest::of(bytes))?;
         self.look();
         let taken = self.take(name, &path);
         self.taken(name, taken)
@@ -72,13 +73,19 @@ impl Looking {
     /// back from it stands any more.
     fn want(&mut self, name: &SlotName, digest: Digest) -> Result<(), LogError> {
         let of = self.group.known().slot(name);
-        let directive = of.and_then(|of| of.directive.as_ref());
-        if directive.is_some_and(|directive| directive.bad == digest) {
-            self.group.tail().say(topic::no_directive(name))?;
-            self.group.known_mut().hear(Said::Withdrawn(name.clone()));
+        let standing = of.into_iter().flat_map(|of| of.directives.values());
+        let places: Vec<u64> = standing
+            .filter(|directive| directive.bad == digest)
+            .map(|directive| Directive::place(directive.id))
+            .collect();
+        for place in places {
+            self.group.tail().say(topic::no_directive(name, place))?;
+            let slot = name.clone();
+            self.group.known_mut().hear(Said::Withdrawn { slot, place });
         }
+        self.withdraw_where_told();
         if self.is_undone(name, digest) {
-            self.forgive(name, |undone| undone == digest);
+            self.forgive(name, digest);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The loop: what the directory has, what is asked, what the group says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +37,8 @@ pub(super) struct Looking {
     pub group: Group,
     /// What is not taken from the directory again.
     pub undone: BTreeMap<SlotName, Undone>,
+    /// The directives that the workers have.
+    pub given: BTreeMap<SlotName, BTreeSet<u64>>,
     /// Up to when each slot's swaps were confirmed, as the workers know.
     pub confirmed: BTreeMap<SlotName, Timestamp>,
     /// A rollback that was asked for and is not begun.

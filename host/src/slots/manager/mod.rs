@@ -151,6 +151,7 @@ impl Manager {
             )]),
             group: Group::new(&setup, now),
             undone: BTreeMap::new(),
+            given: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             awaited: None,
             setup,

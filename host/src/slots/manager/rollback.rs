@@ -1,7 +1,10 @@
 //! Going back to the plugin that ran before: the order to all hosts, and what
 //! this host does when it hears the order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
@@ -15,7 +18,7 @@ use crate::{
         ask::{Answer, Answered, AskError, RollbackView},
         name::SlotName,
         slot::{Running, Slot},
-        topic,
+        topic::{self, known::OfSlot},
     },
     types::{Digest, Position},
     worker::{
@@ -57,9 +60,8 @@ impl Looking {
         }
         let now = Timestamp::now();
         let at = u64::try_from(now.as_millisecond()).unwrap_or_default();
-        let latest = self.latest_directive(name);
         let directive = Directive {
-            id: at.max(latest.saturating_add(1)),
+            id: self.next_directive(name, at),
             slot: name.clone(),
             bad: plan.bad,
             to: plan.to,
@@ -104,11 +106,19 @@ impl Looking {
         }
     }
 
-    fn latest_directive(&self, name: &SlotName) -> u64 {
+    /// The id of a directive that is later than all before.
+    fn next_directive(&self, name: &SlotName, at: u64) -> u64 {
         let of = self.group.known().slot(name);
-        let heard = of.and_then(|of| of.directive.as_ref());
-        let followed = self.undone.get(name).map_or(0, |undone| undone.directive);
-        heard.map_or(0, |directive| directive.id).max(followed)
+        let heard = of.and_then(OfSlot::latest_directive);
+        let heard = heard.map_or(0, |directive| directive.id);
+        let latest = heard.max(self.followed(name));
+        let first = at.max(latest.saturating_add(1));
+        of.map_or(first, |of| of.next_directive(first))
+    }
+
+    /// The latest directive of a slot that this host has followed.
+    fn followed(&self, name: &SlotName) -> u64 {
+        self.undone.get(name).map_or(0, |undone| undone.directive)
     }
 
     /// At the start: gives the workers what stands, before any plugin, and goes
@@ -119,12 +129,12 @@ impl Looking {
             if self.take_back(&directive, None).is_none() {
                 return;
             }
-            let followed = self.undone.get(&name).map_or(0, |undone| undone.directive);
-            if directive.id <= followed {
+            if directive.id <= self.followed(&name) {
                 continue;
             }
-            self.mark(&directive);
-            if digests.get(&name) == Some(&directive.bad) {
+            let is_done = self.runs_again(&directive);
+            self.mark(&directive, is_done);
+            if !is_done && digests.get(&name) == Some(&directive.bad) {
                 match directive.to {
                     Some(to) => digests.insert(name, to),
                     None => digests.remove(&name),
@@ -134,15 +144,31 @@ impl Looking {
         self.confirm_where_told();
     }
 
+    /// What stands, in each slot the oldest first.
     fn directives(&self) -> Vec<Directive> {
         let slots = self.group.known().slots();
-        slots.filter_map(|(_, of)| of.directive.clone()).collect()
+        slots
+            .flat_map(|(_, of)| of.directives.values().cloned())
+            .collect()
     }
 
-    fn mark(&mut self, directive: &Directive) {
+    /// Whether the group has long done what a directive says, and runs again what
+    /// was undone.
+    fn runs_again(&self, directive: &Directive) -> bool {
+        let of = self.group.known().slot(&directive.slot);
+        of.is_some_and(|of| of.runs_again(directive))
+    }
+
+    /// Notes that a directive was followed, and that what it undoes is not taken
+    /// from the directory; but where that is wanted again.
+    fn mark(&mut self, directive: &Directive, is_wanted: bool) {
         let undone = self.undone.entry(directive.slot.clone()).or_default();
         undone.directive = directive.id;
-        undone.insert(directive.bad);
+        if is_wanted {
+            undone.digests.retain(|digest| *digest != directive.bad);
+        } else {
+            undone.insert(directive.bad);
+        }
     }
 
     /// Does what hosts were ordered since it was looked last.
@@ -150,28 +176,69 @@ impl Looking {
         if !self.group.is_known() {
             return;
         }
+        self.withdraw_where_told();
+        // What comes after an order that cannot be followed yet waits for it.
+        let mut waiting = BTreeSet::new();
         for directive in self.directives() {
-            let followed = self.undone.get(&directive.slot);
-            if followed.is_none_or(|followed| followed.directive < directive.id)
-                && !self.is_stopping()
-            {
-                let outcome = self.roll_back(&directive);
-                self.tell_awaited(&directive, outcome);
+            let name = &directive.slot;
+            if directive.id <= self.followed(name) || waiting.contains(name) {
+                continue;
             }
-        }
-        let withdrawn: Vec<SlotName> = self
-            .undone
-            .iter()
-            .filter(|(name, undone)| {
-                let of = self.group.known().slot(name);
-                !undone.digests.is_empty() && of.is_none_or(|of| of.directive.is_none())
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in withdrawn {
-            self.forgive(&name, |_| true);
+            if self.is_stopping() {
+                return;
+            }
+            let outcome = self.roll_back(&directive);
+            if outcome.is_err() {
+                waiting.insert(name.clone());
+            }
+            self.tell_awaited(&directive, outcome);
         }
         self.confirm_where_told();
+    }
+
+    /// Forgets orders that stand no more: what they undid may be taken again, and
+    /// swaps to it are not taken back.
+    pub fn withdraw_where_told(&mut self) {
+        let known = self.group.known();
+        let stands = |name: &SlotName, id: u64| {
+            let of = known.slot(name);
+            of.is_some_and(|of| of.directives.contains_key(&id))
+        };
+        let given = self.given.iter();
+        let withdrawn: Vec<(SlotName, u64)> = given
+            .flat_map(|(name, ids)| ids.iter().map(move |id| (name, *id)))
+            .filter(|(name, id)| !stands(name, *id))
+            .map(|(name, id)| (name.clone(), id))
+            .collect();
+        let is_undone = |name: &SlotName, digest: Digest| {
+            let of = known.slot(name);
+            of.is_some_and(|of| of.directives.values().any(|order| order.bad == digest))
+        };
+        let wanted: Vec<(SlotName, Digest)> = self
+            .undone
+            .iter()
+            .flat_map(|(name, undone)| undone.digests.iter().map(move |digest| (name, *digest)))
+            .filter(|(name, digest)| !is_undone(name, *digest))
+            .map(|(name, digest)| (name.clone(), digest))
+            .collect();
+        for (slot, id) in withdrawn {
+            for worker in &self.setup.workers {
+                let told = self.tell(worker, |done| Order::Withdraw {
+                    slot: slot.clone(),
+                    id,
+                    done,
+                });
+                if told.is_none() {
+                    return;
+                }
+            }
+            if let Some(given) = self.given.get_mut(&slot) {
+                given.remove(&id);
+            }
+        }
+        for (name, digest) in wanted {
+            self.forgive(&name, digest);
+        }
     }
 
     /// Whether a plugin is not to be taken from the directory.
@@ -181,12 +248,12 @@ impl Looking {
             .is_some_and(|undone| undone.has(digest))
     }
 
-    /// Plugins that were undone may be taken again.
-    pub fn forgive(&mut self, name: &SlotName, which: impl Fn(Digest) -> bool) {
+    /// A plugin that was undone may be taken again.
+    pub fn forgive(&mut self, name: &SlotName, digest: Digest) {
         let Some(undone) = self.undone.get_mut(name) else {
             return;
         };
-        undone.digests.retain(|digest| !which(*digest));
+        undone.digests.retain(|undone| *undone != digest);
         let digest = self.slots.get(name).and_then(Slot::digest);
         if let Err(error) = self.note(name, digest) {
             tracing::error!(code = "plugin-store-failed", %error, "it is not noted that a plugin may come back");
@@ -204,10 +271,12 @@ impl Looking {
 
     fn roll_back(&mut self, directive: &Directive) -> Result<(), AskError> {
         let name = &directive.slot;
+        let is_wanted = self.runs_again(directive);
         let runs = self.slots.get(name).and_then(|slot| slot.running.clone());
-        let is_bad = runs
-            .as_ref()
-            .is_some_and(|runs| runs.active.plugin.digest() == directive.bad);
+        let is_bad = !is_wanted
+            && runs
+                .as_ref()
+                .is_some_and(|runs| runs.active.plugin.digest() == directive.bad);
         let next = match (is_bad, directive.to) {
             (true, Some(to)) => match self.fetch(name, to) {
                 Ok((plugin, size_bytes)) => Some(Running::new(name, plugin, size_bytes)),
@@ -220,7 +289,7 @@ impl Looking {
             (true, None) => None,
             (false, _) => runs,
         };
-        self.mark(directive);
+        self.mark(directive, is_wanted);
         let digest = next.as_ref().map(|next| next.active.plugin.digest());
         if let Err(error) = self.note(name, digest) {
             tracing::error!(code = "plugin-store-failed", %error, "a rollback is not noted");
@@ -245,15 +314,20 @@ impl Looking {
             "plugin rolled back",
         );
         self.count(name, "rolled-back");
-        if self.slot(name).has_file() {
-            self.reject_undone(name, directive.bad);
-        }
+        // It may be the plugin's, or another that came just now.
+        self.look_again_at(name);
         self.publish();
         Ok(())
     }
 
     /// Gives all workers a directive; where each partition begins again.
-    fn take_back(&self, directive: &Directive, active: Option<&Arc<Active>>) -> Option<Takeover> {
+    fn take_back(
+        &mut self,
+        directive: &Directive,
+        active: Option<&Arc<Active>>,
+    ) -> Option<Takeover> {
+        let given = self.given.entry(directive.slot.clone()).or_default();
+        given.insert(directive.id);
         let mut redone = Takeover::new();
         for worker in &self.setup.workers {
             let taken_back = self.tell(worker, |done| Order::Rollback {
@@ -290,7 +364,7 @@ impl Looking {
     pub fn reject_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
         // A host that is new here has nothing else to run.
         let of = self.group.known().slot(name);
-        let directive = of.and_then(|of| of.directive.as_ref());
+        let directive = of.and_then(OfSlot::latest_directive);
         if let Some(to) = directive.and_then(|directive| directive.to)
             && self
                 .slots
@@ -315,8 +389,6 @@ impl Looking {
                 "it was rolled back; put another file there, or this one by `courtside plugins put`"
                     .to_owned(),
         };
-        let rejected = self.reject(name, Some(digest), rejection);
-        self.slot(name).handled();
-        rejected
+        self.reject(name, Some(digest), rejection)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     slots::name::SlotName,
     types::{Digest, Offset, PartitionId},
     worker::takeover::{
-        Directive,
+        DIRECTIVES_MAX, Directive,
         history::{Kind, Told},
     },
 };
@@ -42,7 +42,8 @@ pub struct OfSlot {
     /// The newest last.
     pub swaps: VecDeque<Swap>,
     pub hosts: BTreeMap<ByteString, Presence>,
-    pub directive: Option<Directive>,
+    /// The orders to go back that stand, by their ids.
+    pub directives: BTreeMap<u64, Directive>,
     pub confirmed: Option<Confirmation>,
     /// The number of each partition's latest swap.
     latest: BTreeMap<PartitionId, u64>,
@@ -99,9 +100,10 @@ impl Known {
             }
             Said::Directive(directive) => {
                 let of = self.of(&directive.slot);
-                of.directive = Some(directive);
+                of.clear(Directive::place(directive.id));
+                of.directives.insert(directive.id, directive);
             }
-            Said::Withdrawn(slot) => self.of(&slot).directive = None,
+            Said::Withdrawn { slot, place } => self.of(&slot).clear(place),
             Said::Confirmation(confirmation) => {
                 let of = self.of(&confirmation.slot);
                 of.confirmed = Some(confirmation);
@@ -116,7 +118,7 @@ impl Known {
             && let Some(oldest) = self
                 .slots
                 .iter()
-                .filter(|(_, of)| of.directive.is_none())
+                .filter(|(_, of)| of.directives.is_empty())
                 .min_by_key(|(_, of)| of.touched)
                 .map(|(name, _)| name.clone())
         {
@@ -160,7 +162,7 @@ impl Known {
                 named.extend(swap.digest.into_iter().chain(swap.previous));
             }
             named.extend(of.hosts.values().filter_map(|presence| presence.digest));
-            if let Some(directive) = &of.directive {
+            for directive in of.directives.values() {
                 named.extend(directive.to.into_iter().chain([directive.bad]));
             }
         }
@@ -177,13 +179,49 @@ impl Known {
                     .is_some_and(|until| until > now)
             });
             wanted.extend(trials.filter_map(|swap| swap.previous));
-            wanted.extend(of.directive.as_ref().and_then(|directive| directive.to));
+            wanted.extend(of.latest_directive().and_then(|directive| directive.to));
         }
         wanted
     }
 }
 
 impl OfSlot {
+    fn clear(&mut self, place: u64) {
+        self.directives
+            .retain(|id, _| Directive::place(*id) != place);
+    }
+
+    #[must_use]
+    pub fn latest_directive(&self) -> Option<&Directive> {
+        self.directives.values().next_back()
+    }
+
+    /// An id from `first` on for the next directive. Its place is free, or that of
+    /// the oldest.
+    #[must_use]
+    pub fn next_directive(&self, first: u64) -> u64 {
+        let in_place = |id: &u64| {
+            let mut ids = self.directives.keys().copied();
+            ids.find(|other| Directive::place(*other) == Directive::place(*id))
+        };
+        let ids = (0..DIRECTIVES_MAX as u64).map(|more| first.saturating_add(more));
+        ids.min_by_key(in_place).unwrap_or(first)
+    }
+
+    /// Whether what a directive undoes was put in force again after that was done,
+    /// and runs still.
+    #[must_use]
+    pub fn runs_again(&self, directive: &Directive) -> bool {
+        let bad = Some(directive.bad);
+        let ordered_at = timestamp(directive.at);
+        let mut since = self.swaps.iter().filter(|swap| swap.at() > ordered_at);
+        let is_done = since.any(|swap| swap.kind == Kind::Rollback && swap.previous == bad);
+        is_done
+            && since
+                .next_back()
+                .is_some_and(|last| last.kind == Kind::Swap && last.digest == bad)
+    }
+
     fn took_over(&mut self, takeover: Told) {
         let partition = takeover.partition;
         let after = self.latest.get(&partition).copied();
@@ -416,11 +454,78 @@ mod tests {
         assert_eq!(of.swaps.len(), SWAPS_KEPT);
         assert_eq!(&*of.swaps.back().unwrap().plugin, "999");
         for key in 0..SLOTS_KEPT + 10 {
-            known.hear(Said::Withdrawn(SlotName::of_key(
-                format!("{key}").as_bytes(),
-            )));
+            known.hear(Said::Withdrawn {
+                slot: SlotName::of_key(format!("{key}").as_bytes()),
+                place: 0,
+            });
         }
         assert_eq!(known.slots().count(), SLOTS_KEPT);
+    }
+
+    fn directive(id: u64, bad: &str, to: &str, seconds: i64) -> Directive {
+        Directive {
+            id,
+            slot: SLOT,
+            bad: digest(bad),
+            to: Some(digest(to)),
+            at: at(seconds).as_millisecond().try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn directives_stand_beside_each_other() {
+        let mut known = heard([
+            Said::Directive(directive(100, "c", "b", 0)),
+            Said::Directive(directive(101, "b", "a", 0)),
+        ]);
+        let ids = |known: &Known| {
+            let of = known.slot(&SLOT).unwrap();
+            of.directives.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&known), [100, 101]);
+        known.hear(Said::Withdrawn {
+            slot: SLOT,
+            place: Directive::place(100),
+        });
+        assert_eq!(ids(&known), [101]);
+        // Times are no numbers in a row: none takes the place of another, but of
+        // the oldest.
+        let mut next = 101;
+        for _ in 0..100 {
+            next = known.slot(&SLOT).unwrap().next_directive(next + 16);
+            known.hear(Said::Directive(directive(next, "c", "b", 0)));
+        }
+        let all = ids(&known);
+        assert_eq!(all.len(), DIRECTIVES_MAX);
+        let first = known.slot(&SLOT).unwrap().next_directive(next + 1);
+        assert_eq!(Directive::place(first), Directive::place(all[0]));
+    }
+
+    #[test]
+    fn what_was_undone_may_run_again() {
+        let rollback = |seq, attempt| match swap(0, seq, Some("b"), "a") {
+            Said::Takeover(told) => Said::Takeover(Told {
+                kind: Kind::Rollback,
+                attempt,
+                ..told
+            }),
+            said => said,
+        };
+        let order = directive(1, "b", "a", 2);
+        let runs_again =
+            |known: &Known, order: &Directive| known.slot(&SLOT).unwrap().runs_again(order);
+        let mut known = heard([swap(0, 0, None, "a"), swap(0, 1, Some("a"), "b")]);
+        assert!(!runs_again(&known, &order));
+        // A host that has not heard of it takes over somewhere else.
+        known.hear(swap(1, 3, Some("a"), "b"));
+        assert!(!runs_again(&known, &order));
+        known.hear(rollback(4, 2));
+        assert!(!runs_again(&known, &order));
+        known.hear(swap(0, 5, Some("a"), "b"));
+        assert!(runs_again(&known, &order));
+        assert!(!runs_again(&known, &directive(2, "b", "a", 6)));
+        known.hear(swap(0, 7, Some("b"), "c"));
+        assert!(!runs_again(&known, &order));
     }
 
     #[test]

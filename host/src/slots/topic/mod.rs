@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `takeover/<slot>/<partition>/<seq % 64>` | [`Told`], in the commit with which it happens |
 //! | `host/<host>/<slot>` | [`Presence`], now and then |
-//! | `directive/<slot>` | [`Directive`], the latest order to go back |
+//! | `directive/<slot>/<id % 16>` | [`Directive`], one of the latest orders to go back |
 //! | `confirm/<slot>` | [`Confirmation`], the latest |
 //! | `plugin/<digest>/<n>` | a piece of a plugin |
 //!
@@ -80,13 +80,14 @@ impl Presence {
 /// The order that a directive is, for all hosts.
 #[must_use]
 pub fn directive(directive: &Directive) -> NewRecord {
-    json(format!("directive/{}", directive.slot), directive)
+    let place = Directive::place(directive.id);
+    json(format!("directive/{}/{place}", directive.slot), directive)
 }
 
 /// The plugin that was undone is wanted after all.
 #[must_use]
-pub fn no_directive(slot: &SlotName) -> NewRecord {
-    tombstone(format!("directive/{slot}"))
+pub fn no_directive(slot: &SlotName, place: u64) -> NewRecord {
+    tombstone(format!("directive/{slot}/{place}"))
 }
 
 impl Confirmation {
@@ -122,7 +123,11 @@ pub enum Said {
         slot: SlotName,
     },
     Directive(Directive),
-    Withdrawn(SlotName),
+    /// What had that place stands no more.
+    Withdrawn {
+        slot: SlotName,
+        place: u64,
+    },
     Confirmation(Confirmation),
     Piece {
         digest: Digest,
@@ -168,7 +173,13 @@ impl Said {
                     slot: SlotName::parse(slot)?,
                 })
             }
-            "directive" => SlotName::parse(rest).map(Self::Withdrawn),
+            "directive" => {
+                let (slot, place) = rest.rsplit_once('/')?;
+                Some(Self::Withdrawn {
+                    slot: SlotName::parse(slot)?,
+                    place: place.parse().ok()?,
+                })
+            }
             "plugin" => {
                 let (digest, number) = numbered(rest)?;
                 Some(Self::NoPiece { digest, number })
@@ -266,8 +277,11 @@ mod tests {
         };
         assert_eq!(read(directive(&order)), Some(Said::Directive(order)));
         assert_eq!(
-            read(no_directive(&slot)),
-            Some(Said::Withdrawn(slot.clone()))
+            read(no_directive(&slot, 7)),
+            Some(Said::Withdrawn {
+                slot: slot.clone(),
+                place: 7
+            })
         );
         let confirmation = Confirmation {
             slot,
@@ -297,8 +311,9 @@ mod tests {
     fn what_is_not_known_is_passed_over() {
         for (key, value) in [
             ("else", Some("{}")),
-            ("directive/default", Some("{}")),
-            ("directive/nowhere", None),
+            ("directive/default/0", Some("{}")),
+            ("directive/nowhere/0", None),
+            ("directive/default/x", None),
             ("plugin/abc/0", None),
         ] {
             let value = value.map(Bytes::from);
