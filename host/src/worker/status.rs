@@ -36,6 +36,11 @@ impl PipelineStatus {
         self.0.lock().get(&partition).cloned()
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeMap<PartitionId, PartitionStatus> {

@@ -52,6 +52,7 @@ impl Looking {
                 ),
             }));
         }
+        self.can_rehearse_now(name)?;
         self.look();
         let path = match self.slot(name).seen() {
             // A key can be written in several ways.
@@ -67,6 +68,16 @@ impl Looking {
         self.look();
         let taken = self.take(name, &path);
         self.taken(name, taken)
+    }
+
+    fn can_rehearse_now(&self, name: &SlotName) -> Result<(), LogError> {
+        if self.can_rehearse(name) {
+            return Ok(());
+        }
+        Err(LogError::Unavailable {
+            reason: "the host has no partitions yet whose checkpoints a plugin could be tried with"
+                .to_owned(),
+        })
     }
 
     /// Somebody wants a plugin, though it was rolled back: then no order to go
@@ -104,6 +115,7 @@ impl Looking {
             Some(Entry::Ambiguous) => return Err(ambiguous()),
             None => return Err(AskError::NoSuchSlot(full_name)),
         };
+        self.can_rehearse_now(name)?;
         fs::remove_file(&path).map_err(|error| AskError::Refused {
             code: "plugin-dir-unwritable",
             reason: format!("{}: {error}", path.display()),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
 use metrics::counter;
 
@@ -30,6 +30,11 @@ use crate::{
 
 /// How soon it looks again where somebody waits for what the topic says.
 const AWAITED_WAIT: Duration = Duration::from_millis(20);
+/// How long it waits at most until it tries again to hear what the group says: how
+/// late it may notice that it is to stop.
+const LEARN_WAIT_MAX: Duration = Duration::from_millis(200);
+/// How long a swap waits for the host to get partitions.
+const PARTITIONS_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Looking {
     pub setup: Setup,
@@ -41,6 +46,8 @@ pub(super) struct Looking {
     pub given: BTreeMap<SlotName, BTreeSet<u64>>,
     /// Up to when each slot's swaps were confirmed, as the workers know.
     pub confirmed: BTreeMap<SlotName, Timestamp>,
+    /// Since when the host has had no partitions.
+    pub empty_since: Option<Instant>,
     /// A rollback that was asked for and is not begun.
     pub awaited: Option<Awaited>,
     pub views: SlotViews,
@@ -53,7 +60,7 @@ impl Looking {
         if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
             tracing::debug!(%error, "the slot manager keeps its priority");
         }
-        self.listen();
+        self.learn(asked);
         self.restore();
         self.look();
         if self.slot(&SlotName::Default).is_vacant() {
@@ -69,6 +76,7 @@ impl Looking {
             self.follow();
             self.look_after_awaited();
             self.look();
+            self.look_at_partitions();
             self.act();
             self.speak();
             self.publish();
@@ -92,6 +100,46 @@ impl Looking {
             }
         }
         self.leave();
+    }
+
+    /// Hears what the group says, however long that takes: what a plugin takes over
+    /// before the workers know which swaps are to be taken back is never taken back.
+    fn learn(&mut self, asked: &Receiver<Ask>) {
+        loop {
+            self.listen();
+            if self.group.is_known() || self.is_stopping() {
+                return;
+            }
+            // A nudge is not waited for: the directory is looked at right after.
+            match asked.recv_timeout(self.setup.config.settle.min(LEARN_WAIT_MAX)) {
+                Ok(ask) => self.answer(ask),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Whether what runs can be judged by: on a log whose checkpoints come with its
+    /// partitions a rehearsal without any is none. A host that gets no partitions is
+    /// a spare one, and does not wait for ever.
+    pub fn can_rehearse(&self, name: &SlotName) -> bool {
+        let runs = |name: &SlotName| {
+            let slot = self.slots.get(name);
+            slot.is_some_and(|slot| slot.running.is_some())
+        };
+        if !runs(name) && !runs(&SlotName::Default) {
+            return true;
+        }
+        let is_spare = |since: Instant| since.elapsed() >= PARTITIONS_WAIT;
+        !self.setup.status.is_empty() || self.empty_since.is_some_and(is_spare)
+    }
+
+    fn look_at_partitions(&mut self) {
+        if self.setup.status.is_empty() {
+            self.empty_since.get_or_insert_with(Instant::now);
+        } else {
+            self.empty_since = None;
+        }
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -221,6 +269,8 @@ impl Looking {
                     };
                     self.reject(&name, None, rejection)
                 }
+                // It is looked at again soon.
+                Step::Take(_) | Step::Remove if !self.can_rehearse(&name) => continue,
                 Step::Take(path) => self.take(&name, &path),
                 Step::Remove => self.remove(&name),
             };

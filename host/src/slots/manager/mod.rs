@@ -153,6 +153,7 @@ impl Manager {
             undone: BTreeMap::new(),
             given: BTreeMap::new(),
             confirmed: BTreeMap::new(),
+            empty_since: None,
             awaited: None,
             setup,
             views: Arc::clone(&views),

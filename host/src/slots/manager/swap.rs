@@ -103,7 +103,10 @@ impl Looking {
             return self.reject(name, Some(digest), rejection);
         }
         let taken = self.activate(name, Some((plugin, bytes.len() as u64)));
-        if let (Taken::Runs, Some(named)) = (&taken, passed.named) {
+        // Without partitions there may be no checkpoints to name any.
+        if let (Taken::Runs, Some(named)) = (&taken, passed.named)
+            && !self.setup.status.is_empty()
+        {
             self.keep_copies(named);
         }
         taken
