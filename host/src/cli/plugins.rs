@@ -337,6 +337,9 @@ async fn rollback(
         "Go back, on all hosts? What was published stays, and what corrects it follows.",
         yes,
     )?;
+    // Of what was shown, and nothing that came meanwhile.
+    let digest = planned.from.digest.as_deref().unwrap_or_default();
+    let path = format!("{path}?digest={digest}");
     let done: RollbackView = client.ask(Method::POST, &path, Vec::new()).await?;
     let deadline = Instant::now() + Duration::from_secs(wait);
     let mut told = String::new();

@@ -12,10 +12,13 @@ use percent_encoding::percent_decode_str;
 use utoipa::IntoResponses;
 
 use super::{SharedApp, body, local::Local, problem::Problem, query::Parameters};
-use crate::slots::{
-    ask::{Answer, AskError, RollbackView, What},
-    name::SlotName,
-    view::SlotView,
+use crate::{
+    slots::{
+        ask::{Answer, AskError, RollbackView, What},
+        name::SlotName,
+        view::SlotView,
+    },
+    types::Digest,
 };
 
 /// The slot that an address names.
@@ -174,6 +177,7 @@ pub async fn delete_key(
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
     ),
     responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
 )]
@@ -183,10 +187,18 @@ pub async fn rollback(
     of: OfSlot,
     uri: Uri,
 ) -> Result<Json<RollbackView>, Problem> {
-    let parameters = Parameters::of(&uri, &["dry_run"])?;
+    let parameters = Parameters::of(&uri, &["dry_run", "digest"])?;
+    let digest = match parameters.get("digest").map(str::parse::<Digest>) {
+        None => None,
+        Some(Ok(digest)) => Some(digest),
+        Some(Err(_)) => {
+            let detail = "digest: must be the SHA-256 of a plugin's file, hexadecimal";
+            return Err(Problem::field("invalid-parameter", "digest", detail));
+        }
+    };
     let what = match parameters.get("dry_run") {
-        None | Some("false") => What::RollBack,
-        Some("true") => What::Plan,
+        None | Some("false") => What::RollBack(digest),
+        Some("true") => What::Plan(digest),
         Some(_) => {
             let detail = "dry_run: must be true or false";
             return Err(Problem::field("invalid-parameter", "dry_run", detail));
@@ -205,6 +217,7 @@ pub async fn rollback(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
     ),
     responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
 )]

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{name::SlotName, view::SlotView};
-use crate::{log::LogError, plugin::Rejection};
+use crate::{log::LogError, plugin::Rejection, types::Digest};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub enum What {
     Put(Bytes),
     /// Remove the file, and swap to what is there without it.
     Remove,
-    /// Say what a rollback would do.
-    Plan,
-    RollBack,
+    /// Say what a rollback would do; of this plugin, if it is named.
+    Plan(Option<Digest>),
+    RollBack(Option<Digest>),
     /// Let what runs stay.
     Confirm,
 }

@@ -17,6 +17,7 @@ use crate::{
         name::SlotName,
         view::{LimitsView, SlotState, SlotView},
     },
+    types::Digest,
 };
 
 const SLOT: &str = "/plugins/scores/default";
@@ -190,9 +191,13 @@ async fn a_rollback_says_first_what_it_does() {
         async move { operate(host, Method::POST, &path, "").await }
     };
     for (query, what) in [
-        ("?dry_run=true", What::Plan),
-        ("", What::RollBack),
-        ("?dry_run=false", What::RollBack),
+        ("?dry_run=true", What::Plan(None)),
+        ("", What::RollBack(None)),
+        ("?dry_run=false", What::RollBack(None)),
+        (
+            "?digest=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+            What::RollBack(Some(Digest::of(b"x"))),
+        ),
     ] {
         will_answer(&host, Ok(Done::Rollback(Box::new(planned()))));
         let answer = ask(query).await;
@@ -203,6 +208,7 @@ async fn a_rollback_says_first_what_it_does() {
     for query in [
         "?dry_run=maybe",
         "?dryrun=true",
+        "?digest=x",
         "?dry_run=true&dry_run=true",
     ] {
         ask(query).await.is_problem(400, "invalid-parameter");

@@ -26,10 +26,12 @@ impl Looking {
             match what {
                 What::Put(bytes) => self.put(&slot, &bytes),
                 What::Remove => self.delete(&slot),
-                What::Plan => self
-                    .plan(&slot)
+                What::Plan(of) => self
+                    .plan(&slot, of)
                     .map(|plan| Answer::Rollback(Box::new(plan.view))),
-                What::RollBack => return self.order_rollback(&slot, answer),
+                // Whoever gave up may ask again: that would be one more.
+                What::RollBack(_) if answer.is_closed() => return,
+                What::RollBack(of) => return self.order_rollback(&slot, of, answer),
                 What::Confirm => self.confirm(&slot),
             }
         } else {

@@ -40,8 +40,9 @@ pub(super) struct Plan {
 }
 
 impl Looking {
-    /// What a rollback of a slot would do now.
-    pub fn plan(&mut self, name: &SlotName) -> Result<Plan, AskError> {
+    /// What a rollback of a slot would do now; refused where it would be of another
+    /// plugin than the one that is meant, if any is.
+    pub fn plan(&mut self, name: &SlotName, of: Option<Digest>) -> Result<Plan, AskError> {
         let full_name = format!("{}/{name}", self.setup.pipeline.name);
         let Some(slot) = self.slots.get(name) else {
             return Err(AskError::NoSuchSlot(full_name));
@@ -54,6 +55,12 @@ impl Looking {
             return Err(nothing("no plugin runs in the slot"));
         };
         let bad = running.active.plugin.digest();
+        if let Some(of) = of.filter(|of| *of != bad) {
+            return Err(AskError::Refused {
+                code: "another-plugin-runs",
+                reason: format!("{bad} runs in the slot, not {of}"),
+            });
+        }
         let from = RanView {
             digest: Some(bad.to_string()),
             plugin: Some(String::from_utf8_lossy(&running.active.plugin_header).into_owned()),

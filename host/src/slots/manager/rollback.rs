@@ -39,8 +39,13 @@ pub(super) struct Awaited {
 }
 impl Looking {
     /// Orders all hosts to go back. The answer comes when this one has.
-    pub fn order_rollback(&mut self, name: &SlotName, answer: oneshot::Sender<Answered>) {
-        if let Err(error) = self.try_order_rollback(name) {
+    pub fn order_rollback(
+        &mut self,
+        name: &SlotName,
+        of: Option<Digest>,
+        answer: oneshot::Sender<Answered>,
+    ) {
+        if let Err(error) = self.try_order_rollback(name, of) {
             // Whoever asked may have gone.
             drop(answer.send(Err(error)));
             return;
@@ -50,11 +55,11 @@ impl Looking {
         }
     }
 
-    fn try_order_rollback(&mut self, name: &SlotName) -> Result<(), AskError> {
+    fn try_order_rollback(&mut self, name: &SlotName, of: Option<Digest>) -> Result<(), AskError> {
         if self.awaited.is_some() {
             return Err(AskError::Busy);
         }
-        let plan = self.plan(name)?;
+        let plan = self.plan(name, of)?;
         if let Some((code, reason)) = plan.refused {
             return Err(AskError::Refused { code, reason });
         }
