@@ -185,7 +185,11 @@ async fn who_is_elsewhere_operates_nothing(engine: Engine) {
     let place = Place::with_plugin(&good).on(engine);
     let host = place.start_ready().await;
     let path = format!("/plugins/{SLOT}");
-    for (header, value) in [("host", "evil.example"), ("origin", "http://evil.example")] {
+    for (header, value) in [
+        ("host", "evil.example"),
+        ("origin", "http://evil.example"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ] {
         let request = host.request(Method::PUT, &path).header(header, value);
         let answer = request.body("bytes").send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{header}");
@@ -331,6 +335,83 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     host.runs(SLOT, &bad).await;
     host.stop().await;
     check_attempts(&place, &games);
+}
+
+/// After two rollbacks the directory has the plugin that was undone first.
+async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
+    let good = built::plugin("nba-scoring");
+    let second = wasm::variant(&built::plugin("miscounting"), "second");
+    let third = wasm::variant(&built::plugin("miscounting"), "third");
+    let place = Place::with_plugin(&good).on(engine);
+    let games = games::invented(3);
+    let host = place.start_ready().await;
+    play(&host, &games, 0.0, 0.25).await;
+    host.has_processed_all().await;
+    let mut wanted = vec![("swap", good.as_slice())];
+    until_swaps(&host, &wanted).await;
+    for (plugin, until) in [(&second, 0.5), (&third, 0.75)] {
+        put(&host, SLOT, plugin).await;
+        play(&host, &games, until - 0.25, until).await;
+        host.has_processed_all().await;
+        wanted.push(("swap", plugin));
+        until_swaps(&host, &wanted).await;
+    }
+    for (of, to) in [(&third, &second), (&second, &good)] {
+        let done = plugins(&host, &["rollback", SLOT, "--yes"]).expect("it is done");
+        assert_eq!(done["from"]["digest"], digest(of), "{done}");
+        assert_eq!(done["to"]["digest"], digest(to), "{done}");
+        // Asked again, since the answer was lost, it is not done once more.
+        let path = format!("/plugins/{SLOT}/rollback?digest={}", digest(of));
+        let again = host.operate(Method::POST, &path, "").await;
+        assert_eq!(again.code(), "another-plugin-runs", "{again:?}");
+        wanted.push(("rollback", to));
+        until_swaps(&host, &wanted).await;
+        host.rejects(SLOT, "plugin-rolled-back").await;
+    }
+    assert_eq!(fs::read(place.slot_file(SLOT)).expect("the file"), third);
+    host.stop().await;
+
+    let stays = async |host: &Host| {
+        host.rejects(SLOT, "plugin-rolled-back").await;
+        let view = host.slot(SLOT).await.expect("the slot");
+        assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
+    };
+    let host = place.start_ready().await;
+    stays(&host).await;
+    host.stop().await;
+    // A host that hears of both at once, since it has lost what it noted.
+    let store = place.data_dir().join("plugins/scores");
+    fs::remove_dir_all(&store).expect("the store");
+    let host = place.start_ready().await;
+    stays(&host).await;
+    host.stop().await;
+    // And one that ran the third when it stopped.
+    fs::write(
+        store.join("active.json"),
+        json!({"slots": {SLOT: digest(&third)}}).to_string(),
+    )
+    .expect("a note");
+    let host = place.start_ready().await;
+    stays(&host).await;
+    play(&host, &games, 0.75, 1.0).await;
+    host.has_processed_all().await;
+    check_all(&host, &games).await;
+    // Neither is what was never rolled back.
+    let next = wasm::variant(&good, "next");
+    place.put(SLOT, &next);
+    host.runs(SLOT, &next).await;
+    // What was undone may come back by the directory then, and stays for a host
+    // that knows nothing but what the group says.
+    place.put(SLOT, &third);
+    host.runs(SLOT, &third).await;
+    wanted.extend([("swap", next.as_slice()), ("swap", &third)]);
+    until_swaps(&host, &wanted).await;
+    host.stop().await;
+    fs::remove_dir_all(&store).expect("the store");
+    let host = place.start_ready().await;
+    host.runs(SLOT, &third).await;
+    host.stop().await;
+    assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
 /// What both teams have in an output.
@@ -549,6 +630,7 @@ fn main() -> ExitCode {
             what_a_bad_plugin_counted_is_put_right,
             what_is_confirmed_is_not_rolled_back,
             a_keys_own_plugin_is_rolled_back_to_none,
+            every_plugin_that_was_rolled_back_stays_so,
         ]
     };
     let several_hosts = tests![
