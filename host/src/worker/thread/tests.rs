@@ -85,7 +85,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     Running {
         starts: Box::new(|_| Ok(Offset(0))),
         redoing: BTreeSet::new(),
-        refused: BTreeSet::new(),
+        stopped: BTreeSet::new(),
         chores_at: Instant::now(),
         poll_bytes: pipeline.processing.poll_bytes_max,
         processing,
