@@ -252,6 +252,9 @@ impl Host {
         }
         let ended: Vec<bool> = self.workers.into_iter().map(Worker::join).collect();
         self.managers.into_iter().for_each(Manager::join);
+        for working in &self.overview.pipelines {
+            working.letters.join();
+        }
         self.scoreboard.stop();
         self.log.close();
         tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");

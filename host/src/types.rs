@@ -139,6 +139,24 @@ impl Record {
         record_size(self.key.as_ref(), &self.headers, self.value.as_ref())
     }
 
+    /// A copy in buffers of its own: what was read may share one with all that
+    /// was read beside it, and keep that in memory.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let headers = self.headers.iter().map(|header| Header {
+            name: ByteString::from(&*header.name),
+            value: header.value.as_ref().map(copy),
+        });
+        Self {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.as_ref().map(copy),
+            headers: headers.collect(),
+            value: self.value.as_ref().map(copy),
+        }
+    }
+
     /// The value of the first header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Bytes> {

@@ -102,6 +102,13 @@ impl Letter {
         }
     }
 
+    /// One that keeps nothing else in memory.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.record = self.record.detached();
+        self
+    }
+
     /// Whether its event was redriven, and became a letter again.
     #[must_use]
     pub fn is_again(&self) -> bool {

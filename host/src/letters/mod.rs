@@ -159,6 +159,10 @@ impl Letters {
     /// Ends a redrive after its commit; the rest is for the next one.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// Waits for the end of a redrive that was told to stop.
+    pub fn join(&self) {
         let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a redrive had panicked");

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::{Letters, LettersError};
 use crate::{
     log::{LogError, RecordLog},
     types::{NewRecord, Offset, PartitionId, Record, Topic},
@@ -200,11 +201,12 @@ impl Partition {
 
 /// The end of all that was written to a partition, once readers see all of it.
 pub fn settled_end(
-    log: &dyn RecordLog,
+    letters: &Letters,
     topic: &Topic,
     partition: PartitionId,
     within: Duration,
-) -> Result<Offset, LogError> {
+) -> Result<Offset, LettersError> {
+    let log = &*letters.log;
     let end_of = |bounds: Vec<crate::log::Bounds>| {
         let bounds = bounds.get(partition.0 as usize);
         bounds.map_or(Offset(0), |bounds| bounds.end)
@@ -212,10 +214,12 @@ pub fn settled_end(
     let end = end_of(log.written(topic)?);
     let deadline = Instant::now() + within;
     while end_of(log.bounds(topic)?) < end {
+        if letters.is_stopped() {
+            return Err(LettersError::Interrupted);
+        }
         if Instant::now() >= deadline {
-            return Err(LogError::Unavailable {
-                reason: format!("a transaction on {topic}/{partition} stays open"),
-            });
+            let reason = format!("a transaction on {topic}/{partition} stays open");
+            return Err(LogError::Unavailable { reason }.into());
         }
         std::thread::sleep(LOOK);
     }

@@ -25,12 +25,15 @@ use metrics::counter;
 use super::{
     Letters, LettersError,
     event::{BEGINS, Letter, UNTIL},
-    notes::{self, settled_end},
+    notes,
     view::{Plan, RedriveView, Selection},
 };
 use crate::{
-    log::{Commit, GroupSpec, LogError, Member, Polled, reset},
-    types::{Header, Key, NewRecord, Offset, PartitionId, TopicPartition},
+    log::{
+        Commit, GroupSpec, Health, LogError, Member, Polled,
+        reset::{self, Patience},
+    },
+    types::{Header, Key, NewRecord, Offset, PartitionId, Topic, TopicPartition},
 };
 
 pub const REDRIVEN: &str = "courtside_redriven_total";
@@ -70,12 +73,17 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
         visits: true,
     })?;
     let count = pipeline.partitions;
-    reset::take_all(log, &mut *member, &group, topic, count, ASSIGNED_WITHIN).map_err(|error| {
-        match error {
+    let patience = Patience {
+        within: ASSIGNED_WITHIN,
+        is_over: &|| letters.is_stopped(),
+    };
+    reset::take_all(log, &mut *member, &group, topic, count, &patience).map_err(
+        |error| match error {
             LogError::GroupNotEmpty { .. } => LettersError::Elsewhere,
+            _ if letters.is_stopped() => LettersError::Interrupted,
             error => error.into(),
-        }
-    })?;
+        },
+    )?;
     let all: Vec<_> = (0..count).map(PartitionId).collect();
     let wanted = match selection {
         Selection::One { partition, .. } => vec![PartitionId(*partition)],
@@ -182,7 +190,7 @@ impl Job<'_> {
         let (log, topic) = (&*letters.log, &letters.pipeline.dead_letter);
         self.settle(partition)?;
         letters.notes.lock().read(log)?;
-        let end = settled_end(log, topic, partition, COMMITTED_WITHIN)?;
+        let end = self.settled_end(topic, partition)?;
         self.seen = end;
         self.halted.clear();
         self.failed.clear();
@@ -276,7 +284,7 @@ impl Job<'_> {
                 return true;
             }
             bytes += letter.record.size();
-            found.insert(place, letter);
+            found.insert(place, letter.detached());
             while bytes > BATCH_BYTES_MAX
                 && found.len() > 1
                 && let Some((place, last)) = found.pop_last()
@@ -286,6 +294,9 @@ impl Job<'_> {
             }
             !letters.is_stopped()
         })?;
+        if letters.is_stopped() {
+            return Err(LettersError::Interrupted);
+        }
         self.note(|progress| {
             for (code, count) in unfit {
                 *progress.unfit.entry(code).or_default() += count;
@@ -362,7 +373,7 @@ impl Job<'_> {
             return Ok(());
         }
         let redriven: Vec<Offset> = events.iter().map(|(_, at)| *at).collect();
-        let place = |topic: &crate::types::Topic| TopicPartition {
+        let place = |topic: &Topic| TopicPartition {
             topic: topic.clone(),
             partition,
         };
@@ -393,23 +404,65 @@ impl Job<'_> {
             match self.member.commit(&commit) {
                 Ok(()) => break,
                 Err(LogError::Fenced { .. }) => return Err(LettersError::Interrupted),
-                Err(error) if error.may_pass() && Instant::now() < deadline => self.rest()?,
+                Err(error) if error.may_pass() => {
+                    if self.has_happened(partition, &redriven, error, deadline)? {
+                        break;
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        let notes = letters.notes.lock().topic().clone();
-        settled_end(log, &notes, partition, COMMITTED_WITHIN)?;
-        letters.notes.lock().read(log)?;
+        self.read_notes(partition)?;
         counter!(REDRIVEN, "pipeline" => pipeline.name.to_string()).increment(count);
         self.note(|progress| progress.redriven += count);
         Ok(())
+    }
+
+    /// Whether a commit is in the log though it failed: it may have been written
+    /// before the disk did not answer. Known once the log takes records again.
+    /// The commit could not tell by itself, for it moves nothing.
+    fn has_happened(
+        &mut self,
+        partition: PartitionId,
+        redriven: &[Offset],
+        error: LogError,
+        deadline: Instant,
+    ) -> Result<bool, LettersError> {
+        loop {
+            if Instant::now() >= deadline {
+                return Err(error.into());
+            }
+            self.rest()?;
+            if self.letters.log.health() != Health::Ready {
+                continue;
+            }
+            match self.read_notes(partition) {
+                Ok(()) => break,
+                Err(LettersError::Log(error)) if error.may_pass() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let notes = self.letters.notes.lock();
+        let mut letters = redriven.iter();
+        Ok(letters.all(|letter| notes.is_redriven(partition, *letter)))
+    }
+
+    /// Reads all notes that were written up to now.
+    fn read_notes(&self, partition: PartitionId) -> Result<(), LettersError> {
+        let topic = self.letters.notes.lock().topic().clone();
+        self.settled_end(&topic, partition)?;
+        Ok(self.letters.notes.lock().read(&*self.letters.log)?)
+    }
+
+    fn settled_end(&self, topic: &Topic, partition: PartitionId) -> Result<Offset, LettersError> {
+        notes::settled_end(self.letters, topic, partition, COMMITTED_WITHIN)
     }
 
     /// Waits until all that the input has by now is processed.
     fn settle(&mut self, partition: PartitionId) -> Result<(), LettersError> {
         let letters = self.letters;
         let (log, pipeline) = (&*letters.log, &letters.pipeline);
-        let end = settled_end(log, &pipeline.input, partition, COMMITTED_WITHIN)?;
+        let end = self.settled_end(&pipeline.input, partition)?;
         let mut reached = None;
         let mut deadline = Instant::now() + PROCESSED_WITHIN;
         loop {
@@ -443,7 +496,7 @@ impl Job<'_> {
     fn look(&mut self, partition: PartitionId) -> Result<(), LettersError> {
         let letters = self.letters;
         let topic = &letters.pipeline.dead_letter;
-        let end = settled_end(&*letters.log, topic, partition, COMMITTED_WITHIN)?;
+        let end = self.settled_end(topic, partition)?;
         let mut bytes = 0;
         let mut dead_again = 0;
         let mut newly_failed = Vec::new();
@@ -462,14 +515,17 @@ impl Job<'_> {
             } else if letter.is_of_halt() && self.halted.contains(key) {
                 bytes += letter.record.size();
                 let place = (Key::copy_from_slice(key), letter.order(), at);
-                self.fresh.insert(place, letter);
+                self.fresh.insert(place, letter.detached());
                 if bytes >= BATCH_BYTES_MAX {
                     seen = at.next();
                     return false;
                 }
             }
-            true
+            !letters.is_stopped()
         })?;
+        if letters.is_stopped() {
+            return Err(LettersError::Interrupted);
+        }
         self.seen = seen;
         let failed = &self.failed;
         self.fresh.retain(|(key, ..), _| !failed.contains(key));
@@ -491,9 +547,15 @@ impl Job<'_> {
         if self.letters.is_stopped() {
             return Err(LettersError::Interrupted);
         }
-        match self.member.poll(LOOK, 1)? {
-            Polled::Revoked(_) | Polled::Lost(_) => Err(LettersError::Interrupted),
-            _ => Ok(()),
+        match self.member.poll(LOOK, 1) {
+            Ok(Polled::Revoked(_) | Polled::Lost(_)) => Err(LettersError::Interrupted),
+            Ok(_) => Ok(()),
+            // Whoever rests does so for so long only.
+            Err(error) if error.may_pass() => {
+                std::thread::sleep(LOOK);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -141,7 +141,8 @@ impl Instance for BookInstance {
     }
 }
 
-/// A log whose visitors are killed at a commit, before it happens or after.
+/// A log whose visitors are killed at a commit, before it happens or after; some
+/// commits before that fail, and one of them happens all the same.
 struct Deadly {
     log: Arc<dyn RecordLog>,
     /// Commits until then; every other time it is after the commit.
@@ -171,9 +172,14 @@ impl Member for Killed {
         let killed = Err(LogError::Fenced {
             reason: "told to".to_owned(),
         });
+        let doubtful = Err(LogError::Unavailable {
+            reason: "told to".to_owned(),
+        });
         match left {
             0 => killed,
             1 => self.member.commit(commit).and(killed),
+            3 => self.member.commit(commit).and(doubtful),
+            4 => doubtful,
             _ => self.member.commit(commit),
         }
     }
@@ -357,6 +363,7 @@ fn redrive(letters: &Arc<Letters>, selection: Selection) -> RedriveView {
         let progress = letters.progress();
         if progress.state != RedriveState::Running {
             letters.stop();
+            letters.join();
             return progress;
         }
         assert!(Instant::now() < deadline, "{progress:?}");

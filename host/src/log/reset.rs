@@ -128,7 +128,11 @@ pub fn apply(
         visits: false,
     })?;
     let count = log.partitions(input)?;
-    take_all(log, &mut *member, group, input, count, ASSIGNED_WITHIN)?;
+    let patience = Patience {
+        within: ASSIGNED_WITHIN,
+        is_over: &|| false,
+    };
+    take_all(log, &mut *member, group, input, count, &patience)?;
     let checkpoints = log.checkpoints(group)?;
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
@@ -167,6 +171,13 @@ fn not_empty(group: &str) -> LogError {
     }
 }
 
+/// How long somebody waits.
+pub(crate) struct Patience<'a> {
+    pub within: Duration,
+    /// Whether there is no time any more, though that is not over.
+    pub is_over: &'a dyn Fn() -> bool,
+}
+
 /// Waits until all partitions are this member's. Those whose committed offset
 /// cannot be read from are, too: a reset is what they need. A host that came in
 /// between may have them, and keep them.
@@ -176,18 +187,20 @@ pub(crate) fn take_all(
     group: &str,
     input: &Topic,
     count: u32,
-    within: Duration,
+    patience: &Patience<'_>,
 ) -> Result<(), LogError> {
+    let within = patience.within;
     let mut held = BTreeSet::new();
     let mut looked = Instant::now();
-    let deadline = Instant::now() + within;
+    let started = Instant::now();
+    let deadline = started + within;
     while held.len() < count as usize {
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || (patience.is_over)() {
             return Err(LogError::Unavailable {
                 reason: format!(
                     "group {group} gave {} of {count} partitions within {} s",
                     held.len(),
-                    within.as_secs()
+                    started.elapsed().as_secs()
                 ),
             });
         }

@@ -173,9 +173,16 @@ impl Entity {
             .sum()
     }
 
-    /// Notes that it processes events again.
+    /// Notes that it processes events again. Each commit of one redo comes with
+    /// the place that the entity has come to; where it began is what counts.
     pub fn note_redone(&mut self, redone: Redone) {
-        if self.redone.last() == Some(&redone) {
+        if let Some(last) = self.redone.last_mut()
+            && (last.until, last.attempt) == (redone.until, redone.attempt)
+        {
+            if redone.from < last.from {
+                last.from = redone.from;
+                self.touched = true;
+            }
             return;
         }
         if self.redone.len() >= REDONE_MAX {

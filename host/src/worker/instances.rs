@@ -79,6 +79,16 @@ impl Actives {
         self.default.is_some()
     }
 
+    /// What a slot has of its own.
+    #[must_use]
+    pub fn at(&self, slot: &SlotName) -> Option<&Arc<Active>> {
+        match slot {
+            SlotName::Default => self.default.as_ref(),
+            SlotName::Key(key) => self.keys.get(key),
+            SlotName::Hashed(digest) => self.hashed.get(digest),
+        }
+    }
+
     pub fn set(&mut self, slot: &SlotName, active: Option<Arc<Active>>) {
         match (slot, active) {
             (SlotName::Default, active) => self.default = active,

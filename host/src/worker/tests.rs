@@ -167,7 +167,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    fn apply(&self, commit: &Commit) {
+    pub(super) fn apply(&self, commit: &Commit) {
         let mut checkpoints = self.checkpoints.lock().unwrap();
         for (partition, key, bytes) in &commit.checkpoints {
             match bytes {

@@ -40,6 +40,9 @@ const KEY_LOGGED_BYTES_MAX: usize = 256;
 /// Dead letters of one commit that are logged one by one.
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 
+/// How long it is tried again to read from elsewhere.
+const SEEK_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long an idle worker tries to write, and then waits.
 const CHORES_TIME_MAX: Duration = Duration::from_secs(1);
 const CHORES_WAIT: Duration = Duration::from_secs(1);
@@ -149,7 +152,7 @@ impl Worker {
         let mut running = Running {
             starts,
             redoing: BTreeSet::new(),
-            refused: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             chores_at: Instant::now(),
             processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
             pipeline: Arc::clone(pipeline),
@@ -217,8 +220,8 @@ struct Running {
     starts: Starts,
     /// Partitions that process events again.
     redoing: BTreeSet<PartitionId>,
-    /// Partitions of which the log has too little for a rollback.
-    refused: BTreeSet<PartitionId>,
+    /// Partitions that do not go on by themselves, whatever plugin comes.
+    stopped: BTreeSet<PartitionId>,
     /// When an idle worker writes what it has to, after it could not.
     chores_at: Instant,
     /// Partitions that wait for a plugin.
@@ -288,13 +291,7 @@ impl Running {
             Ok(Polled::Stopped { partition, error }) => {
                 // What came before it is good.
                 self.commit();
-                let is_redone = self.redoing.contains(&partition)
-                    && matches!(error, LogError::OffsetOutOfRange { .. });
-                let code = if is_redone {
-                    OUT_OF_RANGE
-                } else {
-                    error.code()
-                };
+                let code = self.code_of(partition, &error);
                 self.processing.unassign(&[partition]);
                 self.forget(partition);
                 self.note(
@@ -343,7 +340,10 @@ impl Running {
                     done,
                 } => {
                     self.commit();
-                    self.processing.activate(&slot, active);
+                    // An order that is given again finds it done.
+                    if !self.processing.is_in_force(&slot, active.as_ref()) {
+                        self.processing.activate(&slot, active);
+                    }
                     tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);
                     self.begin_rollbacks();
@@ -365,14 +365,17 @@ impl Running {
                 }
                 Order::Confirm { slot, at, done } => {
                     self.commit();
-                    self.processing.confirm(&slot, at);
-                    self.waiting.append(&mut self.refused);
+                    for released in self.processing.confirm(&slot, at) {
+                        if self.stopped.remove(&released) && self.processing.has_default() {
+                            self.waiting.insert(released);
+                        }
+                    }
                     if self.commit_idle(None) {
                         done.send(()).ok();
                     } else {
                         self.rewind();
                     }
-                    self.go_where_moved();
+                    self.wait_for_plugin();
                     self.go_on_waiting();
                 }
             }
@@ -430,6 +433,7 @@ impl Running {
         };
         self.stop_partitions(stops);
         let Some(commit) = commit else {
+            self.go_where_moved();
             return true;
         };
         let started = Instant::now();
@@ -561,6 +565,7 @@ impl Running {
     fn assign(&mut self, assignment: &Assignment) {
         let partition = assignment.partition;
         self.partitions.insert(partition);
+        self.stopped.remove(&partition);
         self.note(partition, PartitionState::Running, None);
         let mut wait = RETRY_WAIT_MIN;
         loop {
@@ -602,7 +607,6 @@ impl Running {
             match (self.starts)(partition) {
                 Ok(start) if from < start => {
                     let stop = self.processing.refuse(partition, from, start);
-                    self.refused.insert(partition);
                     self.stop_partitions(vec![(partition, stop)]);
                 }
                 Ok(_) => self.processing.approve(partition),
@@ -624,7 +628,9 @@ impl Running {
                     self.stop_partitions(vec![(partition, stop)]);
                 }
                 // Where it cannot be asked, the reading will tell.
-                _ => self.seek(partition, next),
+                _ => {
+                    self.seek(partition, next);
+                }
             }
         }
     }
@@ -655,11 +661,11 @@ impl Running {
             );
         }
         for partition in std::mem::take(&mut self.redoing) {
-            if redoing.contains_key(&partition) {
+            if redoing.contains_key(&partition) || self.stopped.contains(&partition) {
                 continue;
             }
             tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "a rollback is done");
-            if self.partitions.contains(&partition) && !self.waiting.contains(&partition) {
+            if self.is_running(partition) {
                 self.note(partition, PartitionState::Running, None);
             }
         }
@@ -670,15 +676,60 @@ impl Running {
         self.partitions.remove(&partition);
         self.waiting.remove(&partition);
         self.redoing.remove(&partition);
-        self.refused.remove(&partition);
+        self.stopped.remove(&partition);
     }
 
-    fn seek(&mut self, partition: PartitionId, next: Offset) {
-        if let Err(error) = self.member.seek(partition, next) {
+    fn is_running(&self, partition: PartitionId) -> bool {
+        self.partitions.contains(&partition)
+            && !self.waiting.contains(&partition)
+            && !self.stopped.contains(&partition)
+    }
+
+    /// Reads a partition from there. False says that it does not go on: who read
+    /// it from elsewhere would pass events over.
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> bool {
+        let since = Instant::now();
+        let mut wait = RETRY_WAIT_MIN;
+        loop {
+            let Err(error) = self.member.seek(partition, next) else {
+                return true;
+            };
+            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "seek failed");
             if matches!(error, LogError::Fenced { .. }) {
                 self.lose(&[partition]);
+                return false;
             }
-            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "seek failed");
+            let within = if self.member.is_waited_for() {
+                self.pipeline.processing.drain_deadline
+            } else {
+                SEEK_WITHIN
+            };
+            if !error.may_pass() || since.elapsed() >= within || self.must_stop() {
+                let stop = Stop {
+                    code: self.code_of(partition, &error),
+                    reason: format!("to read from offset {next}: {error}"),
+                    waits: false,
+                };
+                self.processing.unassign(&[partition]);
+                self.stop_partitions(vec![(partition, stop)]);
+                return false;
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+        }
+    }
+
+    /// What an error is called that has a partition stop.
+    fn code_of(&self, partition: PartitionId, error: &LogError) -> &'static str {
+        let is_redone = self.redoing.contains(&partition)
+            || self
+                .processing
+                .redoing()
+                .any(|(redone, ..)| redone == partition);
+        if is_redone && matches!(error, LogError::OffsetOutOfRange { .. }) {
+            OUT_OF_RANGE
+        } else {
+            error.code()
         }
     }
 
@@ -697,6 +748,8 @@ impl Running {
                 self.waiting.insert(partition);
                 PartitionState::Waiting
             } else {
+                self.waiting.remove(&partition);
+                self.stopped.insert(partition);
                 PartitionState::Stopped
             };
             tracing::error!(
@@ -715,7 +768,8 @@ impl Running {
         if self.processing.has_default() {
             return;
         }
-        let running: Vec<_> = self.partitions.difference(&self.waiting).copied().collect();
+        let running = self.partitions.iter().copied();
+        let running: Vec<_> = running.filter(|id| self.is_running(*id)).collect();
         self.member.pause(&running);
         for partition in running {
             self.waiting.insert(partition);
@@ -733,14 +787,16 @@ impl Running {
         if !self.processing.has_default() {
             return;
         }
-        let waiting: Vec<_> = std::mem::take(&mut self.waiting).into_iter().collect();
-        for partition in &waiting {
-            if let Some(next) = self.processing.resume(*partition) {
-                self.seek(*partition, next);
+        let mut going = Vec::new();
+        for partition in std::mem::take(&mut self.waiting) {
+            if let Some(next) = self.processing.resume(partition)
+                && self.seek(partition, next)
+            {
+                self.note(partition, PartitionState::Running, None);
+                going.push(partition);
             }
-            self.note(*partition, PartitionState::Running, None);
         }
-        self.member.resume(&waiting);
+        self.member.resume(&going);
         self.note_redo();
     }
 

@@ -20,7 +20,7 @@ use takeover::first_row;
 pub use self::take::usable_key;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -101,6 +101,8 @@ struct Task {
     slots: Slots,
     /// Slots whose last swap is to be taken back.
     undo: Vec<Undo>,
+    /// The same, of a partition that stopped since the log has too little.
+    refused: Vec<Undo>,
     /// The host's rows after this key are to be looked through for those that
     /// are of no use any more.
     sweep: Option<Key>,
@@ -115,6 +117,8 @@ struct Undo {
     slot: SlotName,
     /// Nothing below it is processed again.
     from: Offset,
+    /// When the swap was.
+    at: u64,
     /// The log still has what is to be processed again.
     approved: bool,
 }
@@ -168,7 +172,7 @@ pub struct Processing {
     /// The partition that was swept last.
     swept: PartitionId,
     /// Partitions that are to be read from elsewhere now.
-    moved: Vec<PartitionId>,
+    moved: BTreeSet<PartitionId>,
     pub counts: Counts,
 }
 
@@ -228,7 +232,7 @@ impl Processing {
             confirmed: HashMap::new(),
             confirm_again: false,
             swept: PartitionId(0),
-            moved: Vec::new(),
+            moved: BTreeSet::new(),
             counts: Counts::default(),
         }
     }
@@ -244,13 +248,14 @@ impl Processing {
             stopped: false,
             slots: Slots::read(&*self.checkpoints.0, partition)?,
             undo: Vec::new(),
+            refused: Vec::new(),
             sweep: Some(first_row()),
             staged_sweep: None,
             sweep_again: false,
         };
         task.next = task.position();
         if task.redo().is_some() {
-            self.moved.push(partition);
+            self.moved.insert(partition);
         }
         self.tasks.insert(partition, task);
         self.follow_orders(partition);
@@ -268,6 +273,7 @@ impl Processing {
     pub fn unassign(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.tasks.remove(partition);
+            self.moved.remove(partition);
             self.forget_entities(*partition);
         }
         self.forget_pending_if_none();
@@ -304,6 +310,16 @@ impl Processing {
     #[must_use]
     pub const fn pending_since(&self) -> Option<Instant> {
         self.pending_since
+    }
+
+    /// Whether that very activation is in force already.
+    #[must_use]
+    pub fn is_in_force(&self, slot: &SlotName, active: Option<&Arc<Active>>) -> bool {
+        match (self.actives.at(slot), active) {
+            (None, None) => true,
+            (Some(now), Some(active)) => Arc::ptr_eq(now, active),
+            _ => false,
+        }
     }
 
     /// Puts another plugin (or none) in force in a slot. To be called right

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{CheckpointReader, Processing, Stop, Task, Undo};
 use crate::{
-    log::{Commit, LogError},
+    log::{Checkpoints, Commit, LogError},
     slots::name::SlotName,
     types::{Key, Offset, PartitionId},
     worker::takeover::{
@@ -73,23 +73,7 @@ impl Processing {
         let standing = self.directives.entry(slot.clone()).or_default();
         standing.latest = standing.latest.max(id);
         standing.directives.remove(&id);
-        let held = self.held();
         self.follow_all_orders();
-        self.go_on(held);
-    }
-
-    fn held(&self) -> Vec<PartitionId> {
-        let held = self.tasks.iter().filter(|(_, task)| task.is_held());
-        held.map(|(partition, _)| *partition).collect()
-    }
-
-    /// Partitions that are held no more took none of the records that came
-    /// meanwhile.
-    fn go_on(&mut self, held: Vec<PartitionId>) {
-        let is_held =
-            |partition: &PartitionId| self.tasks.get(partition).is_some_and(Task::is_held);
-        let going = held.into_iter().filter(|partition| !is_held(partition));
-        self.moved.extend(going);
     }
 
     fn follow_all_orders(&mut self) {
@@ -100,17 +84,27 @@ impl Processing {
     }
 
     /// The swaps of a slot up to that time stay; so do those of partitions that
-    /// come later.
-    pub fn confirm(&mut self, slot: &SlotName, at: u64) {
+    /// come later. Says which partitions may go on that were
+    /// [refused](Self::refuse).
+    pub fn confirm(&mut self, slot: &SlotName, at: u64) -> Vec<PartitionId> {
         let until = self.confirmed.entry(slot.clone()).or_default();
         *until = at.max(*until);
-        let held = self.held();
-        for task in self.tasks.values_mut() {
+        let is_open = |undo: &Undo| undo.slot != *slot || undo.at > at;
+        let mut released = Vec::new();
+        for (partition, task) in &mut self.tasks {
             // What is not to be taken back any more need not hold it up.
-            task.undo.retain(|undo| undo.slot != *slot);
+            if task.change_undo(|undo| undo.retain(is_open)) {
+                self.moved.insert(*partition);
+            }
+            if !task.refused.is_empty() {
+                task.refused.retain(is_open);
+                if task.refused.is_empty() {
+                    released.push(*partition);
+                }
+            }
         }
-        self.go_on(held);
         self.confirm_again = true;
+        released
     }
 
     /// Marks what standing directives take back in a partition: one swap after
@@ -120,24 +114,28 @@ impl Processing {
         let Some(task) = self.tasks.get_mut(&partition) else {
             return;
         };
+        let mut wanted = Vec::new();
         for (slot, standing) in &self.directives {
             let Some(row) = task.slots.get(slot) else {
                 continue;
             };
             let mut row = row.clone();
             let confirmed = self.confirmed.get(slot).copied().unwrap_or_default();
-            task.undo.retain(|undo| undo.slot != *slot);
             for directive in standing.directives.values() {
                 let trial = directive.takes_back(&row);
                 if let Some(trial) = trial.filter(|trial| trial.at > confirmed) {
-                    task.undo.push(Undo {
+                    wanted.push(Undo {
                         slot: slot.clone(),
                         from: trial.offset,
+                        at: trial.at,
                         approved: false,
                     });
                     row.trials.pop();
                 }
             }
+        }
+        if task.change_undo(|undo| *undo = wanted) {
+            self.moved.insert(partition);
         }
     }
 
@@ -165,10 +163,11 @@ impl Processing {
         }
     }
 
-    /// It has not: nothing is touched, and the partition does not go on.
+    /// It has not: nothing is touched, and the partition does not go on until
+    /// those swaps are confirmed.
     pub fn refuse(&mut self, partition: PartitionId, from: Offset, start: Offset) -> Stop {
         if let Some(task) = self.tasks.get_mut(&partition) {
-            task.undo.clear();
+            task.refused = std::mem::take(&mut task.undo);
             task.stopped = true;
         }
         Stop {
@@ -213,9 +212,13 @@ impl Processing {
     pub fn moved(&mut self) -> Vec<(PartitionId, Offset)> {
         let mut moved = Vec::new();
         for partition in std::mem::take(&mut self.moved) {
-            let task = self.tasks.get(&partition);
-            if let Some(task) = task.filter(|task| !task.is_held() && !task.stopped) {
-                moved.push((partition, task.next));
+            match self.tasks.get(&partition) {
+                // Not yet.
+                Some(task) if task.is_held() => {
+                    self.moved.insert(partition);
+                }
+                Some(task) if !task.stopped => moved.push((partition, task.next)),
+                _ => {}
             }
         }
         moved
@@ -244,16 +247,34 @@ impl Processing {
         let Some(redo) = self.tasks.get(&partition).and_then(Task::redo) else {
             return Ok(None);
         };
-        let row = self
-            .checkpoints
-            .0
-            .get(partition, &rows::late_key(redo.id, key))?;
-        row.map(|row| rows::decode_offset(&row).map_err(corrupt))
-            .transpose()
+        read_late(&*self.checkpoints.0, partition, redo.id, key)
     }
 }
 
+fn read_late(
+    checkpoints: &dyn Checkpoints,
+    partition: PartitionId,
+    redo: u32,
+    key: &[u8],
+) -> Result<Option<Offset>, LogError> {
+    let row = checkpoints.get(partition, &rows::late_key(redo, key))?;
+    row.map(|row| rows::decode_offset(&row).map_err(corrupt))
+        .transpose()
+}
+
 impl Task {
+    /// Changes what is to be taken back. True says that this was all that held
+    /// it: it goes on where it stands, since what was read meanwhile was dropped.
+    pub(super) fn change_undo(&mut self, change: impl FnOnce(&mut Vec<Undo>)) -> bool {
+        let was_held = self.is_held();
+        change(&mut self.undo);
+        let is_released = was_held && !self.is_held();
+        if is_released {
+            self.next = self.position();
+        }
+        is_released
+    }
+
     pub(super) fn is_restoring(&self) -> bool {
         let redo = self.redo();
         !self.stopped
@@ -284,7 +305,6 @@ impl Task {
             // That it is so is on disk before anything is brought back.
             return Ok(told);
         }
-        self.undo.retain(|undo| !undo.approved);
         let Some(mut redo) = self.slots.redo().cloned() else {
             return Ok(told);
         };
@@ -292,10 +312,11 @@ impl Task {
             rows: RESTORED_MAX,
             bytes: bytes_max,
         };
-        while let Some(trial) = redo.restoring.first().copied() {
-            if !self.restore_trial(partition, checkpoints, commit, &mut redo, trial, &mut left)? {
-                break;
-            }
+        // One trial a commit: what the next one finds of an entity that both
+        // touched is on disk by then.
+        if let Some(trial) = redo.restoring.first().copied()
+            && self.restore_trial(partition, checkpoints, commit, &mut redo, trial, &mut left)?
+        {
             redo.restoring.remove(0);
         }
         redo.ended = redo.restoring.is_empty() && redo.next >= self.committed;
@@ -354,6 +375,11 @@ impl Task {
         (trial, entity, before): (TrialId, &Key, Before),
     ) -> Result<(), LogError> {
         let position = before.position;
+        // It is further back already: another slot's trial had it before this one.
+        let late = read_late(&*checkpoints.0, partition, redo.id, entity)?;
+        if late.is_some_and(|late| late < position) {
+            return Ok(());
+        }
         // States from before the trials of another slot that had it meanwhile
         // are none any more.
         for other in self.slots.other_trials(trial, entity) {

@@ -103,7 +103,7 @@ impl Processing {
             let is_begun = task.undo.len() < begun;
             if was_held && !task.is_held() {
                 task.next = task.position();
-                self.moved.push(*partition);
+                self.moved.insert(*partition);
             }
             if is_begun || was_redone && task.redo().is_none() {
                 changed.push((*partition, is_begun));
@@ -241,7 +241,8 @@ impl Processing {
     fn confirm_old(&mut self, now: u64) {
         let old = now.saturating_sub(self.confirm_after_ms());
         for task in self.tasks.values_mut() {
-            if task.slots.is_old(old) {
+            // What is to be taken back is not too old for it.
+            if task.slots.is_old(old) && !task.is_held() {
                 task.slots.confirm(None, old);
             }
             if self.confirm_again {

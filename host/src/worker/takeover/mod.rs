@@ -43,8 +43,8 @@ pub struct SlotRow {
     pub offset: Offset,
     /// When that was, in milliseconds since 1970.
     pub at: u64,
-    /// How often the slot's events were begun to be processed: 1, and one more
-    /// for each rollback.
+    /// 1 until a rollback; then one more than that of any rollback before it in
+    /// the partition.
     pub attempt: u32,
     /// The swaps that are not confirmed, the oldest first.
     pub trials: Vec<Trial>,

@@ -152,7 +152,12 @@ impl Slots {
         row.seq = row.seq.saturating_add(1);
         row.offset = trial.offset;
         row.at = at;
-        row.attempt = row.attempt.saturating_add(1);
+        // An entity may have been another slot's before: what is processed again
+        // now is later than whatever was in the partition.
+        let staged = self.staged.iter().map(|(_, row)| row.attempt);
+        let attempts = self.rows.values().map(|row| row.attempt).chain(staged);
+        let latest = attempts.chain(self.redo().map(|redo| redo.attempt)).max();
+        row.attempt = latest.unwrap_or(row.attempt).saturating_add(1);
         let mut redo = self.redo().cloned().unwrap_or_else(|| Redo {
             id: self.redo_id.saturating_add(1),
             from: trial.offset,

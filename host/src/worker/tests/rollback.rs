@@ -168,6 +168,8 @@ struct World {
     published: Vec<NewRecord>,
     told: Vec<Told>,
     commits: usize,
+    /// The log cannot be asked whether it has what a rollback needs.
+    is_deaf: bool,
 }
 
 impl World {
@@ -190,6 +192,7 @@ impl World {
             published: Vec::new(),
             told: Vec::new(),
             commits: 0,
+            is_deaf: false,
         };
         for partition in (0..PARTITIONS).map(PartitionId) {
             world.log.insert(partition, Vec::new());
@@ -290,8 +293,10 @@ impl World {
     }
 
     fn prepare(&mut self, idle: bool) -> Option<Commit> {
-        for (partition, _) in self.processing.wanted() {
-            self.processing.approve(partition);
+        if !self.is_deaf {
+            for (partition, _) in self.processing.wanted() {
+                self.processing.approve(partition);
+            }
         }
         let prepared = if idle {
             self.processing.prepare_idle()
@@ -305,6 +310,7 @@ impl World {
 
     fn commit(&mut self) -> bool {
         let Some(commit) = self.prepare(false) else {
+            self.go_where_moved();
             return false;
         };
         self.apply(&commit);
@@ -320,8 +326,8 @@ impl World {
         if let Some(commit) = self.prepare(true) {
             self.apply(&commit);
             self.processing.settle(&commit);
-            self.go_where_moved();
         }
+        self.go_where_moved();
     }
 
     fn go_where_moved(&mut self) {
@@ -381,6 +387,15 @@ impl World {
         panic!("it does not come to an end");
     }
 
+    /// Nothing is done, nor known, of a rollback that is ordered: the partitions
+    /// are held, and what is read of them is dropped.
+    fn hold(&mut self, slot: &SlotName, bad: &str, to: Option<&'static str>) {
+        self.is_deaf = true;
+        self.roll_back(slot, bad, to);
+        self.is_deaf = false;
+        assert!(self.processing.is_to_begin());
+    }
+
     fn slots(&self, partition: u32) -> Slots {
         Slots::read(&*self.memory, PartitionId(partition)).unwrap()
     }
@@ -402,6 +417,16 @@ impl World {
                     && envelope.halted.is_none();
                 (!is_noted || !is_empty).then(|| (key.clone(), envelope))
             })
+            .collect()
+    }
+
+    /// What an entity processed again, as its checkpoint says.
+    fn entities_redone(&self, key: &[u8]) -> Vec<(Offset, Offset, u32)> {
+        let bytes = self.memory.get(P, key).unwrap().unwrap();
+        let redone = Envelope::decode(&bytes).unwrap().redone;
+        let redone = redone.iter();
+        redone
+            .map(|one| (one.from, one.until, one.attempt))
             .collect()
     }
 
@@ -797,8 +822,12 @@ fn a_log_that_has_too_little_refuses_before_anything_is_touched() {
     world.poll(9);
     world.commit();
     assert_eq!(world.entities(), states, "the partition is stopped");
+    // What is said of another slot, or of a time before, is not about it.
+    assert_eq!(world.processing.confirm(&own_slot(), now_ms()), []);
+    assert_eq!(world.processing.confirm(&SlotName::Default, 1), []);
     // An operator who confirms it has it go on as it is.
-    world.processing.confirm(&SlotName::Default, now_ms());
+    let released = world.processing.confirm(&SlotName::Default, now_ms());
+    assert_eq!(released, [P]);
     world.idle();
     assert_eq!(world.processing.resume(P), Some(Offset(2)));
     world.read.insert(P, Offset(2));
@@ -855,6 +884,181 @@ fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
     assert_eq!(world.entities(), reference.entities());
 }
 
+/// However many commits it takes: what the entity remembers is where it began,
+/// so that letters of before are not processed once more.
+#[test]
+fn what_was_processed_again_is_remembered_from_its_beginning() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.swap(&SlotName::Default, Some("bad"));
+    for _ in 0..20 {
+        world.event(0, "k2", "bad-refuse");
+    }
+    world.drain();
+    world.roll_back(&SlotName::Default, "bad", Some("good"));
+    for _ in 0..100 {
+        world.poll(1);
+        world.commit();
+    }
+    assert_eq!(world.redone(), []);
+    let redone = world.entities_redone(b"k2");
+    assert_eq!(redone, [(Offset(0), Offset(20), 2)]);
+    // Two more rollbacks are two more entries, however long each takes.
+    for attempt in [3, 4] {
+        world.swap(&SlotName::Default, Some("bad"));
+        let from = world.committed[&P];
+        for _ in 0..20 {
+            world.event(0, "k2", "bad-refuse");
+        }
+        world.drain();
+        world.roll_back(&SlotName::Default, "bad", Some("good"));
+        for _ in 0..100 {
+            world.poll(1);
+            world.commit();
+        }
+        let redone = world.entities_redone(b"k2");
+        let last = redone.last().unwrap();
+        assert_eq!(*last, (from, Offset(from.0 + 20), attempt));
+        assert_eq!(redone.len(), attempt as usize - 1);
+    }
+}
+
+/// Both slots' plugins are taken back at a time, the one that had the key later
+/// in the end: it is as before the first.
+#[test]
+fn a_key_goes_back_to_before_the_first_of_two_slots() {
+    let own = SlotName::of_key(b"k7");
+    let reference = {
+        let mut world = World::new(1 << 20);
+        world.swap(&SlotName::Default, Some("good"));
+        for value in ["1", "2", "3", "4"] {
+            world.event(0, "k7", value);
+        }
+        world.drain();
+        world.entities()
+    };
+    for is_default_first in [true, false] {
+        for commit_bytes_max in [1, 1 << 20] {
+            let mut world = World::new(commit_bytes_max);
+            world.swap(&SlotName::Default, Some("good"));
+            world.event(0, "k7", "1");
+            world.drain();
+            world.swap(&SlotName::Default, Some("bad"));
+            world.event(0, "k7", "2");
+            world.drain();
+            world.swap(&own, Some("bad1"));
+            world.event(0, "k7", "3");
+            world.drain();
+            let (default, key) = (SlotName::Default, own.clone());
+            if is_default_first {
+                world.hold(&default, "bad", Some("good"));
+                world.roll_back(&key, "bad1", None);
+            } else {
+                world.hold(&key, "bad1", None);
+                world.roll_back(&default, "bad", Some("good"));
+            }
+            world.event(0, "k7", "4");
+            world.drain();
+            assert_eq!(world.entities(), reference, "{is_default_first}");
+            assert_eq!(world.reserved(&rows::BEFORES), 0);
+        }
+    }
+}
+
+/// A letter says which attempt at its event it is of; that of an entity is later
+/// than all of before, whichever slot it was in then.
+#[test]
+fn attempts_grow_over_the_slots_of_a_partition() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    let own = SlotName::of_key(b"k2");
+    for (slot, to) in [(&SlotName::Default, Some("good")), (&own, None)] {
+        world.swap(slot, Some("bad"));
+        world.event(0, "k2", "x");
+        world.drain();
+        world.roll_back(slot, "bad", to);
+        world.drain();
+    }
+    let slots = world.slots(0);
+    assert_eq!(slots.get(&SlotName::Default).unwrap().attempt, 2);
+    assert_eq!(slots.get(&own).unwrap().attempt, 3);
+}
+
+/// What was read while a rollback waited for the log was dropped. Where the swap
+/// is confirmed instead, it is read again.
+#[test]
+fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
+    let reference = {
+        let mut world = World::new(1 << 20);
+        begin(&mut world);
+        world.swap(&SlotName::Default, Some("bad"));
+        world.event(0, "k2", "x");
+        world.drain();
+        world.swap(&SlotName::Default, Some("good"));
+        for value in ["1", "2", "3"] {
+            world.event(0, "k2", value);
+        }
+        world.drain();
+        world.entities()
+    };
+    for with_commit in [true, false] {
+        let mut world = World::new(1 << 20);
+        begin(&mut world);
+        world.swap(&SlotName::Default, Some("bad"));
+        world.event(0, "k2", "x");
+        world.drain();
+        let swapped_at = world.slots(0).get(&SlotName::Default).unwrap().at;
+        world.hold(&SlotName::Default, "bad", Some("good"));
+        world.event(0, "k2", "1");
+        world.event(0, "k2", "2");
+        world.poll(9);
+        assert_eq!(world.read[&P], Offset(3), "the member has come so far");
+        // A confirmation of what was before the swap is not about it.
+        world.processing.confirm(&SlotName::Default, swapped_at - 1);
+        assert_eq!(world.processing.moved(), []);
+        assert!(world.processing.is_to_begin());
+        let released = world.processing.confirm(&SlotName::Default, now_ms());
+        assert_eq!(released, [], "it was not refused");
+        assert!(!world.processing.is_to_begin());
+        if with_commit {
+            world.idle();
+        } else {
+            world.go_where_moved();
+        }
+        assert_eq!(world.read[&P], Offset(1));
+        world.event(0, "k2", "3");
+        world.drain();
+        assert_eq!(world.entities(), reference);
+    }
+}
+
+/// While it waits for the log a swap does not become too old to be taken back.
+#[test]
+fn what_is_to_be_taken_back_is_not_confirmed_meanwhile() {
+    let after = Duration::from_millis(200);
+    let mut world = World::confirming(1 << 20, after);
+    begin(&mut world);
+    world.swap(&SlotName::Default, Some("bad"));
+    world.event(0, "k2", "x");
+    world.poll(9);
+    world.commit();
+    world.hold(&SlotName::Default, "bad", Some("good"));
+    std::thread::sleep(after * 2);
+    world.is_deaf = true;
+    world.idle();
+    // Nor by a commit that is for something else.
+    world.processing.set_budget(None);
+    world.commit();
+    world.is_deaf = false;
+    world.drain();
+    assert_eq!(
+        world.told.last().map(|told| told.kind),
+        Some(Kind::Rollback)
+    );
+    let published = world.last_published();
+    assert!(published["in/0/0"].starts_with("good:"), "{published:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Turn {
     Event(u32, u8, &'static str, Option<u8>),
@@ -868,8 +1072,10 @@ enum Turn {
     /// A partition goes away for some turns.
     Leave(u32),
     Come,
-    Swap(bool),
-    RollBack(bool),
+    Swap(usize),
+    RollBack(usize),
+    /// Whether rollbacks wait for the log.
+    Deaf(bool),
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -888,8 +1094,10 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::Abort),
         1 => (0..PARTITIONS).prop_map(Turn::Leave),
         2 => Just(Turn::Come),
-        2 => any::<bool>().prop_map(Turn::Swap),
-        2 => any::<bool>().prop_map(Turn::RollBack),
+        3 => (0_usize..3).prop_map(Turn::Swap),
+        3 => (0_usize..3).prop_map(Turn::RollBack),
+        1 => Just(Turn::Deaf(true)),
+        2 => Just(Turn::Deaf(false)),
     ]
 }
 
@@ -909,11 +1117,16 @@ proptest! {
         for world in [&mut world, &mut reference] {
             begin(world);
         }
-        let mut stacks = [(SlotName::Default, vec!["good"]), (own_slot(), vec!["own"])];
-        let back = |world: &mut World, stack: &mut (SlotName, Vec<&'static str>)| {
+        let mut stacks = [
+            (SlotName::Default, vec![Some("good")]),
+            (own_slot(), vec![Some("own")]),
+            // A key that goes from the default slot to its own, and back.
+            (SlotName::of_key(b"k2"), vec![None]),
+        ];
+        let back = |world: &mut World, stack: &mut (SlotName, Vec<Option<&'static str>>)| {
             if stack.1.len() > 1 {
-                let bad = stack.1.pop().unwrap();
-                world.roll_back(&stack.0, bad, stack.1.last().copied());
+                let bad = stack.1.pop().unwrap().unwrap();
+                world.roll_back(&stack.0, bad, *stack.1.last().unwrap());
             }
         };
         for turn in turns {
@@ -962,17 +1175,19 @@ proptest! {
                         }
                     }
                 }
-                Turn::Swap(own) => {
-                    let (slot, stack) = &mut stacks[usize::from(own)];
+                Turn::Swap(slot) => {
+                    let (slot, stack) = &mut stacks[slot];
                     // As many as can be taken back.
                     if stack.len() <= BAD.len() {
-                        stack.push(BAD[stack.len() - 1]);
-                        world.swap(slot, stack.last().copied());
+                        stack.push(Some(BAD[stack.len() - 1]));
+                        world.swap(slot, *stack.last().unwrap());
                     }
                 }
-                Turn::RollBack(own) => back(&mut world, &mut stacks[usize::from(own)]),
+                Turn::RollBack(slot) => back(&mut world, &mut stacks[slot]),
+                Turn::Deaf(is_deaf) => world.is_deaf = is_deaf,
             }
         }
+        world.is_deaf = false;
         for partition in (0..PARTITIONS).map(PartitionId) {
             if !world.read.contains_key(&partition) {
                 world.assign(partition);
@@ -998,7 +1213,8 @@ proptest! {
             described
         };
         prop_assert_eq!(of_still(&world), of_still(&reference));
-        for slot in [SlotName::Default, own_slot(), still_slot()] {
+        let slots = stacks.into_iter().map(|(slot, _)| slot);
+        for slot in slots.chain([still_slot()]) {
             world.processing.confirm(&slot, now_ms());
         }
         world.drain();

@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::{
     log::{Assignment, Fetched},
-    types::Record,
+    types::{Digest, Record},
     worker::tests::{Faulty, Memory, pipeline},
 };
 
@@ -19,6 +19,7 @@ enum Call {
     Commit(Vec<(PartitionId, Offset)>),
     Release(Vec<PartitionId>),
     Seek(PartitionId, Offset),
+    Resume(Vec<PartitionId>),
 }
 
 #[derive(Default)]
@@ -26,6 +27,8 @@ struct Script {
     polls: VecDeque<Polled>,
     /// Whether commits succeed.
     works: bool,
+    /// What the next seeks answer.
+    seeks: VecDeque<LogError>,
     calls: Vec<Call>,
     /// The time that each commit was given.
     times: Vec<Duration>,
@@ -41,12 +44,15 @@ impl Member for Scripted {
 
     fn pause(&mut self, _: &[PartitionId]) {}
 
-    fn resume(&mut self, _: &[PartitionId]) {}
+    fn resume(&mut self, partitions: &[PartitionId]) {
+        let call = Call::Resume(partitions.to_vec());
+        self.0.lock().unwrap().calls.push(call);
+    }
 
     fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
-        let call = Call::Seek(partition, next);
-        self.0.lock().unwrap().calls.push(call);
-        Ok(())
+        let mut script = self.0.lock().unwrap();
+        script.calls.push(Call::Seek(partition, next));
+        script.seeks.pop_front().map_or(Ok(()), Err)
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), LogError> {
@@ -85,7 +91,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     Running {
         starts: Box::new(|_| Ok(Offset(0))),
         redoing: BTreeSet::new(),
-        refused: BTreeSet::new(),
+        stopped: BTreeSet::new(),
         chores_at: Instant::now(),
         poll_bytes: pipeline.processing.poll_bytes_max,
         processing,
@@ -269,4 +275,174 @@ fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
         running.processing.positions().collect::<Vec<_>>(),
         [(Q, Offset(0))]
     );
+}
+
+fn state_of(running: &Running, partition: PartitionId) -> (PartitionState, Option<&'static str>) {
+    let status = running.status.all().remove(&partition).unwrap();
+    (status.state, status.code)
+}
+
+/// A worker that begins anew from what is committed, with these answers to its
+/// seeks, and what it asked for.
+fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (Running, Vec<Call>) {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q])].into(),
+        works: true,
+        seeks: seeks.into_iter().collect(),
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    for _ in 0..2 {
+        running.step();
+    }
+    running.rewind();
+    let calls = std::mem::take(&mut script.lock().unwrap().calls);
+    (running, calls)
+}
+
+/// It would read on from where it is otherwise, and pass events over.
+#[test]
+fn a_seek_that_fails_is_tried_again() {
+    let unavailable = || LogError::Unavailable {
+        reason: "told to".to_owned(),
+    };
+    let (running, calls) = rewound([unavailable(), unavailable()]);
+    let seek = |partition| Call::Seek(partition, Offset(0));
+    assert_eq!(calls, [seek(P), seek(P), seek(P), seek(Q)]);
+    assert_eq!(state_of(&running, P), (PartitionState::Running, None));
+}
+
+#[test]
+fn a_partition_that_cannot_be_read_from_where_it_must_be_stops() {
+    let (mut running, calls) = rewound([LogError::Corrupt {
+        reason: "told to".to_owned(),
+    }]);
+    let seek = |partition| Call::Seek(partition, Offset(0));
+    assert_eq!(calls, [seek(P), seek(Q)]);
+    let stopped = (PartitionState::Stopped, Some("log-corrupt"));
+    assert_eq!(state_of(&running, P), stopped);
+    assert_eq!(state_of(&running, Q), (PartitionState::Running, None));
+    let positions: Vec<_> = running.processing.positions().collect();
+    assert_eq!(positions, [(Q, Offset(0))]);
+    // Nor does a plugin have it go on.
+    activate(&mut running, None);
+    assert_eq!(state_of(&running, P), stopped);
+    assert_eq!(state_of(&running, Q).0, PartitionState::Waiting);
+    activate(&mut running, Some("a"));
+    assert_eq!(state_of(&running, P), stopped);
+    assert_eq!(state_of(&running, Q).0, PartitionState::Running);
+}
+
+fn give(running: &mut Running, order: Order) {
+    let (sender, inbox) = crossbeam_channel::unbounded();
+    running.inbox = inbox;
+    sender.send(order).unwrap();
+    running.take_orders();
+}
+
+fn activate(running: &mut Running, name: Option<&str>) {
+    let slot = SlotName::Default;
+    let active = name.map(|name| Active::new(slot.clone(), Faulty::new(name, &["faulty/1"])));
+    let (done, _answer) = crossbeam_channel::bounded(1);
+    let order = Order::Activate { slot, active, done };
+    give(running, order);
+}
+
+fn confirm(running: &mut Running, slot: SlotName, at: u64) {
+    let (done, answer) = crossbeam_channel::bounded(1);
+    give(running, Order::Confirm { slot, at, done });
+    answer.try_recv().unwrap();
+}
+
+/// The log has too little for a rollback: nothing but a confirmation of that swap
+/// has the partition go on, with what it has.
+#[test]
+fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q])].into(),
+        works: true,
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    let memory = Arc::new(Memory::default());
+    running.processing = Processing::new(Arc::clone(&running.pipeline), Arc::clone(&memory) as _);
+    running.member = Box::new(Storing(Scripted(Arc::clone(&script)), memory));
+    activate(&mut running, Some("a"));
+    running.step();
+    // What idle workers write: which plugin it was before.
+    running.step();
+    for _ in 0..100 {
+        running.step();
+    }
+    activate(&mut running, Some("b"));
+    for _ in 0..3 {
+        running.step();
+    }
+    let swapped_at = now_ms();
+    running.starts = Box::new(|partition| Ok(Offset(if partition == P { 5 } else { 0 })));
+    let directive = Directive {
+        id: 1,
+        slot: SlotName::Default,
+        bad: Digest::of(b"b"),
+        to: Some(Digest::of(b"a")),
+        at: 0,
+    };
+    let (done, answer) = crossbeam_channel::bounded(1);
+    let order = Order::Rollback {
+        slot: SlotName::Default,
+        directive,
+        active: Some(Active::new(
+            SlotName::Default,
+            Faulty::new("a", &["faulty/1"]),
+        )),
+        done,
+    };
+    give(&mut running, order);
+    answer.try_recv().unwrap();
+    let refused = (PartitionState::Stopped, Some("rollback-out-of-range"));
+    assert_eq!(state_of(&running, P), refused);
+    script.lock().unwrap().calls.clear();
+    let went_on = || {
+        let script = script.lock().unwrap();
+        let mut calls = script.calls.iter();
+        calls.any(|call| matches!(call, Call::Resume(going) if going.contains(&P)))
+    };
+    // Whatever else happens.
+    activate(&mut running, None);
+    activate(&mut running, Some("c"));
+    confirm(&mut running, SlotName::of_key(b"k"), now_ms());
+    confirm(&mut running, SlotName::Default, 1);
+    running.step();
+    assert_eq!(state_of(&running, P), refused);
+    assert_eq!(state_of(&running, Q).0, PartitionState::Running);
+    assert!(!went_on());
+    confirm(&mut running, SlotName::Default, swapped_at);
+    assert_eq!(state_of(&running, P), (PartitionState::Running, None));
+    assert!(went_on());
+}
+
+/// Keeps what is committed.
+struct Storing(Scripted, Arc<Memory>);
+
+impl Member for Storing {
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError> {
+        self.0.poll(timeout, max_bytes)
+    }
+    fn pause(&mut self, partitions: &[PartitionId]) {
+        self.0.pause(partitions);
+    }
+    fn resume(&mut self, partitions: &[PartitionId]) {
+        self.0.resume(partitions);
+    }
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
+        self.0.seek(partition, next)
+    }
+    fn commit(&mut self, commit: &Commit) -> Result<(), LogError> {
+        self.0.commit(commit)?;
+        self.1.apply(commit);
+        Ok(())
+    }
+    fn release(&mut self, partitions: &[PartitionId]) {
+        self.0.release(partitions);
+    }
 }
