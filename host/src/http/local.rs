@@ -14,8 +14,8 @@ use axum::{
 
 use super::problem::Problem;
 
-/// What proxies say of whom they ask for, beside all `x-forwarded-...`.
-const PROXY_HEADERS: [&str; 4] = ["forwarded", "via", "x-forwarded", "x-real-ip"];
+/// What proxies say of whom they ask for, beside all of `x-forwarded-...`.
+const PROXY_HEADERS: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
 /// A request that may operate the host: taken as an argument, it is the check.
 #[derive(Clone, Copy, Debug)]
