@@ -11,8 +11,9 @@ PLUGINS := nba-scoring box-score
 TEST_PLUGINS := $(PLUGINS) misbehaving miscounting
 RUN_DIR ?= run
 LISTEN ?= 127.0.0.1:8080
+FUZZ_SECONDS ?= 1800
 
-.PHONY: help run test build check toolchain host plugins test-plugins browser-test bench clean
+.PHONY: help run test build check toolchain host plugins test-plugins browser-test bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -63,6 +64,12 @@ toolchain:
 	@rustup target list --toolchain $(TOOLCHAIN) --installed 2>/dev/null | grep -qx $(PLUGIN_TARGET) \
 		|| rustup toolchain install $(TOOLCHAIN) --profile minimal --component rustfmt,clippy --target $(PLUGIN_TARGET) \
 		|| { echo "courtside needs Rust $(TOOLCHAIN) with the target $(PLUGIN_TARGET), which rustup could not install" >&2; exit 1; }
+
+fuzz: plugins ## bodies of POST and files of plugins, FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
+	mkdir -p tests/fuzz/corpus/post tests/fuzz/corpus/plugin
+	cp $(TARGET_DIR)/$(PLUGIN_TARGET)/release/nba_scoring.wasm tests/fuzz/corpus/plugin/
+	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . post corpus/post seeds/post -- -max_total_time=$(FUZZ_SECONDS)
+	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . plugin corpus/plugin -- -max_total_time=$(FUZZ_SECONDS) -max_len=4194304
 
 clean: ## remove what was built, and what make run made
 	cargo clean
