@@ -240,3 +240,29 @@ impl<'de> Deserialize<'de> for Digest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detached_record_is_the_same_and_keeps_nothing_else() {
+        let batch = Bytes::from(b"key, name, value and much more".to_vec());
+        let name = ByteString::try_from(batch.slice(5..9)).unwrap();
+        let record = Record {
+            offset: Offset(1),
+            timestamp_ms: 2,
+            key: Some(batch.slice(..3)),
+            headers: vec![Header {
+                name,
+                value: Some(batch.slice(11..16)),
+            }],
+            value: Some(batch.slice(11..16)),
+        };
+        let detached = record.detached();
+        assert_eq!(detached, record);
+        assert!(!batch.is_unique());
+        drop(record);
+        assert!(batch.is_unique());
+    }
+}

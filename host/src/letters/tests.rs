@@ -149,6 +149,9 @@ struct Deadly {
     left: Arc<AtomicI64>,
 }
 
+/// So few commits are left that it does not even get its partitions.
+const NEVER: i64 = i64::MIN;
+
 struct Killed {
     member: Box<dyn Member>,
     left: Arc<AtomicI64>,
@@ -156,6 +159,10 @@ struct Killed {
 
 impl Member for Killed {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError> {
+        if self.left.load(Ordering::Relaxed) == NEVER {
+            std::thread::sleep(Duration::from_millis(1));
+            return Ok(Polled::Idle);
+        }
         self.member.poll(timeout, max_bytes)
     }
     fn pause(&mut self, partitions: &[PartitionId]) {
@@ -404,6 +411,23 @@ fn value(chance: &mut Chance, key: &str, number: usize) -> String {
 fn every_event_is_processed_once_however_often_a_redrive_is_killed() {
     let killed: usize = (1..=8).map(one_life).sum();
     assert!(killed >= 8, "{killed} were killed");
+}
+
+/// A host that stops does not wait for what a redrive would wait for.
+#[test]
+fn a_redrive_that_waits_ends_when_it_is_told_to() {
+    let scene = Scene::new();
+    let deadly = Arc::new(Deadly {
+        log: Arc::clone(&scene.log),
+        left: Arc::new(AtomicI64::new(NEVER)),
+    });
+    let letters = Letters::new(deadly, Arc::clone(&scene.pipeline));
+    letters.redrive(Selection::All).unwrap();
+    letters.stop();
+    letters.join();
+    let progress = letters.progress();
+    assert_eq!(progress.state, RedriveState::Failed);
+    assert_eq!(progress.code.as_deref(), Some("redrive-interrupted"));
 }
 
 /// Says how many redrives were killed.

@@ -212,13 +212,10 @@ impl Processing {
     pub fn moved(&mut self) -> Vec<(PartitionId, Offset)> {
         let mut moved = Vec::new();
         for partition in std::mem::take(&mut self.moved) {
-            match self.tasks.get(&partition) {
-                // Not yet.
-                Some(task) if task.is_held() => {
-                    self.moved.insert(partition);
-                }
-                Some(task) if !task.stopped => moved.push((partition, task.next)),
-                _ => {}
+            let task = self.tasks.get(&partition);
+            // One that is held is here again when it is let go.
+            if let Some(task) = task.filter(|task| !task.is_held() && !task.stopped) {
+                moved.push((partition, task.next));
             }
         }
         moved

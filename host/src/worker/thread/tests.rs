@@ -354,6 +354,25 @@ fn confirm(running: &mut Running, slot: SlotName, at: u64) {
     answer.try_recv().unwrap();
 }
 
+fn roll_back(running: &mut Running, active: Option<Arc<Active>>) {
+    let directive = Directive {
+        id: 1,
+        slot: SlotName::Default,
+        bad: Digest::of(b"b"),
+        to: Some(Digest::of(b"a")),
+        at: 0,
+    };
+    let (done, answer) = crossbeam_channel::bounded(1);
+    let order = Order::Rollback {
+        slot: SlotName::Default,
+        directive,
+        active,
+        done,
+    };
+    give(running, order);
+    answer.try_recv().unwrap();
+}
+
 /// The log has too little for a rollback: nothing but a confirmation of that swap
 /// has the partition go on, with what it has.
 #[test]
@@ -366,7 +385,8 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
     let mut running = running(&script);
     let memory = Arc::new(Memory::default());
     running.processing = Processing::new(Arc::clone(&running.pipeline), Arc::clone(&memory) as _);
-    running.member = Box::new(Storing(Scripted(Arc::clone(&script)), memory));
+    let member = Storing(Scripted(Arc::clone(&script)), Arc::clone(&memory));
+    running.member = Box::new(member);
     activate(&mut running, Some("a"));
     running.step();
     // What idle workers write: which plugin it was before.
@@ -380,25 +400,8 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
     }
     let swapped_at = now_ms();
     running.starts = Box::new(|partition| Ok(Offset(if partition == P { 5 } else { 0 })));
-    let directive = Directive {
-        id: 1,
-        slot: SlotName::Default,
-        bad: Digest::of(b"b"),
-        to: Some(Digest::of(b"a")),
-        at: 0,
-    };
-    let (done, answer) = crossbeam_channel::bounded(1);
-    let order = Order::Rollback {
-        slot: SlotName::Default,
-        directive,
-        active: Some(Active::new(
-            SlotName::Default,
-            Faulty::new("a", &["faulty/1"]),
-        )),
-        done,
-    };
-    give(&mut running, order);
-    answer.try_recv().unwrap();
+    let before = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
+    roll_back(&mut running, Some(before));
     let refused = (PartitionState::Stopped, Some("rollback-out-of-range"));
     assert_eq!(state_of(&running, P), refused);
     script.lock().unwrap().calls.clear();
@@ -419,6 +422,47 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
     confirm(&mut running, SlotName::Default, swapped_at);
     assert_eq!(state_of(&running, P), (PartitionState::Running, None));
     assert!(went_on());
+}
+
+/// A host that starts knows of the rollback before it has a plugin.
+#[test]
+fn a_partition_that_was_refused_while_it_waited_for_a_plugin_does_not_go_on() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned()].into(),
+        works: true,
+        ..Script::default()
+    }));
+    let memory = Arc::new(Memory::default());
+    let begun = |starts: u64| {
+        let mut running = running(&script);
+        let pipeline = Arc::clone(&running.pipeline);
+        running.processing = Processing::new(pipeline, Arc::clone(&memory) as _);
+        let member = Storing(Scripted(Arc::clone(&script)), Arc::clone(&memory));
+        running.member = Box::new(member);
+        running.starts = Box::new(move |_| Ok(Offset(starts)));
+        running
+    };
+    let mut first = begun(0);
+    for name in ["a", "b"] {
+        activate(&mut first, Some(name));
+        for _ in 0..3 {
+            first.step();
+        }
+    }
+    drop(first);
+    let mut running = begun(5);
+    roll_back(&mut running, None);
+    script.lock().unwrap().polls.push_back(assigned());
+    running.step();
+    assert_eq!(state_of(&running, P).0, PartitionState::Waiting);
+    running.step();
+    let refused = (PartitionState::Stopped, Some("rollback-out-of-range"));
+    assert_eq!(state_of(&running, P), refused);
+    activate(&mut running, Some("a"));
+    running.step();
+    assert_eq!(state_of(&running, P), refused);
+    let calls = &script.lock().unwrap().calls;
+    assert!(!calls.contains(&Call::Resume(vec![P, Q])), "{calls:?}");
 }
 
 /// Keeps what is committed.
