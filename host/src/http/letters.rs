@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    SharedApp, body, local::Local, operate::blocking, problem::Problem, query::Parameters,
+    SharedApp, body,
+    local::Local,
+    operate::blocking,
+    problem::Problem,
+    query::{Parameters, Segment},
 };
 use crate::{
     letters::{
@@ -82,7 +86,7 @@ impl RedriveRequest {
 )]
 pub async fn list(
     State(app): State<SharedApp>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    pipeline: Result<Segment, Problem>,
     uri: Uri,
 ) -> Result<Json<LettersPage>, Problem> {
     let known = [
@@ -95,7 +99,7 @@ pub async fn list(
         "state",
     ];
     let parameters = Parameters::of(&uri, &known)?;
-    let letters = letters(&app, &decoded(path)?)?;
+    let letters = letters(&app, &pipeline?.0)?;
     let wrong = |name: &str, detail: &str| {
         Problem::field("invalid-parameter", name, format!("{name}: {detail}"))
     };
@@ -143,9 +147,8 @@ pub async fn list(
 )]
 pub async fn one(
     State(app): State<SharedApp>,
-    path: Result<Path<(String, u32, u64)>, axum::extract::rejection::PathRejection>,
+    Segment((pipeline, partition, offset)): Segment<(String, u32, u64)>,
 ) -> Result<Json<LetterDetails>, Problem> {
-    let (pipeline, partition, offset) = decoded(path)?;
     let letters = letters(&app, &pipeline)?;
     let shown = blocking(move || letters.show(PartitionId(partition), Offset(offset))).await?;
     Ok(Json(shown?))
@@ -171,11 +174,11 @@ pub async fn one(
 pub async fn redrive(
     _: Local,
     State(app): State<SharedApp>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    pipeline: Result<Segment, Problem>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let pipeline = decoded(path).map_err(Problem::closing)?;
+    let Segment(pipeline) = pipeline.map_err(Problem::closing)?;
     let letters = letters(&app, &pipeline).map_err(Problem::closing)?;
     let (body, _held) = body::read(&app, &headers, body, REQUEST_BYTES_MAX)
         .await
@@ -203,16 +206,9 @@ pub async fn redrive(
 )]
 pub async fn progress(
     State(app): State<SharedApp>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    Segment(pipeline): Segment,
 ) -> Result<Json<RedriveView>, Problem> {
-    Ok(Json(letters(&app, &decoded(path)?)?.progress()))
-}
-
-fn decoded<T>(
-    path: Result<Path<T>, axum::extract::rejection::PathRejection>,
-) -> Result<T, Problem> {
-    path.map(|Path(parts)| parts)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid-path", error.body_text()))
+    Ok(Json(letters(&app, &pipeline)?.progress()))
 }
 
 fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<Letters>, Problem> {
