@@ -87,11 +87,21 @@ export function flash(node) {
   node.animate([{ color: "var(--accent)" }, { color: "var(--accent)", offset: 0.4 }, {}], 1200);
 }
 
-/** GET, JSON; the error's message is fit to be shown. */
-export async function getJson(path, signal) {
-  const answer = await fetch(path, { signal, headers: { accept: "application/json" } });
+/** GET; the error's message is fit to be shown. */
+export async function ask(path, signal, accept = "application/json") {
+  const answer = await fetch(path, { signal, headers: { accept } });
   if (!answer.ok) {
     throw Object.assign(new Error(`${path} answered ${answer.status}`), { status: answer.status });
   }
-  return answer.json();
+  return answer;
+}
+
+export async function getJson(path, signal) {
+  return (await ask(path, signal)).json();
+}
+
+/** Texts that whoever posts events wrote, with what could turn or hide the text around it made visible. */
+export function visible(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
