@@ -13,6 +13,7 @@ import { wholeGame } from "./whole-game.mjs";
 const ONE = "2015-12-23-DAL-BKN";
 const dir = args.shots;
 mkdirSync(dir, { recursive: true });
+const halfOf = (events) => events.findIndex(({ type, period }) => type === "period_end" && period === 2) + 1;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const games = new Map();
@@ -29,7 +30,7 @@ for (const [id, events] of games) {
   const at = evening.findIndex(([other]) => other === id);
   // Of that evening most are live; all others are over.
   const over = at < 0 || at % 4 === 3 ? events.length : Math.floor(events.length * (0.2 + 0.06 * at));
-  const until = id === ONE ? events.findIndex(({ type, period }) => type === "period_end" && period === 2) + 1 : over;
+  const until = id === ONE ? halfOf(events) : over;
   await post(events.slice(0, until));
   if (id !== ONE && until < events.length) left.set(id, events.slice(until));
 }
@@ -49,10 +50,13 @@ const DARK = { colorScheme: "dark" };
 
 await take("scoreboard", "#/", "a.card");
 await take("scoreboard-dark", "#/", "a.card", { options: DARK });
+// For the documents: smaller.
+const DOCUMENT = { viewport: { width: 1080, height: 660 } };
+await take("document-scoreboard", "#/", "a.card", { options: DOCUMENT });
 await take("scoreboard-phone", "#/", "a.card", { options: PHONE });
 await take("game-half-time", `#/game/${ONE}`, ".chart svg", { then: drawn, full: true });
 await take("game-half-time-phone", `#/game/${ONE}`, ".chart svg", { then: drawn, full: true, options: PHONE });
-await post(games.get(ONE));
+await post(games.get(ONE).slice(halfOf(games.get(ONE))));
 await take("game-final", `#/game/${ONE}`, ".chart svg", { then: drawn, full: true });
 await take("game-final-dark", `#/game/${ONE}`, ".chart svg", { then: drawn, full: true, options: DARK });
 
@@ -62,11 +66,9 @@ await post({ game_id: "2015-12-23-HOU-ORL", seq: 9_002, type: "foul", team: "LAL
 let playing = true;
 const player = (async () => {
   for (let turn = 0; playing; turn += 1) {
-    for (const [id, events] of left) {
-      if (events.length > 0 && (turn + id.length) % 3 > 0) await post(events.splice(0, 1 + (turn % 4)));
-      await pause(8 + 6 * Math.sin(turn / 9));
-    }
-    await pause(20);
+    const [, events] = [...left][turn % left.size];
+    if (events.length > 0) await post(events.splice(0, 1 + (turn % 3)));
+    await pause(55 + 35 * Math.sin(turn / 60));
   }
 })();
 const { page, done } = await open("#/operator/scores");
@@ -84,12 +86,17 @@ for (let tries = 0; tries < 3_000 && moment === null; tries += 1) {
 await page.route("**/plugins", (route) => route.fulfill({ json: moment }));
 await page.locator(".steps li[aria-current]").first().waitFor();
 await page.screenshot({ path: join(dir, "operator-swap.png"), fullPage: true });
+await page.setViewportSize({ width: 1080, height: 1000 });
+await pause(400);
+await page.screenshot({ path: join(dir, "document-operator.png") });
+await page.setViewportSize({ width: 1280, height: 860 });
 await page.unroute("**/plugins");
 await page.getByText(/On trial until/).waitFor();
 await page.locator(".letter summary").first().click();
 await page.locator(".payload").waitFor();
 await page.locator(".slot-body summary", { hasText: "Limits" }).click();
 await pause(3_000);
+await page.evaluate(() => scrollTo(0, 0));
 await page.screenshot({ path: join(dir, "operator-after.png"), fullPage: true });
 await page.emulateMedia({ colorScheme: "dark" });
 await page.screenshot({ path: join(dir, "operator-dark.png"), fullPage: true });
@@ -102,8 +109,5 @@ await done();
 playing = false;
 await player;
 
-// For the documents: smaller.
-const small = { viewport: { width: 1080, height: 640 } };
-await take("doc-scoreboard", "#/", "a.card", { options: small });
 await browser.close();
 console.log(`in ${dir}, of ${origin}`);

@@ -2,13 +2,13 @@
 // finds it as it was left. A change touches the card it is about; the order is
 // worked out again only where a game came, went, or moved to another section.
 
-import { el, setText, setAttribute, show, keyed, flash, count, plural } from "./dom.js";
+import { el, setText, setAttribute, show, keyed, mark, count, plural } from "./dom.js";
 import { brief, leader } from "./model.js";
 
 /** How many cards there are at most, and how many are added by "more". */
 const CARDS = 1_000;
 /** How many are built at a time: what fits on a screen first, and no frame waits for all. */
-const CARDS_AT_ONCE = 120;
+const CARDS_AT_ONCE = 80;
 const SECTIONS = [["live", "Live"], ["scheduled", "Coming up"], ["final", "Final"], ["other", "Other"]];
 const SAMPLE = '{"game_id":"LAL-BOS","seq":1,"type":"three_pointer","team":"LAL","player":"Kobe Bryant","points":3,"period":1,"clock":"11:42"}';
 
@@ -250,7 +250,7 @@ function createTeam(name) {
       const line = game.period === 0 ? [] : Array.from({ length: game.period }, (_, i) => team.periods[i] ?? 0);
       setText(periods, line.slice(-6).map((n) => String(n).padStart(2, "\u2007")).join("\u2002"));
       const text = team.points === undefined ? "" : String(team.points);
-      if (again && points.textContent !== text) flash(points);
+      if (again && points.textContent !== text) mark(points);
       setText(points, text);
       setAttribute(node, "data-ahead", ahead ? "" : null);
     },

@@ -5,6 +5,8 @@ import { el, svg, setText, setAttribute, show } from "./dom.js";
 import { momentAt, periodEnd, periodName } from "./model.js";
 
 const HEIGHT = 240;
+/** Of the range's thumb, about: its middle is where its value is. */
+const THUMB = 16;
 const EDGE = { top: 14, right: 14, bottom: 24, left: 40 };
 
 export class Chart {
@@ -15,9 +17,10 @@ export class Chart {
     this.frame = el("div", { class: "chart" });
     this.cursor = svg("g", { class: "cursor" });
     // Reading it off is a range, so that arrow keys, fingers and screen readers have it as well as the mouse.
-    this.range = el("input", { type: "range", class: "scrub", min: "0", step: "1", "aria-label": "A moment of the game" });
+    this.range = el("input", { type: "range", class: "scrub", step: "any", "aria-label": "A moment of the game" });
     this.readout = el("output", { class: "readout" });
     this.range.addEventListener("input", () => this.#read());
+    this.range.addEventListener("keydown", (event) => this.#step(event));
     this.frame.addEventListener("pointermove", (event) => this.#point(event));
     this.frame.addEventListener("pointerleave", () => this.#rest());
     this.range.addEventListener("blur", () => this.#rest());
@@ -63,10 +66,14 @@ export class Chart {
       ...sides.flat(), ...grid, svg("path", { class: "earlier", d: before }), svg("path", { class: "seen", d: solid }),
       svg("circle", { class: "now", cx: x(last[0]), cy: y(last[1]), r: 4 }), this.cursor));
 
-    const atEnd = this.#line === null || Number(this.range.value) >= this.#line.length - 1;
+    const atEnd = this.#line === null || this.#at() === this.#line.length - 1;
     this.#line = line;
     this.#x = { x, y, away, home };
-    setAttribute(this.range, "max", String(line.length - 1));
+    // As long as the line, and below it.
+    setAttribute(this.range, "min", String(line[0][0]));
+    setAttribute(this.range, "max", String(last[0]));
+    this.range.style.marginLeft = `${x(line[0][0]) - THUMB / 2}px`;
+    this.range.style.width = `${x(last[0]) - x(line[0][0]) + THUMB}px`;
     show(this.range, line.length > 1);
     if (atEnd) this.#rest();
     else this.#read();
@@ -75,22 +82,37 @@ export class Chart {
   /** Back to the latest moment, where nobody is reading. */
   #rest() {
     if (this.#line === null || document.activeElement === this.range) return;
-    this.range.value = String(this.#line.length - 1);
+    this.range.value = String(this.#line.at(-1)[0]);
+    this.#read();
+  }
+
+  /** Which point the range is at: the last one that had come by then. */
+  #at() {
+    const time = Number(this.range.value);
+    return Math.max(0, this.#line.findLastIndex(([at]) => at <= time + 0.01));
+  }
+
+  /** Arrow keys go from one change of the score to the next. */
+  #step(event) {
+    const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (!step || this.#line === null) return;
+    event.preventDefault();
+    const to = Math.max(0, Math.min(this.#line.length - 1, this.#at() + step));
+    this.range.value = String(this.#line[to][0]);
     this.#read();
   }
 
   #point(event) {
     if (this.#line === null) return;
     const at = event.clientX - this.frame.getBoundingClientRect().left;
-    let best = 0;
-    for (let i = 0; i < this.#line.length && this.#x.x(this.#line[i][0]) <= at; i += 1) best = i;
-    this.range.value = String(best);
+    const point = this.#line.findLast(([time]) => this.#x.x(time) <= at) ?? this.#line[0];
+    this.range.value = String(point[0]);
     this.#read();
   }
 
   #read() {
     const { x, y, away, home } = this.#x;
-    const at = Math.min(Number(this.range.value), this.#line.length - 1);
+    const at = this.#at();
     const [time, value] = this.#line[at];
     const text = `${momentAt(time)}: ${standing(away, home, value)}`;
     setText(this.readout, text);

@@ -79,12 +79,15 @@ export function plural(value, one, many = `${one}s`) {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const HOT_MS = 1_500;
+const cooling = new WeakMap();
 
-/** A short flash where a number has changed, unless the reader wants none. */
-export function flash(node) {
-  if (still.matches || document.hidden) return;
-  node.animate([{ color: "var(--accent)" }, { color: "var(--accent)", offset: 0.4 }, {}], 1200);
+/** Marks for a moment a number that has changed. It is one class on and off: no frame in between is drawn for it. */
+export function mark(node) {
+  if (document.hidden) return;
+  clearTimeout(cooling.get(node));
+  node.classList.add("hot");
+  cooling.set(node, setTimeout(() => node.classList.remove("hot"), HOT_MS));
 }
 
 /** GET; the error's message is fit to be shown. */

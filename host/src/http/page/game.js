@@ -1,6 +1,6 @@
 // One game: the score, the line score, the score difference, the scorers, and whatever else the plugin says.
 
-import { el, setText, setAttribute, show, keyed, cells, flash, count } from "./dom.js";
+import { el, setText, setAttribute, show, keyed, cells, mark, count } from "./dom.js";
 import { brief, leader, momentAt, periodName } from "./model.js";
 import { Chart, leads, periodEnds, standing } from "./chart.js";
 import { readCourse } from "./course.js";
@@ -9,6 +9,8 @@ const SCORERS = 12;
 /** After so many events at once (the stream was away), the log is asked for what lies between. */
 const MISSED_EVENTS = 20;
 const COURSE_MS_MIN = 30_000;
+/** A chart is drawn anew no more often than anybody could read it. */
+const CHART_MS_MIN = 250;
 
 export class GameView {
   #store;
@@ -21,6 +23,8 @@ export class GameView {
   /** How the game went by the log: see course.js; null while it is being asked for. */
   #course = null;
   #askedAt = -Infinity;
+  #chartAt = -Infinity;
+  #charting = 0;
   #resized = new ResizeObserver(() => this.#chart());
 
   constructor(store, id, say) {
@@ -101,7 +105,7 @@ export class GameView {
     this.#tell(before, game);
     this.#head(before, game);
     this.#line(game);
-    this.#chart();
+    this.#charting ||= setTimeout(() => this.#chart(), this.#chartAt + CHART_MS_MIN - performance.now());
     this.#scorers(game);
     this.#rest(game);
   }
@@ -131,7 +135,7 @@ export class GameView {
       setAttribute(node, "data-ahead", i === ahead ? "" : null);
       setText(name, team.name);
       const text = team.points === undefined ? "" : String(team.points);
-      if (before && points.textContent !== text) flash(points);
+      if (before && points.textContent !== text) mark(points);
       setText(points, text);
     });
   }
@@ -170,7 +174,10 @@ export class GameView {
 
   #chart() {
     const game = this.#drawn;
-    if (!game) return;
+    clearTimeout(this.#charting);
+    this.#charting = 0;
+    if (!game || this.#closed.signal.aborted) return;
+    this.#chartAt = performance.now();
     const seen = this.#store.trails.get(game.id) ?? [];
     show(this.difference, game.difference !== null && game.elapsed !== null && seen.length > 0);
     if (this.difference.hidden) return;

@@ -27,7 +27,7 @@ export class OperatorView {
   #seen = 0;
   #broken = "";
 
-  /** Of the pipeline named, or the first. */
+  /** Of the pipeline named, or of the one that the scoreboard shows, or the first. */
   constructor(pipeline, say) {
     this.#pipeline = pipeline;
     this.#say = say;
@@ -95,7 +95,7 @@ export class OperatorView {
   /** Returns whether something is under way that is worth looking at often. */
   #draw(slots, groups) {
     const names = [...new Set([...groups, ...slots].map(({ pipeline }) => pipeline))];
-    const name = this.#pipeline ?? names[0];
+    const name = this.#pipeline ?? (names.includes("scores") ? "scores" : names[0]);
     show(this.wait, false);
     show(this.nav, names.length > 1);
     const groupOf = (name) => groups.find((group) => group.pipeline === name);
