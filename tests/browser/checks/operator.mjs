@@ -137,6 +137,35 @@ export default {
     await done();
   },
 
+  async "dead letters from the oldest on come page by page"() {
+    const letter = (offset) => ({ partition: 0, offset, key: `K${offset}`, code: "event-refused", reason: "no", timestamp_ms: 0, origin: null, source: null, plugin: null, digest: null, state: "open", unfit: null });
+    const asked = [];
+    const before = (page) => page.route("**/dead-letters/scores?*", (route) => {
+      const query = new URL(route.request().url()).searchParams;
+      asked.push([query.get("from"), query.get("after")].filter(Boolean).join());
+      // A page may be empty and have a next one.
+      const [letters, next] = { newest: [[letter(9)], null], oldest: [[letter(1), letter(2)], "0:2"], "0:2": [[], "0:7"], "0:7": [[letter(8)], null] }[asked.at(-1)];
+      return route.fulfill({ json: { pipeline: "scores", topic: "t", letters, next } });
+    });
+    const { page, wrong, done } = await open("#/operator/scores", { before });
+    const keys = () => page.locator("bdi.letter-key").allTextContents();
+    await page.getByText("K9", { exact: true }).waitFor();
+    await page.getByLabel("Show").selectOption("oldest");
+    await page.getByText("K2", { exact: true }).waitFor();
+    assert.deepEqual(await keys(), ["K1", "K2"]);
+    const more = page.getByRole("button", { name: "More" });
+    await more.click();
+    // It can be pressed again once the answer is there.
+    await more.click();
+    await page.getByText("K8", { exact: true }).waitFor();
+    assert.deepEqual(await keys(), ["K1", "K2", "K8"]);
+    await page.getByText("3 letters, which are all").waitFor();
+    assert.equal(await more.isVisible(), false);
+    assert.deepEqual(asked.filter((query) => query !== "newest"), ["oldest", "0:2", "0:7"]);
+    assert.deepEqual(wrong, []);
+    await done();
+  },
+
   async "a slot says what it may use, until when it is on trial, which hosts differ, and that a rollback is under way"() {
     const at = new Date().toISOString();
     const [old, now] = ["ab".repeat(32), "cd".repeat(32)];

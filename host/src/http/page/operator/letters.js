@@ -39,7 +39,10 @@ export class Letters {
     this.list = el("ol", { class: "letters", role: "list" });
     this.more = el("button", { type: "button", class: "more" }, "More");
     show(this.more, false);
-    this.more.addEventListener("click", () => this.#ask());
+    this.more.addEventListener("click", () => {
+      // Not disabled: that would take the focus away from whoever pressed it.
+      if (this.more.getAttribute("aria-disabled") === null) this.#ask();
+    });
     this.hint = el("p", { class: "small" });
     this.node = el("section", { "aria-labelledby": "h-letters" }, el("h2", { id: "h-letters" }, "Dead letters"),
       this.form, this.sum, this.fault, this.none, this.list, this.more, this.hint);
@@ -62,6 +65,7 @@ export class Letters {
     clearTimeout(this.#timer);
     const asked = (this.#asked += 1);
     const paging = this.order.value === "oldest";
+    setAttribute(this.more, "aria-disabled", "true");
     const query = new URLSearchParams({ limit: String(LIMIT) });
     if (this.key.value !== "") query.set("key", this.key.value);
     if (this.state.value !== "") query.set("state", this.state.value);
@@ -77,6 +81,7 @@ export class Letters {
       show(this.fault, true);
       setText(this.fault, failure(error));
     }
+    setAttribute(this.more, "aria-disabled", null);
     // Pages from the oldest on do not change under whoever reads them.
     if (!paging && !this.#closed.aborted) this.#timer = setTimeout(() => this.#ask(), POLL_MS);
   }
