@@ -1,4 +1,4 @@
-// The page: a store fed by one stream, three views, and the frame in which changes are drawn.
+// The page: a store fed by one stream, three views, and when changes are drawn.
 // Everything is asked of the host that serves it, by relative addresses.
 
 import { setAttribute, setText } from "./dom.js";
@@ -8,21 +8,28 @@ import { GameView } from "./game.js";
 
 const SAY_MS_MIN = 3_000;
 const STALE_MS_MIN = 2_000;
+const DRAW_MS_MIN = 50;
 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
 
-// Changes are drawn once a frame, however many came: only what they touched is looked at.
+// Changes are drawn together, DRAW_MS_MIN apart, however many came: only what they touched is looked at.
 const touched = new Set();
-let frame = 0;
+let drawing = false;
+let drawnAt = -Infinity;
 function touch(id) {
   touched.add(id);
-  frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    const ids = new Set(touched);
-    touched.clear();
-    view?.update(ids);
-  });
+  if (drawing) return;
+  drawing = true;
+  setTimeout(() => requestAnimationFrame(draw), Math.max(0, drawnAt + DRAW_MS_MIN - performance.now()));
+}
+
+function draw() {
+  drawing = false;
+  drawnAt = performance.now();
+  const ids = new Set(touched);
+  touched.clear();
+  view?.update(ids);
 }
 
 const LINKS = {
