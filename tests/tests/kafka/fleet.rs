@@ -273,9 +273,7 @@ impl Member {
         until_within(PATIENCE, path, || async {
             let (status, body) = self.get(path).await?;
             let json = serde_json::from_str(&body);
-            json.ok()
-                .filter(|_| status == StatusCode::OK)
-                .ok_or(body)
+            json.ok().filter(|_| status == StatusCode::OK).ok_or(body)
         })
         .await
     }
