@@ -20,8 +20,10 @@ use super::{
 };
 use crate::{log::LogError, types::Key};
 
-/// Updates delivered at a time.
+/// Updates delivered at a time, and how large they are before there are enough:
+/// a reader that takes none of them keeps so many from being freed.
 const COUNT_MAX: usize = 64;
+const BYTES_MAX: usize = 16 * 1024;
 
 /// An update, as a reader is told of it.
 #[derive(Clone, Debug)]
@@ -77,8 +79,13 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Vec<Update>, LogError> {
         loop {
             self.changed.borrow_and_update();
-            let newer = self.newer();
-            let loaded = self.board.load(newer.found).await?;
+            let mut newer = self.newer();
+            let wanted = newer.found.len();
+            let loaded = self.board.load(newer.found, BYTES_MAX).await?;
+            if let Some((last, _)) = loaded.last().filter(|_| loaded.len() < wanted) {
+                newer.cursor = last.seq;
+                newer.more = true;
+            }
             // From here on nothing waits: what was taken is delivered.
             self.cursor = newer.cursor;
             let mut updates = Vec::with_capacity(loaded.len());
