@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
+    figures::{self, Exposition, pipelines::Seen},
     ingest::{Door, Ingest, KeyRule, Schema},
     letters::Letters,
     log::{
@@ -77,6 +79,7 @@ struct Working {
 /// What the doors may ask.
 struct Overview {
     log: Arc<dyn RecordLog>,
+    data_dir: PathBuf,
     pipelines: Vec<Working>,
 }
 
@@ -195,6 +198,7 @@ impl Host {
         }
         let overview = Arc::new(Overview {
             log: Arc::clone(&log),
+            data_dir: config.data_dir.clone(),
             pipelines: working,
         });
         Ok(Self {
@@ -508,6 +512,23 @@ impl Operator for Overview {
                 .iter()
                 .map(|working| self.group(working))
                 .collect(),
+        }
+    }
+
+    fn figures(&self, out: &mut Exposition) {
+        figures::process::disk(&self.data_dir, out);
+        for working in &self.pipelines {
+            let pipeline = &working.pipeline;
+            let group = self.log.group_status(&pipeline.group, &pipeline.input);
+            let seen = Seen {
+                pipeline,
+                status: &working.status,
+                slots: &working.slots,
+                letters: &working.letters,
+                group: group.ok(),
+                bounds: self.log.bounds(&pipeline.input).ok(),
+            };
+            seen.collect(out);
         }
     }
 

@@ -1,10 +1,12 @@
 //! The commands that are not a part of their own.
 
 mod client;
+pub mod games;
 pub mod groups;
 pub mod health;
 pub mod letters;
 mod operator;
+mod plain;
 pub mod plugin;
 pub mod plugins;
 pub mod replay;

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use super::settings::{SettingsArgs, path};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
+    figures,
     host::Host,
     http, letters, worker,
 };
@@ -79,12 +80,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // First of all: as process 1 of a container, what has no handler is ignored.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = http::prometheus()
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                Matcher::Full(worker::metrics::COMMIT_DURATION.to_owned()),
-                &worker::metrics::COMMIT_DURATION_BUCKETS_S,
-            )
+    figures::process::started();
+    let metrics = worker::metrics::BUCKETS
+        .iter()
+        .try_fold(http::prometheus()?, |builder, (name, buckets)| {
+            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
         })?
         .install_recorder()
         .context("metrics do not start")?;

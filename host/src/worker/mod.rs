@@ -3,6 +3,7 @@
 
 pub mod entity;
 pub mod envelope;
+pub mod figures;
 pub mod instances;
 pub mod metrics;
 pub mod output;

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
@@ -15,7 +15,7 @@ use crate::{
         entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
-        output,
+        metrics, output,
     },
 };
 
@@ -220,6 +220,9 @@ impl Processing {
         // Keys that are not UTF-8 became dead letters before.
         let opened = held.instance.open(&String::from_utf8_lossy(key), saved);
         let alone = held.alone;
+        if let Err(OpenError::Failed(failure)) = &opened {
+            held.figures.failed(failure.kind);
+        }
         match opened {
             Ok(entity) => Ok(Home { instance, entity }),
             Err(error) => {
@@ -265,10 +268,10 @@ impl Processing {
             .collect();
         let count = events.len();
         self.counts.calls += 1;
-        let outcome = held
-            .instance
-            .process(home.entity, &events)
-            .and_then(|outcome| output::check(&self.pipeline, count, outcome));
+        let started = Instant::now();
+        let outcome = held.instance.process(home.entity, &events);
+        held.figures.called(count, started.elapsed());
+        let outcome = outcome.and_then(|outcome| output::check(&self.pipeline, count, outcome));
         drop(events);
         let Outcome {
             mut emissions,
@@ -276,6 +279,7 @@ impl Processing {
         } = match outcome {
             Ok(outcome) => outcome,
             Err(failure) => {
+                held.figures.failed(failure.kind);
                 let alone = held.alone;
                 if alone && let Some(pending) = entity.queue.get_mut(entity.done) {
                     pending.verdict = Verdict::Dead {
@@ -288,6 +292,9 @@ impl Processing {
                 return Some(Hurdle::Failed);
             }
         };
+        if refused.is_some() {
+            held.figures.refused();
+        }
         let active = Arc::clone(&held.active);
         let first = entity.done;
         if !emissions.is_sorted_by_key(|emission| emission.event) {
@@ -351,6 +358,7 @@ impl Processing {
                 None
             }
             Err(failure) => {
+                held.figures.failed(failure.kind);
                 self.retire_and_rewind(home.instance);
                 Some(Hurdle::Halted(halt_of(&failure)))
             }
@@ -399,6 +407,7 @@ impl Processing {
             reason = %halt.reason,
             "entity halted",
         );
+        metrics::halted(&self.pipeline.name, &halt.code);
         let home = entity.home;
         self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
         // The event that it could not take is the first; what becomes of those
@@ -438,6 +447,7 @@ impl Processing {
                 key = %String::from_utf8_lossy(&entity.key),
                 "entity goes on",
             );
+            metrics::halt_ended(&self.pipeline.name);
         }
     }
 
