@@ -253,17 +253,19 @@ mod tests {
 
     #[test]
     fn a_game_has_its_line_score_and_its_leaders() {
-        let expected = "\
-2015-12-17-HOU-LAL  HOU @ LAL  OT 3:07  live
-
-      1   2   3   4  OT    T
-HOU  32  27  30   9   9  107
-LAL  15  20  30  22   0   87
-
-HOU  B 25, A 9, 姚明 9
-
-lead changes 3, events 460, duplicates 0, gaps 0
-";
+        let expected = [
+            "2015-12-17-HOU-LAL  HOU @ LAL  OT 3:07  live",
+            "",
+            "      1   2   3   4  OT    T",
+            "HOU  32  27  30   9   9  107",
+            "LAL  15  20  30  22   0   87",
+            "",
+            "HOU  B 25, A 9, 姚明 9",
+            "",
+            "lead changes 3, events 460, duplicates 0, gaps 0",
+            "",
+        ]
+        .join("\n");
         assert_eq!(details("2015-12-17-HOU-LAL", &output()), expected);
     }
 
@@ -271,12 +273,14 @@ lead changes 3, events 460, duplicates 0, gaps 0
     fn a_board_is_aligned_and_has_what_is_no_game_as_json() {
         let (game, other) = (output(), r#"{"bets":7}"#);
         let games = [("2015-12-17-HOU-LAL", &*game), ("b", other)];
-        let expected = "\
-GAME                MATCHUP    SCORE   PERIOD  CLOCK  STATUS
-2015-12-17-HOU-LAL  HOU @ LAL  107-87  OT      3:07   live
-KEY  OUTPUT
-b    {\"bets\":7}
-";
+        let expected = [
+            "GAME                MATCHUP    SCORE   PERIOD  CLOCK  STATUS",
+            "2015-12-17-HOU-LAL  HOU @ LAL  107-87  OT      3:07   live",
+            "KEY  OUTPUT",
+            r#"b    {"bets":7}"#,
+            "",
+        ]
+        .join("\n");
         assert_eq!(board(games.into_iter()).concat(), expected);
         assert_eq!(board([].into_iter()).len(), 1, "the header alone");
         assert_eq!(details("b", other), "b\n{\"bets\":7}\n");
