@@ -44,10 +44,13 @@ fn names(text: &str) -> BTreeSet<String> {
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = read("docs/metrics.md");
     let rows = text.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
         let name = cells.next()?.strip_suffix('`')?.to_owned();
         let kind = cells.next()?.to_owned();
-        let labels = cells.next()?.split(", ").map(|label| label.replace('`', ""));
+        let labels = cells
+            .next()?
+            .split(", ")
+            .map(|label| label.replace('`', ""));
         let labels = labels.map(|label| label.trim().to_owned());
         let labels = labels.filter(|label| !label.is_empty()).collect();
         Some((name, (kind, labels)))
@@ -95,7 +98,11 @@ impl Seen {
         ["_bucket", "_count", "_sum"]
             .iter()
             .filter_map(|suffix| sample.strip_suffix(suffix))
-            .find(|name| self.kinds.get(*name).is_some_and(|kind| kind == "histogram"))
+            .find(|name| {
+                self.kinds
+                    .get(*name)
+                    .is_some_and(|kind| kind == "histogram")
+            })
             .unwrap_or(sample)
             .to_owned()
     }
@@ -103,7 +110,9 @@ impl Seen {
 
 /// The labels of a sample: none of ours has a comma or a quote in its value here.
 fn labels_of(sample: &str) -> BTreeMap<String, String> {
-    let inside = sample.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+    let inside = sample
+        .split_once('{')
+        .and_then(|(_, rest)| rest.rsplit_once('}'));
     let Some((inside, _)) = inside else {
         return BTreeMap::new();
     };
@@ -183,7 +192,10 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     let missing = [("code", "plugin-missing")];
     assert_eq!(value(&text, "courtside_ready", &[]), Some(0.0));
     assert_eq!(value(&text, "courtside_not_ready", &missing), Some(1.0));
-    assert_eq!(value(&text, "courtside_partition_blocked", &missing), Some(1.0));
+    assert_eq!(
+        value(&text, "courtside_partition_blocked", &missing),
+        Some(1.0)
+    );
     let state = [("slot", "default"), ("state", "waiting")];
     assert_eq!(value(&text, "courtside_slot_state", &state), Some(1.0));
 
@@ -238,19 +250,29 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     host.runs("scores/keys/LAL-BOS", &good).await;
     let body = json!({ "all": true }).to_string();
     let request = host.request(Method::POST, "/dead-letters/scores/redrive");
-    let request = request.header("content-type", "application/json").body(body);
+    let request = request
+        .header("content-type", "application/json")
+        .body(body);
     let answer = request.send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     until("the redrive to end", || async {
         let view = host.get("/dead-letters/scores/redrive").await.json();
-        if view["state"] == "done" { Ok(()) } else { Err(view.to_string()) }
+        if view["state"] == "done" {
+            Ok(())
+        } else {
+            Err(view.to_string())
+        }
     })
     .await;
 
     host.accepts("/score", &event("LAL-BOS", 2)).await;
     host.has_processed_all().await;
     assert!(host.game("LAL-BOS").await.is_some());
-    let stream = host.request(Method::GET, "/events").send().await.expect("a stream");
+    let stream = host
+        .request(Method::GET, "/events")
+        .send()
+        .await
+        .expect("a stream");
     let text = seen.read(&host).await;
     let sse = value(&text, "courtside_subscribers", &[("transport", "sse")]);
     assert_eq!(sse, Some(1.0));
@@ -273,13 +295,20 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
             "courtside_plugin_memory_bytes",
         ]
         .map(|name| value(&text, name, &slot));
-        if left == [None; 4] { Ok(()) } else { Err(format!("{left:?}")) }
+        if left == [None; 4] {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await;
     host.stop().await;
 
     let documented = documented();
-    assert!(documented.len() > 50, "the docs have their figures elsewhere");
+    assert!(
+        documented.len() > 50,
+        "the docs have their figures elsewhere"
+    );
     for (name, kind) in &seen.kinds {
         let Some((documented, labels)) = documented.get(name) else {
             panic!("{name} is not in docs/metrics.md");
@@ -293,7 +322,10 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
         .keys()
         .filter(|name| !seen.kinds.contains_key(*name))
         .collect();
-    assert!(missing.is_empty(), "documented, and never there: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "documented, and never there: {missing:?}"
+    );
 
     for file in [
         "deploy/grafana/courtside.json",
@@ -310,7 +342,11 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
         }
     }
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/courtside.json")).unwrap();
-    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 30));
+    assert!(
+        dashboard["panels"]
+            .as_array()
+            .is_some_and(|panels| panels.len() > 30)
+    );
 }
 
 /// Each host tells of what it has. Nothing of a partition that left stays.
@@ -319,8 +355,12 @@ async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
     let one = place.start_ready().await;
     let of = async |host: &Host| -> BTreeSet<String> {
         let text = host.get("/metrics").await.body;
-        let lines = text.lines().filter(|line| line.starts_with("courtside_lag{"));
-        lines.map(|line| labels_of(line)["partition"].clone()).collect()
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("courtside_lag{"));
+        lines
+            .map(|line| labels_of(line)["partition"].clone())
+            .collect()
     };
     let all = of(&one).await;
     assert!(!all.is_empty());
@@ -348,11 +388,19 @@ async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
     other.stop().await;
     until("the partitions to come back", || async {
         let one = of(&one).await;
-        if one == all { Ok(()) } else { Err(format!("{one:?}")) }
+        if one == all {
+            Ok(())
+        } else {
+            Err(format!("{one:?}"))
+        }
     })
     .await;
     let text = one.get("/metrics").await.body;
-    let free = value(&text, "courtside_partitions_unassigned", &[("pipeline", "scores")]);
+    let free = value(
+        &text,
+        "courtside_partitions_unassigned",
+        &[("pipeline", "scores")],
+    );
     assert_eq!(free, Some(0.0));
     one.stop().await;
 }

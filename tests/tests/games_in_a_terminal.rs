@@ -82,7 +82,9 @@ impl Following {
 
     /// Ctrl-C; its status.
     fn interrupt(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw);
         kill_process(pid.expect("a process id"), Signal::INT).expect("a process");
         self.process.wait().expect("its end").code()
     }
@@ -130,8 +132,14 @@ async fn games_are_shown_to_people_and_scripts(engine: Engine) {
         let (code, text, _) = said(&host, &[&game.id, "--output", "text"]);
         assert_eq!(code, Some(0));
         let total = score(home).to_string();
-        let home = text.lines().find(|line| line.starts_with(&format!("{home} ")));
-        assert_eq!(home.expect("a line").split(' ').next_back(), Some(&*total), "{text}");
+        let home = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{home} ")));
+        assert_eq!(
+            home.expect("a line").split(' ').next_back(),
+            Some(&*total),
+            "{text}"
+        );
     }
     let (code, one, _) = said(&host, &[&played[0].id, "--output", "json"]);
     assert_eq!(code, Some(0));
@@ -230,8 +238,13 @@ async fn followers_go_on_after_a_restart(engine: Engine) {
     // A terminal of 24 lines, as `script` makes one where it is there.
     let mut screen = Command::new("script");
     let binary = built::courtside();
-    let command = format!("stty rows 24 cols 100; {} games --follow --url {url}", binary.display());
-    screen.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null());
+    let command = format!(
+        "stty rows 24 cols 100; {} games --follow --url {url}",
+        binary.display()
+    );
+    screen
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::null());
     let board = Command::new("script")
         .arg("--version")
         .output()

@@ -1,6 +1,13 @@
 //! `courtside serve`: a host, from its configuration to its clean end.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -55,7 +62,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(&config)?;
-    super::block_on(serve(config))?
+    super::block_on(serve(config))?.inspect_err(|error| {
+        // Who reads the log as JSON finds the end there, too.
+        let text = format!("{error:#}");
+        let code = text.split(':').next().filter(|code| !code.contains(' '));
+        tracing::error!(code, error = text, "the host ends");
+    })
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
@@ -73,6 +85,21 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Some(Backtrace::capture());
+        let backtrace = backtrace.filter(|it| it.status() == BacktraceStatus::Captured);
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(
+            thread = thread.name(),
+            location = panic.location().map(ToString::to_string),
+            panic = text,
+            backtrace = backtrace.map(|backtrace| backtrace.to_string()),
+            "panicked",
+        );
+    }));
     Ok(())
 }
 
