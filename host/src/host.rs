@@ -261,7 +261,10 @@ impl Host {
         }
         self.scoreboard.stop();
         self.log.close();
-        tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");
+        tracing::info!(
+            took_ms = started.elapsed().as_secs_f64() * 1000.0,
+            "stopped"
+        );
         if ended.contains(&false) {
             return Err(anyhow!(
                 "worker-panicked: a worker ended before it was told to"

@@ -1,6 +1,7 @@
 //! The commands that are not a part of their own.
 
 mod client;
+mod descriptors;
 pub mod games;
 pub mod groups;
 pub mod health;

@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::settings::{SettingsArgs, path};
+use super::{
+    descriptors,
+    settings::{SettingsArgs, path},
+};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     figures,
@@ -56,12 +59,21 @@ impl ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.load()?;
+    let mut config = args.load()?;
     if args.dump_config {
         print!("{}", settings::dump(&config));
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(&config)?;
+    if let Some(room) = descriptors::make_room(config.http.connections_max) {
+        tracing::warn!(
+            code = "descriptors-few",
+            connections_max = config.http.connections_max,
+            connections = room,
+            "the limit on file descriptors leaves room for fewer connections than http.connections_max: raise it (ulimit -n, LimitNOFILE)"
+        );
+        config.http.connections_max = room;
+    }
     super::block_on(serve(config))?.inspect_err(|error| {
         // Who reads the log as JSON finds the end there, too.
         let text = format!("{error:#}");

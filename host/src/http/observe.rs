@@ -44,6 +44,19 @@ pub fn describe() {
         "Requests with events that were not taken, by code."
     );
     describe_gauge!("courtside_subscribers", "Open streams of updates.");
+    describe_counter!(
+        "courtside_stream_updates_total",
+        "Updates that readers of streams were told of."
+    );
+    describe_counter!(
+        "courtside_stream_bytes_total",
+        Unit::Bytes,
+        "Bytes of streams, compressed ones as they went out."
+    );
+    describe_counter!(
+        "courtside_stream_skipped_total",
+        "States that were superseded before a slow reader was told of them."
+    );
     describe_gauge!("courtside_scoreboard_games", "Games with an output.");
     describe_gauge!(
         "courtside_scoreboard_held_bytes",

@@ -9,6 +9,7 @@
 
 mod board;
 mod config;
+mod deflate;
 mod follow;
 mod games;
 mod positions;
@@ -32,6 +33,7 @@ use self::follow::Follower;
 pub use self::{
     board::{Board, BoardError, BoardSpec, Game, Page},
     config::ScoreboardConfig,
+    deflate::deflate,
     games::{Latest, Place},
     positions::{InvalidPositions, Positions, parse_position},
     subscribe::{Change, Last, Subscription, Update},

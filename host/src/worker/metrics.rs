@@ -141,9 +141,12 @@ impl Handles {
         self.emissions.increment(emissions);
         self.duplicates.increment(duplicates);
         self.commit_duration.record(took.as_secs_f64());
-        // Counts of what fits between two commits: far below 2^52.
-        #[allow(clippy::cast_precision_loss)]
-        self.commit_events.record(events as f64);
+        // An idle worker has things of its own to write.
+        if events > 0 {
+            // Counts of what fits between two commits: far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            self.commit_events.record(events as f64);
+        }
     }
 
     /// A commit failed, as it rarely does.

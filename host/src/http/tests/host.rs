@@ -279,7 +279,7 @@ impl TestHost {
 /// A connection, raw.
 pub struct Wire {
     pub stream: TcpStream,
-    read: String,
+    pub read: String,
 }
 
 /// No answer takes so long; it is there so that a test ends.

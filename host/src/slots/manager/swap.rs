@@ -239,7 +239,7 @@ impl Looking {
         tracing::info!(
             slot = %slot.full_name(),
             digest = slot.digest().map(|digest| digest.short()),
-            took_ms = started.elapsed().as_millis(),
+            took_ms = started.elapsed().as_secs_f64() * 1000.0,
             "plugin swapped",
         );
         metrics::swap_took(&self.setup.pipeline.name, "activate", started.elapsed());
