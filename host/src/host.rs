@@ -311,7 +311,7 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
     let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
     log.map(|log| log as _).map_err(|error| match error {
         LogError::InUse { .. } => anyhow!(
-            "{}: {error}: stop its host first, or ask it by GET /group",
+            "{}: {error}: stop its host first, or ask it: `courtside groups --live` does",
             error.code()
         ),
         error => anyhow!("{}: {error}", error.code()),

@@ -90,6 +90,14 @@ impl Following {
     }
 }
 
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
 async fn post(host: &Host, games: &[Game]) {
     for game in games {
         host.accepts_all("/score", &game.lines).await;
@@ -275,7 +283,6 @@ async fn followers_go_on_after_a_restart(engine: Engine) {
         board.says("the games since", is_whole).await;
         let text = board.text();
         assert!(text.contains("\x1b["), "it is drawn over: {text:?}");
-        drop(board.interrupt());
     }
     // Each line is a document, and the last one of a game has its end.
     let text_of_lines = lines.text();

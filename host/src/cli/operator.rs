@@ -123,6 +123,7 @@ mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
     use crate::cli::{
+        games::GamesArgs,
         groups::GroupsArgs,
         letters::LettersArgs,
         plugin::PluginArgs,
@@ -136,6 +137,7 @@ mod tests {
     #[command(name = "courtside")]
     enum Operator {
         Topics(TopicsArgs),
+        Games(GamesArgs),
         Groups(GroupsArgs),
         Plugins(PluginsArgs),
         Reset(ResetArgs),

@@ -158,14 +158,14 @@ impl Seen<'_> {
     fn partitions(&self, out: &mut Exposition) {
         let pipeline = ("pipeline", &*self.pipeline.name);
         let held = self.status.all();
-        for (state, word) in [
-            (PartitionState::Running, "running"),
-            (PartitionState::Waiting, "waiting"),
-            (PartitionState::Redoing, "redoing"),
-            (PartitionState::Stopped, "stopped"),
+        for state in [
+            PartitionState::Running,
+            PartitionState::Waiting,
+            PartitionState::Redoing,
+            PartitionState::Stopped,
         ] {
             let count = held.values().filter(|one| one.state == state).count();
-            let labels = [pipeline, ("state", word)];
+            let labels = [pipeline, ("state", state.word())];
             out.count(&PARTITIONS, &labels, count as u64);
         }
         for (id, status) in &held {

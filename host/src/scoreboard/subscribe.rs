@@ -69,9 +69,9 @@ impl Subscription {
         };
         Self {
             changed: board.wake(game.as_deref()),
-            board,
             came_at: board.seq(),
             skipped: 0,
+            board,
             game,
             cursor: 0,
             positions: resumed.clone(),

@@ -211,6 +211,20 @@ pub enum PartitionState {
     Stopped,
 }
 
+impl PartitionState {
+    /// As in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Elsewhere => "elsewhere",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Redoing => "redoing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One partition of a pipeline's input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {

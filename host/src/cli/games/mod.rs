@@ -23,7 +23,7 @@ const PAGE: usize = 1000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit status: 0; 1, there is no such game, or the host does not answer; 130, ended by Ctrl-C.\n\nExamples:\n  courtside games\n  courtside games 2026-11-20-LAL-BOS\n  courtside games --follow\n  courtside games --follow --output json | jq -c .output.points"
+    after_help = "Exit status: 0; 1, there is no such game, or the host does not answer; 130, ended by Ctrl-C.\n\nExamples:\n  courtside games\n  courtside games 2026-11-20-LAL-BOS\n  courtside games --follow\n  courtside games --follow --output json"
 )]
 pub struct GamesArgs {
     /// The game; without one, all are shown.
