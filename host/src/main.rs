@@ -59,7 +59,8 @@ fn main() -> ExitCode {
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("courtside: {error:#}");
+        // What a host says of an event is the event's.
+        eprintln!("courtside: {}", cli::plain::lines(&format!("{error:#}")));
         ExitCode::FAILURE
     })
 }

@@ -231,8 +231,6 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
         "courtside_plugin_call_seconds_total",
         "courtside_plugin_events_total",
         "courtside_plugin_refusals_total",
-        "courtside_plugin_memory_bytes",
-        "courtside_slot_instances",
     ] {
         assert!(value(&text, counted, &default) > Some(0.0), "{counted}");
     }
@@ -278,6 +276,10 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     assert_eq!(sse, Some(1.0));
     let halted = value(&text, "courtside_entity_halts_ended_total", &[]);
     assert_eq!(halted, Some(1.0));
+    let of_key = [("pipeline", "scores"), ("slot", "keys/LAL-BOS")];
+    for held in ["courtside_plugin_memory_bytes", "courtside_slot_instances"] {
+        assert!(value(&text, held, &of_key) > Some(0.0), "{held}");
+    }
     let gaps = value(&text, "courtside_takeover_gap_seconds_count", &[]);
     assert!(gaps >= Some(1.0), "{gaps:?}");
     promtool_takes(&text);

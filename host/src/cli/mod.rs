@@ -7,7 +7,7 @@ pub mod groups;
 pub mod health;
 pub mod letters;
 mod operator;
-mod plain;
+pub mod plain;
 pub mod plugin;
 pub mod plugins;
 pub mod replay;

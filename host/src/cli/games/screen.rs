@@ -124,6 +124,7 @@ mod tests {
         let lines = screen.text(None, "note", 80, 24);
         assert_eq!(lines.len(), 6);
         assert_eq!(lines[4], r#"{"x":"\u009b"}"#);
-        assert_eq!(screen.text(Some("z"), "note", 80, 24), ["z", "note"]);
+        let none = Screen::default().text(Some("z"), "note", 80, 24);
+        assert_eq!(none, ["z", "note"]);
     }
 }
