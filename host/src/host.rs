@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
-    figures::{self, Exposition, pipelines::Seen},
+    figures::{self, Exposition, asked::Asked, pipelines::Seen},
     ingest::{Door, Ingest, KeyRule, Schema},
     letters::Letters,
     log::{
@@ -79,6 +79,8 @@ struct Working {
 /// What the doors may ask.
 struct Overview {
     log: Arc<dyn RecordLog>,
+    /// Asks it for who reads figures.
+    asked: Arc<Asked>,
     data_dir: PathBuf,
     pipelines: Vec<Working>,
 }
@@ -198,6 +200,13 @@ impl Host {
         }
         let overview = Arc::new(Overview {
             log: Arc::clone(&log),
+            asked: Asked::new(
+                Arc::clone(&log),
+                working
+                    .iter()
+                    .map(|one| Arc::clone(&one.pipeline))
+                    .collect(),
+            ),
             data_dir: config.data_dir.clone(),
             pipelines: working,
         });
@@ -520,16 +529,13 @@ impl Operator for Overview {
 
     fn figures(&self, out: &mut Exposition) {
         figures::process::disk(&self.data_dir, out);
-        for working in &self.pipelines {
-            let pipeline = &working.pipeline;
-            let group = self.log.group_status(&pipeline.group, &pipeline.input);
+        for (working, told) in self.pipelines.iter().zip(self.asked.ask()) {
             let seen = Seen {
-                pipeline,
+                pipeline: &working.pipeline,
                 status: &working.status,
                 slots: &working.slots,
                 letters: &working.letters,
-                group: group.ok(),
-                bounds: self.log.bounds(&pipeline.input).ok(),
+                told,
             };
             seen.collect(out);
         }

@@ -4,6 +4,7 @@
 //! Nothing of it is kept between two readings, so a series is there as long as
 //! what it is about, and no longer.
 
+pub mod asked;
 pub mod pipelines;
 pub mod process;
 mod text;

@@ -4,10 +4,9 @@
 //! Of a group's members and of the partitions that nobody has, every host says
 //! the same; all else is what this host has, so that sums over hosts are right.
 
-use super::{Exposition, Metric};
+use super::{Exposition, Metric, asked::Told};
 use crate::{
     letters::{Letters, view::RedriveState},
-    log::{Bounds, GroupStatus},
     pipeline::Pipeline,
     plugin::FailureKind,
     slots::{
@@ -111,10 +110,7 @@ pub struct Seen<'a> {
     pub status: &'a PipelineStatus,
     pub slots: &'a SlotViews,
     pub letters: &'a Letters,
-    /// What the log says of the group and of its input's partitions; none where
-    /// it did not answer.
-    pub group: Option<GroupStatus>,
-    pub bounds: Option<Vec<Bounds>>,
+    pub told: Told,
 }
 
 impl std::fmt::Debug for Seen<'_> {
@@ -140,9 +136,10 @@ impl Seen<'_> {
 
     fn group(&self, out: &mut Exposition) {
         let pipeline = ("pipeline", &*self.pipeline.name);
-        let answers = self.group.is_some() && self.bounds.is_some();
+        let Told { group, bounds } = &self.told;
+        let answers = group.is_some() && bounds.is_some();
         out.flag(&LOG_ANSWERS, &[pipeline], answers);
-        let Some(group) = &self.group else {
+        let Some(group) = group else {
             return;
         };
         out.count(&MEMBERS, &[pipeline], group.members.len() as u64);
@@ -180,7 +177,7 @@ impl Seen<'_> {
             out.count(&COMMITTED, &labels, figures.committed.0);
             out.count(&EVENTS, &labels, figures.events);
             out.count(&COMMITS, &labels, figures.commits);
-            let bounds = self.bounds.as_ref();
+            let bounds = self.told.bounds.as_ref();
             if let Some(bounds) = bounds.and_then(|all| all.get(id.0 as usize)) {
                 // Where retention was faster, what is gone is behind nobody.
                 let next = figures.committed.0.max(bounds.start.0);
