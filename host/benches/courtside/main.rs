@@ -16,6 +16,7 @@ mod doors;
 mod kafka;
 mod load;
 mod native;
+mod neighbours;
 mod pipeline;
 mod process;
 mod reads;
@@ -36,6 +37,7 @@ const ALL: &[(&str, fn())] = &[
     ("swap", swap::embedded),
     ("many-swaps", swap::many),
     ("compiling", swap::compiling),
+    ("neighbours", neighbours::all),
     ("kafka", kafka::stream::pipeline),
     ("kafka-post", kafka::stream::post),
     ("kafka-latency", kafka::stream::latency),

@@ -376,9 +376,12 @@ impl Running {
                 }
                 Order::Activate { slot, active, done } => {
                     self.commit();
+                    let is_first = self.processing.is_in_force(&slot, None);
                     self.processing.activate(&slot, active);
-                    self.gap.taken_over();
-                    self.eased = Some(Instant::now() + EASED_TIME_MAX);
+                    if !is_first {
+                        self.gap.taken_over();
+                    }
+                    self.eased = (!is_first).then(|| Instant::now() + EASED_TIME_MAX);
                     self.wait_for_plugin();
                     self.go_on_waiting();
                     // Nobody waits any more: then nobody needs to know.

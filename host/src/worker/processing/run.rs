@@ -300,7 +300,8 @@ impl Processing {
             Err(failure) => {
                 held.figures.failed(failure.kind);
                 let mut hurdle = Hurdle::Failed;
-                if held.alone {
+                // One event of the only one there is: nobody else can have done it.
+                if held.alone || count == 1 && held.has_one() {
                     if failure.kind == FailureKind::Deadline {
                         entity.expired += 1;
                     }
