@@ -46,6 +46,7 @@ test: toolchain test-plugins ## every test
 	@tests/docs/check
 	@tests/deploy/run
 	@tests/deploy/manifests
+	@tests/deploy/monitoring
 	@tests/browser/run
 	@tests/kafka/skipped
 

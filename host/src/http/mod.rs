@@ -9,6 +9,7 @@ mod body;
 mod config;
 mod connection;
 mod games;
+mod gzip;
 mod letters;
 mod local;
 mod observe;
@@ -72,6 +73,8 @@ struct Shared {
     app: App,
     shutdown: CancellationToken,
     openapi: Bytes,
+    /// Places for streams.
+    subscribers: Arc<Semaphore>,
     /// Answers that read the log through.
     scans: Arc<Semaphore>,
 }
@@ -111,8 +114,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// All routes, with what each request gets around them.
 pub fn router(app: App, shutdown: CancellationToken) -> Router {
     let (routes, openapi) = routes();
+    let subscribers = app.config.subscribers();
     let shared = Arc::new(Shared {
         app,
+        subscribers: Arc::new(Semaphore::new(subscribers)),
         shutdown,
         openapi: openapi.to_json().unwrap_or_default().into(),
         scans: Arc::new(Semaphore::new(trace::SCANS_MAX)),

@@ -13,6 +13,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -24,6 +25,9 @@ use tracing::{debug, warn};
 use super::{App, connection::Connection, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// What the kernel takes of a connection beyond what is under way: so a slow
+/// reader of a stream is not sent what is old by the time it can take it.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -105,7 +109,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             // Nobody closes the semaphore.
             (_, Err(_)) => break,
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = set_up(&stream, config.write_timeout) {
             debug!(%error, "a connection was gone at once");
             continue;
         }
@@ -114,20 +118,31 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
-        let serve = connection(http.clone(), io, service, shutdown.clone());
-        let kill = kill.clone();
-        tracker.spawn(async move {
-            tokio::select! {
-                () = serve => {}
-                () = kill.cancelled() => {}
-            }
-        });
+        let http = http.clone();
+        tracker.spawn(connection(
+            http,
+            io,
+            service,
+            shutdown.clone(),
+            kill.clone(),
+        ));
     }
     drop(listener);
     tracker.close();
     if timeout(config.drain_timeout, tracker.wait()).await.is_err() {
         warn!(open = tracker.len(), "requests did not end in time");
     }
+}
+
+fn set_up(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    // What `Connection` cannot see: the kernel has taken what there was to
+    // send, and the client is gone without a word, or takes none of it.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
 }
 
 /// All routes, for requests of which it is known who sends them.
@@ -147,21 +162,28 @@ impl Service<Request<Incoming>> for OfPeer {
     }
 }
 
+/// A future in a future that takes it as an argument is there twice, and of
+/// these there are many: so this is what is spawned, with nothing around it.
 async fn connection(
     http: http1::Builder,
     io: Connection<TcpStream>,
     service: OfPeer,
     shutdown: CancellationToken,
+    kill: CancellationToken,
 ) {
     let serve = http
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     tokio::pin!(serve);
-    let served = tokio::select! {
-        served = serve.as_mut() => served,
-        () = shutdown.cancelled() => {
-            serve.as_mut().graceful_shutdown();
-            serve.await
+    let mut told = false;
+    let served = loop {
+        tokio::select! {
+            served = serve.as_mut() => break served,
+            () = shutdown.cancelled(), if !told => {
+                told = true;
+                serve.as_mut().graceful_shutdown();
+            }
+            () = kill.cancelled() => return,
         }
     };
     if let Err(error) = served {

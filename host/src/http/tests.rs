@@ -1,9 +1,11 @@
 //! The doors, from outside: bad input, reads, streams, and what goes wrong.
 
 mod bad_input;
+mod compressed;
 mod connections;
 mod host;
 mod plugins;
 mod reads;
+mod slow;
 mod streams;
 mod trace;
