@@ -56,6 +56,7 @@ check: toolchain ## formatting and lints
 
 bench: build ## the figures of docs/performance.md
 	cargo bench --locked -p courtside
+	@tests/browser/run speed
 
 # What the builds need, each named where it is missing.
 toolchain:

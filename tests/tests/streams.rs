@@ -16,6 +16,10 @@ use courtside_tests::{
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpSocket,
+};
 
 /// Of all games; there is one more of each.
 const READERS_OF_ALL: usize = 8;
@@ -150,6 +154,76 @@ async fn a_write_is_read_on_any_host(engine: Engine) {
     }
 }
 
+/// Two hundred readers of all games come, and take nothing. What they miss is
+/// hundreds of megabytes; what the host holds for them is not. When they go on,
+/// they get the latest of each game, and little else.
+async fn readers_who_stop_cost_the_host_little(engine: Engine) {
+    const READERS: usize = 200;
+    const GAMES: usize = 300;
+    const PLAYED: usize = 150;
+    const MISSED: usize = 15;
+    const HELD_BYTES_MAX: u64 = 100 << 20;
+    let place = Place::with_plugin(&built::plugin("nba-scoring"))
+        .on(engine)
+        .set("http.write_timeout", "10m");
+    let host = place.start_ready().await;
+    let games = games::invented(GAMES);
+    let play = async |events: std::ops::Range<usize>| {
+        let lines: Vec<_> = games
+            .iter()
+            .flat_map(|game| &game.lines[events.clone()])
+            .collect();
+        host.accepts_all("/score", &lines).await;
+        host.has_processed_all().await;
+    };
+    play(0..PLAYED).await;
+    let before = host.memory_bytes();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // So that its own system does not read for it.
+        socket.set_recv_buffer_size(4096).expect("an option");
+        let address = host.address().parse().expect("an address");
+        let mut stream = socket.connect(address).await.expect("a connection");
+        let request = b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request).await.expect("sent");
+        readers.push(stream);
+    }
+    let mut missed = 0;
+    for round in PLAYED..PLAYED + MISSED {
+        play(round..round + 1).await;
+        missed += host.get("/games?limit=1000").await.body.len() * READERS;
+    }
+    let held = host.memory_bytes().saturating_sub(before);
+    println!("{} MB missed, {} MB held", missed >> 20, held >> 20);
+    assert!(missed as u64 > 4 * HELD_BYTES_MAX, "{missed}");
+    assert!(held < HELD_BYTES_MAX, "{held}");
+
+    for stream in readers {
+        let mut lines = BufReader::new(stream).lines();
+        let mut latest = BTreeMap::new();
+        let mut states = 0;
+        while latest
+            .values()
+            .filter(|events| **events == PLAYED + MISSED)
+            .count()
+            < GAMES
+        {
+            let line = lines.next_line().await.expect("a line").expect("a stream");
+            let Some(data) = line.strip_prefix("data: ") else {
+                continue;
+            };
+            states += 1;
+            let output: Value = serde_json::from_str(data).expect("json");
+            let events = output["events"].as_u64().expect("a number");
+            let events = usize::try_from(events).expect("a number");
+            latest.insert(output["game_id"].to_string(), events);
+        }
+        assert!(states < 2 * GAMES, "{states}");
+    }
+    host.stop().await;
+}
+
 fn main() -> ExitCode {
     let both = || {
         tests![
@@ -157,5 +231,11 @@ fn main() -> ExitCode {
             a_write_is_read_on_any_host,
         ]
     };
-    Suite::new().on_both(both).run()
+    Suite::new()
+        .on_both(both)
+        .on(
+            Engine::Embedded,
+            tests![readers_who_stop_cost_the_host_little],
+        )
+        .run()
 }

@@ -118,14 +118,14 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
-        let serve = connection(http.clone(), io, service, shutdown.clone());
-        let kill = kill.clone();
-        tracker.spawn(async move {
-            tokio::select! {
-                () = serve => {}
-                () = kill.cancelled() => {}
-            }
-        });
+        let http = http.clone();
+        tracker.spawn(connection(
+            http,
+            io,
+            service,
+            shutdown.clone(),
+            kill.clone(),
+        ));
     }
     drop(listener);
     tracker.close();
@@ -162,21 +162,28 @@ impl Service<Request<Incoming>> for OfPeer {
     }
 }
 
+/// A future in a future that takes it as an argument is there twice, and of
+/// these there are many: so this is what is spawned, with nothing around it.
 async fn connection(
     http: http1::Builder,
     io: Connection<TcpStream>,
     service: OfPeer,
     shutdown: CancellationToken,
+    kill: CancellationToken,
 ) {
     let serve = http
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     tokio::pin!(serve);
-    let served = tokio::select! {
-        served = serve.as_mut() => served,
-        () = shutdown.cancelled() => {
-            serve.as_mut().graceful_shutdown();
-            serve.await
+    let mut told = false;
+    let served = loop {
+        tokio::select! {
+            served = serve.as_mut() => break served,
+            () = shutdown.cancelled(), if !told => {
+                told = true;
+                serve.as_mut().graceful_shutdown();
+            }
+            () = kill.cancelled() => return,
         }
     };
     if let Err(error) = served {

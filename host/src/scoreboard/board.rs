@@ -24,6 +24,7 @@ use super::{
     config::ScoreboardConfig,
     games::{Found, Games, Latest, MadeBy, Newer, Place, State},
     positions::Positions,
+    resume::Ends,
     wait::Committed,
 };
 use crate::{
@@ -119,6 +120,7 @@ pub struct Board {
     wakes: Vec<watch::Sender<u64>>,
     /// One look at the group serves all who wait for it.
     pub(super) committed: tokio::sync::Mutex<Option<Committed>>,
+    pub(super) ends: tokio::sync::Mutex<Option<Ends>>,
     caught_up: AtomicBool,
     fault: Mutex<Option<NotReady>>,
 }
@@ -157,6 +159,7 @@ impl Board {
             changed: watch::channel(0).0,
             wakes: (0..WAKES).map(|_| watch::channel(0).0).collect(),
             committed: tokio::sync::Mutex::new(None),
+            ends: tokio::sync::Mutex::new(None),
             caught_up: AtomicBool::new(false),
             fault: Mutex::new(None),
         }
@@ -350,19 +353,14 @@ impl Board {
         one.unwrap_or(&self.changed).subscribe()
     }
 
-    /// The positions of an id that can be of this output: those beyond its end
-    /// are of a log that is no more.
-    pub(super) async fn known(self: &Arc<Self>, mut positions: Positions) -> Positions {
-        let board = Arc::clone(self);
-        if let Ok(bounds) = blocking(move || board.log.bounds(&board.spec.output)).await {
-            positions.retain(|partition, offset| {
-                usize::try_from(partition.0)
-                    .ok()
-                    .and_then(|partition| bounds.get(partition))
-                    .is_some_and(|bounds| offset < bounds.end)
-            });
-        }
-        positions
+    /// Whether all of this was read.
+    pub(super) fn has_positions(&self, positions: &Positions) -> bool {
+        let state = self.state.read();
+        positions.iter().all(|(partition, offset)| {
+            let partition = usize::try_from(partition.0).ok();
+            let next = partition.and_then(|partition| state.next.get(partition));
+            next.is_some_and(|next| offset < *next)
+        })
     }
 
     // What follows is the follower's.

@@ -13,6 +13,7 @@ mod deflate;
 mod follow;
 mod games;
 mod positions;
+mod resume;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -112,13 +112,15 @@ enum Phase {
 
 fn stream(app: SharedApp, subscription: Subscription, open: Open, request: &HeaderMap) -> Response {
     let takes_gzip = gzip::is_accepted(request);
-    let reader = Reader {
+    // In a box, because a future that goes by the name of its argument has it
+    // twice.
+    let reader = Box::new(Reader {
         app,
         subscription,
         phase: Phase::Begin,
         gzip: takes_gzip.then(Gzip::new),
         open,
-    };
+    });
     let chunks = stream::unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Some((Ok::<_, Infallible>(chunk), reader))
