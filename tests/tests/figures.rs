@@ -204,7 +204,6 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     place.put("scores/default", &bad);
     host.runs("scores/default", &bad).await;
     host.is_ready().await;
-    host.accepts("/score", &event("LAL-BOS", 1)).await;
     for game in ["refuse-LAL-BOS", "trap-open-LAL-BOS"] {
         host.accepts("/score", &event(game, 1)).await;
     }
@@ -237,7 +236,7 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
 
     // Swaps, one of them rejected; the game that was halted goes on.
     place.put("scores/default", b"no component");
-    host.rejects("scores/default", "plugin-not-component").await;
+    host.rejects("scores/default", "plugin-not-wasm").await;
     let text = seen.read(&host).await;
     let rejected = [("slot", "default"), ("state", "rejected")];
     assert_eq!(value(&text, "courtside_slot_state", &rejected), Some(1.0));
@@ -263,9 +262,10 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     })
     .await;
 
-    host.accepts("/score", &event("LAL-BOS", 2)).await;
-    host.has_processed_all().await;
-    assert!(host.game("LAL-BOS").await.is_some());
+    // On Kafka the end of the redrive's transaction stays behind, as a lag of one.
+    let place_of = host.accepts("/score", &event("LAL-BOS", 1)).await;
+    let game = host.game_after("LAL-BOS", "scores", &place_of).await;
+    assert!(game.is_some());
     let stream = host
         .request(Method::GET, "/events")
         .send()
@@ -364,8 +364,16 @@ async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
             .map(|line| labels_of(line)["partition"].clone())
             .collect()
     };
-    let all = of(&one).await;
-    assert!(!all.is_empty());
+    let all: BTreeSet<_> = ["0", "1", "2"].map(ToOwned::to_owned).into();
+    until("all partitions to be assigned", || async {
+        let one = of(&one).await;
+        if one == all {
+            Ok(())
+        } else {
+            Err(format!("{one:?}"))
+        }
+    })
+    .await;
     let beside = place.beside();
     beside.put("scores/default", &built::plugin("nba-scoring"));
     let other = beside.start_ready().await;
