@@ -1,9 +1,9 @@
 //! Plugins that run out of time: each call that does keeps a worker busy for all
 //! the time that a call may take, and others wait.
 //!
-//! An entity that runs out of time at event after event is halted. When that
-//! became of several in a row, and no call went well in between, it is the
-//! plugin and no event: it is not called any more until the slot gets another,
+//! An entity that runs out of time at event after event, and none goes well, is
+//! halted. When that became of several and no call went well in between, it is
+//! the plugin and no event: it is not called any more until the slot gets another,
 //! and its entities are halted without a call. A rollback gives them back what
 //! they were, a redrive their events. It costs a number for each slot in trouble.
 
@@ -11,9 +11,11 @@ use std::collections::HashMap;
 
 use crate::slots::name::SlotName;
 
-/// Events of an entity in a row that ran out of time; then it is halted.
+/// Events of an entity that ran out of time since one went well; then it is
+/// halted.
 pub const EVENTS_MAX: u32 = 2;
-/// Entities in a row that were halted for it; then all of the slot are.
+/// Entities that were halted for it since a call went well; then all of the slot
+/// are.
 const ENTITIES_MAX: u32 = 3;
 
 /// The slots of one worker.

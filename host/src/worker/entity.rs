@@ -106,7 +106,7 @@ pub struct Entity {
     pub committed: Option<Option<Bytes>>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
-    /// Events in a row that ran out of time.
+    /// Events that ran out of time since one went well.
     pub expired: u32,
     pub recent: Recent,
     pub halted: Option<Halt>,

@@ -140,8 +140,10 @@ pub async fn a_pipeline_in_trouble_is_alone_in_it(engine: Engine) {
         .into_iter()
         .map(|letter| letter.code)
         .collect();
-    let (trap, deadline) = ("plugin-trap", "plugin-deadline");
-    assert_eq!(codes, [deadline, trap, deadline, trap, deadline]);
+    // The second that runs out of time, with none that went well in between,
+    // halts the entity.
+    let (trap, deadline, halted) = ("plugin-trap", "plugin-deadline", "entity-halted");
+    assert_eq!(codes, [deadline, trap, halted, halted, halted]);
     assert_eq!(topics.dead_letters("well"), []);
 }
 
