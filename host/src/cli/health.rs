@@ -4,6 +4,13 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Deserialize;
+
+use super::{
+    operator::{Output, write_out},
+    plain,
+};
+use crate::slots::view::NotReady;
 
 #[derive(Args, Debug)]
 pub struct HealthArgs {
@@ -14,9 +21,18 @@ pub struct HealthArgs {
     /// not only whether it lives.
     #[arg(long)]
     ready: bool,
+    /// How to answer [default: as the host does].
+    #[arg(long, short, value_enum, value_name = "FORMAT")]
+    output: Option<Output>,
     /// Seconds to wait for an answer.
     #[arg(long, default_value_t = 3)]
     timeout: u64,
+}
+
+#[derive(Deserialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<NotReady>,
 }
 
 pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
@@ -32,10 +48,33 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("no answer from {url}"))?;
     let status = answer.status();
-    println!("{}", answer.text().await?.trim_end());
+    let said = answer.text().await?;
+    let said = said.trim_end();
+    let said = match args.output {
+        Some(Output::Json) if !args.ready => {
+            serde_json::json!({ "live": status.is_success() }).to_string()
+        }
+        Some(Output::Table) if args.ready => readiness(said)?,
+        _ => said.to_owned(),
+    };
+    write_out((plain::lines(&said).into_owned() + "\n").as_bytes())?;
     Ok(if status.is_success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether a host is ready, in words: each reason on a line.
+fn readiness(said: &str) -> anyhow::Result<String> {
+    let said: Readiness = serde_json::from_str(said)
+        .context("host-unreachable: what the host answers is of another version")?;
+    if said.ready {
+        return Ok("ready".to_owned());
+    }
+    let reasons = said.reasons.iter();
+    let reasons: Vec<_> = reasons
+        .map(|one| format!("{}: {}", one.code, one.reason))
+        .collect();
+    Ok(reasons.join("\n"))
 }

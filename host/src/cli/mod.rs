@@ -2,10 +2,12 @@
 
 mod client;
 mod descriptors;
+pub mod games;
 pub mod groups;
 pub mod health;
 pub mod letters;
 mod operator;
+pub mod plain;
 pub mod plugin;
 pub mod plugins;
 pub mod replay;

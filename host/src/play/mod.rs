@@ -67,7 +67,12 @@ pub struct PlayArgs {
     pub seed: Option<u64>,
 
     /// Where the host listens
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        env = "COURTSIDE_URL"
+    )]
     pub url: String,
 
     /// Play each game at its own pace, this many times faster than its clock

@@ -310,12 +310,16 @@ impl Board {
         .await
     }
 
-    fn read_back(&self, place: Place) -> Result<Option<Arc<Latest>>, LogError> {
+    pub(super) fn count_read_backs(&self, count: u64) {
         metrics::counter!(
             "courtside_scoreboard_read_backs_total",
             "pipeline" => self.spec.pipeline.to_string()
         )
-        .increment(1);
+        .increment(count);
+    }
+
+    fn read_back(&self, place: Place) -> Result<Option<Arc<Latest>>, LogError> {
+        self.count_read_backs(1);
         let Place { partition, offset } = place;
         let records = self.log.read(&self.spec.output, partition, offset, 1)?;
         Ok(records

@@ -48,6 +48,9 @@ pub struct Subscription {
     changed: watch::Receiver<u64>,
     game: Option<Key>,
     cursor: u64,
+    /// From when on what it is not told of is skipped, and how much was.
+    came_at: u64,
+    skipped: u64,
     /// What the reader had when it came.
     resumed: Positions,
     positions: Positions,
@@ -66,6 +69,8 @@ impl Subscription {
         };
         Self {
             changed: board.wake(game.as_deref()),
+            came_at: board.seq(),
+            skipped: 0,
             board,
             game,
             cursor: 0,
@@ -87,6 +92,11 @@ impl Subscription {
                 newer.more = true;
             }
             // From here on nothing waits: what was taken is delivered.
+            if self.game.is_none() {
+                let passed = newer.cursor.saturating_sub(self.cursor.max(self.came_at));
+                let told = loaded.iter().filter(|(found, _)| found.seq > self.came_at);
+                self.skipped += passed.saturating_sub(told.count() as u64);
+            }
             self.cursor = newer.cursor;
             let mut updates = Vec::with_capacity(loaded.len());
             for (found, latest) in loaded {
@@ -115,6 +125,12 @@ impl Subscription {
                 });
             }
         }
+    }
+
+    /// States that were superseded before this reader of all games was told of
+    /// them, since it was asked last. Of a reader of one game it is not known.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     fn newer(&self) -> Newer {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
+use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::{
@@ -58,7 +59,10 @@ fn words(update: &Update) -> (&'static str, Bytes) {
 /// One open stream: a place among those that there may be, and counted as
 /// `courtside_subscribers` has it.
 struct Open {
-    transport: &'static str,
+    subscribers: Gauge,
+    updates: Counter,
+    bytes: Counter,
+    skipped: Counter,
     _place: OwnedSemaphorePermit,
 }
 
@@ -74,16 +78,27 @@ impl Open {
             );
             problem.retry_after(RETRY_AFTER_S)
         })?;
-        metrics::gauge!("courtside_subscribers", "transport" => transport).increment(1.0);
-        Ok(Self {
-            transport,
+        let open = Self {
+            subscribers: gauge!("courtside_subscribers", "transport" => transport),
+            updates: counter!("courtside_stream_updates_total", "transport" => transport),
+            bytes: counter!("courtside_stream_bytes_total", "transport" => transport),
+            skipped: counter!("courtside_stream_skipped_total", "transport" => transport),
             _place: place,
-        })
+        };
+        open.subscribers.increment(1.0);
+        Ok(open)
+    }
+
+    /// The client is told of these, in so many bytes.
+    fn sent(&self, updates: usize, bytes: usize, subscription: &mut Subscription) {
+        self.updates.increment(updates as u64);
+        self.bytes.increment(bytes as u64);
+        self.skipped.increment(subscription.take_skipped());
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        metrics::gauge!("courtside_subscribers", "transport" => self.transport).decrement(1.0);
+        self.subscribers.decrement(1.0);
     }
 }

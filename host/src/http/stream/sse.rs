@@ -100,7 +100,7 @@ struct Reader {
     phase: Phase,
     /// What has been written so far, where the client takes gzip.
     gzip: Option<Gzip>,
-    _open: Open,
+    open: Open,
 }
 
 #[derive(Clone, Copy)]
@@ -119,7 +119,7 @@ fn stream(app: SharedApp, subscription: Subscription, open: Open, request: &Head
         subscription,
         phase: Phase::Begin,
         gzip: takes_gzip.then(Gzip::new),
-        _open: open,
+        open,
     });
     let chunks = stream::unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
@@ -145,6 +145,7 @@ impl Reader {
     async fn next(&mut self) -> Option<Bytes> {
         let app = &self.app;
         let mut chunk = Chunk::new(self.gzip.as_mut());
+        let mut told = 0;
         match self.phase {
             Phase::Begin => {
                 self.phase = Phase::Follow;
@@ -161,7 +162,10 @@ impl Reader {
                 return chunk.last();
             }
             updates = self.subscription.next() => match updates {
-                Ok(updates) => updates.iter().for_each(|update| chunk.event(update)),
+                Ok(updates) => {
+                    told = updates.len();
+                    updates.iter().for_each(|update| chunk.event(update));
+                }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a stream of events was cut");
                     return None;
@@ -169,7 +173,9 @@ impl Reader {
             },
             () = tokio::time::sleep(app.config.heartbeat) => chunk.text(HEARTBEAT),
         }
-        Some(chunk.end())
+        let chunk = chunk.end();
+        self.open.sent(told, chunk.len(), &mut self.subscription);
+        Some(chunk)
     }
 }
 

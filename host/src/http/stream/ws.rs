@@ -107,14 +107,16 @@ async fn open(
     Ok(upgrade.on_upgrade(|socket| run(app, subscription, socket, open)))
 }
 
-async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket, _open: Open) {
+async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket, open: Open) {
     loop {
         let sent = tokio::select! {
             biased;
             () = app.shutdown.cancelled() => break,
             updates = subscription.next() => match updates {
                 Ok(updates) => tokio::select! {
-                    sent = send(&mut socket, &updates) => sent,
+                    sent = send(&mut socket, &updates) => sent.map(|bytes| {
+                        open.sent(updates.len(), bytes, &mut subscription);
+                    }),
                     () = app.shutdown.cancelled() => break,
                 },
                 Err(error) => {
@@ -142,7 +144,9 @@ async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSock
     let _ = tokio::time::timeout(app.config.heartbeat, socket.send(goodbye)).await;
 }
 
-async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Error> {
+/// Sends updates; how many bytes that took.
+async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<usize, axum::Error> {
+    let mut bytes = 0;
     for update in updates {
         let (event, data) = words(update);
         let key = serde_json::Value::from(String::from_utf8_lossy(&update.key));
@@ -152,7 +156,9 @@ async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Er
             r#"{{"id":"{}","event":"{event}","key":{key},"data":{data}}}"#,
             update.positions
         );
+        bytes += text.len();
         socket.feed(Message::text(text)).await?;
     }
-    socket.flush().await
+    socket.flush().await?;
+    Ok(bytes)
 }
