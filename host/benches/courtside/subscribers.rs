@@ -110,16 +110,11 @@ fn run(kind: Kind) {
     let watched_kb = host.resident_kb();
     stop.cancel();
 
-    let mut delays: Histogram<u64> = Histogram::new(3).expect("a histogram");
-    let mut expected = 0;
+    let mut sightings = vec![Vec::new(); GAMES];
     runtime.block_on(async {
         while let Some(reader) = readers.join_next().await {
-            let Some(read) = reader.expect("a reader") else {
-                continue;
-            };
-            expected += WATCHED as u64;
-            for delay in read {
-                delays.record(delay).expect("it grows");
+            if let Some((game, seen)) = reader.expect("a reader") {
+                sightings[game].push(seen);
             }
         }
     });
@@ -140,16 +135,60 @@ fn run(kind: Kind) {
         std::thread::available_parallelism().map_or(0, usize::from),
         clock.bytes.load(Ordering::Relaxed) as f64 / (SUBSCRIBERS * WATCHED) as f64,
     );
-    if expected > 0 {
+    if kind != Kind::WebSocket {
+        print_deliveries(&clock, &sightings);
+    }
+}
+
+/// An event and when it was seen, in microseconds after the start.
+type Sighting = (usize, u64);
+
+/// What became of each event of those that were watched, for each of its readers.
+fn print_deliveries(clock: &Clock, sightings: &[Vec<Vec<Sighting>>]) {
+    let last = PLAYED + ALONE + WATCHED;
+    let mut from_post: Histogram<u64> = Histogram::new(3).expect("a histogram");
+    let mut from_first = from_post.clone();
+    let (mut expected, mut superseded) = (0, 0);
+    for (game, readers) in clock.matches.iter().zip(sightings) {
+        for seq in last - WATCHED + 1..=last {
+            let seen = readers.iter().flatten().filter(|(seen, _)| *seen == seq);
+            let seen: Vec<u64> = seen.map(|(_, at)| *at).collect();
+            expected += readers.len();
+            let Some(first) = seen.iter().min() else {
+                superseded += 1;
+                continue;
+            };
+            let sent = game.sent[seq].load(Ordering::Acquire);
+            for at in &seen {
+                from_post.record(at - sent).expect("it grows");
+                from_first.record(at - first).expect("it grows");
+            }
+        }
+        let have_last = readers
+            .iter()
+            .filter(|seen| seen.iter().any(|(seq, _)| *seq == last));
+        assert_eq!(
+            have_last.count(),
+            readers.len(),
+            "the last of {}",
+            game.game
+        );
+    }
+    println!(
+        "{} of {expected} deliveries seen; {superseded} events were superseded before any reader saw them",
+        from_post.len(),
+    );
+    for (what, delays) in [
+        ("from POST sent to event read", from_post),
+        ("from its first reader to each other one", from_first),
+    ] {
         println!(
-            "{} of {expected} deliveries seen, from POST sent to event read: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-            delays.len(),
+            "{what}: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
             delays.value_at_quantile(0.5) as f64 / 1e3,
             delays.value_at_quantile(0.9) as f64 / 1e3,
             delays.value_at_quantile(0.99) as f64 / 1e3,
             delays.max() as f64 / 1e3,
         );
-        assert_eq!(delays.len(), expected, "every event to every reader");
     }
 }
 
@@ -199,10 +238,10 @@ async fn post_all(
     }
 }
 
-type Readers = JoinSet<Option<Vec<u64>>>;
+type Readers = JoinSet<Option<(usize, Vec<Sighting>)>>;
 
-/// All readers, once each has been told how its game stands. They end with how
-/// long each event took, where they read it.
+/// All readers, once each has been told how its game stands. They end with what
+/// they saw of which game, where they read it.
 async fn subscribe(
     address: SocketAddr,
     kind: Kind,
@@ -217,23 +256,22 @@ async fn subscribe(
         let (coming, there) = (Arc::clone(&coming), Arc::clone(&there));
         readers.spawn(async move {
             let permit = coming.acquire_owned().await.expect("a turn");
-            let mut delays = Vec::new();
+            let game = number % GAMES;
+            let mut seen = Vec::new();
             let reading = async {
-                let game = number % GAMES;
                 let stream = open(address, kind, &clock.matches[game].game).await;
                 let reader = Reader {
                     stream: BufReader::with_capacity(4096, stream),
                     clock: &clock,
-                    game,
                 };
                 let begun = || {
                     there.add_permits(1);
                     drop(permit);
                 };
                 match kind {
-                    Kind::Plain => reader.read(&mut delays, begun).await,
+                    Kind::Plain => reader.read(&mut seen, begun).await,
                     Kind::Gzip if number % INFLATED == 0 => {
-                        reader.inflate(&mut delays, begun).await;
+                        reader.inflate(&mut seen, begun).await;
                     }
                     Kind::Gzip | Kind::WebSocket => reader.count(begun).await,
                 }
@@ -244,7 +282,7 @@ async fn subscribe(
                 () = stop.cancelled() => {}
             }
             let reads = kind == Kind::Plain || kind == Kind::Gzip && number % INFLATED == 0;
-            reads.then_some(delays)
+            reads.then_some((game, seen))
         });
     }
     let all = u32::try_from(SUBSCRIBERS).expect("a number");
@@ -270,11 +308,10 @@ async fn open(address: SocketAddr, kind: Kind, game: &str) -> TcpStream {
 struct Reader<'a> {
     stream: BufReader<TcpStream>,
     clock: &'a Clock,
-    game: usize,
 }
 
 impl Reader<'_> {
-    async fn read(mut self, delays: &mut Vec<u64>, begun: impl FnOnce()) {
+    async fn read(mut self, seen: &mut Vec<Sighting>, begun: impl FnOnce()) {
         let mut begun = Some(begun);
         let mut line = Vec::new();
         loop {
@@ -288,13 +325,13 @@ impl Reader<'_> {
             if let Some(data) = line.strip_prefix(b"data: ") {
                 match begun.take() {
                     Some(begun) => begun(),
-                    None => delays.push(self.delay(data)),
+                    None => seen.push(self.sighting(data)),
                 }
             }
         }
     }
 
-    async fn inflate(mut self, delays: &mut Vec<u64>, begun: impl FnOnce()) {
+    async fn inflate(mut self, seen: &mut Vec<Sighting>, begun: impl FnOnce()) {
         let mut begun = Some(begun);
         let mut inflater = Decompress::new(false);
         let mut head = String::new();
@@ -324,7 +361,7 @@ impl Reader<'_> {
                 if let Some(data) = line.strip_prefix(b"data: ") {
                     match begun.take() {
                         Some(begun) => begun(),
-                        None => delays.push(self.delay(data)),
+                        None => seen.push(self.sighting(data)),
                     }
                 }
             }
@@ -351,12 +388,11 @@ impl Reader<'_> {
         }
     }
 
-    /// Since the event was sent that an output came of last.
-    fn delay(&self, data: &[u8]) -> u64 {
+    /// The event that an output came of last, just seen.
+    fn sighting(&self, data: &[u8]) -> Sighting {
         let now = self.clock.started.elapsed().as_micros();
         let seq = last_seq(data).expect("a number");
-        let sent = self.clock.matches[self.game].sent[seq].load(Ordering::Acquire);
-        u64::try_from(now).expect("a time").saturating_sub(sent)
+        (seq, u64::try_from(now).expect("a time"))
     }
 }
 

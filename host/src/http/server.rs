@@ -8,6 +8,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
+use futures_util::future::BoxFuture;
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -74,6 +75,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     http.timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout)
         .max_buf_size(BUFFER_BYTES_MAX);
+    let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let tracker = TaskTracker::new();
     // Ends what the drain timeout leaves, whichever way this function ends.
@@ -154,18 +156,20 @@ struct OfPeer {
 impl Service<Request<Incoming>> for OfPeer {
     type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
     type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
-    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+    /// In a box, or each connection would keep room for a request for as long as
+    /// it lives.
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        self.service.call(request)
+        Box::pin(self.service.call(request))
     }
 }
 
 /// A future in a future that takes it as an argument is there twice, and of
 /// these there are many: so this is what is spawned, with nothing around it.
 async fn connection(
-    http: http1::Builder,
+    http: Arc<http1::Builder>,
     io: Connection<TcpStream>,
     service: OfPeer,
     shutdown: CancellationToken,
