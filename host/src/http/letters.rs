@@ -14,7 +14,6 @@ use utoipa::ToSchema;
 
 use super::{
     SharedApp, body,
-    local::Local,
     operate::blocking,
     problem::Problem,
     query::{Parameters, Segment},
@@ -165,14 +164,12 @@ pub async fn one(
         (status = 200, description = "What would be done (dry_run)", body = Plan),
         (status = 202, description = "It has begun: GET says how it goes", body = RedriveView),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Asked from elsewhere", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Another one runs, or the letter is one of a halted entity", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn redrive(
-    _: Local,
     State(app): State<SharedApp>,
     pipeline: Result<Segment, Problem>,
     headers: HeaderMap,

@@ -11,7 +11,7 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use utoipa::IntoResponses;
 
-use super::{SharedApp, body, local::Local, problem::Problem, query::Parameters};
+use super::{SharedApp, body, problem::Problem, query::Parameters};
 use crate::{
     slots::{
         ask::{Answer, AskError, RollbackView, What},
@@ -59,9 +59,6 @@ impl<S: Send + Sync> FromRequestParts<S> for OfSlot {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes what is written from elsewhere")]
 enum Refusals {
-    /// Asked from another machine, or by a page of another site
-    #[response(status = 403, content_type = "application/problem+json")]
-    Elsewhere(Problem),
     /// No such pipeline, or slot
     #[response(status = 404, content_type = "application/problem+json")]
     NotThere(Problem),
@@ -104,7 +101,6 @@ enum Rejections {
 )]
 pub async fn put(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
@@ -140,11 +136,10 @@ pub async fn put(
 )]
 pub async fn put_key(
     app: State<SharedApp>,
-    local: Local,
     of: OfSlot,
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
-    put(app, local, of, request).await
+    put(app, of, request).await
 }
 
 /// Remove a key's own plugin.
@@ -160,7 +155,6 @@ pub async fn put_key(
 )]
 pub async fn delete_key(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
 ) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Remove).await?)
@@ -183,7 +177,6 @@ pub async fn delete_key(
 )]
 pub async fn rollback(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
     uri: Uri,
 ) -> Result<Json<RollbackView>, Problem> {
@@ -223,11 +216,10 @@ pub async fn rollback(
 )]
 pub async fn rollback_key(
     app: State<SharedApp>,
-    local: Local,
     of: OfSlot,
     uri: Uri,
 ) -> Result<Json<RollbackView>, Problem> {
-    rollback(app, local, of, uri).await
+    rollback(app, of, uri).await
 }
 
 /// Let the plugin that runs stay: there is no way back from it any more, and
@@ -237,11 +229,7 @@ pub async fn rollback_key(
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
     responses((status = 200, description = "It stays", body = SlotView), Refusals)
 )]
-pub async fn confirm(
-    State(app): State<SharedApp>,
-    _: Local,
-    of: OfSlot,
-) -> Result<Json<SlotView>, Problem> {
+pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Confirm).await?)
 }
 
@@ -254,12 +242,8 @@ pub async fn confirm(
     ),
     responses((status = 200, description = "It stays", body = SlotView), Refusals)
 )]
-pub async fn confirm_key(
-    app: State<SharedApp>,
-    local: Local,
-    of: OfSlot,
-) -> Result<Json<SlotView>, Problem> {
-    confirm(app, local, of).await
+pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
+    confirm(app, of).await
 }
 
 fn slot(answer: Answer) -> Result<Json<SlotView>, Problem> {

@@ -42,8 +42,9 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 11] = [
+static FILES: [File; 14] = [
     file!("/", "index.html", "text/html; charset=utf-8"),
+    file!("/access.js", "access.js", "text/javascript; charset=utf-8"),
     file!("/app.js", "app.js", "text/javascript; charset=utf-8"),
     file!("/board.js", "board.js", "text/javascript; charset=utf-8"),
     file!("/chart.js", "chart.js", "text/javascript; charset=utf-8"),
@@ -56,7 +57,9 @@ static FILES: [File; 11] = [
         "text/javascript; charset=utf-8"
     ),
     file!("/store.js", "store.js", "text/javascript; charset=utf-8"),
+    file!("/stream.js", "stream.js", "text/javascript; charset=utf-8"),
     file!("/style.css", "style.css", "text/css; charset=utf-8"),
+    file!("/token.js", "token.js", "text/javascript; charset=utf-8"),
     file!("/favicon.svg", "favicon.svg", "image/svg+xml"),
 ];
 

@@ -2,10 +2,12 @@
 // Everything is asked of the host that serves it, by relative addresses.
 
 import { setAttribute, setText } from "./dom.js";
+import { isRefused, onAccess } from "./access.js";
 import { Store } from "./store.js";
 import { BoardView } from "./board.js";
 import { GameView } from "./game.js";
 import { OperatorView } from "./operator.js";
+import { TokenView } from "./token.js";
 
 const SAY_MS_MIN = 3_000;
 
@@ -31,6 +33,7 @@ const LINKS = {
   live: "live",
   reconnecting: "reconnecting",
   paused: "paused",
+  locked: "token needed",
 };
 function showLink() {
   const lost = link.dataset.state === "reconnecting";
@@ -57,6 +60,7 @@ const board = new BoardView(store, say);
 let view = null;
 
 function viewOf(hash) {
+  if (isRefused()) return new TokenView();
   const [, name = "", ...rest] = hash.split("/");
   if (name === "operator") return new OperatorView(say);
   if (name === "game" && rest.length > 0) {
@@ -93,4 +97,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && view instanceof GameView && !event.defaultPrevented) location.hash = "#/";
 });
 addEventListener("hashchange", route);
+onAccess(() => {
+  if (!isRefused()) store.reopen();
+  route();
+});
 route();

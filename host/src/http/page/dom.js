@@ -1,6 +1,8 @@
 // What the views build with. Text reaches the document as text nodes and
 // attribute values only, never as markup: names come from whoever posts events.
 
+import { ask } from "./access.js";
+
 /** An element with attributes and children; a string child is a text node. */
 export function el(name, attributes, ...children) {
   return fill(document.createElement(name), attributes, children);
@@ -89,7 +91,7 @@ export function flash(node) {
 
 /** GET, JSON; the error's message is fit to be shown. */
 export async function getJson(path, signal) {
-  const answer = await fetch(path, { signal, headers: { accept: "application/json" } });
+  const answer = await ask(path, { signal, headers: { accept: "application/json" } });
   if (!answer.ok) {
     throw Object.assign(new Error(`${path} answered ${answer.status}`), { status: answer.status });
   }

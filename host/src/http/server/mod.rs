@@ -2,8 +2,12 @@
 //!
 //! A connection costs its socket and at most [`BUFFER_BYTES_MAX`] each way; no
 //! more than [`HttpConfig::connections_max`](super::HttpConfig) are open, a
-//! WebSocket being one of them for as long as it lives. What is not HTTP at
-//! all is answered by hyper itself, with a status and no body.
+//! WebSocket being one of them for as long as it lives, and a TLS handshake from
+//! its first byte. What is not HTTP at all is answered by hyper itself, with a
+//! status and no body.
+
+mod connection;
+mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,14 +18,17 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     time::{interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{App, connection::Connection, router};
+use self::connection::Connection;
+pub use self::tls::{Tls, TlsConfig, TlsError};
+use super::{App, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -65,6 +72,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) {
     let config = app.config.clone();
     let metrics = app.metrics.clone();
+    let (access, tls) = (app.access.clone(), app.tls.clone());
     let router = router(app, shutdown.clone());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -76,6 +84,10 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     let kill = CancellationToken::new();
     let _kill = kill.clone().drop_guard();
     let mut upkeep = interval(UPKEEP_INTERVAL);
+    tracker.spawn(access.follow(shutdown.clone()));
+    if let Some(tls) = tls.clone() {
+        tracker.spawn(tls.follow(shutdown.clone()));
+    }
 
     loop {
         let accept = async {
@@ -114,8 +126,18 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
-        let serve = connection(http.clone(), io, service, shutdown.clone());
-        let kill = kill.clone();
+        let (http, tls) = (http.clone(), tls.clone());
+        let (shutdown, kill) = (shutdown.clone(), kill.clone());
+        let serve = async move {
+            let Some(tls) = tls else {
+                return connection(http, io, service, shutdown).await;
+            };
+            match shutdown.run_until_cancelled(tls.accept(io)).await {
+                Some(Ok(io)) => connection(http, io, service, shutdown).await,
+                Some(Err(error)) => debug!(%peer, %error, "a handshake failed"),
+                None => {}
+            }
+        };
         tracker.spawn(async move {
             tokio::select! {
                 () = serve => {}
@@ -149,7 +171,7 @@ impl Service<Request<Incoming>> for OfPeer {
 
 async fn connection(
     http: http1::Builder,
-    io: Connection<TcpStream>,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: OfPeer,
     shutdown: CancellationToken,
 ) {
