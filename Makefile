@@ -47,6 +47,7 @@ test: toolchain test-plugins ## every test
 	@tests/deploy/run
 	@tests/deploy/manifests
 	@tests/browser/run
+	@tests/openapi/run
 	@tests/kafka/skipped
 
 check: toolchain ## formatting and lints

@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, Uri, request::Parts},
 };
 use percent_encoding::percent_decode_str;
-use utoipa::IntoResponses;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::{SharedApp, body, problem::Problem, query::Parameters};
 use crate::{
@@ -55,6 +55,12 @@ impl<S: Send + Sync> FromRequestParts<S> for OfSlot {
     }
 }
 
+/// A plugin's bytes.
+#[derive(ToSchema)]
+#[schema(as = PluginFile, value_type = String, format = Binary)]
+#[allow(dead_code, reason = "describes bytes")]
+pub struct PluginFileDoc(Vec<u8>);
+
 /// How all of these may fail.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes what is written from elsewhere")]
@@ -96,7 +102,7 @@ enum Rejections {
 #[utoipa::path(
     put, path = "/plugins/{pipeline}/default", tag = "operation", operation_id = "put_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = PluginFileDoc, content_type = "application/wasm"),
     responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put(
@@ -131,7 +137,7 @@ pub async fn put(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = PluginFileDoc, content_type = "application/wasm"),
     responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put_key(
@@ -171,9 +177,13 @@ pub async fn delete_key(
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
-    responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
+    responses(
+        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    )
 )]
 pub async fn rollback(
     State(app): State<SharedApp>,
@@ -210,9 +220,13 @@ pub async fn rollback(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
-    responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
+    responses(
+        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    )
 )]
 pub async fn rollback_key(
     app: State<SharedApp>,

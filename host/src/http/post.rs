@@ -1,5 +1,7 @@
 //! `POST /score` and `POST /events/{pipeline}`: events in.
 
+use std::collections::HashMap;
+
 use axum::{
     extract::{Request, State},
     http::{
@@ -28,7 +30,11 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[allow(dead_code, reason = "describes what is checked without being built")]
 pub struct ScoreEventDoc {
     /// The game, 1 to 128 bytes without control characters.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     game_id: String,
     /// Counts from 1 within a game; an event with one already seen counts once.
     #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
@@ -74,6 +80,16 @@ pub enum ScoreEventsDoc {
     Many(Vec<ScoreEventDoc>),
 }
 
+/// One event of a pipeline, or several: objects that have its key.
+#[derive(ToSchema)]
+#[schema(as = Events)]
+#[allow(dead_code, reason = "describes what is checked without being built")]
+#[serde(untagged)]
+pub enum AnyEventsDoc {
+    One(HashMap<String, serde_json::Value>),
+    Many(Vec<HashMap<String, serde_json::Value>>),
+}
+
 /// The answer for one event, or for several in their order.
 #[derive(ToSchema)]
 #[schema(as = Appended)]
@@ -91,7 +107,7 @@ pub enum AppendedDoc {
 /// processed once; in an array or NDJSON each event has the key and its index.
 #[utoipa::path(
     post, path = "/score", tag = "events", operation_id = "post_score",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters", pattern = "^[!-~]{1,128}$")),
     request_body(content(
         (ScoreEventsDoc = "application/json"),
         (String = "application/x-ndjson"),
@@ -118,10 +134,10 @@ pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Res
     post, path = "/events/{pipeline}", tag = "events", operation_id = "post_events",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters", pattern = "^[!-~]{1,128}$"),
     ),
     request_body(content(
-        (serde_json::Value = "application/json"),
+        (AnyEventsDoc = "application/json"),
         (String = "application/x-ndjson"),
     )),
     responses(

@@ -6,6 +6,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::http::StatusCode;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -19,14 +20,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::reload::Reloaded;
+use super::super::{problem::Problem, reload::Reloaded};
 
 /// What a TLS connection begins with (a record of a handshake).
 const HANDSHAKE: u8 = 0x16;
-/// For who takes an `https` address for an `http` one.
-const PLAIN_HTTP: &str = "{\"type\":\"urn:courtside:problem:tls-required\",\"title\":\"tls required\",\
-    \"status\":400,\"detail\":\"this port speaks TLS: ask with https://\",\"code\":\"tls-required\"}";
-
 /// Plain HTTP, where both files are empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -119,10 +116,8 @@ impl Tls {
     {
         let shake = async {
             if stream.first_byte().await? != Some(HANDSHAKE) {
-                let head = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
-                    content-type: application/problem+json\r\ncontent-length";
-                let answer = format!("{head}: {}\r\n\r\n{PLAIN_HTTP}", PLAIN_HTTP.len());
-                stream.write_all(answer.as_bytes()).await?;
+                let answer = not_plain();
+                stream.write_all(&answer).await?;
                 stream.shutdown().await?;
                 return Err(io::Error::other("it does not begin as TLS does"));
             }
@@ -150,6 +145,19 @@ impl Peek for TcpStream {
         let count = self.peek(&mut byte).await?;
         Ok(byte.first().copied().filter(|_| count > 0))
     }
+}
+
+/// For who takes an `https` address for an `http` one.
+fn not_plain() -> Vec<u8> {
+    let detail = "this port speaks TLS: ask with https://";
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "tls-required", detail);
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
 }
 
 fn server(chain: &[u8], key: &[u8]) -> Result<ServerConfig, String> {

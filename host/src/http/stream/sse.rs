@@ -13,6 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
+use utoipa::ToSchema;
 
 use super::{
     super::{SharedApp, problem::Problem, query::Segment},
@@ -24,6 +25,27 @@ use crate::scoreboard::{Subscription, Update};
 /// back after a cut.
 const HELLO: &str = ": courtside\nretry: 1000\n\n";
 const HEARTBEAT: &str = ":\n\n";
+
+/// One event of a stream.
+#[derive(ToSchema)]
+#[schema(as = StreamEvent)]
+#[allow(dead_code, reason = "describes what is written without being built")]
+pub struct StreamEventDoc {
+    event: StreamEventKind,
+    /// How far the reader is: PARTITION:OFFSET,… of the outputs.
+    id: String,
+    /// JSON: the output as committed, or `{"game_id"}` of a game that is deleted.
+    data: String,
+}
+
+/// What has happened.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes what is written without being built")]
+pub enum StreamEventKind {
+    Game,
+    Deleted,
+}
 
 /// The updates of all games, as server-sent events.
 ///
@@ -38,7 +60,7 @@ const HEARTBEAT: &str = ":\n\n";
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
     ),
     responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
     )
@@ -64,7 +86,7 @@ pub async fn all(
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
     ),
     responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
     )
