@@ -1,6 +1,6 @@
 //! `POST /score` and `POST /events/{pipeline}`: events in.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use axum::{
     extract::{Request, State},
@@ -10,7 +10,13 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{AllOfBuilder, AnyOfBuilder, ObjectBuilder, Schema, Type},
+    },
+};
 
 use super::{
     SharedApp, body,
@@ -21,14 +27,45 @@ use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// A score event: its fields, and that points are somebody's.
+pub struct ScoreEventDoc;
+
+impl PartialSchema for ScoreEventDoc {
+    fn schema() -> RefOr<Schema> {
+        let of_a_team = ObjectBuilder::new()
+            .property("team", ObjectBuilder::new().schema_type(Type::String))
+            .required("team");
+        let without_points = ObjectBuilder::new().property(
+            "points",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .maximum(Some(0)),
+        );
+        AllOfBuilder::new()
+            .item(ScoreEventFields::schema())
+            .item(AnyOfBuilder::new().item(of_a_team).item(without_points))
+            .into()
+    }
+}
+
+impl ToSchema for ScoreEventDoc {
+    fn name() -> Cow<'static, str> {
+        "ScoreEvent".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        ScoreEventFields::schemas(schemas);
+    }
+}
+
 /// A score event.
 #[derive(ToSchema)]
-#[schema(as = ScoreEvent, example = json!({
+#[schema(example = json!({
     "game_id": "2015-12-30-LAL-BOS", "seq": 3, "type": "field_goal", "team": "BOS",
     "player": "Avery Bradley", "points": 2, "period": 1, "clock": "11:44"
 }))]
 #[allow(dead_code, reason = "describes what is checked without being built")]
-pub struct ScoreEventDoc {
+struct ScoreEventFields {
     /// The game, 1 to 128 bytes without control characters.
     #[schema(
         min_length = 1,
