@@ -70,7 +70,7 @@ fuzz: plugins ## bodies of POST and files of plugins, FUZZ_SECONDS each (needs c
 	mkdir -p tests/fuzz/corpus/post tests/fuzz/corpus/plugin
 	cp $(TARGET_DIR)/$(PLUGIN_TARGET)/release/nba_scoring.wasm tests/fuzz/corpus/plugin/
 	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . post corpus/post seeds/post -- -max_total_time=$(FUZZ_SECONDS)
-	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . plugin corpus/plugin -- -max_total_time=$(FUZZ_SECONDS) -max_len=4194304
+	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . plugin corpus/plugin seeds/plugin -- -max_total_time=$(FUZZ_SECONDS) -max_len=4194304
 
 clean: ## remove what was built, and what make run made
 	cargo clean

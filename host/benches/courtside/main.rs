@@ -15,6 +15,7 @@ mod doors;
 mod kafka;
 mod load;
 mod native;
+mod neighbours;
 mod pipeline;
 mod rig;
 mod swap;
@@ -28,6 +29,7 @@ const ALL: &[(&str, fn())] = &[
     ("swap", swap::embedded),
     ("many-swaps", swap::many),
     ("compiling", swap::compiling),
+    ("neighbours", neighbours::all),
     ("kafka", kafka::stream::pipeline),
     ("kafka-post", kafka::stream::post),
     ("kafka-latency", kafka::stream::latency),

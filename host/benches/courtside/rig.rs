@@ -41,13 +41,18 @@ pub struct Rig {
 
 /// The plugin's file, as `make plugins` leaves it.
 pub fn plugin() -> Vec<u8> {
+    built("nba_scoring.wasm")
+}
+
+/// A plugin's file by its name.
+pub fn built(name: &str) -> Vec<u8> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
         PathBuf::from,
     );
-    let path = target.join("wasm32-wasip2/release/nba_scoring.wasm");
+    let path = target.join("wasm32-wasip2/release").join(name);
     std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{}: {error} (make plugins makes it)", path.display()))
+        .unwrap_or_else(|error| panic!("{}: {error} (make test-plugins makes it)", path.display()))
 }
 
 /// The same plugin with other bytes, as another build of it would have.
@@ -131,17 +136,27 @@ impl Rig {
 
     /// Drops a plugin into the default slot, and waits until it is in force.
     pub fn swap(&self, bytes: &[u8]) {
+        self.put("default.wasm", bytes);
+    }
+
+    /// The same for one key's own slot.
+    pub fn swap_key(&self, key: &str, bytes: &[u8]) {
+        std::fs::create_dir_all(self.config.plugin_dir.join("scores/keys")).expect("a directory");
+        self.put(&format!("keys/{key}.wasm"), bytes);
+    }
+
+    fn put(&self, file: &str, bytes: &[u8]) {
         let slot = self.config.plugin_dir.join("scores");
         let draft = slot.join("draft");
         std::fs::write(&draft, bytes).expect("a plugin file");
-        std::fs::rename(draft, slot.join("default.wasm")).expect("a plugin file");
+        std::fs::rename(draft, slot.join(file)).expect("a plugin file");
         let digest = Digest::of(bytes).to_string();
         let operator = self.host.operator();
         let started = Instant::now();
         loop {
             let slots = operator.plugins().slots;
-            let plugin = slots.iter().find_map(|slot| slot.plugin.as_ref());
-            if plugin.is_some_and(|plugin| plugin.digest == digest) {
+            let mut plugins = slots.iter().filter_map(|slot| slot.plugin.as_ref());
+            if plugins.any(|plugin| plugin.digest == digest) {
                 return;
             }
             assert!(started.elapsed() < SWAPPED_WITHIN, "not swapped: {slots:?}");

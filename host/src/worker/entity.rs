@@ -102,8 +102,12 @@ pub struct Entity {
     /// Its committed state, from when it was brought into memory until it is
     /// opened first.
     pub loaded: Option<Option<SavedState>>,
+    /// Its committed checkpoint, from when it was read until the next commit.
+    pub committed: Option<Option<Bytes>>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
+    /// Events in a row that ran out of time.
+    pub expired: u32,
     pub recent: Recent,
     pub halted: Option<Halt>,
     pub redone: Vec<Redone>,
@@ -261,5 +265,6 @@ impl Entity {
         self.touched = false;
         self.prepared = Prepared::Nothing;
         self.loaded = None;
+        self.committed = None;
     }
 }

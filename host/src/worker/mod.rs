@@ -1,6 +1,7 @@
 //! Workers: threads that own partitions, run their records through plugins and
 //! commit, one transaction after another.
 
+mod breaker;
 pub mod entity;
 pub mod envelope;
 pub mod instances;

@@ -1,5 +1,6 @@
 //! [`Processing`] against a model, with a native plugin that fails on demand.
 
+mod breaker;
 mod halts;
 
 use std::{
@@ -79,9 +80,13 @@ struct FaultyInstance {
 
 impl FaultyInstance {
     fn fail<T>(&mut self) -> Result<T, Failure> {
+        self.fail_by(FailureKind::Trap)
+    }
+
+    fn fail_by<T>(&mut self, kind: FailureKind) -> Result<T, Failure> {
         self.dead = true;
         Err(Failure {
-            kind: FailureKind::Trap,
+            kind,
             message: "told to".into(),
         })
     }
@@ -113,6 +118,7 @@ impl Instance for FaultyInstance {
             let (key, count, poisoned) = self.entities.get_mut(&entity.0).unwrap();
             match value {
                 b"trap" => return self.fail(),
+                b"loop" if self.name != "good" => return self.fail_by(FailureKind::Deadline),
                 b"poison" => *poisoned = self.name != "good",
                 b"refuse" => {
                     outcome.refused = Some(Refusal {

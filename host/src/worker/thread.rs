@@ -40,6 +40,16 @@ const KEY_LOGGED_BYTES_MAX: usize = 256;
 /// Dead letters of one commit that are logged one by one.
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 
+/// After a swap each entity opens again at its next event, and what it was is
+/// kept: events cost several times what they do else. So that commits come as
+/// close together as before, less is taken for each, until most entities of a
+/// commit are open already, for this long at most.
+const EASED_TIME_MAX: Duration = Duration::from_secs(3);
+const EASED_POLL_BYTES: usize = 32 << 10;
+const EASED_COMMIT_INTERVAL: Duration = Duration::from_millis(15);
+/// One in so many that opened is few.
+const FEW_OPENED: u64 = 4;
+
 /// How long it is tried again to read from elsewhere.
 const SEEK_WITHIN: Duration = Duration::from_secs(60);
 
@@ -161,6 +171,7 @@ impl Worker {
             inbox,
             hurry: Arc::clone(&orders.hurry),
             poll_bytes: 0,
+            eased: None,
             wait: RETRY_WAIT_MIN,
             poll_wait: RETRY_WAIT_MIN,
             worker,
@@ -210,6 +221,8 @@ struct Running {
     /// How much is polled at a time: less, after what was polled led to too
     /// much at once.
     poll_bytes: usize,
+    /// Until when commits are small, after a swap.
+    eased: Option<Instant>,
     /// How long to wait after the next failure.
     wait: Duration,
     /// And after the next poll that fails.
@@ -255,7 +268,11 @@ impl Running {
             None if !is_restoring => IDLE_WAIT,
             _ => Duration::ZERO,
         };
-        let polled = self.member.poll(timeout, self.poll_bytes);
+        let poll_bytes = match self.eased {
+            Some(_) => self.poll_bytes.min(EASED_POLL_BYTES),
+            None => self.poll_bytes,
+        };
+        let polled = self.member.poll(timeout, poll_bytes);
         if polled.is_ok() {
             self.poll_wait = RETRY_WAIT_MIN;
         }
@@ -310,11 +327,25 @@ impl Running {
 
     fn is_due(&self) -> bool {
         let settings = &self.pipeline.processing;
+        let interval = match self.eased {
+            Some(_) => settings.commit_interval.min(EASED_COMMIT_INTERVAL),
+            None => settings.commit_interval,
+        };
         self.processing.pending_bytes() >= settings.commit_bytes_max
             || self
                 .processing
                 .pending_since()
-                .is_some_and(|since| since.elapsed() >= settings.commit_interval)
+                .is_some_and(|since| since.elapsed() >= interval)
+    }
+
+    /// A commit was made of so many entities. Where few of them had to be opened,
+    /// what a swap brought is over.
+    fn note_opened(&mut self, entities: usize) {
+        let opened = self.processing.counts.opens - self.reported.opens;
+        let few = entities > 0 && opened * FEW_OPENED < entities as u64;
+        if few || self.eased.is_some_and(|until| Instant::now() >= until) {
+            self.eased = None;
+        }
     }
 
     fn take_orders(&mut self) {
@@ -327,7 +358,9 @@ impl Running {
                 }
                 Order::Activate { slot, active, done } => {
                     self.commit();
+                    let is_first = self.processing.is_in_force(&slot, None);
                     self.processing.activate(&slot, active);
+                    self.eased = (!is_first).then(|| Instant::now() + EASED_TIME_MAX);
                     self.wait_for_plugin();
                     self.go_on_waiting();
                     // Nobody waits any more: then nobody needs to know.
@@ -475,6 +508,7 @@ impl Running {
             std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
             wait = (wait * 2).clamp(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         }
+        self.note_opened(self.processing.entities_pending());
         self.processing.settle(&commit);
         self.wait = RETRY_WAIT_MIN;
         let poll_bytes_max = self.pipeline.processing.poll_bytes_max;

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 const SLOT: &str = "scores/default";
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bad-plugins.md");
+/// What the fuzzer of plugins starts from.
+const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/plugin");
 const MARK: &str = "<!-- made by tests/tests/bad_plugins -->\n";
 
 /// A line of the page.
@@ -476,6 +478,8 @@ async fn the_page_says_what_happens(engine: Engine) {
     let page_now = format!("{prose}{MARK}{made}");
     if std::env::var_os("COURTSIDE_TEST_WRITE").is_some() && engine == Engine::Embedded {
         fs::write(PAGE, page_now).expect("the page");
+        fs::create_dir_all(SEEDS).expect("a directory for seeds");
+        fs::write(format!("{SEEDS}/probe.wasm"), probe::with(&[])).expect("a seed");
     } else {
         assert_eq!(
             page, page_now,

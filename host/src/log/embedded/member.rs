@@ -145,13 +145,22 @@ impl EmbeddedMember {
         } else {
             0
         };
+        let is_next = |task: &Task| !task.paused && !task.stopped && task.cursor.lags();
+        let mut left = early
+            .iter()
+            .chain(&*late)
+            .filter(|task| is_next(task))
+            .count();
         for task in early.iter_mut().chain(late) {
-            if task.paused || task.stopped || !task.cursor.lags() {
+            if !is_next(task) {
                 continue;
             }
             if bytes >= bytes_max && !fetched.is_empty() {
                 break;
             }
+            // Each has its share, so that none waits for all that others have.
+            let share = bytes_max.saturating_sub(bytes) / left.max(1);
+            left = left.saturating_sub(1);
             let partition = PartitionId(task.cursor.partition());
             // Retention spares what is not committed; who reads below that must
             // not miss anything either.
@@ -163,7 +172,7 @@ impl EmbeddedMember {
                 continue;
             }
             let store = self.shared.store()?;
-            match task.cursor.read(&store, bytes_max.saturating_sub(bytes)) {
+            match task.cursor.read(&store, share) {
                 Ok(records) if records.is_empty() => {}
                 Ok(records) => {
                     bytes += records.iter().map(Record::size).sum::<usize>();

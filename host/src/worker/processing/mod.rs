@@ -25,10 +25,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
+    breaker::Breakers,
     entity::{Entity, Produced},
     envelope::{Envelope, Halt},
     instances::{Active, Actives, Instances},
@@ -77,7 +79,7 @@ pub enum Interrupted {
 pub type Planned = Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted>;
 
 /// Counts since the worker started, for metrics: of what was committed, but
-/// for calls and failures, which count as they happen.
+/// for calls, failures and opens, which count as they happen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub events: u64,
@@ -86,6 +88,8 @@ pub struct Counts {
     pub duplicates: u64,
     pub calls: u64,
     pub failures: u64,
+    /// Entities that a plugin opened.
+    pub opens: u64,
 }
 
 #[derive(Debug)]
@@ -154,6 +158,7 @@ pub struct Processing {
     order: BTreeMap<u64, usize>,
     clock: u64,
     instances: Instances,
+    breakers: Breakers,
     /// Entities with events since the last commit, in the order they came.
     dirty: Vec<usize>,
     pending_bytes: usize,
@@ -179,15 +184,26 @@ pub struct Processing {
 struct CheckpointReader(Arc<dyn Checkpoints>);
 
 impl CheckpointReader {
-    fn envelope(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Envelope>, LogError> {
+    /// A committed checkpoint, with the bytes it is made of.
+    fn read(
+        &self,
+        partition: PartitionId,
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Envelope)>, LogError> {
         let bytes = self.0.get(partition, key)?;
         bytes
-            .map(|bytes| {
-                Envelope::decode(&bytes).map_err(|error| LogError::Corrupt {
+            .map(|bytes| match Envelope::decode(&bytes) {
+                Ok(envelope) => Ok((bytes, envelope)),
+                Err(error) => Err(LogError::Corrupt {
                     reason: error.to_string(),
-                })
+                }),
             })
             .transpose()
+    }
+
+    fn envelope(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Envelope>, LogError> {
+        let read = self.read(partition, key)?;
+        Ok(read.map(|(_, envelope)| envelope))
     }
 }
 
@@ -221,6 +237,7 @@ impl Processing {
             order: BTreeMap::new(),
             clock: 0,
             instances,
+            breakers: <Breakers as Default>::default(),
             dirty: Vec::new(),
             pending_bytes: 0,
             pending_since: None,
@@ -295,6 +312,12 @@ impl Processing {
         self.entities.len()
     }
 
+    /// Entities that the next commit touches.
+    #[must_use]
+    pub fn entities_pending(&self) -> usize {
+        self.dirty.len()
+    }
+
     #[must_use]
     pub fn instances(&self) -> usize {
         self.instances.len()
@@ -327,6 +350,7 @@ impl Processing {
     /// new plugin, from their committed checkpoints, at their next event.
     pub fn activate(&mut self, slot: &SlotName, active: Option<Arc<Active>>) {
         self.instances.retire_slot(slot);
+        self.breakers.forget(slot);
         match slot {
             SlotName::Default => {}
             SlotName::Key(key) => {

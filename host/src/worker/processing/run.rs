@@ -9,15 +9,18 @@ use std::{
 use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
 use crate::{
     log::LogError,
-    plugin::{self, Event, Failure, OpenError, Outcome, SavedState},
+    plugin::{self, Event, Failure, FailureKind, OpenError, Outcome, SavedState},
     types::Offset,
     worker::{
+        breaker,
         entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
         output,
     },
 };
+
+const OUT_OF_TIME: &str = FailureKind::Deadline.code();
 
 /// Events a suspect processes alone, without a failure, before it may live with
 /// others again.
@@ -116,6 +119,15 @@ impl Processing {
                     }
                 }
                 Verdict::Process => {
+                    // Who redrives an event wants it tried.
+                    if entity.halted.is_none()
+                        && pending.redriven.is_none()
+                        && let Some(active) = self.actives.of(&entity.key)
+                        && self.breakers.is_open(&active.slot)
+                    {
+                        let reason = "its plugin runs out of time at every call".to_owned();
+                        return Ok(Some(Hurdle::Halted(halt_for(OUT_OF_TIME, reason))));
+                    }
                     let home = match entity.home {
                         Some(home) if self.instances.contains(home.instance) => home,
                         _ => match self.open(id)? {
@@ -147,11 +159,17 @@ impl Processing {
         let saved = match (&entity.mark, entity.loaded.take()) {
             (Some(mark), _) => mark.saved.clone(),
             (None, Some(saved)) => saved,
-            (None, None) => match self.checkpoints.envelope(entity.partition, &entity.key) {
+            (None, None) => match self.checkpoints.read(entity.partition, &entity.key) {
                 Err(LogError::Corrupt { reason }) => {
                     return Ok(Err(Hurdle::Stopped(corrupt(&entity.key, &reason))));
                 }
-                envelope => envelope?.and_then(|envelope| envelope.saved),
+                read => {
+                    let (committed, saved) = read?
+                        .map(|(bytes, envelope)| (bytes, envelope.saved))
+                        .unzip();
+                    entity.committed = Some(committed);
+                    saved.flatten()
+                }
             },
         };
         let description = active.plugin.description();
@@ -191,6 +209,7 @@ impl Processing {
         let opened = self.open_in(instance, &key, saved.as_ref());
         Ok(match opened {
             Ok(home) => {
+                self.counts.opens += 1;
                 if let Some(entity) = self.entities.get_mut(id) {
                     entity.home = Some(home);
                 }
@@ -276,19 +295,29 @@ impl Processing {
         } = match outcome {
             Ok(outcome) => outcome,
             Err(failure) => {
-                let alone = held.alone;
-                if alone && let Some(pending) = entity.queue.get_mut(entity.done) {
-                    pending.verdict = Verdict::Dead {
-                        code: failure.kind.code(),
-                        reason: failure.message.clone(),
-                    };
+                let mut hurdle = Hurdle::Failed;
+                // One event of the only one there is: nobody else can have done it.
+                if held.alone || count == 1 && held.has_one() {
+                    if failure.kind == FailureKind::Deadline {
+                        entity.expired += 1;
+                    }
+                    if entity.expired >= breaker::EVENTS_MAX && entity.halted.is_none() {
+                        hurdle = Hurdle::Halted(halt_of(&failure));
+                    } else if let Some(pending) = entity.queue.get_mut(entity.done) {
+                        pending.verdict = Verdict::Dead {
+                            code: failure.kind.code(),
+                            reason: failure.message.clone(),
+                        };
+                    }
                 }
                 self.suspect(id, &failure);
                 self.retire_and_rewind(home.instance);
-                return Some(Hurdle::Failed);
+                return Some(hurdle);
             }
         };
         let active = Arc::clone(&held.active);
+        entity.expired = 0;
+        self.breakers.went_well(&active.slot);
         let first = entity.done;
         if !emissions.is_sorted_by_key(|emission| emission.event) {
             // Apart, the events would have led to them in this order.
@@ -361,12 +390,35 @@ impl Processing {
     pub(super) fn overcome(&mut self, id: usize, hurdle: Hurdle) {
         match hurdle {
             Hurdle::Failed => {}
-            Hurdle::Halted(halt) => self.halt(id, halt),
+            Hurdle::Halted(halt) => {
+                if halt.code == OUT_OF_TIME {
+                    self.note_expired(id);
+                }
+                self.halt(id, halt);
+            }
             Hurdle::Stopped(stop) => {
                 if let Some(partition) = self.entities.get(id).map(|entity| entity.partition) {
                     self.stop(partition, stop);
                 }
             }
+        }
+    }
+
+    /// An entity is halted since its plugin ran out of time.
+    fn note_expired(&mut self, id: usize) {
+        let Some(entity) = self.entities.get(id) else {
+            return;
+        };
+        if let Some(active) = self.actives.of(&entity.key)
+            && self.breakers.expired(&active.slot)
+        {
+            tracing::error!(
+                pipeline = %self.pipeline.name,
+                slot = %active.slot,
+                digest = %active.plugin.digest().short(),
+                code = OUT_OF_TIME,
+                "plugin runs out of time at every call, and is not called any more",
+            );
         }
     }
 

@@ -135,20 +135,21 @@ impl Processing {
         let mut halted = None;
         let mut redone = Vec::new();
         let mut saved = None;
-        match self.checkpoints.envelope(partition, &key) {
+        let mut committed = None;
+        match self.checkpoints.read(partition, &key) {
             Err(LogError::Corrupt { reason }) => {
                 self.stop(partition, corrupt(&key, &reason));
                 return Ok(None);
             }
             Err(error) => return Err(error),
             Ok(None) => {}
-            Ok(Some(envelope)) => {
-                let committed = self.tasks.get(&partition).map(|task| task.committed);
-                if let Some(committed) = committed
-                    && envelope.offset >= committed
+            Ok(Some((bytes, envelope))) => {
+                let position = self.tasks.get(&partition).map(|task| task.committed);
+                if let Some(position) = position
+                    && envelope.offset >= position
                 {
                     let reason = format!(
-                        "the checkpoint of {} stands at offset {}, the partition is committed to {committed}",
+                        "the checkpoint of {} stands at offset {}, the partition is committed to {position}",
                         String::from_utf8_lossy(&key),
                         envelope.offset,
                     );
@@ -160,6 +161,7 @@ impl Processing {
                     self.stop(partition, stop);
                     return Ok(None);
                 }
+                committed = Some(bytes);
                 recent = envelope.recent;
                 halted = envelope.halted;
                 redone = envelope.redone;
@@ -175,7 +177,9 @@ impl Processing {
             key: key.clone(),
             home: None,
             loaded: Some(saved),
+            committed: Some(committed),
             suspicion: 0,
+            expired: 0,
             recent,
             halted_before: halted.clone(),
             redone,

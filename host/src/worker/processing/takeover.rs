@@ -188,9 +188,13 @@ impl Processing {
                 let id = TrialId::of(slot, trial.seq);
                 entity.kept = trial.seq;
                 if read_before(&*self.checkpoints.0, partition, id, key)?.is_none() {
+                    let envelope = match entity.committed.take() {
+                        Some(committed) => committed,
+                        None => self.checkpoints.0.get(partition, key)?,
+                    };
                     let before = Before {
                         position: entity.late.unwrap_or(task.committed),
-                        envelope: self.checkpoints.0.get(partition, key)?,
+                        envelope,
                     };
                     let row = rows::before_key(id, key);
                     commit

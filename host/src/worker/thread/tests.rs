@@ -93,6 +93,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
         redoing: BTreeSet::new(),
         stopped: BTreeSet::new(),
         chores_at: Instant::now(),
+        eased: None,
         poll_bytes: pipeline.processing.poll_bytes_max,
         processing,
         pipeline,

@@ -1,0 +1,113 @@
+//! Plugins that run out of time: what is not called any more.
+
+use super::*;
+use crate::letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL};
+
+fn calls_of(bench: &mut Bench, events: &[(&str, &str)]) -> u64 {
+    let before = bench.processing.counts.calls;
+    bench.events(events);
+    bench.commit();
+    bench.processing.counts.calls - before
+}
+
+#[test]
+fn an_entity_that_runs_out_of_time_again_and_again_is_halted() {
+    for per_instance in [1, 8] {
+        let mut bench = Bench::new(per_instance, 100);
+        bench.events(&[("g", "x"), ("g", "loop"), ("g", "x"), ("g", "loop")]);
+        bench.commit();
+        assert_eq!(
+            bench.of("g"),
+            [
+                "in/0/0 a:g:1",
+                "in/0/1 plugin-deadline",
+                "in/0/2 a:g:2",
+                "in/0/3 plugin-deadline"
+            ],
+            "one that goes well lies between them"
+        );
+        bench.events(&[("g", "loop"), ("g", "x")]);
+        bench.commit();
+        assert_eq!(
+            bench.of("g")[4..],
+            ["in/0/4 entity-halted", "in/0/5 entity-halted"]
+        );
+        assert_eq!(calls_of(&mut bench, &[("g", "loop"), ("g", "x")]), 0);
+        let halt = bench.checkpoint("g").unwrap().halted.unwrap();
+        assert_eq!(halt.code, "plugin-deadline");
+    }
+}
+
+#[test]
+fn a_plugin_that_runs_out_of_time_for_all_is_not_called_any_more() {
+    for per_instance in [1, 8] {
+        let mut bench = Bench::new(per_instance, 100);
+        for key in ["a", "b", "c"] {
+            bench.events(&[(key, "loop"), (key, "loop")]);
+            bench.commit();
+        }
+        assert_eq!(calls_of(&mut bench, &[("d", "loop"), ("e", "x")]), 0);
+        assert_eq!(bench.of("d"), ["in/0/6 entity-halted"]);
+        assert_eq!(bench.of("e"), ["in/0/7 entity-halted"]);
+
+        // Another plugin gets its chance.
+        bench.swap(SlotName::Default, "good", &["faulty/1"]);
+        bench.events(&[("f", "loop")]);
+        bench.commit();
+        assert_eq!(bench.of("f"), ["in/0/8 good:f:1"]);
+    }
+}
+
+#[test]
+fn one_call_that_goes_well_says_that_it_is_not_the_plugin() {
+    let mut bench = Bench::new(8, 100);
+    for key in ["a", "b", "c", "d"] {
+        bench.events(&[(key, "loop"), (key, "loop")]);
+        bench.commit();
+        bench.events(&[("fine", "x")]);
+        bench.commit();
+    }
+    assert_eq!(bench.of("fine").len(), 4);
+    assert!(bench.of("fine").iter().all(|line| line.contains("a:fine:")));
+}
+
+#[test]
+fn slots_do_not_answer_for_each_other() {
+    let mut bench = Bench::new(8, 100);
+    bench.swap(SlotName::of_key(b"own"), "own", &["faulty/1"]);
+    for key in ["a", "b", "c"] {
+        bench.events(&[(key, "loop"), (key, "loop")]);
+        bench.commit();
+    }
+    bench.events(&[("d", "x"), ("own", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("d"), ["in/0/6 entity-halted"]);
+    assert_eq!(bench.of("own"), ["in/0/7 own:own:1"]);
+}
+
+/// Whoever redrives an event wants it tried.
+#[test]
+fn what_is_redriven_is_tried_all_the_same() {
+    let mut bench = Bench::new(8, 100);
+    for key in ["a", "b", "c"] {
+        bench.events(&[(key, "loop"), (key, "loop")]);
+        bench.commit();
+    }
+    bench.events(&[("d", "x")]);
+    bench.commit();
+    let mut record = bench.record(Some("d"), "x");
+    for (name, value) in [
+        (REDRIVE, "0/6"),
+        (ORIGIN, "in/0/6"),
+        (BEGINS, "1"),
+        (UNTIL, "6"),
+    ] {
+        record.headers.push(Header::new(name, value.to_owned()));
+    }
+    bench.feed(vec![record]);
+    // And where it goes well, the others are tried, too.
+    bench.events(&[("e", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("d")[1..], ["in/0/7 a:d:1"]);
+    assert_eq!(bench.of("e"), ["in/0/8 a:e:1"]);
+}
