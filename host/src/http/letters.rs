@@ -138,13 +138,13 @@ impl RedriveRequest {
     get, path = "/dead-letters/{pipeline}", tag = "operation", operation_id = "list_dead_letters",
     params(
         ("pipeline" = String, Path, description = "As the configuration names it"),
-        ("from" = Option<StartDoc>, Query, description = "newest (the default: one page, the newest events first) or oldest"),
+        ("from" = inline(Option<StartDoc>), Query, description = "newest (the default: one page, the newest events first) or oldest"),
         ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the next of the page before; excludes from", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
         ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; 100", minimum = 1, maximum = 1000),
         ("key" = Option<String>, Query, description = "Only of this key"),
         ("code" = Option<String>, Query, description = "Only with this error code"),
         ("partition" = Option<u32>, Query, description = "Only of this partition"),
-        ("state" = Option<LetterState>, Query, description = "Only in this state: open, redriven, void or unfit"),
+        ("state" = inline(Option<LetterState>), Query, description = "Only in this state: open, redriven, void or unfit"),
     ),
     responses(
         (status = 200, description = "A page", body = LettersPage),
