@@ -46,6 +46,7 @@ test: toolchain test-plugins ## every test
 	@tests/docs/check
 	@tests/deploy/run
 	@tests/deploy/manifests
+	@tests/deploy/monitoring
 	@tests/browser/run
 	@tests/openapi/run
 	@tests/kafka/skipped
@@ -56,6 +57,7 @@ check: toolchain ## formatting and lints
 
 bench: build ## the figures of docs/performance.md
 	cargo bench --locked -p courtside
+	@tests/browser/run speed
 
 # What the builds need, each named where it is missing.
 toolchain:

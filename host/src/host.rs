@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
+    figures::{self, Exposition, asked::Asked, pipelines::Seen},
     ingest::{Door, Ingest, KeyRule, Schema},
     letters::Letters,
     log::{
@@ -77,6 +79,9 @@ struct Working {
 /// What the doors may ask.
 struct Overview {
     log: Arc<dyn RecordLog>,
+    /// Asks it for who reads figures.
+    asked: Arc<Asked>,
+    data_dir: PathBuf,
     pipelines: Vec<Working>,
 }
 
@@ -195,6 +200,14 @@ impl Host {
         }
         let overview = Arc::new(Overview {
             log: Arc::clone(&log),
+            asked: Asked::new(
+                Arc::clone(&log),
+                working
+                    .iter()
+                    .map(|one| Arc::clone(&one.pipeline))
+                    .collect(),
+            ),
+            data_dir: config.data_dir.clone(),
             pipelines: working,
         });
         Ok(Self {
@@ -257,7 +270,10 @@ impl Host {
         }
         self.scoreboard.stop();
         self.log.close();
-        tracing::info!(took_ms = started.elapsed().as_millis(), "stopped");
+        tracing::info!(
+            took_ms = started.elapsed().as_secs_f64() * 1000.0,
+            "stopped"
+        );
         if ended.contains(&false) {
             return Err(anyhow!(
                 "worker-panicked: a worker ended before it was told to"
@@ -304,7 +320,7 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
     let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
     log.map(|log| log as _).map_err(|error| match error {
         LogError::InUse { .. } => anyhow!(
-            "{}: {error}: stop its host first, or ask it by GET /group",
+            "{}: {error}: stop its host first, or ask it: `courtside groups --live` does",
             error.code()
         ),
         error => anyhow!("{}: {error}", error.code()),
@@ -508,6 +524,20 @@ impl Operator for Overview {
                 .iter()
                 .map(|working| self.group(working))
                 .collect(),
+        }
+    }
+
+    fn figures(&self, out: &mut Exposition) {
+        figures::process::disk(&self.data_dir, out);
+        for (working, told) in self.pipelines.iter().zip(self.asked.ask()) {
+            let seen = Seen {
+                pipeline: &working.pipeline,
+                status: &working.status,
+                slots: &working.slots,
+                letters: &working.letters,
+                told,
+            };
+            seen.collect(out);
         }
     }
 

@@ -23,6 +23,8 @@ pub mod scoreboard;
 pub mod slots;
 pub mod worker;
 
+pub mod clock;
+pub mod figures;
 pub mod pipeline;
 pub mod play;
 pub mod replay;

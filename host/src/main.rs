@@ -23,6 +23,8 @@ enum Command {
     Health(cli::health::HealthArgs),
     /// List, describe, create, alter and delete topics.
     Topics(cli::topics::TopicsArgs),
+    /// Show the games: scores, one game's line score and leaders, or what changes.
+    Games(cli::games::GamesArgs),
     /// Show the groups: their members, what these are assigned, and the lag.
     Groups(cli::groups::GroupsArgs),
     /// Show what runs in the slots and what ran; put a plugin in force, and go back.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Play(args) => cli::block_on(play::run(args)).and_then(|code| code),
         Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
         Command::Topics(args) => cli::topics::run(&args),
+        Command::Games(args) => cli::block_on(cli::games::run(args)).and_then(|code| code),
         Command::Groups(args) => cli::groups::run(&args),
         Command::Plugins(args) => cli::block_on(cli::plugins::run(args)).and_then(|code| code),
         Command::Reset(args) => cli::reset::run(&args),
@@ -59,7 +62,8 @@ fn main() -> ExitCode {
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("courtside: {error:#}");
+        // What a host says of an event is the event's.
+        eprintln!("courtside: {}", cli::plain::lines(&format!("{error:#}")));
         ExitCode::FAILURE
     })
 }

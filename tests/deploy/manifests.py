@@ -22,7 +22,7 @@ import yaml
 HOST = pathlib.Path(sys.argv[1]).resolve()
 FOLDER = pathlib.Path("deploy/kubernetes")
 VERSIONS = ["1.34", "1.37"]
-CUSTOM = {"Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser", "ScaledObject", "TriggerAuthentication"}
+CUSTOM = {"Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser", "ScaledObject", "TriggerAuthentication", "PodMonitor"}
 # Made by Strimzi's operators, and by whoever rolls out a plugin.
 FROM_ELSEWHERE = {"courtside", "courtside-keda", "kafka-cluster-ca-cert", "courtside-plugins-scores"}
 # ACLs by their names in Strimzi and in Kafka's tool.

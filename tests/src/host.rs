@@ -139,6 +139,20 @@ impl Host {
         self.log.text()
     }
 
+    /// What it has in memory.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let kb: u64 = number.and_then(|kb| kb.parse().ok()).expect("a figure");
+        kb * 1024
+    }
+
     // Endings.
 
     /// Kills it as a crash would: at once, and without a word.

@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod place;
 pub mod play;
 pub mod proxy;
+pub mod readers;
 pub mod suite;
 pub mod topics;
 pub mod wait;

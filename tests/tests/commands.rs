@@ -303,6 +303,35 @@ async fn a_reset_pipeline_comes_to_the_same_scores(engine: Engine) {
     host.stop().await;
 }
 
+/// Also on the embedded engine, whose log nobody else can open meanwhile.
+async fn a_running_host_shows_its_groups(engine: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
+    let host = place.start_ready().await;
+    let games = games::invented(2);
+    play(&host, &games).await;
+    host.has_processed_all().await;
+    let group = place.topic("courtside-scores");
+    let url = host.url();
+    let live = ["groups", &group, "--live", "--url", &url];
+    let seen = answer(&place, &live);
+    assert_eq!(seen["pipeline"], "scores", "{seen}");
+    assert_eq!(seen["lag"], 0, "{seen}");
+    let partitions = seen["partitions"].as_array().expect("partitions");
+    let members = seen["members"].as_array().expect("members");
+    assert!(!members.is_empty(), "{seen}");
+    let text = table(&place, &live);
+    assert_eq!(text.matches("running").count(), partitions.len(), "{text}");
+    for member in members {
+        let name = member["member"].as_str().expect("a name");
+        assert!(text.contains(name), "{text}");
+    }
+    let listed = answer(&place, &["groups", "--live", "--url", &url]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let said = refusal(&place, &["groups", "nobody", "--live", "--url", &url]);
+    assert!(said.contains("courtside: no-such-group: "), "{said}");
+    host.stop().await;
+}
+
 /// Killed at any moment, a reset has happened or has not; the next one does it.
 async fn a_reset_that_is_killed_is_done_again(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
@@ -356,6 +385,7 @@ fn main() -> ExitCode {
                 topics_from_their_creation_to_their_end,
                 what_a_group_has_is_not_lost_by_mistake,
                 a_reset_pipeline_comes_to_the_same_scores,
+                a_running_host_shows_its_groups,
                 a_reset_that_is_killed_is_done_again,
             ]
         })

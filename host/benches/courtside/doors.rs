@@ -13,58 +13,17 @@ use std::{
 
 use hdrhistogram::Histogram;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     runtime::Runtime,
     sync::mpsc,
 };
 
 use crate::{
+    client::Client,
     load::{self, Line},
     rig::Rig,
 };
-
-/// A connection that is kept: as little client as possible.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a connection");
-        stream.set_nodelay(true).expect("a socket option");
-        Self(BufReader::new(stream))
-    }
-
-    async fn post(&mut self, content_type: &str, body: &[u8]) -> u16 {
-        let head = format!(
-            "POST /score HTTP/1.1\r\nhost: courtside\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut request = head.into_bytes();
-        request.extend_from_slice(body);
-        self.0.get_mut().write_all(&request).await.expect("sent");
-        let mut status = 0;
-        let mut length = 0;
-        let mut line = String::new();
-        loop {
-            line.clear();
-            self.0.read_line(&mut line).await.expect("an answer");
-            let text = line.trim_end();
-            if let Some(rest) = text.strip_prefix("HTTP/1.1 ") {
-                status = rest
-                    .get(..3)
-                    .and_then(|code| code.parse().ok())
-                    .unwrap_or(0);
-            } else if let Some(rest) = text.strip_prefix("content-length: ") {
-                length = rest.parse().unwrap_or(0);
-            } else if text.is_empty() {
-                break;
-            }
-        }
-        let mut answer = vec![0; length];
-        self.0.read_exact(&mut answer).await.expect("a body");
-        status
-    }
-}
 
 const CONNECTIONS: usize = 64;
 

@@ -11,13 +11,17 @@
     clippy::indexing_slicing
 )]
 
+mod client;
 mod doors;
 mod kafka;
 mod load;
 mod native;
 mod neighbours;
 mod pipeline;
+mod process;
+mod reads;
 mod rig;
+mod subscribers;
 mod swap;
 
 const ALL: &[(&str, fn())] = &[
@@ -26,6 +30,10 @@ const ALL: &[(&str, fn())] = &[
     ("idle", pipeline::a_million_games),
     ("latency", doors::latency),
     ("post", doors::post),
+    ("subscribers", subscribers::plain),
+    ("subscribers-gzip", subscribers::gzip),
+    ("subscribers-websocket", subscribers::websocket),
+    ("reads", reads::reads),
     ("swap", swap::embedded),
     ("many-swaps", swap::many),
     ("compiling", swap::compiling),

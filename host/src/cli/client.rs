@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use reqwest::{Method, RequestBuilder, Url, header::CONTENT_TYPE};
+use reqwest::{Method, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::client::HostArgs;
@@ -12,11 +12,23 @@ use crate::client::root;
 /// Longer than any answer of a host takes by default.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Of a stream, which ends when its reader does.
+const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
 /// What a problem says to a person.
 #[derive(Deserialize)]
 struct Problem {
     code: String,
     detail: String,
+}
+
+/// What became of asking for a stream.
+#[derive(Debug)]
+pub enum Opened {
+    Stream(reqwest::Response),
+    /// It may be there later.
+    Later(anyhow::Error),
+    Refused(anyhow::Error),
 }
 
 /// The way to one host.
@@ -46,6 +58,32 @@ impl Client {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.answer(self.request(Method::GET, path)).await
+    }
+
+    /// Opens a stream of server-sent events, after the event with that id.
+    pub async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Opened {
+        let url = &self.url;
+        let mut request = self.request(Method::GET, path).timeout(FOREVER);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let unreachable = |why: &str| anyhow!("host-unreachable: no answer from {url}: {why}");
+        let answer = match tokio::time::timeout(TIMEOUT, request.send()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Opened::Later(unreachable(&root(&error))),
+            Err(_) => return Opened::Later(unreachable("no answer in time")),
+        };
+        let status = answer.status();
+        if status.is_success() {
+            return Opened::Stream(answer);
+        }
+        let body = answer.bytes().await.unwrap_or_default();
+        let error = problem(url, status, &body);
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            Opened::Later(error)
+        } else {
+            Opened::Refused(error)
+        }
     }
 
     pub async fn ask<T: DeserializeOwned>(
@@ -83,12 +121,17 @@ impl Client {
             )
         })?;
         if !status.is_success() {
-            return Err(match serde_json::from_slice::<Problem>(&body) {
-                Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
-                Err(_) => anyhow!("host-unreachable: {url} answered {status}"),
-            });
+            return Err(problem(url, status, &body));
         }
         serde_json::from_slice(&body)
             .with_context(|| format!("host-unreachable: what {url} answers is of another version"))
+    }
+}
+
+/// What a host says is wrong.
+fn problem(url: &Url, status: StatusCode, body: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
+        Err(_) => anyhow!("host-unreachable: {url} answered {status}"),
     }
 }

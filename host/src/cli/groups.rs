@@ -2,10 +2,12 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
 use super::{
+    client::{Client, HostArgs},
     operator::{OutputArgs, coded, or_dash, start_logging, table},
     settings::SettingsArgs,
 };
@@ -13,6 +15,7 @@ use crate::{
     config::Config,
     host::open_admin,
     log::{LogError, admin::Admin},
+    slots::view::{GroupView, GroupsView},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -21,11 +24,17 @@ const ABSENT: &str = "absent";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  courtside groups --kafka localhost:9092\n  courtside groups courtside-scores --output json"
+    after_help = "Examples:\n  courtside groups --kafka localhost:9092\n  courtside groups courtside-scores --output json\n  courtside groups --live"
 )]
 pub struct GroupsArgs {
     /// The group to describe; without one, all are listed.
     group: Option<String>,
+    /// Ask a running host for the groups of its pipelines, rather than the log:
+    /// also where the log is the host's own. It says what its partitions do, too.
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    host: HostArgs,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -78,6 +87,9 @@ struct Partition {
 
 pub fn run(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
     start_logging();
+    if args.live {
+        return super::block_on(live(args))?;
+    }
     let config = args.settings.load(Vec::new())?;
     let log = open_admin(&config, false)?;
     let outcome = match &args.group {
@@ -86,6 +98,75 @@ pub fn run(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
     };
     log.close();
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What a host says.
+async fn live(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
+    let view: GroupsView = Client::new(&args.host)?.get("/group").await?;
+    let Some(name) = &args.group else {
+        args.output.show(&view.groups, || {
+            let rows = view.groups.iter().map(|group| {
+                vec![
+                    group.group.clone(),
+                    group.pipeline.clone(),
+                    group.members.len().to_string(),
+                    group.lag.to_string(),
+                ]
+            });
+            table(&["group", "pipeline", "members", "lag"], rows)
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut groups = view.groups.iter();
+    let group = groups.find(|group| group.group == *name);
+    let group = group
+        .ok_or_else(|| anyhow!("no-such-group: no pipeline of the host has the group {name}"))?;
+    args.output.show(group, || live_text(group))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn live_text(group: &GroupView) -> String {
+    let mut text = format!("group     {}\n", group.group);
+    let _ = writeln!(text, "pipeline  {}", group.pipeline);
+    let _ = writeln!(text, "members   {}", group.members.len());
+    let _ = writeln!(text, "lag       {}\n", group.lag);
+    let members = group.members.iter().map(|member| {
+        let numbers: Vec<_> = member.partitions.iter().map(ToString::to_string).collect();
+        let assigned =
+            (!numbers.is_empty()).then(|| format!("{}:{}", group.input, numbers.join(",")));
+        vec![
+            member.member.clone(),
+            member.host.clone(),
+            or_dash(assigned),
+        ]
+    });
+    if !group.members.is_empty() {
+        text += &table(&["member", "host", "assigned"], members);
+        text.push('\n');
+    }
+    let partitions = group.partitions.iter().map(|one| {
+        vec![
+            group.input.clone(),
+            one.partition.to_string(),
+            or_dash(one.committed),
+            one.end.to_string(),
+            one.lag.to_string(),
+            or_dash(one.member.as_ref()),
+            one.state.word().to_owned(),
+            or_dash(one.code.as_ref()),
+        ]
+    });
+    let header = [
+        "topic",
+        "partition",
+        "committed",
+        "end",
+        "lag",
+        "member",
+        "here",
+        "code",
+    ];
+    text + &table(&header, partitions)
 }
 
 /// The pipeline of a group, and its input.

@@ -2,10 +2,18 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use serde::Deserialize;
 
-use crate::client::{HostArgs, builder, root};
+use super::{
+    operator::{Output, write_out},
+    plain,
+};
+use crate::{
+    client::{HostArgs, builder, root},
+    slots::view::NotReady,
+};
 
 #[derive(Args, Debug)]
 pub struct HealthArgs {
@@ -19,9 +27,18 @@ pub struct HealthArgs {
     /// certificate does not name. No token is sent.
     #[arg(long, conflicts_with = "cacert")]
     insecure: bool,
+    /// How to answer [default: as the host does].
+    #[arg(long, short, value_enum, value_name = "FORMAT")]
+    output: Option<Output>,
     /// Seconds to wait for an answer.
     #[arg(long, default_value_t = 3)]
     timeout: u64,
+}
+
+#[derive(Deserialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<NotReady>,
 }
 
 pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
@@ -43,10 +60,33 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
         .await
         .map_err(|error| anyhow!("host-unreachable: no answer from {url}: {}", root(&error)))?;
     let status = answer.status();
-    println!("{}", answer.text().await?.trim_end());
+    let said = answer.text().await?;
+    let said = said.trim_end();
+    let said = match args.output {
+        Some(Output::Json) if !args.ready => {
+            serde_json::json!({ "live": status.is_success() }).to_string()
+        }
+        Some(Output::Table) if args.ready => readiness(said)?,
+        _ => said.to_owned(),
+    };
+    write_out((plain::lines(&said).into_owned() + "\n").as_bytes())?;
     Ok(if status.is_success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether a host is ready, in words: each reason on a line.
+fn readiness(said: &str) -> anyhow::Result<String> {
+    let said: Readiness = serde_json::from_str(said)
+        .context("host-unreachable: what the host answers is of another version")?;
+    if said.ready {
+        return Ok("ready".to_owned());
+    }
+    let reasons = said.reasons.iter();
+    let reasons: Vec<_> = reasons
+        .map(|one| format!("{}: {}", one.code, one.reason))
+        .collect();
+    Ok(reasons.join("\n"))
 }

@@ -1,10 +1,13 @@
 //! The commands that are not a part of their own.
 
 mod client;
+mod descriptors;
+pub mod games;
 pub mod groups;
 pub mod health;
 pub mod letters;
 mod operator;
+pub mod plain;
 pub mod plugin;
 pub mod plugins;
 pub mod replay;

@@ -8,6 +8,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::plain;
 use crate::log::LogError;
 
 #[derive(Args, Debug)]
@@ -19,6 +20,7 @@ pub struct OutputArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    #[value(alias = "text")]
     Table,
     Json,
 }
@@ -35,22 +37,30 @@ impl OutputArgs {
         text: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
         let text = match self.output {
-            Output::Table => text(),
-            Output::Json => serde_json::to_string_pretty(answer)? + "\n",
+            Output::Table => plain::lines(&text()).into_owned(),
+            Output::Json => plain::json_lines(&serde_json::to_string_pretty(answer)?) + "\n",
         };
         write_out(text.as_bytes())
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.output == Output::Json
     }
 }
 
 /// Writes an answer to standard output.
 pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
-    // Who reads it may have read enough (`| head`).
+    try_write(bytes).map(|_| ())
+}
+
+/// The same; false says that nobody reads it any more (`| head`).
+pub fn try_write(bytes: &[u8]) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("the answer cannot be written")
         }
-        _ => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
@@ -71,7 +81,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header.iter().map(|name| name.to_uppercase()));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| plain::line(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -117,6 +127,7 @@ mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
     use crate::cli::{
+        games::GamesArgs,
         groups::GroupsArgs,
         letters::LettersArgs,
         plugin::PluginArgs,
@@ -130,6 +141,7 @@ mod tests {
     #[command(name = "courtside")]
     enum Operator {
         Topics(TopicsArgs),
+        Games(GamesArgs),
         Groups(GroupsArgs),
         Plugins(PluginsArgs),
         Reset(ResetArgs),

@@ -1,6 +1,13 @@
 //! `courtside serve`: a host, from its configuration to its clean end.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -12,9 +19,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::settings::{SettingsArgs, path};
+use super::{
+    descriptors,
+    settings::{SettingsArgs, path},
+};
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
+    figures,
     host::Host,
     http, letters, worker,
 };
@@ -48,13 +59,27 @@ impl ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.load()?;
+    let mut config = args.load()?;
     if args.dump_config {
         print!("{}", settings::dump(&config));
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(&config)?;
-    super::block_on(serve(config))?
+    if let Some(room) = descriptors::make_room(config.http.connections_max) {
+        tracing::warn!(
+            code = "descriptors-few",
+            connections_max = config.http.connections_max,
+            connections = room,
+            "the limit on file descriptors leaves room for fewer connections than http.connections_max: raise it (ulimit -n, LimitNOFILE)"
+        );
+        config.http.connections_max = room;
+    }
+    super::block_on(serve(config))?.inspect_err(|error| {
+        // Who reads the log as JSON finds the end there, too.
+        let text = format!("{error:#}");
+        let code = text.split(':').next().filter(|code| !code.contains(' '));
+        tracing::error!(code, error = text, "the host ends");
+    })
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
@@ -72,6 +97,21 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Some(Backtrace::capture());
+        let backtrace = backtrace.filter(|it| it.status() == BacktraceStatus::Captured);
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(
+            thread = thread.name(),
+            location = panic.location().map(ToString::to_string),
+            panic = text,
+            backtrace = backtrace.map(|backtrace| backtrace.to_string()),
+            "panicked",
+        );
+    }));
     Ok(())
 }
 
@@ -79,12 +119,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // First of all: as process 1 of a container, what has no handler is ignored.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = http::prometheus()
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                Matcher::Full(worker::metrics::COMMIT_DURATION.to_owned()),
-                &worker::metrics::COMMIT_DURATION_BUCKETS_S,
-            )
+    figures::process::started();
+    let metrics = worker::metrics::BUCKETS
+        .iter()
+        .try_fold(http::prometheus()?, |builder, (name, buckets)| {
+            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
         })?
         .install_recorder()
         .context("metrics do not start")?;

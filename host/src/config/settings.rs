@@ -42,6 +42,7 @@ pub const SETTINGS: &[Setting] = &[
     set("logging.filter", Min::None, "what is logged: a level, or directives like \"info,courtside::slots=debug\""),
     set("http.listen", Min::None, "address and port of the doors"),
     set("http.connections_max", Min::Count(1), "connections at a time; others wait to be accepted"),
+    set("http.subscribers_max", Min::Count(1), "streams of updates at a time, and three quarters of the connections at most; others are answered with 503"),
     set("http.idle_timeout", Min::Millis(100), "how long a connection may take to send a request's head, and so stay idle between two"),
     set("http.body_timeout", Min::Millis(10), "how long a request's body may take to arrive"),
     set("http.write_timeout", Min::Millis(100), "how long a client may take none of what is sent to it"),

@@ -17,6 +17,10 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The most connections at a time; others wait to be accepted. At least 1.
     pub connections_max: usize,
+    /// The most streams of updates at a time; others are answered with 503. Of
+    /// the connections there may be, a quarter is none in any case: for events,
+    /// reads and probes. At least 1.
+    pub subscribers_max: usize,
     /// How long a connection may take to send the head of a request, and so
     /// how long it may stay idle between two. At least 100 ms.
     #[serde(with = "humantime_serde")]
@@ -50,6 +54,7 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             connections_max: 16_384,
+            subscribers_max: 12_288,
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
@@ -64,6 +69,14 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
+    /// How many streams there may be.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        let others = self.connections_max / 4;
+        let connections = self.connections_max.saturating_sub(others);
+        self.subscribers_max.min(connections)
+    }
+
     /// The first value out of its range, in words.
     pub fn check(&self) -> Result<(), String> {
         let least = |value: Duration, ms: u64| value >= Duration::from_millis(ms);
@@ -71,6 +84,10 @@ impl HttpConfig {
             (
                 self.connections_max >= 1,
                 "http.connections_max must be at least 1",
+            ),
+            (
+                self.subscribers_max >= 1,
+                "http.subscribers_max must be at least 1",
             ),
             (
                 least(self.idle_timeout, 100),

@@ -6,7 +6,10 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+        header::{
+            ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+            VARY,
+        },
     },
     response::{IntoResponse, Response},
 };
@@ -15,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     Shared, SharedApp,
+    gzip::{self, GZIP},
     problem::Problem,
     query::{Parameters, Segment, cursor_of},
 };
@@ -82,10 +86,14 @@ pub async fn one(
 
 fn answer(game: &Game, request: &HeaderMap) -> Response {
     let position = game.place.to_string();
-    let etag = format!("\"{position}\"");
-    let is_known = is_known(request, &etag);
     let latest = &game.latest;
-    let mut response = if is_known {
+    let deflated = gzip::is_accepted(request)
+        .then(|| latest.deflated())
+        .flatten();
+    // Weak where it is compressed: other bytes, of the same meaning.
+    let weak = if deflated.is_some() { "W/" } else { "" };
+    let etag = format!("{weak}\"{position}\"");
+    let mut response = if is_known(request, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let content_type = if latest.is_json() {
@@ -94,7 +102,15 @@ fn answer(game: &Game, request: &HeaderMap) -> Response {
             "application/octet-stream"
         };
         let content_type = HeaderValue::from_static(content_type);
-        ([(CONTENT_TYPE, content_type)], latest.value.clone()).into_response()
+        let content_type = [(CONTENT_TYPE, content_type)];
+        match deflated {
+            Some(deflated) => {
+                let encoding = [(CONTENT_ENCODING, HeaderValue::from_static(GZIP))];
+                let body = gzip::whole(&latest.value, deflated);
+                (content_type, encoding, body).into_response()
+            }
+            None => (content_type, latest.value.clone()).into_response(),
+        }
     };
     let headers = response.headers_mut();
     let mut put = |name: HeaderName, value: Bytes| {
@@ -104,6 +120,10 @@ fn answer(game: &Game, request: &HeaderMap) -> Response {
         }
     };
     put(CACHE_CONTROL, Bytes::from_static(b"no-cache"));
+    put(
+        VARY,
+        Bytes::from_static(ACCEPT_ENCODING.as_str().as_bytes()),
+    );
     put(ETAG, etag.into());
     put(HeaderName::from_static(POSITION_HEADER), position.into());
     for (name, value) in [

@@ -9,6 +9,7 @@ mod access;
 mod body;
 mod config;
 mod games;
+mod gzip;
 mod letters;
 mod observe;
 mod operate;
@@ -76,6 +77,8 @@ struct Shared {
     app: App,
     shutdown: CancellationToken,
     openapi: Bytes,
+    /// Places for streams.
+    subscribers: Arc<Semaphore>,
     /// Answers that read the log through.
     scans: Arc<Semaphore>,
 }
@@ -116,8 +119,10 @@ pub fn openapi(access: &Access) -> utoipa::openapi::OpenApi {
 pub fn router(app: App, shutdown: CancellationToken) -> Router {
     let (routes, openapi) = routes(&app.access);
     let cors = access::cors(&app.config.cors_origins);
+    let subscribers = app.config.subscribers();
     let shared = Arc::new(Shared {
         app,
+        subscribers: Arc::new(Semaphore::new(subscribers)),
         shutdown,
         openapi: openapi.to_json().unwrap_or_default().into(),
         scans: Arc::new(Semaphore::new(trace::SCANS_MAX)),

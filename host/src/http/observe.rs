@@ -55,19 +55,20 @@ pub fn describe() {
         "courtside_ingest_refused_total",
         "Requests with events that were not taken, by code."
     );
-    describe_gauge!(
-        "courtside_committed_offset",
-        "The offset of the next record to process, by partition."
-    );
-    describe_gauge!(
-        "courtside_end_offset",
-        "The offset of the next record to be appended, by partition."
-    );
-    describe_gauge!(
-        "courtside_lag",
-        "Records appended and not processed, by partition."
-    );
     describe_gauge!("courtside_subscribers", "Open streams of updates.");
+    describe_counter!(
+        "courtside_stream_updates_total",
+        "Updates that readers of streams were told of."
+    );
+    describe_counter!(
+        "courtside_stream_bytes_total",
+        Unit::Bytes,
+        "Bytes of streams, compressed ones as they went out."
+    );
+    describe_counter!(
+        "courtside_stream_skipped_total",
+        "States that were superseded before a slow reader was told of them."
+    );
     describe_gauge!("courtside_scoreboard_games", "Games with an output.");
     describe_gauge!(
         "courtside_scoreboard_held_bytes",
@@ -96,7 +97,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     // parking_lot's, held over no code that can panic midway.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|panic| {
-        tracing::error!(route, message = message(&*panic), "a request panicked");
+        tracing::error!(route, panic = message(&*panic), "a request panicked");
         Problem::internal("the request could not be answered").into_response()
     });
     response

@@ -1,20 +1,31 @@
 //! What operators and their machines ask: slots, groups, probes, figures.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json,
     extract::State,
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use metrics::gauge;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{SharedApp, problem::Problem};
+use super::{Shared, SharedApp, problem::Problem};
 use crate::{
+    figures::{self, Exposition, Metric},
     log::Health,
     slots::view::{GroupsView, NotReady, PluginsView},
 };
+
+static READY: Metric = Metric::gauge(
+    "courtside_ready",
+    "1 where the host is ready, as /readyz says, 0 where it is not.",
+);
+static NOT_READY: Metric = Metric::gauge(
+    "courtside_not_ready",
+    "1 for each reason why the host is not ready, by its code.",
+);
 
 /// Whether a host is ready.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,24 +62,7 @@ pub async fn healthz() -> &'static str {
     (status = 503, description = "It does not; the reasons say why", body = Readiness),
 ))]
 pub async fn readyz(State(app): State<SharedApp>) -> Result<Response, Problem> {
-    let reasons = blocking(move || {
-        let mut reasons = app.operator.not_ready();
-        if let Health::ReadOnly { code, reason } = app.log.health() {
-            reasons.push(NotReady {
-                code: code.to_owned(),
-                reason,
-            });
-        }
-        reasons.extend(app.scoreboard.not_ready());
-        if app.shutdown.is_cancelled() {
-            reasons.push(NotReady {
-                code: "stopping".to_owned(),
-                reason: "the host is stopping".to_owned(),
-            });
-        }
-        reasons
-    })
-    .await?;
+    let reasons = blocking(move || not_ready(&app)).await?;
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK
@@ -78,39 +72,44 @@ pub async fn readyz(State(app): State<SharedApp>) -> Result<Response, Problem> {
     Ok((status, Json(Readiness { ready, reasons })).into_response())
 }
 
+/// Why the host is not ready.
+fn not_ready(app: &Shared) -> Vec<NotReady> {
+    let mut reasons = app.operator.not_ready();
+    if let Health::ReadOnly { code, reason } = app.log.health() {
+        reasons.push(NotReady {
+            code: code.to_owned(),
+            reason,
+        });
+    }
+    reasons.extend(app.scoreboard.not_ready());
+    if app.shutdown.is_cancelled() {
+        reasons.push(NotReady {
+            code: "stopping".to_owned(),
+            reason: "the host is stopping".to_owned(),
+        });
+    }
+    reasons
+}
+
 /// Figures for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let text = blocking(move || {
-        lag(&app.operator.groups());
-        app.metrics.render()
+        let mut out = Exposition::default();
+        figures::process::collect(&mut out);
+        app.operator.figures(&mut out);
+        let reasons = not_ready(&app);
+        out.flag(&READY, &[], reasons.is_empty());
+        let codes: BTreeSet<_> = reasons.into_iter().map(|reason| reason.code).collect();
+        for code in codes {
+            out.flag(&NOT_READY, &[("code", &code)], true);
+        }
+        app.metrics.render() + &out.text()
     })
     .await?;
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())
-}
-
-/// What only the log knows is asked for when the figures are.
-fn lag(groups: &GroupsView) {
-    for group in &groups.groups {
-        for partition in &group.partitions {
-            let label = [
-                ("pipeline", group.pipeline.clone()),
-                ("partition", partition.partition.to_string()),
-            ];
-            let set = |name: &'static str, value: u64| {
-                // Offsets: far below 2^52.
-                #[allow(clippy::cast_precision_loss)]
-                gauge!(name, &label).set(value as f64);
-            };
-            set("courtside_end_offset", partition.end);
-            set("courtside_lag", partition.lag);
-            if let Some(committed) = partition.committed {
-                set("courtside_committed_offset", committed);
-            }
-        }
-    }
 }
 
 /// The description of all this.

@@ -199,13 +199,9 @@ pub async fn rollback(
             return Err(Problem::field("invalid-parameter", "digest", detail));
         }
     };
-    let what = match parameters.get("dry_run") {
-        None | Some("false") => What::RollBack(digest),
-        Some("true") => What::Plan(digest),
-        Some(_) => {
-            let detail = "dry_run: must be true or false";
-            return Err(Problem::field("invalid-parameter", "dry_run", detail));
-        }
+    let what = match parameters.flag("dry_run")? {
+        false => What::RollBack(digest),
+        true => What::Plan(digest),
     };
     match ask(&app, of, what).await? {
         Answer::Rollback(view) => Ok(Json(*view)),

@@ -64,6 +64,15 @@ impl Parameters {
         self.get("partition").map(parse).transpose()
     }
 
+    /// `true` or `false`, which it is where it is not there.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(wrong(name, "must be true or false")),
+        }
+    }
+
     /// `limit`: how many games in a page.
     pub fn limit(&self) -> Result<usize, Problem> {
         const DEFAULT: usize = 100;

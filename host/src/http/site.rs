@@ -28,7 +28,10 @@ struct File {
 }
 
 macro_rules! file {
-    ($path:literal, $name:literal, $content_type:literal) => {
+    ($name:literal, $content_type:expr) => {
+        file!(concat!("/", $name), $name, $content_type)
+    };
+    ($path:expr, $name:literal, $content_type:expr) => {
         File {
             path: $path,
             content_type: $content_type,
@@ -42,25 +45,33 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 14] = [
-    file!("/", "index.html", "text/html; charset=utf-8"),
-    file!("/access.js", "access.js", "text/javascript; charset=utf-8"),
-    file!("/app.js", "app.js", "text/javascript; charset=utf-8"),
-    file!("/board.js", "board.js", "text/javascript; charset=utf-8"),
-    file!("/chart.js", "chart.js", "text/javascript; charset=utf-8"),
-    file!("/dom.js", "dom.js", "text/javascript; charset=utf-8"),
-    file!("/game.js", "game.js", "text/javascript; charset=utf-8"),
-    file!("/model.js", "model.js", "text/javascript; charset=utf-8"),
-    file!(
-        "/operator.js",
-        "operator.js",
-        "text/javascript; charset=utf-8"
-    ),
-    file!("/store.js", "store.js", "text/javascript; charset=utf-8"),
-    file!("/stream.js", "stream.js", "text/javascript; charset=utf-8"),
-    file!("/style.css", "style.css", "text/css; charset=utf-8"),
-    file!("/token.js", "token.js", "text/javascript; charset=utf-8"),
-    file!("/favicon.svg", "favicon.svg", "image/svg+xml"),
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+static FILES: [File; 22] = [
+    file!("/", "index.html", HTML),
+    file!("access.js", SCRIPT),
+    file!("app.js", SCRIPT),
+    file!("board.js", SCRIPT),
+    file!("chart.js", SCRIPT),
+    file!("course.js", SCRIPT),
+    file!("dom.js", SCRIPT),
+    file!("game.js", SCRIPT),
+    file!("model.js", SCRIPT),
+    file!("store.js", SCRIPT),
+    file!("stream.js", SCRIPT),
+    file!("token.js", SCRIPT),
+    file!("operator/figures.js", SCRIPT),
+    file!("operator/letters.js", SCRIPT),
+    file!("operator/pipeline.js", SCRIPT),
+    file!("operator/plot.js", SCRIPT),
+    file!("operator/slot.js", SCRIPT),
+    file!("operator/view.js", SCRIPT),
+    file!("operator/words.js", SCRIPT),
+    file!("style.css", STYLE),
+    file!("operator/style.css", STYLE),
+    file!("favicon.svg", "image/svg+xml"),
 ];
 
 pub fn router() -> Router<SharedApp> {

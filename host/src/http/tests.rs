@@ -2,10 +2,12 @@
 
 mod access;
 mod bad_input;
+mod compressed;
 mod connections;
 mod host;
 mod plugins;
 mod reads;
+mod slow;
 mod streams;
 mod tls;
 mod trace;

@@ -67,10 +67,16 @@ fn asked(
             return Err(Problem::field("no-such-partition", "partition", detail));
         }
     };
-    let permit = Arc::clone(&app.scans).try_acquire_owned().map_err(|_| {
-        let detail = format!("{SCANS_MAX} requests read the log through already");
+    let busy = || {
+        let detail = "others read the log through already";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "host-busy", detail).retry_after(1)
-    })?;
+    };
+    let permit = Arc::clone(&app.scans).try_acquire_owned();
+    let permit = permit.map_err(|_| busy())?;
+    // However many pages ask, one place is left for operators.
+    if parameters.flag("background")? && app.scans.available_permits() + 1 < SCANS_MAX {
+        return Err(busy());
+    }
     Ok(Asked {
         traced,
         key,
@@ -134,6 +140,7 @@ pub async fn checkpoint(
         ("key" = String, Path, description = "The record key"),
         ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
         ("after" = Option<String>, Query, description = "PARTITION:OFFSET of the last event known", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
+        ("background" = Option<bool>, Query, description = "Answer only while nobody else reads the log through"),
     ),
     responses(
         (status = 200, description = "The events", body = Line, content_type = "application/x-ndjson"),
@@ -148,7 +155,7 @@ pub async fn events(
     Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(&uri, &["partition", "after"])?;
+    let parameters = Parameters::of(&uri, &["partition", "after", "background"])?;
     let after = parameters.after()?;
     let asked = asked(&app, place, &parameters)?;
     answer(app, asked, move |app, asked| {

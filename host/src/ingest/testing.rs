@@ -79,6 +79,11 @@ impl MemoryLog {
         self.state.lock().read_only = read_only;
     }
 
+    /// While it is held, the log does not answer.
+    pub fn stall(&self) -> impl Sized {
+        self.state.lock()
+    }
+
     /// All the records of a topic.
     pub fn records(&self, topic: &str) -> Vec<Record> {
         let state = self.state.lock();

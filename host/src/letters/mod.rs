@@ -22,7 +22,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use metrics::describe_counter;
+use metrics::{counter, describe_counter};
 use parking_lot::Mutex;
 
 pub use self::pages::{Filter, From};
@@ -102,6 +102,9 @@ impl std::fmt::Debug for Letters {
 impl Letters {
     #[must_use]
     pub fn new(log: Arc<dyn RecordLog>, pipeline: Arc<Pipeline>) -> Arc<Self> {
+        for name in [redrive::REDRIVEN, redrive::DEAD_AGAIN] {
+            counter!(name, "pipeline" => pipeline.name.to_string()).increment(0);
+        }
         Arc::new(Self {
             notes: Mutex::new(Notes::new(&pipeline.group, pipeline.partitions)),
             log,

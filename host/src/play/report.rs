@@ -13,6 +13,7 @@ use super::ledger::Entry;
 pub enum OutputFormat {
     /// A table for people
     #[default]
+    #[value(alias = "text")]
     Table,
     /// An array of objects with `game_id`, `output` (the host's latest, or
     /// null), `acknowledged` (a count) and, where a game failed, `error`
@@ -144,7 +145,8 @@ impl<'a> Report<'a> {
     ) -> io::Result<()> {
         let width = self.id_width;
         // A terminal obeys control characters; an id must not command it.
-        let game: String = game.chars().map(visible).collect();
+        let [game, away, home, status]: [String; 4] =
+            [game, away, home, status].map(|text| text.chars().map(visible).collect());
         writeln!(
             self.out,
             "{game:width$}  {away:>7}  {home:>7}  {status:9}  {events:>6}  {duplicates:>10}  {gaps:>5}"

@@ -110,6 +110,18 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// In the order in which they count, from 0.
+    pub const ALL: [Self; 8] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Emitted,
+        Self::CheckpointSize,
+        Self::Waited,
+        Self::Exited,
+        Self::Contract,
+    ];
+
     /// The stable code of `docs/errors.md`.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -165,6 +177,11 @@ pub trait Plugin: Send + Sync {
 
     /// A new instance, which holds no entity yet.
     fn instantiate(&self) -> Result<Box<dyn Instance>, Failure>;
+
+    /// The memory of all instances of it that there are.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// An instantiated plugin. One thread at a time calls it; after a [`Failure`]

@@ -24,6 +24,7 @@ use super::{
     config::ScoreboardConfig,
     games::{Found, Games, Latest, MadeBy, Newer, Place, State},
     positions::Positions,
+    resume::Ends,
     wait::Committed,
 };
 use crate::{
@@ -103,6 +104,9 @@ const APPLY_COUNT_MAX: usize = 256;
 /// Index entries looked at under one hold of the lock.
 const SCAN_COUNT_MAX: usize = 4_096;
 
+/// Outputs in a page; one that is larger is alone in it.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// How long to wait for the record that superseded one compacted away.
 const SUPERSEDED_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -116,6 +120,7 @@ pub struct Board {
     wakes: Vec<watch::Sender<u64>>,
     /// One look at the group serves all who wait for it.
     pub(super) committed: tokio::sync::Mutex<Option<Committed>>,
+    pub(super) ends: tokio::sync::Mutex<Option<Ends>>,
     caught_up: AtomicBool,
     fault: Mutex<Option<NotReady>>,
 }
@@ -154,6 +159,7 @@ impl Board {
             changed: watch::channel(0).0,
             wakes: (0..WAKES).map(|_| watch::channel(0).0).collect(),
             committed: tokio::sync::Mutex::new(None),
+            ends: tokio::sync::Mutex::new(None),
             caught_up: AtomicBool::new(false),
             fault: Mutex::new(None),
         }
@@ -202,11 +208,14 @@ impl Board {
             .read()
             .games
             .page(after, count_max.saturating_add(1));
-        let more = found.len() > count_max;
+        let wanted = found.len();
         found.truncate(count_max);
-        let next = found.last().filter(|_| more).map(|last| last.key.clone());
-        let mut games = Vec::with_capacity(found.len());
-        for (found, latest) in self.load(found).await? {
+        let loaded = self.load(found, PAGE_BYTES_MAX).await?;
+        let more = loaded.len() < wanted;
+        let next = loaded.last().filter(|_| more);
+        let next = next.map(|(last, _)| last.key.clone());
+        let mut games = Vec::with_capacity(loaded.len());
+        for (found, latest) in loaded {
             let game = match latest {
                 Some(latest) => Some(Game {
                     key: found.key,
@@ -253,7 +262,7 @@ impl Board {
             if matches!(found.state, State::Deleted) {
                 return Ok(None);
             }
-            let loaded = self.load(vec![found]).await?;
+            let loaded = self.load(vec![found], usize::MAX).await?;
             if let Some((found, Some(latest))) = loaded.into_iter().next() {
                 return Ok(Some(Game {
                     key: found.key,
@@ -270,45 +279,47 @@ impl Board {
         }
     }
 
-    /// Reads back the values that were let go of. `None` stands for a deleted
-    /// game, and for an output that was superseded and is gone from the log:
-    /// the one that superseded it is on its way.
+    /// The values of these games, in their order: no more of them than it takes
+    /// to have so many bytes, so the first in any case. Those that were let go
+    /// of are read back. `None` stands for a deleted game, and for an output
+    /// that was superseded and is gone from the log: the one that superseded
+    /// it is on its way.
     pub(super) async fn load(
         self: &Arc<Self>,
         found: Vec<Found>,
-    ) -> Result<Vec<(Found, Option<Arc<Latest>>)>, LogError> {
-        if !found
-            .iter()
-            .any(|found| matches!(found.state, State::Dropped))
-        {
-            return Ok(found
-                .into_iter()
-                .map(|found| {
-                    let latest = held(&found);
-                    (found, latest)
-                })
-                .collect());
+        bytes_max: usize,
+    ) -> Result<Vec<Loaded>, LogError> {
+        let is_dropped = |found: &Found| matches!(found.state, State::Dropped);
+        if !found.iter().any(is_dropped) {
+            let held = |found: Found| {
+                let latest = held(&found);
+                Ok((found, latest))
+            };
+            return up_to(bytes_max, found, held);
         }
         let board = Arc::clone(self);
         blocking(move || {
-            let load = |found: Found| {
+            up_to(bytes_max, found, |found| {
                 let latest = match found.state {
                     State::Dropped => board.read_back(found.place)?,
                     _ => held(&found),
                 };
                 Ok((found, latest))
-            };
-            found.into_iter().map(load).collect()
+            })
         })
         .await
     }
 
-    fn read_back(&self, place: Place) -> Result<Option<Arc<Latest>>, LogError> {
+    pub(super) fn count_read_backs(&self, count: u64) {
         metrics::counter!(
             "courtside_scoreboard_read_backs_total",
             "pipeline" => self.spec.pipeline.to_string()
         )
-        .increment(1);
+        .increment(count);
+    }
+
+    fn read_back(&self, place: Place) -> Result<Option<Arc<Latest>>, LogError> {
+        self.count_read_backs(1);
         let Place { partition, offset } = place;
         let records = self.log.read(&self.spec.output, partition, offset, 1)?;
         Ok(records
@@ -342,19 +353,14 @@ impl Board {
         one.unwrap_or(&self.changed).subscribe()
     }
 
-    /// The positions of an id that can be of this output: those beyond its end
-    /// are of a log that is no more.
-    pub(super) async fn known(self: &Arc<Self>, mut positions: Positions) -> Positions {
-        let board = Arc::clone(self);
-        if let Ok(bounds) = blocking(move || board.log.bounds(&board.spec.output)).await {
-            positions.retain(|partition, offset| {
-                usize::try_from(partition.0)
-                    .ok()
-                    .and_then(|partition| bounds.get(partition))
-                    .is_some_and(|bounds| offset < bounds.end)
-            });
-        }
-        positions
+    /// Whether all of this was read.
+    pub(super) fn has_positions(&self, positions: &Positions) -> bool {
+        let state = self.state.read();
+        positions.iter().all(|(partition, offset)| {
+            let partition = usize::try_from(partition.0).ok();
+            let next = partition.and_then(|partition| state.next.get(partition));
+            next.is_some_and(|next| offset < *next)
+        })
     }
 
     // What follows is the follower's.
@@ -428,6 +434,28 @@ fn latest_of_each(records: &[Record]) -> Vec<&Record> {
 fn wake_of(key: &[u8]) -> usize {
     let hash = FxBuildHasher.hash_one(key);
     usize::try_from(hash).unwrap_or(0) % WAKES
+}
+
+/// A game, and its value where it has one.
+pub(super) type Loaded = (Found, Option<Arc<Latest>>);
+
+/// Loads one after the other until there are enough bytes.
+fn up_to(
+    bytes_max: usize,
+    found: Vec<Found>,
+    mut load: impl FnMut(Found) -> Result<Loaded, LogError>,
+) -> Result<Vec<Loaded>, LogError> {
+    let mut loaded = Vec::with_capacity(found.len());
+    let mut bytes = 0_usize;
+    for found in found {
+        if bytes >= bytes_max {
+            break;
+        }
+        let (found, latest) = load(found)?;
+        bytes = bytes.saturating_add(latest.as_ref().map_or(0, |latest| latest.value.len()));
+        loaded.push((found, latest));
+    }
+    Ok(loaded)
 }
 
 fn held(found: &Found) -> Option<Arc<Latest>> {

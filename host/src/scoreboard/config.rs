@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreboardConfig {
     /// The outputs held in memory, shared equally by the pipelines; others
-    /// are read from the log when asked for. The index of all games, some 300
-    /// bytes each, comes on top. At least 1 MiB.
+    /// are read from the log when asked for. On top come the index of all
+    /// games, some 300 bytes each, and what of the outputs held was compressed
+    /// for readers, which is smaller. At least 1 MiB.
     pub memory_bytes_max: ByteSize,
     /// The most bytes read from a partition at a time. At least 4 KiB.
     pub read_bytes_max: ByteSize,

@@ -33,6 +33,9 @@ pub(super) struct Follower {
 impl Follower {
     /// Follows until it is told to stop.
     pub async fn run(self) {
+        self.boards
+            .iter()
+            .for_each(|board| board.count_read_backs(0));
         let mut changes = self.log.changes();
         let mut firsts: Vec<_> = self.boards.iter().map(|_| First::default()).collect();
         loop {

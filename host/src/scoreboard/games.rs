@@ -15,6 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 
+use super::deflate::deflate;
 use crate::types::{DIGEST_HEADER, Key, Offset, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER};
 
 /// What an output record says.
@@ -29,6 +30,7 @@ pub struct Latest {
     /// The input record that led to it.
     pub source: Option<Bytes>,
     is_json: OnceLock<bool>,
+    deflated: OnceLock<Option<Bytes>>,
 }
 
 impl Latest {
@@ -53,6 +55,14 @@ impl Latest {
         }
     }
 
+    /// The value compressed, as [`deflate`] says; `None` where that gains
+    /// nothing. Done once, for all readers, and kept with the value: it is
+    /// always smaller.
+    #[must_use]
+    pub fn deflated(&self) -> Option<&Bytes> {
+        self.deflated.get_or_init(|| deflate(&self.value)).as_ref()
+    }
+
     /// Copies what is to be kept of a record, so that one value does not hold
     /// on to the whole batch it was read in.
     pub(super) fn copy(record: &Record, value: &Bytes, made_by: &MadeBy) -> Self {
@@ -72,6 +82,7 @@ impl Latest {
             digest: shared(record.header(DIGEST_HEADER), made_by.digest.as_ref()),
             source,
             is_json: OnceLock::new(),
+            deflated: OnceLock::new(),
         }
     }
 

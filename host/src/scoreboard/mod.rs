@@ -9,9 +9,11 @@
 
 mod board;
 mod config;
+mod deflate;
 mod follow;
 mod games;
 mod positions;
+mod resume;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use self::follow::Follower;
 pub use self::{
     board::{Board, BoardError, BoardSpec, Game, Page},
     config::ScoreboardConfig,
+    deflate::deflate,
     games::{Latest, Place},
     positions::{InvalidPositions, Positions, parse_position},
     subscribe::{Change, Last, Subscription, Update},

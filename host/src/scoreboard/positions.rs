@@ -38,6 +38,12 @@ impl Positions {
         *read = offset.max(*read);
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, Offset)> {
+        self.0
+            .iter()
+            .map(|(partition, offset)| (*partition, *offset))
+    }
+
     pub fn retain(&mut self, mut keep: impl FnMut(PartitionId, Offset) -> bool) {
         self.0.retain(|partition, offset| keep(*partition, *offset));
     }

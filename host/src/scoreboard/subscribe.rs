@@ -20,8 +20,10 @@ use super::{
 };
 use crate::{log::LogError, types::Key};
 
-/// Updates delivered at a time.
+/// Updates delivered at a time, and how large they are before there are enough:
+/// a reader that takes none of them keeps so many from being freed.
 const COUNT_MAX: usize = 64;
+const BYTES_MAX: usize = 16 * 1024;
 
 /// An update, as a reader is told of it.
 #[derive(Clone, Debug)]
@@ -46,6 +48,9 @@ pub struct Subscription {
     changed: watch::Receiver<u64>,
     game: Option<Key>,
     cursor: u64,
+    /// From when on what it is not told of is skipped, and how much was.
+    came_at: u64,
+    skipped: u64,
     /// What the reader had when it came.
     resumed: Positions,
     positions: Positions,
@@ -64,6 +69,8 @@ impl Subscription {
         };
         Self {
             changed: board.wake(game.as_deref()),
+            came_at: board.seq(),
+            skipped: 0,
             board,
             game,
             cursor: 0,
@@ -77,9 +84,19 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Vec<Update>, LogError> {
         loop {
             self.changed.borrow_and_update();
-            let newer = self.newer();
-            let loaded = self.board.load(newer.found).await?;
+            let mut newer = self.newer();
+            let wanted = newer.found.len();
+            let loaded = self.board.load(newer.found, BYTES_MAX).await?;
+            if let Some((last, _)) = loaded.last().filter(|_| loaded.len() < wanted) {
+                newer.cursor = last.seq;
+                newer.more = true;
+            }
             // From here on nothing waits: what was taken is delivered.
+            if self.game.is_none() {
+                let passed = newer.cursor.saturating_sub(self.cursor.max(self.came_at));
+                let told = loaded.iter().filter(|(found, _)| found.seq > self.came_at);
+                self.skipped += passed.saturating_sub(told.count() as u64);
+            }
             self.cursor = newer.cursor;
             let mut updates = Vec::with_capacity(loaded.len());
             for (found, latest) in loaded {
@@ -108,6 +125,12 @@ impl Subscription {
                 });
             }
         }
+    }
+
+    /// States that were superseded before this reader of all games was told of
+    /// them, since it was asked last. Of a reader of one game it is not known.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     fn newer(&self) -> Newer {

@@ -13,7 +13,10 @@ use super::{
     ask::{Answered, AskError, What},
     name::SlotName,
 };
-use crate::{letters::Letters, pipeline::Pipeline, plugin::Limits, replay::trace::Traced};
+use crate::{
+    figures::Exposition, letters::Letters, pipeline::Pipeline, plugin::Limits,
+    replay::trace::Traced,
+};
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -208,6 +211,20 @@ pub enum PartitionState {
     Stopped,
 }
 
+impl PartitionState {
+    /// As in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Elsewhere => "elsewhere",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Redoing => "redoing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One partition of a pipeline's input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
@@ -276,6 +293,8 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
+    /// What is so of the host now, for Prometheus.
+    fn figures(&self, out: &mut Exposition);
     /// A pipeline whose entities are asked for.
     fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
     /// The dead letters of a pipeline; none where there is no such pipeline.

@@ -9,6 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::figures::{PipelineFigures, SlotFigures};
 use crate::{
     pipeline::Pipeline,
     plugin::{EntityId, Failure, Instance, Plugin},
@@ -128,6 +129,8 @@ pub struct Held {
     pub instance: Box<dyn Instance>,
     /// It was made for one suspect, and takes nobody else.
     pub alone: bool,
+    /// Where its calls are counted.
+    pub figures: Arc<SlotFigures>,
     /// Numbers of the worker's entities.
     residents: FxHashSet<usize>,
 }
@@ -147,6 +150,8 @@ pub struct Instances {
     room: HashMap<SlotName, Vec<InstanceId>>,
     pipeline: Arc<Pipeline>,
     next: u64,
+    /// Of the pipeline, and which worker's these are.
+    figures: Option<(Arc<PipelineFigures>, u32)>,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
 
@@ -173,8 +178,14 @@ impl Instances {
             room: HashMap::new(),
             pipeline,
             next: 0,
+            figures: None,
             reaper,
         }
+    }
+
+    /// What instances that are made from now on do is counted there.
+    pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
+        self.figures = Some((figures, worker));
     }
 
     #[must_use]
@@ -215,8 +226,14 @@ impl Instances {
             active: Arc::clone(active),
             instance: active.plugin.instantiate()?,
             alone,
+            figures: self
+                .figures
+                .as_ref()
+                .map(|(figures, worker)| figures.of_slot(*worker, active))
+                .unwrap_or_default(),
             residents: FxHashSet::default(),
         };
+        held.figures.instance_made();
         self.held.insert(id, held);
         if !alone {
             self.room.entry(active.slot.clone()).or_default().push(id);
@@ -260,6 +277,7 @@ impl Instances {
         let Some(held) = self.held.remove(&id) else {
             return Vec::new();
         };
+        held.figures.instance_gone();
         self.full(&held.active.slot, id);
         let residents = held.residents.into_iter().collect();
         // Where the reaper is behind, it is dropped here.

@@ -1,44 +1,255 @@
-//! The figures of workers and slots, by name.
+//! The figures of workers and slots that are counted where they happen, by
+//! name. What comes and goes is in [`figures`](super::figures).
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+
+use crate::plugin::FailureKind;
 
 pub const COMMIT_DURATION: &str = "courtside_commit_duration_seconds";
+pub const COMMIT_EVENTS: &str = "courtside_commit_events";
+pub const SWAP_DURATION: &str = "courtside_swap_duration_seconds";
+pub const TAKEOVER_GAP: &str = "courtside_takeover_gap_seconds";
+const COMMIT_FAILURES: &str = "courtside_commit_failures_total";
+const DEAD_LETTERS: &str = "courtside_dead_letters_total";
+const HALTS: &str = "courtside_entity_halts_total";
+const HALTS_ENDED: &str = "courtside_entity_halts_ended_total";
+const SWAPS: &str = "courtside_swaps_total";
 
 /// From a tenth of a millisecond to ten seconds.
-pub const COMMIT_DURATION_BUCKETS_S: [f64; 14] = [
+const COMMIT_DURATION_BUCKETS_S: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
 ];
+/// From one to a hundred thousand.
+const COMMIT_EVENTS_BUCKETS: [f64; 11] = [
+    1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
+];
+/// From a millisecond to a minute.
+const TAKEOVER_BUCKETS_S: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0,
+];
+
+/// Histograms, and their buckets.
+pub const BUCKETS: [(&str, &[f64]); 4] = [
+    (COMMIT_DURATION, &COMMIT_DURATION_BUCKETS_S),
+    (COMMIT_EVENTS, &COMMIT_EVENTS_BUCKETS),
+    (SWAP_DURATION, &TAKEOVER_BUCKETS_S),
+    (TAKEOVER_GAP, &TAKEOVER_BUCKETS_S),
+];
+
+/// What dead letters have beside the codes of failures.
+const LETTER_CODES: [&str; 6] = [
+    "event-refused",
+    "event-without-key",
+    "event-key-too-long",
+    "event-key-not-utf8",
+    "event-without-value",
+    "entity-halted",
+];
+/// What swaps come to.
+const SWAP_RESULTS: [&str; 3] = ["activated", "rejected", "rolled-back"];
+
+/// What happens to the partitions of a worker.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    Assigned,
+    Revoked,
+    Lost,
+}
+
+impl Change {
+    pub const ALL: [Self; 3] = [Self::Assigned, Self::Revoked, Self::Lost];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Revoked => "revoked",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What one worker counts in. They are looked up once: a commit looks for none.
+#[derive(Debug)]
+pub struct Handles {
+    pipeline: String,
+    emissions: Counter,
+    duplicates: Counter,
+    commits: Counter,
+    commit_duration: Histogram,
+    commit_events: Histogram,
+    takeover_gap: Histogram,
+    entities_open: Gauge,
+    instances: Gauge,
+    rebalances: [Counter; 3],
+}
+
+impl Handles {
+    /// Those of a worker. What alarms are about begins at 0 here, so that its
+    /// first increase is one.
+    #[must_use]
+    pub fn new(pipeline: &str, worker: u32) -> Self {
+        let of_pipeline = [("pipeline", pipeline.to_owned())];
+        let of_worker = [
+            ("pipeline", pipeline.to_owned()),
+            ("worker", worker.to_string()),
+        ];
+        let rebalances = Change::ALL.map(|change| {
+            counter!("courtside_rebalances_total", "pipeline" => pipeline.to_owned(), "change" => change.word())
+        });
+        let handles = Self {
+            pipeline: pipeline.to_owned(),
+            emissions: counter!("courtside_emissions_total", &of_pipeline),
+            duplicates: counter!("courtside_duplicates_total", &of_pipeline),
+            commits: counter!("courtside_commits_total", &of_pipeline),
+            commit_duration: histogram!(COMMIT_DURATION, &of_pipeline),
+            commit_events: histogram!(COMMIT_EVENTS, &of_pipeline),
+            takeover_gap: histogram!(TAKEOVER_GAP, &of_pipeline),
+            entities_open: gauge!("courtside_entities_open", &of_worker),
+            instances: gauge!("courtside_instances", &of_worker),
+            rebalances,
+        };
+        let failures = FailureKind::ALL.map(FailureKind::code);
+        for code in LETTER_CODES.into_iter().chain(failures) {
+            handles.dead_letters(code, 0);
+        }
+        for code in ["plugin-open-refused", "plugin-cannot-read"]
+            .into_iter()
+            .chain(failures)
+        {
+            counter!(HALTS, "pipeline" => handles.pipeline.clone(), "code" => code).increment(0);
+        }
+        counter!(HALTS_ENDED, &of_pipeline).increment(0);
+        for code in ["log-unavailable", "fenced"] {
+            handles.commit_failed(code, 0);
+        }
+        handles
+    }
+
+    /// A commit was made: of so many events, which led to so much.
+    pub fn committed(
+        &self,
+        events: u64,
+        emissions: u64,
+        duplicates: u64,
+        took: std::time::Duration,
+    ) {
+        self.commits.increment(1);
+        self.emissions.increment(emissions);
+        self.duplicates.increment(duplicates);
+        self.commit_duration.record(took.as_secs_f64());
+        // An idle worker has things of its own to write.
+        if events > 0 {
+            // Counts of what fits between two commits: far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            self.commit_events.record(events as f64);
+        }
+    }
+
+    /// A commit failed, as it rarely does.
+    pub fn commit_failed(&self, code: &str, times: u64) {
+        counter!(COMMIT_FAILURES, "pipeline" => self.pipeline.clone(), "code" => code.to_owned())
+            .increment(times);
+    }
+
+    /// So many dead letters were committed, with that code.
+    pub fn dead_letters(&self, code: &str, count: u64) {
+        counter!(DEAD_LETTERS, "pipeline" => self.pipeline.clone(), "code" => code.to_owned())
+            .increment(count);
+    }
+
+    pub fn gap(&self, gap: std::time::Duration) {
+        self.takeover_gap.record(gap.as_secs_f64());
+    }
+
+    pub fn hold(&self, entities: usize, instances: usize) {
+        // Counts of what is in memory: far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        self.entities_open.set(entities as f64);
+        #[allow(clippy::cast_precision_loss)]
+        self.instances.set(instances as f64);
+    }
+
+    pub fn rebalanced(&self, change: Change) {
+        if let Some(counter) = self.rebalances.get(change as usize) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// An entity was halted.
+pub fn halted(pipeline: &str, code: &str) {
+    counter!(HALTS, "pipeline" => pipeline.to_owned(), "code" => code.to_owned()).increment(1);
+}
+
+/// A halted entity is well again.
+pub fn halt_ended(pipeline: &str) {
+    counter!(HALTS_ENDED, "pipeline" => pipeline.to_owned()).increment(1);
+}
+
+/// A slot is there: its swaps begin at 0.
+pub fn slot_is_there(pipeline: &str, slot: &str) {
+    for result in SWAP_RESULTS {
+        swaps(pipeline, slot, result, 0);
+    }
+}
+
+/// So many swaps of a slot came to this.
+pub fn swaps(pipeline: &str, slot: &str, result: &'static str, count: u64) {
+    counter!(SWAPS, "pipeline" => pipeline.to_owned(), "slot" => slot.to_owned(), "result" => result)
+        .increment(count);
+}
+
+/// A step of a swap took so long.
+pub fn swap_took(pipeline: &str, step: &'static str, took: std::time::Duration) {
+    histogram!(SWAP_DURATION, "pipeline" => pipeline.to_owned(), "step" => step)
+        .record(took.as_secs_f64());
+}
 
 /// Describes them.
 pub fn describe() {
-    describe_counter!(
-        "courtside_events_processed_total",
-        "Events whose processing is committed, duplicates and dead letters among them."
-    );
     describe_counter!("courtside_emissions_total", "Output records committed.");
-    describe_counter!("courtside_dead_letters_total", "Dead letters committed.");
+    describe_counter!(DEAD_LETTERS, "Dead letters committed, by code.");
     describe_counter!(
         "courtside_duplicates_total",
         "Events skipped for their idempotency key."
     );
-    describe_counter!(
-        "courtside_plugin_calls_total",
-        "Calls of plugins with events."
-    );
-    describe_counter!(
-        "courtside_plugin_failures_total",
-        "Calls of plugins that failed: traps, deadlines, limits."
-    );
     describe_counter!("courtside_commits_total", "Commits.");
     describe_counter!(
-        "courtside_commit_failures_total",
+        COMMIT_FAILURES,
         "Commits that the log did not take, by code; each is tried again."
     );
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "Time a commit took.");
+    describe_histogram!(COMMIT_EVENTS, "Events of a commit.");
     describe_gauge!("courtside_entities_open", "Entities in memory.");
     describe_gauge!("courtside_instances", "Plugin instances.");
     describe_counter!(
-        "courtside_swaps_total",
-        "Swaps, by slot and result (activated or rejected)."
+        "courtside_rebalances_total",
+        "Times that a worker was given partitions, or that they were taken from it."
+    );
+    describe_counter!(
+        HALTS,
+        "Entities halted: their events are dead letters until they are redriven."
+    );
+    describe_counter!(
+        HALTS_ENDED,
+        "Halted entities that go on, since what they missed was redriven."
+    );
+    describe_counter!(
+        SWAPS,
+        "Swaps, by slot and result (activated, rejected or rolled-back)."
+    );
+    describe_histogram!(
+        SWAP_DURATION,
+        Unit::Seconds,
+        "Time that a step of a swap took: compile, rehearse, activate."
+    );
+    describe_histogram!(
+        TAKEOVER_GAP,
+        Unit::Seconds,
+        "Time that a worker with events went without a commit around a takeover."
     );
 }

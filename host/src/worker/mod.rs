@@ -4,6 +4,7 @@
 mod breaker;
 pub mod entity;
 pub mod envelope;
+pub mod figures;
 pub mod instances;
 pub mod metrics;
 pub mod output;

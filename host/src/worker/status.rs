@@ -1,9 +1,10 @@
 //! What the workers of a pipeline say of their partitions, for the doors.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 
+use super::figures::PipelineFigures;
 use crate::{slots::view::PartitionState, types::PartitionId};
 
 /// What a worker says of one of its partitions.
@@ -15,35 +16,45 @@ pub struct PartitionStatus {
     pub reason: Option<String>,
 }
 
-/// The partitions of a pipeline that workers of this host have.
+/// The partitions of a pipeline that workers of this host have, and what is
+/// counted of them and of its slots.
 #[derive(Debug, Default)]
-pub struct PipelineStatus(Mutex<BTreeMap<PartitionId, PartitionStatus>>);
+pub struct PipelineStatus {
+    partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
+    figures: Arc<PipelineFigures>,
+}
 
 impl PipelineStatus {
     pub fn set(&self, partition: PartitionId, status: PartitionStatus) {
-        self.0.lock().insert(partition, status);
+        self.partitions.lock().insert(partition, status);
     }
 
     pub fn forget<'a>(&self, partitions: impl Iterator<Item = &'a PartitionId>) {
-        let mut held = self.0.lock();
+        let mut held = self.partitions.lock();
         for partition in partitions {
             held.remove(partition);
+            self.figures.forget(*partition);
         }
     }
 
     #[must_use]
     pub fn get(&self, partition: PartitionId) -> Option<PartitionStatus> {
-        self.0.lock().get(&partition).cloned()
+        self.partitions.lock().get(&partition).cloned()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.partitions.lock().is_empty()
+    }
+
+    #[must_use]
+    pub const fn figures(&self) -> &Arc<PipelineFigures> {
+        &self.figures
     }
 
     /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeMap<PartitionId, PartitionStatus> {
-        self.0.lock().clone()
+        self.partitions.lock().clone()
     }
 }

@@ -10,22 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender};
-use metrics::{counter, gauge, histogram};
-
 use super::{
+    figures::Gap,
     instances::Active,
+    metrics::{Change, Handles},
     output,
     processing::{Budget, Counts, Interrupted, OUT_OF_RANGE, Planned, Processing, Stop, now_ms},
     status::{PartitionStatus, PipelineStatus},
     takeover::{Directive, Redone},
 };
 use crate::{
+    clock::thread_cpu_time,
     log::{Assignment, Commit, GroupSpec, LogError, Member, Polled, RecordLog},
     pipeline::Pipeline,
     slots::{name::SlotName, view::PartitionState},
-    types::{Offset, PartitionId},
+    types::{NewRecord, Offset, PartitionId},
 };
+use crossbeam_channel::{Receiver, Sender};
 
 /// How long an idle worker waits in a poll: how late it may notice an order.
 const IDLE_WAIT: Duration = Duration::from_millis(25);
@@ -178,8 +179,12 @@ impl Worker {
             partitions: BTreeSet::new(),
             waiting: BTreeSet::new(),
             reported: Counts::default(),
+            handles: Handles::new(&pipeline.name, worker),
+            gap: Gap::new(Instant::now()),
             stopping: None,
         };
+        let figures = Arc::clone(status.figures());
+        running.processing.count_in(figures, worker);
         running.poll_bytes = pipeline.processing.poll_bytes_max;
         running.set_budget();
         let thread = std::thread::Builder::new()
@@ -240,6 +245,9 @@ struct Running {
     /// Partitions that wait for a plugin.
     waiting: BTreeSet<PartitionId>,
     reported: Counts,
+    /// What is counted here.
+    handles: Handles,
+    gap: Gap,
     /// When it must have ended.
     stopping: Option<Instant>,
 }
@@ -290,12 +298,15 @@ impl Running {
                 if is_restoring || self.processing.pending_since().is_some() {
                     self.commit();
                 } else {
+                    self.gap.idle(Instant::now());
                     self.do_chores();
                     self.processing.close_idle(Instant::now());
                     self.report_gauges();
                 }
             }
             Ok(Polled::Assigned(assignments)) => {
+                let given = assignments.iter().map(|given| given.partition);
+                self.rebalanced(Change::Assigned, &given.collect::<Vec<_>>());
                 for assignment in &assignments {
                     self.assign(assignment);
                 }
@@ -303,12 +314,19 @@ impl Running {
                 self.go_where_moved();
                 self.note_redo();
             }
-            Ok(Polled::Revoked(partitions)) => self.let_go(&partitions),
-            Ok(Polled::Lost(partitions)) => self.lose(&partitions),
+            Ok(Polled::Revoked(partitions)) => {
+                self.rebalanced(Change::Revoked, &partitions);
+                self.let_go(&partitions);
+            }
+            Ok(Polled::Lost(partitions)) => {
+                self.rebalanced(Change::Lost, &partitions);
+                self.lose(&partitions);
+            }
             Ok(Polled::Stopped { partition, error }) => {
                 // What came before it is good.
                 self.commit();
                 let code = self.code_of(partition, &error);
+                tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition does not go on");
                 self.processing.unassign(&[partition]);
                 self.forget(partition);
                 self.note(
@@ -360,6 +378,9 @@ impl Running {
                     self.commit();
                     let is_first = self.processing.is_in_force(&slot, None);
                     self.processing.activate(&slot, active);
+                    if !is_first {
+                        self.gap.taken_over();
+                    }
                     self.eased = (!is_first).then(|| Instant::now() + EASED_TIME_MAX);
                     self.wait_for_plugin();
                     self.go_on_waiting();
@@ -376,6 +397,7 @@ impl Running {
                     // An order that is given again finds it done.
                     if !self.processing.is_in_force(&slot, active.as_ref()) {
                         self.processing.activate(&slot, active);
+                        self.gap.taken_over();
                     }
                     tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);
@@ -484,17 +506,19 @@ impl Running {
             match outcome {
                 Ok(()) => break,
                 Err(error @ LogError::Fenced { .. }) => {
-                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, %error, "commit fenced");
+                    self.handles.commit_failed(error.code(), 1);
+                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit fenced");
                     // What the member has all the same goes on, the rest is lost.
                     self.rewind();
                     return true;
                 }
                 Err(error) if !error.may_pass() => {
+                    self.handles.commit_failed(error.code(), 1);
                     self.give_up(&commit, &error);
                     return true;
                 }
                 Err(error) => {
-                    counter!("courtside_commit_failures_total", "pipeline" => self.pipeline.name.to_string(), "code" => error.code()).increment(1);
+                    self.handles.commit_failed(error.code(), 1);
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit failed, trying again");
                 }
             }
@@ -600,6 +624,8 @@ impl Running {
         let partition = assignment.partition;
         self.partitions.insert(partition);
         self.stopped.remove(&partition);
+        let figures = self.status.figures();
+        figures.assigned(partition, assignment.next);
         self.note(partition, PartitionState::Running, None);
         let mut wait = RETRY_WAIT_MIN;
         loop {
@@ -855,59 +881,71 @@ impl Running {
     fn report(&mut self, commit: &Commit, took: Duration) {
         let counts = self.processing.counts;
         let before = std::mem::replace(&mut self.reported, counts);
-        let pipeline = || ("pipeline", self.pipeline.name.to_string());
-        let label = [pipeline()];
-        counter!("courtside_events_processed_total", &label)
-            .increment(counts.events - before.events);
-        counter!("courtside_emissions_total", &label)
-            .increment(counts.emissions - before.emissions);
-        counter!("courtside_dead_letters_total", &label)
-            .increment(counts.dead_letters - before.dead_letters);
-        counter!("courtside_duplicates_total", &label)
-            .increment(counts.duplicates - before.duplicates);
-        counter!("courtside_plugin_calls_total", &label).increment(counts.calls - before.calls);
-        counter!("courtside_plugin_failures_total", &label)
-            .increment(counts.failures - before.failures);
-        counter!("courtside_commits_total", &label).increment(1);
-        histogram!(super::metrics::COMMIT_DURATION, &label).record(took.as_secs_f64());
+        self.handles.committed(
+            counts.events - before.events,
+            counts.emissions - before.emissions,
+            counts.duplicates - before.duplicates,
+            took,
+        );
+        let moved = commit
+            .offsets
+            .iter()
+            .map(|(partition, next)| (*partition, *next, self.processing.events_of(*partition)));
+        self.status.figures().committed(moved);
+        if let Some(gap) = self.gap.committed(Instant::now()) {
+            self.handles.gap(gap);
+        }
         self.report_gauges();
         if counts.dead_letters > before.dead_letters {
-            self.log_dead_letters(commit);
+            self.report_dead_letters(commit);
         }
     }
 
     fn report_gauges(&self) {
-        let label = [
-            ("pipeline", self.pipeline.name.to_string()),
-            ("worker", self.worker.to_string()),
-        ];
-        set_gauge(
-            "courtside_entities_open",
-            &label,
-            self.processing.entities_open() as u64,
-        );
-        set_gauge(
-            "courtside_instances",
-            &label,
-            self.processing.instances() as u64,
+        let processing = &self.processing;
+        let (entities, instances) = (processing.entities_open(), processing.instances());
+        self.handles.hold(entities, instances);
+        let figures = self.status.figures();
+        figures.worker_used(self.worker, thread_cpu_time());
+    }
+
+    fn rebalanced(&self, change: Change, partitions: &[PartitionId]) {
+        self.handles.rebalanced(change);
+        let numbers: Vec<_> = partitions.iter().map(|id| id.0.to_string()).collect();
+        tracing::info!(
+            pipeline = %self.pipeline.name,
+            worker = self.worker,
+            change = change.word(),
+            partitions = numbers.join(","),
+            "partitions change hands",
         );
     }
 
     /// Each dead letter is for somebody to look at; a flood of them is told by
     /// a few and their number.
-    fn log_dead_letters(&self, commit: &Commit) {
+    fn report_dead_letters(&self, commit: &Commit) {
         let letters = || {
             commit
                 .records
                 .iter()
                 .filter(|(place, _)| place.topic == self.pipeline.dead_letter)
         };
+        let text = |record: &NewRecord, name: &str| {
+            let header = record.headers.iter().find(|header| &*header.name == name);
+            let value = header.and_then(|header| header.value.as_deref());
+            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+        };
+        let mut by_code = BTreeMap::<String, u64>::new();
+        for (_, record) in letters() {
+            *by_code
+                .entry(text(record, &output::ERROR_CODE))
+                .or_default() += 1;
+        }
+        for (code, count) in by_code {
+            self.handles.dead_letters(&code, count);
+        }
         for (_, record) in letters().take(DEAD_LETTERS_LOGGED_MAX) {
-            let header = |name: &str| {
-                let header = record.headers.iter().find(|header| &*header.name == name);
-                let value = header.and_then(|header| header.value.as_deref());
-                String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
-            };
+            let header = |name: &str| text(record, name);
             let key = record.key.as_deref().unwrap_or_default();
             let key = key.get(..KEY_LOGGED_BYTES_MAX).unwrap_or(key);
             tracing::warn!(
@@ -924,12 +962,6 @@ impl Running {
             tracing::warn!(pipeline = %self.pipeline.name, more, "dead letters");
         }
     }
-}
-
-fn set_gauge(name: &'static str, label: &[(&'static str, String)], value: u64) {
-    // Counts of what there is: far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    gauge!(name, label).set(value as f64);
 }
 
 #[cfg(test)]

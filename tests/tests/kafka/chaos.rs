@@ -49,8 +49,9 @@ pub async fn anything_may_fail(brokers: Arc<Brokers>) {
     fleet.has_processed_all().await;
     fleet.check();
     let names = fleet.names.clone();
+    let boards = fleet.boards().await;
     fleet.stop().await;
-    let verdict = judge(&brokers, &names, &posted);
+    let verdict = judge(&brokers, &names, &posted, &boards);
     let done: Vec<_> = ACTIONS.iter().zip(done).collect();
     println!("chaos: COURTSIDE_TEST_SEED={seed} {seconds} s {done:?}: {verdict}");
 }

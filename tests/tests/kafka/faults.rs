@@ -43,8 +43,9 @@ async fn ridden_out(
         member.is_ready().await;
     }
     let names = fleet.names.clone();
+    let boards = fleet.boards().await;
     fleet.stop().await;
-    let verdict = judge(brokers, &names, &posted);
+    let verdict = judge(brokers, &names, &posted, &boards);
     println!("{test}: {verdict}");
 }
 

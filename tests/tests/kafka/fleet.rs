@@ -1,10 +1,11 @@
 //! Hosts side by side: each with its own data and plugins, all of one group.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use courtside_tests::{Host, Place, built, until_within};
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
 
 use crate::brokers::Brokers;
 
@@ -40,6 +41,17 @@ impl Names {
     pub fn checkpoints(&self) -> String {
         format!("{}.checkpoints", self.group)
     }
+}
+
+/// The latest output of each game, as a host shows it.
+pub type Board = BTreeMap<String, String>;
+
+/// A page of `GET /games`.
+#[derive(Deserialize)]
+struct Page {
+    games: Vec<Box<RawValue>>,
+    keys: Vec<String>,
+    next: Option<String>,
 }
 
 pub struct Fleet {
@@ -138,6 +150,16 @@ impl Fleet {
         }
     }
 
+    /// What each host shows of all games, whoever processed them, up to what is
+    /// there now.
+    pub async fn boards(&self) -> Vec<Board> {
+        let mut boards = Vec::new();
+        for member in self.members.iter().filter(|member| member.is_running()) {
+            boards.push(member.board().await);
+        }
+        boards
+    }
+
     pub async fn stop(self) {
         let ends: Vec<_> = self
             .members
@@ -225,6 +247,35 @@ impl Member {
             let status = answer.status();
             Ok((status, answer.text().await.map_err(failed)?))
         }
+    }
+
+    async fn board(&self) -> Board {
+        let view: Value = self.json("/group").await;
+        for partition in view["groups"][0]["partitions"].as_array().expect("some") {
+            let end = partition["end"].as_u64().expect("an offset");
+            if let Some(last) = end.checked_sub(1) {
+                let place = format!("{}:{last}", partition["partition"]);
+                let _: Page = self.json(&format!("/games?limit=1&after={place}")).await;
+            }
+        }
+        let mut board = Board::new();
+        let mut next = Some(String::new());
+        while let Some(cursor) = next {
+            let page: Page = self.json(&format!("/games?limit=1000{cursor}")).await;
+            let games = page.games.iter().map(|game| game.get().to_owned());
+            board.extend(page.keys.into_iter().zip(games));
+            next = page.next.map(|next| format!("&cursor={next}"));
+        }
+        board
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> T {
+        until_within(PATIENCE, path, || async {
+            let (status, body) = self.get(path).await?;
+            let json = serde_json::from_str(&body);
+            json.ok().filter(|_| status == StatusCode::OK).ok_or(body)
+        })
+        .await
     }
 
     /// What it answers to an event, and whether it says when to come again.

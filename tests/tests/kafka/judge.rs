@@ -15,7 +15,7 @@ use nba_scoring::Game;
 
 use crate::{
     brokers::{Brokers, blocking},
-    fleet::Names,
+    fleet::{Board, Names},
     load::Posted,
 };
 
@@ -72,6 +72,8 @@ pub struct Verdict {
     takeovers: usize,
     by_logic: BTreeMap<Logic, usize>,
     builds: usize,
+    boards: usize,
+    games: usize,
     refusals: BTreeMap<String, usize>,
 }
 
@@ -79,7 +81,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} events acknowledged; {} in the input, {} of them copies; {} outputs {:?} by {} builds, {} takeovers between logics; refused and sent again: {:?}",
+            "{} events acknowledged; {} in the input, {} of them copies; {} outputs {:?} by {} builds, {} takeovers between logics; {} hosts show {} games; refused and sent again: {:?}",
             self.acknowledged,
             self.input,
             self.copies,
@@ -87,6 +89,8 @@ impl fmt::Display for Verdict {
             self.by_logic,
             self.builds,
             self.takeovers,
+            self.boards,
+            self.games,
             self.refusals,
         )
     }
@@ -96,7 +100,7 @@ impl fmt::Display for Verdict {
 ///
 /// # Panics
 /// With what is wrong.
-pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted) -> Verdict {
+pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted, boards: &[Board]) -> Verdict {
     let cluster = brokers.cluster();
     let input = blocking(|| cluster.consume(&names.input));
     let mut looks = 1;
@@ -105,6 +109,7 @@ pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted) -> Verdict {
         let mut case = Case::new(names);
         case.acknowledged(&input, posted);
         case.outputs(&input, &outputs);
+        case.boards(&outputs, boards);
         // The consumer may have ended before brokers under load told it all.
         if case.missing && looks < LOOKS_MAX {
             looks += 1;
@@ -236,6 +241,36 @@ impl<'a> Case<'a> {
             self.wrong
                 .push(format!("outputs of what is no input: {by_source:#?}"));
         }
+    }
+}
+
+impl Case<'_> {
+    /// Every host shows the last output of every game, and nothing else.
+    fn boards(&mut self, outputs: &[Consumed], boards: &[Board]) {
+        assert!(!boards.is_empty(), "no host was asked");
+        let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+        for output in outputs {
+            let (key, value) = (output.key.as_deref(), output.value.as_deref());
+            last.insert(key.expect("a key"), value.expect("a score"));
+        }
+        for (host, board) in boards.iter().enumerate() {
+            let shown = board
+                .iter()
+                .map(|(key, value)| (&**key, &**value))
+                .collect::<BTreeMap<_, _>>();
+            let differ = |key: &&&str| shown.get(**key) != last.get(**key);
+            let keys: BTreeSet<_> = shown.keys().chain(last.keys()).collect();
+            for key in keys.iter().filter(|key| differ(key)) {
+                self.missing |= !last.contains_key(**key);
+                self.wrong.push(format!(
+                    "host {host} shows {:?} of {key}, and not {:?}",
+                    shown.get(**key),
+                    last.get(**key)
+                ));
+            }
+        }
+        self.verdict.boards = boards.len();
+        self.verdict.games = last.len();
     }
 }
 

@@ -51,8 +51,9 @@ pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
     fleet.has_processed_all().await;
     fleet.check();
     let names = fleet.names.clone();
+    let boards = fleet.boards().await;
     fleet.stop().await;
-    println!("scale: {}", judge(&brokers, &names, &posted));
+    println!("scale: {}", judge(&brokers, &names, &posted, &boards));
 }
 
 /// A reader of all outputs.

@@ -52,7 +52,7 @@ function settle(words) {
 }
 
 /** `fetch`, with the token. A refusal is an answer, too. */
-export async function ask(path, { headers, ...options } = {}) {
+export async function send(path, { headers, ...options } = {}) {
   const shown = token;
   const answer = await fetch(path, { ...options, headers: withToken(headers, shown) });
   // Of a token that was replaced meanwhile, nobody wants to hear.

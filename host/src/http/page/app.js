@@ -1,4 +1,4 @@
-// The page: a store fed by one stream, three views, and the frame in which changes are drawn.
+// The page: a store fed by one stream, three views, and when changes are drawn.
 // Everything is asked of the host that serves it, by relative addresses.
 
 import { setAttribute, setText } from "./dom.js";
@@ -6,25 +6,32 @@ import { isRefused, onAccess } from "./access.js";
 import { Store } from "./store.js";
 import { BoardView } from "./board.js";
 import { GameView } from "./game.js";
-import { OperatorView } from "./operator.js";
 import { TokenView } from "./token.js";
 
 const SAY_MS_MIN = 3_000;
+const STALE_MS_MIN = 2_000;
+const DRAW_MS_MIN = 50;
 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
 
-// Changes are drawn once a frame, however many came: only what they touched is looked at.
+// Changes are drawn together, DRAW_MS_MIN apart, however many came: only what they touched is looked at.
 const touched = new Set();
-let frame = 0;
+let drawing = false;
+let drawnAt = -Infinity;
 function touch(id) {
   touched.add(id);
-  frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    const ids = new Set(touched);
-    touched.clear();
-    view?.update(ids);
-  });
+  if (drawing) return;
+  drawing = true;
+  setTimeout(() => requestAnimationFrame(draw), Math.max(0, drawnAt + DRAW_MS_MIN - performance.now()));
+}
+
+function draw() {
+  drawing = false;
+  drawnAt = performance.now();
+  const ids = new Set(touched);
+  touched.clear();
+  view?.update(ids);
 }
 
 const LINKS = {
@@ -35,10 +42,25 @@ const LINKS = {
   paused: "paused",
   locked: "token needed",
 };
+/** Since when the scores are old; null while they are not. */
+let staleSince = null;
+let staleTimer = 0;
+const stale = document.getElementById("stale");
+function tellStale() {
+  clearTimeout(staleTimer);
+  if (store.link !== "reconnecting") staleSince = null;
+  else staleSince ??= new Date();
+  setText(stale, staleSince === null ? "" : `No connection to the host since ${staleSince.toLocaleTimeString("en-GB")}: scores are as of then. Trying again by itself.`);
+  // Many a proxy ends a stream now and then: what is mended at once is no news.
+  if (staleSince === null) stale.hidden = true;
+  else staleTimer = setTimeout(() => (stale.hidden = false), Math.max(0, STALE_MS_MIN - (Date.now() - staleSince)));
+}
+
 function showLink() {
   const lost = link.dataset.state === "reconnecting";
   link.dataset.state = store.link;
   setText(document.getElementById("link-text"), LINKS[store.link]);
+  tellStale();
   if (store.link === "reconnecting") say("Connection lost, reconnecting");
   else if (store.link === "live" && lost) say("Connected again");
   view?.update(new Set());
@@ -62,25 +84,30 @@ let view = null;
 function viewOf(hash) {
   if (isRefused()) return new TokenView();
   const [, name = "", ...rest] = hash.split("/");
-  if (name === "operator") return new OperatorView(say);
-  if (name === "game" && rest.length > 0) {
-    try {
-      return new GameView(store, decodeURIComponent(rest.join("/")), say);
-    } catch {
-      return board; // A malformed escape names no game.
-    }
+  let of;
+  try {
+    of = rest.length > 0 ? decodeURIComponent(rest.join("/")) : undefined;
+  } catch {
+    return board; // A malformed escape names nothing.
   }
+  // Fans never load the operator's side.
+  if (name === "operator") return import("./operator/view.js").then(({ OperatorView }) => new OperatorView(of || null, say));
+  if (name === "game" && of !== undefined) return new GameView(store, of, say);
   return board;
 }
 
-function route() {
+let routed = 0;
+async function route() {
+  const turn = (routed += 1);
+  const next = await viewOf(location.hash);
+  if (turn !== routed) return; // Somebody has gone on meanwhile.
   const first = view === null;
   view?.close();
-  view = viewOf(location.hash);
+  view = next;
   main.replaceChildren(view.node);
   document.title = view.title;
   setAttribute(document.getElementById("to-board"), "aria-current", view === board ? "page" : null);
-  setAttribute(document.getElementById("to-operator"), "aria-current", view instanceof OperatorView ? "page" : null);
+  setAttribute(document.getElementById("to-operator"), "aria-current", location.hash.startsWith("#/operator") ? "page" : null);
   view.open(first);
   view.update(new Set([null]));
   // As after a page load, reading starts at the heading (unless the view put the focus where it was).

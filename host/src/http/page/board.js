@@ -2,11 +2,13 @@
 // finds it as it was left. A change touches the card it is about; the order is
 // worked out again only where a game came, went, or moved to another section.
 
-import { el, setText, setAttribute, show, keyed, flash, count, plural } from "./dom.js";
-import { brief, hues, leader } from "./model.js";
+import { el, setText, setAttribute, show, keyed, mark, count, plural } from "./dom.js";
+import { brief, leader } from "./model.js";
 
-/** How many cards are drawn at first, and added by "more". */
+/** How many cards there are at most, and how many are added by "more". */
 const CARDS = 1_000;
+/** How many are built at a time: what fits on a screen first, and no frame waits for all. */
+const CARDS_AT_ONCE = 80;
 const SECTIONS = [["live", "Live"], ["scheduled", "Coming up"], ["final", "Final"], ["other", "Other"]];
 const SAMPLE = '{"game_id":"LAL-BOS","seq":1,"type":"three_pointer","team":"LAL","player":"Kobe Bryant","points":3,"period":1,"clock":"11:42"}';
 
@@ -22,6 +24,8 @@ export class BoardView {
   #words = [];
   #only = "all";
   #limit = CARDS;
+  #built = CARDS_AT_ONCE;
+  #building = 0;
   /** Where each game stands, drawn or not: what tells whether a change moves it. */
   #placed = new Map();
   #cards = new Map();
@@ -108,6 +112,7 @@ export class BoardView {
     this.#words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     this.#only = [...this.tabs].find(([, tab]) => tab.input.checked)?.[0] ?? "all";
     this.#limit = CARDS;
+    this.#built = CARDS_AT_ONCE;
     const shown = this.#layout();
     this.#say(`${plural(shown, "game")} shown`);
   }
@@ -127,12 +132,12 @@ export class BoardView {
     }
     const focused = this.node.contains(document.activeElement) ? document.activeElement.dataset.id : undefined;
     this.#cards = new Map();
-    let room = this.#limit;
+    let build = Math.min(this.#built, this.#limit);
     let shown = 0;
     for (const [name, { node, list }] of this.#sections) {
       const all = lists.get(name);
-      const drawn = all.slice(0, room);
-      room -= drawn.length;
+      const drawn = all.slice(0, build);
+      build -= drawn.length;
       shown += all.length;
       for (const [id, card] of keyed(list, drawn, (game) => game.id, createCard)) this.#cards.set(id, card);
       show(node, drawn.length > 0);
@@ -142,7 +147,8 @@ export class BoardView {
       (this.#cards.get(focused)?.link ?? this.search).focus({ preventScroll: true });
     }
     for (const [name, tab] of this.tabs) setText(tab.total, count(totals[name]));
-    const rest = shown - this.#cards.size;
+    if (this.#cards.size < Math.min(shown, this.#limit)) this.#goOn();
+    const rest = shown - this.#limit;
     show(this.more, rest > 0);
     setText(this.more, `Show ${count(Math.min(rest, CARDS))} more of ${count(rest)}`);
     show(this.bar, games.length > 0);
@@ -150,6 +156,16 @@ export class BoardView {
     show(this.empty, games.length === 0 && this.#store.known);
     show(this.none, games.length > 0 && shown === 0);
     return shown;
+  }
+
+  /** Builds the next cards when the browser has drawn the ones before. */
+  #goOn() {
+    if (this.#building !== 0) return;
+    this.#building = requestAnimationFrame(() => setTimeout(() => {
+      this.#building = 0;
+      this.#built += CARDS_AT_ONCE;
+      this.#layout();
+    }));
   }
 
   /** Arrow keys walk the cards as they lie: tabbing through a thousand is no way to get there. */
@@ -187,13 +203,14 @@ export class BoardView {
   }
 }
 
+// The spaces between parts show nowhere, and are heard: a link is called by its text.
 function createCard(first) {
   const when = el("span", { class: "when" });
   const date = el("span", { class: "date" });
   const rows = el("span", { class: "rows" });
   const also = el("span", { class: "also" });
   const link = el("a", { class: "card", "data-id": first.id, href: `#/game/${encodeURIComponent(first.id)}` },
-    el("span", { class: "card-top" }, when, date), rows, also);
+    el("span", { class: "card-top" }, when, " ", date), " ", rows, " ", also);
   const node = el("li", {}, link);
   let drawn = null;
   let names = null;
@@ -206,9 +223,8 @@ function createCard(first) {
       const key = JSON.stringify(game.teams.map((team) => team.name));
       if (names !== key) {
         names = key;
-        const turned = hues(game.teams);
-        teams = game.teams.map((team, i) => createTeam(team.name, turned[i]));
-        rows.replaceChildren(...teams.map((team) => team.node));
+        teams = game.teams.map((team) => createTeam(team.name));
+        rows.replaceChildren(...teams.flatMap((team) => [team.node, " "]));
       }
       setAttribute(link, "data-status", sectionOf(game));
       setText(when, game.when);
@@ -217,18 +233,16 @@ function createCard(first) {
       game.teams.forEach((team, i) => teams[i].update(team, game, i === ahead, drawn !== null));
       setText(also, game.teams.some((team) => team.points !== undefined) ? ""
         : game.also.slice(0, 4).map(([field, value]) => `${field}: ${brief(value, 80)}`).join("\n"));
-      setAttribute(link, "aria-label", describe(game));
       drawn = game;
     },
   };
 }
 
-function createTeam(name, turn) {
-  const tile = el("bdi", { class: "tile" }, name);
-  const periods = el("span", { class: "periods" });
+function createTeam(name) {
+  // Who listens hears the score; its parts are a look away.
+  const periods = el("span", { class: "periods", "aria-hidden": "true" });
   const points = el("span", { class: "points" });
-  const node = el("span", { class: "team" }, tile, periods, points);
-  node.style.setProperty("--hue", turn);
+  const node = el("span", { class: "team" }, el("bdi", { class: "name" }, name), " ", periods, points);
   return {
     node,
     update(team, game, ahead, again) {
@@ -236,17 +250,11 @@ function createTeam(name, turn) {
       const line = game.period === 0 ? [] : Array.from({ length: game.period }, (_, i) => team.periods[i] ?? 0);
       setText(periods, line.slice(-6).map((n) => String(n).padStart(2, "\u2007")).join("\u2002"));
       const text = team.points === undefined ? "" : String(team.points);
-      if (again && points.textContent !== text) flash(points);
+      if (again && points.textContent !== text) mark(points);
       setText(points, text);
       setAttribute(node, "data-ahead", ahead ? "" : null);
     },
   };
-}
-
-/** A card as one sentence, for who hears it. */
-function describe(game) {
-  const teams = game.teams.map((team) => [team.name, team.points].filter((part) => part !== undefined).join(" "));
-  return [teams.length > 0 ? teams.join(", ") : game.id, game.status === "live" ? "live" : "", game.when, game.date].filter(Boolean).join(", ");
 }
 
 function emptyNote() {

@@ -1,7 +1,7 @@
 // What the views build with. Text reaches the document as text nodes and
 // attribute values only, never as markup: names come from whoever posts events.
 
-import { ask } from "./access.js";
+import { send } from "./access.js";
 
 /** An element with attributes and children; a string child is a text node. */
 export function el(name, attributes, ...children) {
@@ -81,19 +81,32 @@ export function plural(value, one, many = `${one}s`) {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const HOT_MS = 1_500;
+const cooling = new WeakMap();
 
-/** A short flash where a number has changed, unless the reader wants none. */
-export function flash(node) {
-  if (still.matches || document.hidden) return;
-  node.animate([{ color: "var(--accent)" }, { color: "var(--accent)", offset: 0.4 }, {}], 1200);
+/** Marks for a moment a number that has changed. It is one class on and off: no frame in between is drawn for it. */
+export function mark(node) {
+  if (document.hidden) return;
+  clearTimeout(cooling.get(node));
+  node.classList.add("hot");
+  cooling.set(node, setTimeout(() => node.classList.remove("hot"), HOT_MS));
 }
 
-/** GET, JSON; the error's message is fit to be shown. */
-export async function getJson(path, signal) {
-  const answer = await ask(path, { signal, headers: { accept: "application/json" } });
+/** GET; the error's message is fit to be shown. */
+export async function ask(path, signal, accept = "application/json") {
+  const answer = await send(path, { signal, headers: { accept } });
   if (!answer.ok) {
     throw Object.assign(new Error(`${path} answered ${answer.status}`), { status: answer.status });
   }
-  return answer.json();
+  return answer;
+}
+
+export async function getJson(path, signal) {
+  return (await ask(path, signal)).json();
+}
+
+/** Texts that whoever posts events wrote, with what could turn or hide the text around it made visible. */
+export function visible(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

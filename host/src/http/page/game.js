@@ -1,10 +1,16 @@
 // One game: the score, the line score, the score difference, the scorers, and whatever else the plugin says.
 
-import { el, setText, setAttribute, show, keyed, cells, flash, count } from "./dom.js";
-import { brief, hues, leader, periodName } from "./model.js";
-import { drawChart, standing } from "./chart.js";
+import { el, setText, setAttribute, show, keyed, cells, mark, count } from "./dom.js";
+import { brief, leader, momentAt, periodName } from "./model.js";
+import { Chart, leads, periodEnds, standing } from "./chart.js";
+import { readCourse } from "./course.js";
 
 const SCORERS = 12;
+/** After so many events at once (the stream was away), the log is asked for what lies between. */
+const MISSED_EVENTS = 20;
+const COURSE_MS_MIN = 30_000;
+/** A chart is drawn anew no more often than anybody could read it. */
+const CHART_MS_MIN = 250;
 
 export class GameView {
   #store;
@@ -13,7 +19,12 @@ export class GameView {
   #drawn = null;
   #missing = false;
   #failed = "";
-  #closed = false;
+  #closed = new AbortController();
+  /** How the game went by the log: see course.js; null while it is being asked for. */
+  #course = null;
+  #askedAt = -Infinity;
+  #chartAt = -Infinity;
+  #charting = 0;
   #resized = new ResizeObserver(() => this.#chart());
 
   constructor(store, id, say) {
@@ -26,21 +37,25 @@ export class GameView {
     this.note = el("p", { class: "note" }, "Asking the host for this game…");
     this.when = el("p", { class: "when" });
     this.sides = ["away", "home"].map((side) => {
-      const tile = el("bdi", { class: "tile" });
+      const name = el("bdi", { class: "name" });
       const points = el("span", { class: "digits" });
-      return { tile, points, node: el("p", { class: `side ${side}` }, tile, points) };
+      return { name, points, node: el("p", { class: `side ${side}` }, el("span", { class: "who" }, name, el("span", { class: "where" }, side)), points) };
     });
     this.hero = el("div", { class: "hero" }, this.sides[0].node, this.when, this.sides[1].node);
     this.columns = el("tr", {});
     this.lines = el("tbody", {});
     this.line = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Score by period" },
       el("table", { class: "line" }, el("caption", { class: "unseen" }, "Score by period"), el("thead", {}, this.columns), this.lines));
-    this.frame = el("div", { class: "chart" });
-    this.legend = el("p", { class: "legend", "aria-hidden": "true" });
+    this.chart = new Chart();
     this.how = el("p", { class: "small" });
-    this.difference = el("section", { class: "panel" }, el("h2", {}, "Score difference"), this.legend, this.frame, this.how);
+    this.again = el("button", { type: "button", class: "quiet" }, "Ask again");
+    this.again.addEventListener("click", () => this.#ask());
+    this.leads = el("dl", { class: "leads" });
+    this.difference = el("section", { class: "panel" },
+      el("div", { class: "panel-head" }, el("h2", {}, "Score difference"), this.chart.readout),
+      this.chart.node, el("div", { class: "how" }, this.how, this.again), this.leads);
     this.leaders = el("div", { class: "leaders" });
-    this.scorers = el("section", {}, el("h2", {}, "Scorers"), this.leaders);
+    this.scorers = el("section", {}, el("h2", {}, "Leading scorers"), this.leaders);
     this.facts = el("dl", { class: "facts" });
     this.others = el("dl", { class: "others" });
     this.also = el("section", { class: "panel" }, el("h2", {}, "Also"), this.others);
@@ -53,20 +68,20 @@ export class GameView {
 
   async open() {
     scrollTo(0, 0);
-    this.#resized.observe(this.frame);
+    this.#resized.observe(this.chart.frame);
     // The stream of one game is enough; where the game is not there yet, its first event comes in that of all.
     try {
       this.#missing = !(await this.#store.load(this.#id));
     } catch (error) {
       this.#failed = error.message;
     }
-    if (this.#closed) return;
+    if (this.#closed.signal.aborted) return;
     this.#store.follow(this.#missing || this.#failed ? null : this.#id);
     this.update(new Set([this.#id]));
   }
 
   close() {
-    this.#closed = true;
+    this.#closed.abort();
     this.#resized.disconnect();
   }
 
@@ -85,10 +100,12 @@ export class GameView {
     show(this.body, true);
     const before = this.#drawn;
     this.#drawn = game;
+    const missed = before && (game.events ?? 0) - (before.events ?? 0) > MISSED_EVENTS;
+    if (before === null || (missed && performance.now() - this.#askedAt > COURSE_MS_MIN)) this.#ask();
     this.#tell(before, game);
     this.#head(before, game);
     this.#line(game);
-    this.#chart();
+    this.#charting ||= setTimeout(() => this.#chart(), this.#chartAt + CHART_MS_MIN - performance.now());
     this.#scorers(game);
     this.#rest(game);
   }
@@ -110,17 +127,15 @@ export class GameView {
     document.title = home && game.difference !== null ? `${away.name} ${away.points}–${home.points} ${home.name} · ${game.when}` : `${game.id} · Courtside`;
     setAttribute(this.hero, "data-status", game.status);
     setText(this.when, game.when);
-    const turned = hues(game.teams);
     const ahead = leader(game);
-    this.sides.forEach(({ node, tile, points }, i) => {
+    this.sides.forEach(({ node, name, points }, i) => {
       const team = game.teams[i];
       show(node, Boolean(team));
       if (!team) return;
-      node.style.setProperty("--hue", turned[i]);
       setAttribute(node, "data-ahead", i === ahead ? "" : null);
-      setText(tile, team.name);
+      setText(name, team.name);
       const text = team.points === undefined ? "" : String(team.points);
-      if (before && points.textContent !== text) flash(points);
+      if (before && points.textContent !== text) mark(points);
       setText(points, text);
     });
   }
@@ -140,25 +155,60 @@ export class GameView {
     });
   }
 
+  /** Asks the log how the game went; until it has answered, and where it does not, the chart has less. */
+  async #ask() {
+    const game = this.#drawn;
+    const known = this.#store.courses.get(this.#id);
+    this.#askedAt = performance.now();
+    this.#course = known?.until === game.lastSeq ? known : null;
+    this.#chart();
+    if (this.#course !== null || game.difference === null) return;
+    try {
+      this.#course = await readCourse(game, this.#closed.signal);
+    } catch {
+      return; // The view was left.
+    }
+    if (this.#course.points) this.#store.keepCourse(this.#id, this.#course);
+    this.#chart();
+  }
+
   #chart() {
     const game = this.#drawn;
-    if (!game) return;
-    // Shown first: a hidden frame has no width.
-    show(this.difference, true);
-    const turned = hues(game.teams);
-    const how = drawChart(this.frame, game, this.#store.trails.get(game.id) ?? [], turned);
-    cells(this.legend, game.teams.slice(0, 2).map((team) => `${team.name} ahead`).reverse(), () => el("span", {}));
-    [...this.legend.children].forEach((side, i, all) => side.style.setProperty("--hue", turned[all.length - 1 - i]));
-    show(this.difference, how !== null);
-    setText(this.how, how ?? "");
+    clearTimeout(this.#charting);
+    this.#charting = 0;
+    if (!game || this.#closed.signal.aborted) return;
+    this.#chartAt = performance.now();
+    const seen = this.#store.trails.get(game.id) ?? [];
+    show(this.difference, game.difference !== null && game.elapsed !== null && seen.length > 0);
+    if (this.difference.hidden) return;
+    // A game that was begun again has left its course behind.
+    const course = this.#course?.points && this.#course.until <= game.lastSeq ? this.#course : null;
+    const since = course ? seen.filter(([at, , seq]) => seq > course.until && at >= course.points.at(-1)[0]) : seen;
+    const line = course ? [...course.points, ...since] : since;
+    const dashed = line[0][0] > 0 ? [...periodEnds(game, line[0][0]), line[0]] : [];
+    this.chart.draw(game, { dashed, line });
+    setText(this.how, this.#words(course, since, dashed));
+    show(this.again, Boolean(this.#course?.refused) && dashed.length > 0);
+    const found = dashed.length === 0 ? leads(line) : null;
+    keyed(this.leads, found === null ? [] : [["away", game.teams[0]], ["home", game.teams[1]]].map(([side, team]) => ({ side, name: team.name, ...found[side] })), ({ side }) => side, createLead);
+  }
+
+  /** What of the chart is known how. */
+  #words(course, since, dashed) {
+    if (course) {
+      const from = course.from > 0 ? `From ${momentAt(course.from)} on by the events in the log, which holds nothing older (dashed: by period ends)` : "Every basket, by the events in the log";
+      return since.length > 1 ? `${from}; since ${momentAt(course.points.at(-1)[0])} as the updates came.` : `${from}.`;
+    }
+    const why = this.#course === null ? "Asking the log for the rest…" : `No more than that, for ${this.#course.refused}.`;
+    if (dashed.length === 0) return "As the updates came, since the start.";
+    return since.length > 1 ? `Dashed: by period ends. Solid: the updates since you opened this page. ${why}` : `Dashed: by period ends. ${why}`;
   }
 
   #scorers(game) {
-    const turned = hues(game.teams);
     const best = Math.max(1, ...game.teams.flatMap((team) => team.players.slice(0, 1).map(([, points]) => points)));
     const scoring = game.teams.map(({ name, players }, i) => ({
       name,
-      hue: turned[i],
+      side: ["away", "home"][i] ?? "",
       // The bar behind a name is measured against the best scorer of both teams.
       scorers: players.slice(0, SCORERS).map(([player, points]) => ({ player, points, share: Math.max(0, points) / best })),
       rest: players.length - SCORERS,
@@ -184,14 +234,28 @@ export class GameView {
   }
 }
 
+function createLead({ side }) {
+  const name = el("dt", { class: side });
+  const most = el("dd", {});
+  const node = el("div", {}, name, most);
+  return {
+    node,
+    update({ name: team, lead, at, seconds }) {
+      setText(name, team);
+      const time = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+      setText(most, lead === 0 ? "never ahead" : `largest lead ${lead} (${momentAt(at)}), ahead for ${time}`);
+    },
+  };
+}
+
 function createScorers(first) {
   const list = el("ol", { role: "list" });
   const more = el("p", { class: "small" });
-  const node = el("section", { class: "panel" }, el("h3", {}, el("bdi", { class: "tile" }, first.name)), list, more);
+  const node = el("section", { class: "panel" }, el("h3", {}, el("bdi", {}, first.name)), list, more);
   return {
     node,
-    update({ hue, scorers, rest }) {
-      node.style.setProperty("--hue", hue);
+    update({ side, scorers, rest }) {
+      setAttribute(node, "data-side", side);
       keyed(list, scorers, (scorer) => scorer.player, createScorer);
       setText(more, rest > 0 ? `and ${count(rest)} more` : "");
     },

@@ -109,9 +109,18 @@ export function periodEnd(period) {
   return period <= 4 ? period * 720 : 2880 + (period - 4) * 300;
 }
 
-function elapsed(period, clock) {
+/** A second of game time as a scoreboard has it: `Q3 4:21`. */
+export function momentAt(second) {
+  let period = 1;
+  while (periodEnd(period) < second) period += 1;
+  const left = Math.floor(periodEnd(period) - second);
+  return `${periodName(period)} ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+}
+
+/** Seconds of game time at a clock's reading; null where it is none. */
+export function elapsed(period, clock) {
   const match = /^(\d{1,2}):(\d\d(?:\.\d+)?)$/.exec(clock ?? "");
-  if (period < 1 || !match) return null;
+  if (!(period >= 1 && period <= 99) || !match) return null;
   const left = Number(match[1]) * 60 + Number(match[2]);
   return Math.max(periodEnd(period - 1), periodEnd(period) - left);
 }
@@ -131,21 +140,4 @@ function line(value, depth, budget) {
     parts.push(Array.isArray(value) ? text : `${key} ${isRecord(inner) ? `(${text})` : text}`);
   }
   return parts.join(", ");
-}
-
-/** A hue of 0..359 that is the same for the same text everywhere (FNV-1a). */
-export function hue(text) {
-  let hash = 0x811c9dc5;
-  for (const unit of new TextEncoder().encode(text)) hash = Math.imul(hash ^ unit, 0x01000193);
-  return ((hash >>> 8) % 36) * 10;
-}
-
-/** The hues of a game's teams: the home team's turned where nobody could tell it from the away team's. */
-export function hues(teams) {
-  const found = teams.map((team) => hue(team.name));
-  if (found.length > 1) {
-    const apart = Math.abs(((found[1] - found[0] + 540) % 360) - 180);
-    if (apart < 50) found[1] = (found[0] + 150) % 360;
-  }
-  return found;
 }

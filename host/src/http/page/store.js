@@ -9,13 +9,16 @@ import { EventStream } from "./stream.js";
 
 const TRAIL_POINTS = 1_000;
 const TRAIL_GAMES = 2_000;
+const COURSES = 50;
 const HIDDEN_MS_MAX = 30_000;
 
 export class Store {
   /** By id. */
   games = new Map();
-  /** By id: `[game seconds, home minus away]`, oldest first. */
+  /** By id: `[game seconds, home minus away, last seq]`, oldest first. */
   trails = new Map();
+  /** By id: how games went by the log (course.js), of the COURSES looked at last. */
+  courses = new Map();
   /** Whether the host has said what there is: until then, no game is not "no games". */
   known = false;
   /** `connecting`, `live`, `reconnecting`, `paused`, or `locked`: a token is asked for. */
@@ -60,6 +63,12 @@ export class Store {
       if (error.status === 404) return false;
       throw error;
     }
+  }
+
+  keepCourse(id, course) {
+    this.courses.delete(id);
+    if (this.courses.size >= COURSES) this.courses.delete(this.courses.keys().next().value);
+    this.courses.set(id, course);
   }
 
   /** Begins anew, with another token than before. */
@@ -145,7 +154,7 @@ export class Store {
     if (this.games.delete(id)) this.#onGame(id);
   }
 
-  #trace({ id, elapsed, difference }) {
+  #trace({ id, elapsed, difference, lastSeq }) {
     if (elapsed === null || difference === null) return;
     let trail = this.trails.get(id);
     if (!trail) {
@@ -154,7 +163,7 @@ export class Store {
     }
     // What stands at this moment or after it is superseded: a correction, or a game begun again.
     while (trail.length > 0 && trail.at(-1)[0] >= elapsed) trail.pop();
-    trail.push([elapsed, difference]);
+    trail.push([elapsed, difference, lastSeq ?? 0]);
     if (trail.length > TRAIL_POINTS) trail.shift();
   }
 }

@@ -17,9 +17,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{interval, sleep, timeout},
 };
@@ -31,6 +32,9 @@ pub use self::tls::{Tls, TlsConfig, TlsError};
 use super::{App, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// What the kernel takes of a connection beyond what is under way: so a slow
+/// reader of a stream is not sent what is old by the time it can take it.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -117,7 +121,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             // Nobody closes the semaphore.
             (_, Err(_)) => break,
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = set_up(&stream, config.write_timeout) {
             debug!(%error, "a connection was gone at once");
             continue;
         }
@@ -126,30 +130,38 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
-        let (http, tls) = (http.clone(), tls.clone());
-        let (shutdown, kill) = (shutdown.clone(), kill.clone());
-        let serve = async move {
-            let Some(tls) = tls else {
-                return connection(http, io, service, shutdown).await;
-            };
-            match shutdown.run_until_cancelled(tls.accept(io)).await {
-                Some(Ok(io)) => connection(http, io, service, shutdown).await,
-                Some(Err(error)) => debug!(%peer, %error, "a handshake failed"),
-                None => {}
-            }
+        let (http, shutdown, kill) = (http.clone(), shutdown.clone(), kill.clone());
+        match tls.clone() {
+            None => tracker.spawn(connection(http, io, service, shutdown, kill)),
+            Some(tls) => tracker.spawn(async move {
+                let shaken = tokio::select! {
+                    shaken = tls.accept(io) => shaken,
+                    () = shutdown.cancelled() => return,
+                };
+                match shaken {
+                    // Boxed, or it would be there twice.
+                    Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
+                    Err(error) => debug!(%peer, %error, "a handshake failed"),
+                }
+            }),
         };
-        tracker.spawn(async move {
-            tokio::select! {
-                () = serve => {}
-                () = kill.cancelled() => {}
-            }
-        });
     }
     drop(listener);
     tracker.close();
     if timeout(config.drain_timeout, tracker.wait()).await.is_err() {
         warn!(open = tracker.len(), "requests did not end in time");
     }
+}
+
+fn set_up(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    // What `Connection` cannot see: the kernel has taken what there was to
+    // send, and the client is gone without a word, or takes none of it.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
 }
 
 /// All routes, for requests of which it is known who sends them.
@@ -169,21 +181,28 @@ impl Service<Request<Incoming>> for OfPeer {
     }
 }
 
+/// A future in a future that takes it as an argument is there twice, and of
+/// these there are many: so this is what is spawned, with nothing around it.
 async fn connection(
     http: http1::Builder,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: OfPeer,
     shutdown: CancellationToken,
+    kill: CancellationToken,
 ) {
     let serve = http
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     tokio::pin!(serve);
-    let served = tokio::select! {
-        served = serve.as_mut() => served,
-        () = shutdown.cancelled() => {
-            serve.as_mut().graceful_shutdown();
-            serve.await
+    let mut told = false;
+    let served = loop {
+        tokio::select! {
+            served = serve.as_mut() => break served,
+            () = shutdown.cancelled(), if !told => {
+                told = true;
+                serve.as_mut().graceful_shutdown();
+            }
+            () = kill.cancelled() => return,
         }
     };
     if let Err(error) = served {

@@ -7,8 +7,12 @@
 mod sse;
 mod ws;
 
-use axum::http::{HeaderMap, Uri};
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::{
     sse::{__path_all, __path_game, all, game},
@@ -16,6 +20,9 @@ pub use self::{
 };
 use super::{Shared, games::board, problem::Problem, query::Parameters};
 use crate::scoreboard::{Change, Last, Scoreboard, Subscription, Update};
+
+/// When to come back, having found no place.
+const RETRY_AFTER_S: u32 = 5;
 
 /// The reader that a request asks for. Where it has read to comes from the
 /// header that browsers send when they come back, or from the query.
@@ -49,18 +56,49 @@ fn words(update: &Update) -> (&'static str, Bytes) {
     }
 }
 
-/// One open stream, as `courtside_subscribers` counts them.
-struct Open(&'static str);
+/// One open stream: a place among those that there may be, and counted as
+/// `courtside_subscribers` has it.
+struct Open {
+    subscribers: Gauge,
+    updates: Counter,
+    bytes: Counter,
+    skipped: Counter,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Open {
-    fn new(transport: &'static str) -> Self {
-        metrics::gauge!("courtside_subscribers", "transport" => transport).increment(1.0);
-        Self(transport)
+    fn new(app: &Shared, transport: &'static str) -> Result<Self, Problem> {
+        let place = Arc::clone(&app.subscribers).try_acquire_owned();
+        let place = place.map_err(|_| {
+            let detail = "as many streams are open as may be: come back, or ask another host";
+            let problem = Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-subscribers",
+                detail,
+            );
+            problem.retry_after(RETRY_AFTER_S)
+        })?;
+        let open = Self {
+            subscribers: gauge!("courtside_subscribers", "transport" => transport),
+            updates: counter!("courtside_stream_updates_total", "transport" => transport),
+            bytes: counter!("courtside_stream_bytes_total", "transport" => transport),
+            skipped: counter!("courtside_stream_skipped_total", "transport" => transport),
+            _place: place,
+        };
+        open.subscribers.increment(1.0);
+        Ok(open)
+    }
+
+    /// The client is told of these, in so many bytes.
+    fn sent(&self, updates: usize, bytes: usize, subscription: &mut Subscription) {
+        self.updates.increment(updates as u64);
+        self.bytes.increment(bytes as u64);
+        self.skipped.increment(subscription.take_skipped());
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        metrics::gauge!("courtside_subscribers", "transport" => self.0).decrement(1.0);
+        self.subscribers.decrement(1.0);
     }
 }

@@ -1,4 +1,7 @@
 //! Server-sent events. Several updates that are there at once go as one chunk.
+//!
+//! With gzip, a chunk is made of values compressed once for all readers and of
+//! the few words around them, which are left as they are.
 
 use std::convert::Infallible;
 
@@ -6,8 +9,8 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderMap, HeaderValue, Uri,
-        header::{CACHE_CONTROL, CONTENT_TYPE},
+        HeaderMap, HeaderName, HeaderValue, Uri,
+        header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY},
     },
     response::{IntoResponse, Response},
 };
@@ -16,15 +19,23 @@ use futures_util::stream;
 use utoipa::ToSchema;
 
 use super::{
-    super::{SharedApp, problem::Problem, query::Segment},
+    super::{
+        SharedApp,
+        gzip::{self, GZIP, Gzip},
+        problem::Problem,
+        query::Segment,
+    },
     Open, subscribe, words,
 };
-use crate::scoreboard::{Subscription, Update};
+use crate::scoreboard::{Change, Subscription, Update, deflate};
 
 /// What a stream begins with: something to read at once, and how soon to come
 /// back after a cut.
 const HELLO: &str = ": courtside\nretry: 1000\n\n";
 const HEARTBEAT: &str = ":\n\n";
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// What of an event is not its data.
+const EVENT_BYTES_ABOUT: usize = 64;
 
 /// One event of a stream.
 #[derive(ToSchema)]
@@ -63,6 +74,7 @@ pub enum StreamEventKind {
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn all(
@@ -70,8 +82,9 @@ pub async fn all(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let open = Open::new(&app, "sse")?;
     let subscription = subscribe(&app, None, &uri, &headers).await?;
-    Ok(stream(app, subscription))
+    Ok(stream(app, subscription, open, &headers))
 }
 
 /// The updates of one game, as server-sent events.
@@ -89,6 +102,7 @@ pub async fn all(
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn game(
@@ -97,72 +111,166 @@ pub async fn game(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let open = Open::new(&app, "sse")?;
     let subscription = subscribe(&app, Some(id), &uri, &headers).await?;
-    Ok(stream(app, subscription))
+    Ok(stream(app, subscription, open, &headers))
 }
 
 struct Reader {
     app: SharedApp,
     subscription: Subscription,
-    greeted: bool,
-    _open: Open,
+    phase: Phase,
+    /// What has been written so far, where the client takes gzip.
+    gzip: Option<Gzip>,
+    open: Open,
 }
 
-fn stream(app: SharedApp, subscription: Subscription) -> Response {
-    let reader = Reader {
+#[derive(Clone, Copy)]
+enum Phase {
+    Begin,
+    Follow,
+    Over,
+}
+
+fn stream(app: SharedApp, subscription: Subscription, open: Open, request: &HeaderMap) -> Response {
+    let takes_gzip = gzip::is_accepted(request);
+    // In a box, because a future that goes by the name of its argument has it
+    // twice.
+    let reader = Box::new(Reader {
         app,
         subscription,
-        greeted: false,
-        _open: Open::new("sse"),
-    };
+        phase: Phase::Begin,
+        gzip: takes_gzip.then(Gzip::new),
+        open,
+    });
     let chunks = stream::unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Some((Ok::<_, Infallible>(chunk), reader))
     });
-    let headers = [
+    let fixed = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (VARY, HeaderValue::from(ACCEPT_ENCODING)),
+        // nginx would keep events until it has enough of them.
+        (UNBUFFERED, HeaderValue::from_static("no")),
     ];
-    (headers, Body::from_stream(chunks)).into_response()
+    let mut response = (fixed, Body::from_stream(chunks)).into_response();
+    if takes_gzip {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(GZIP));
+    }
+    response
 }
 
 impl Reader {
     /// The next chunk; `None` ends the stream, and the client comes back.
     async fn next(&mut self) -> Option<Bytes> {
-        if !self.greeted {
-            self.greeted = true;
-            return Some(Bytes::from_static(HELLO.as_bytes()));
+        let app = &self.app;
+        let mut chunk = Chunk::new(self.gzip.as_mut());
+        let mut told = 0;
+        match self.phase {
+            Phase::Begin => {
+                self.phase = Phase::Follow;
+                chunk.text(HELLO);
+                return Some(chunk.end());
+            }
+            Phase::Follow => {}
+            Phase::Over => return None,
         }
         tokio::select! {
             biased;
-            () = self.app.shutdown.cancelled() => None,
+            () = app.shutdown.cancelled() => {
+                self.phase = Phase::Over;
+                return chunk.last();
+            }
             updates = self.subscription.next() => match updates {
-                Ok(updates) => Some(encode(&updates)),
+                Ok(updates) => {
+                    told = updates.len();
+                    updates.iter().for_each(|update| chunk.event(update));
+                }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a stream of events was cut");
-                    None
+                    return None;
                 }
             },
-            () = tokio::time::sleep(self.app.config.heartbeat) => {
-                Some(Bytes::from_static(HEARTBEAT.as_bytes()))
-            }
+            () = tokio::time::sleep(app.config.heartbeat) => chunk.text(HEARTBEAT),
         }
+        let chunk = chunk.end();
+        self.open.sent(told, chunk.len(), &mut self.subscription);
+        Some(chunk)
     }
 }
 
-fn encode(updates: &[Update]) -> Bytes {
-    let mut chunk = Vec::with_capacity(updates.len().saturating_mul(512));
-    for update in updates {
-        let (event, data) = words(update);
-        chunk.extend_from_slice(b"event: ");
-        chunk.extend_from_slice(event.as_bytes());
-        chunk.extend_from_slice(format!("\nid: {}", update.positions).as_bytes());
-        // Either line break would end the field; in JSON both are whitespace.
-        for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            chunk.extend_from_slice(b"\ndata: ");
-            chunk.extend_from_slice(line);
+/// What goes out at once, while it is put together.
+struct Chunk<'a> {
+    out: Vec<u8>,
+    /// What is to come next, as it is.
+    text: Vec<u8>,
+    gzip: Option<&'a mut Gzip>,
+}
+
+impl<'a> Chunk<'a> {
+    const fn new(gzip: Option<&'a mut Gzip>) -> Self {
+        Self {
+            out: Vec::new(),
+            text: Vec::new(),
+            gzip,
         }
-        chunk.extend_from_slice(b"\n\n");
     }
-    chunk.into()
+
+    fn text(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    fn event(&mut self, update: &Update) {
+        let (event, data) = words(update);
+        self.text
+            .reserve(data.len().saturating_add(EVENT_BYTES_ABOUT));
+        self.text(&format!("event: {event}\nid: {}\ndata: ", update.positions));
+        // Either line break would end the field; in JSON both are whitespace.
+        let mut lines = data.split(|byte| matches!(byte, b'\n' | b'\r'));
+        let first = lines.next().unwrap_or_default();
+        match &update.change {
+            Change::Game(latest) if first.len() == latest.value.len() => {
+                self.value(first, || latest.deflated().cloned());
+            }
+            Change::Game(_) | Change::Deleted => {
+                let mut value = first.to_vec();
+                for line in lines {
+                    value.extend_from_slice(b"\ndata: ");
+                    value.extend_from_slice(line);
+                }
+                self.value(&value, || deflate(&value));
+            }
+        }
+        self.text("\n\n");
+    }
+
+    fn value(&mut self, value: &[u8], deflated: impl FnOnce() -> Option<Bytes>) {
+        if let Some(gzip) = &mut self.gzip
+            && let Some(deflated) = deflated()
+        {
+            gzip.store(&mut self.out, &self.text);
+            self.text.clear();
+            gzip.add(&mut self.out, value, &deflated);
+        } else {
+            self.text.extend_from_slice(value);
+        }
+    }
+
+    fn end(mut self) -> Bytes {
+        match self.gzip {
+            Some(gzip) => {
+                gzip.store(&mut self.out, &self.text);
+                self.out.into()
+            }
+            None => self.text.into(),
+        }
+    }
+
+    /// What a stream that was compressed ends with.
+    fn last(mut self) -> Option<Bytes> {
+        self.gzip?.end(&mut self.out);
+        Some(self.out.into())
+    }
 }

@@ -21,6 +21,9 @@ use crate::scoreboard::{Subscription, Update};
 /// A client has nothing to say here but pings and its goodbye.
 const INCOMING_BYTES_MAX: usize = 4 * 1024;
 
+/// What is sent together. A message more may wait for the client, no second one.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// The updates of all games, over a WebSocket.
@@ -35,6 +38,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
         (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn ws_all(
@@ -59,6 +63,7 @@ pub async fn ws_all(
         (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn ws_game(
@@ -92,22 +97,26 @@ async fn open(
             "a page of another site may not open a WebSocket here",
         ));
     }
+    let open = Open::new(&app, "websocket")?;
     let subscription = subscribe(&app, game, uri, headers).await?;
     let upgrade = upgrade
         .max_message_size(INCOMING_BYTES_MAX)
-        .max_frame_size(INCOMING_BYTES_MAX);
-    Ok(upgrade.on_upgrade(|socket| run(app, subscription, socket)))
+        .max_frame_size(INCOMING_BYTES_MAX)
+        .read_buffer_size(INCOMING_BYTES_MAX)
+        .write_buffer_size(WRITE_BUFFER_BYTES);
+    Ok(upgrade.on_upgrade(|socket| run(app, subscription, socket, open)))
 }
 
-async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket) {
-    let _open = Open::new("websocket");
+async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSocket, open: Open) {
     loop {
         let sent = tokio::select! {
             biased;
             () = app.shutdown.cancelled() => break,
             updates = subscription.next() => match updates {
                 Ok(updates) => tokio::select! {
-                    sent = send(&mut socket, &updates) => sent,
+                    sent = send(&mut socket, &updates) => sent.map(|bytes| {
+                        open.sent(updates.len(), bytes, &mut subscription);
+                    }),
                     () = app.shutdown.cancelled() => break,
                 },
                 Err(error) => {
@@ -135,7 +144,9 @@ async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSock
     let _ = tokio::time::timeout(app.config.heartbeat, socket.send(goodbye)).await;
 }
 
-async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Error> {
+/// Sends updates; how many bytes that took.
+async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<usize, axum::Error> {
+    let mut bytes = 0;
     for update in updates {
         let (event, data) = words(update);
         let key = serde_json::Value::from(String::from_utf8_lossy(&update.key));
@@ -145,7 +156,9 @@ async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<(), axum::Er
             r#"{{"id":"{}","event":"{event}","key":{key},"data":{data}}}"#,
             update.positions
         );
+        bytes += text.len();
         socket.feed(Message::text(text)).await?;
     }
-    socket.flush().await
+    socket.flush().await?;
+    Ok(bytes)
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
+    figures::Exposition,
     http::{self, App, HttpConfig, router},
     ingest::{
         Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
@@ -88,6 +89,8 @@ impl Operator for FakeOperator {
     fn not_ready(&self) -> Vec<NotReady> {
         self.not_ready.lock().clone()
     }
+
+    fn figures(&self, _: &mut Exposition) {}
 
     fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
         let traced = self.traced.lock();
@@ -278,7 +281,7 @@ impl TestHost {
 /// A connection, raw.
 pub struct Wire {
     pub stream: TcpStream,
-    read: String,
+    pub read: String,
 }
 
 /// No answer takes so long; it is there so that a test ends.

@@ -113,7 +113,7 @@ async fn bad_parameters_are_named() {
 #[tokio::test]
 async fn a_read_sees_its_write() {
     let host = TestHost::with(|http, _| {
-        http.read_after_timeout = std::time::Duration::from_millis(30);
+        http.read_after_timeout = std::time::Duration::from_millis(300);
     });
     host.caught_up().await;
     let place = host.post("/score", "application/json", GOOD).await.json();

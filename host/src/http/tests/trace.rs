@@ -327,9 +327,11 @@ async fn bad_questions_are_answered_as_such() {
         let answer = asked.host.get(&path).await;
         answer.is_problem(404, "pipeline-not-found");
     }
-    let path = "/pipelines/scores/events/a?after=1";
-    let answer = asked.host.get(path).await;
-    answer.is_problem(400, "invalid-parameter");
+    for query in ["after=1", "background=1"] {
+        let path = format!("/pipelines/scores/events/a?{query}");
+        let answer = asked.host.get(&path).await;
+        answer.is_problem(400, "invalid-parameter");
+    }
 }
 
 #[tokio::test]
@@ -340,29 +342,40 @@ async fn a_few_read_the_log_through_and_others_wait() {
         asked.event(1, "LAL-BOS", &vec![b'x'; 600 << 10]);
     }
     let router = asked.host.router();
-    let ask = async || {
-        let request = Request::get("/pipelines/scores/events/LAL-BOS");
+    let ask = async |query: &str| {
+        let request = Request::get(format!("/pipelines/scores/events/LAL-BOS{query}"));
         let request = request.body(Body::empty()).unwrap();
         router.clone().oneshot(request).await.unwrap()
     };
     let mut open = Vec::new();
     for _ in 0..SCANS_MAX {
-        let answer = ask().await;
+        let answer = ask("").await;
         assert_eq!(answer.status(), 200);
         open.push(answer);
+        // A page takes no place beside anybody.
+        assert_eq!(ask("?background=true").await.status(), 429);
     }
-    let refused = ask().await;
+    let refused = ask("").await;
     assert_eq!(refused.status(), 429);
     assert!(refused.headers().contains_key("retry-after"));
+    let room = async |query: &str| {
+        for _ in 0..1_000 {
+            let answer = ask(query).await;
+            if answer.status() == 200 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: room for another");
+    };
     // Who goes makes room.
     open.pop();
-    for _ in 0..1_000 {
-        if ask().await.status() == 200 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: room for another");
+    open.push(room("").await);
+    open.clear();
+    open.push(room("?background=true").await);
+    // One place is left, and not for a page.
+    assert_eq!(ask("?background=true").await.status(), 429);
+    assert_eq!(ask("").await.status(), 200);
 }
 
 #[tokio::test]

@@ -10,10 +10,10 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
 use super::failure::Stop;
+use crate::clock::thread_cpu_time;
 
 pub const TICK: Duration = Duration::from_millis(10);
 
@@ -48,15 +48,6 @@ impl Budget {
         }
         Ok(UpdateDeadline::Continue(1))
     }
-}
-
-fn thread_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    // A CPU clock is never negative, and its nanoseconds are below 10^9.
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or_default(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    )
 }
 
 /// The thread that ticks while there are instances; joins on drop.

@@ -126,6 +126,7 @@ impl Engine {
             limits: limits.clone(),
             log: Arc::new(PluginLog::new(&digest)),
             ticker: Arc::clone(&self.ticker),
+            memory_bytes: Arc::default(),
         };
         let description = Guest::start(&blueprint)
             .map_err(|failure| rejection(rejection::START_FAILED, failure.to_string()))?

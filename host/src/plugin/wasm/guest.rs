@@ -1,7 +1,7 @@
 //! A plugin running in a store of its own, and the guard around every call of
 //! it: limits are set before, and what went wrong is classified after.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use wasmtime::{Store, component::ResourceAny};
 
@@ -21,6 +21,8 @@ pub struct Blueprint {
     pub limits: Limits,
     pub log: Arc<PluginLog>,
     pub ticker: Arc<Ticker>,
+    /// The memory of all of them.
+    pub memory_bytes: Arc<AtomicU64>,
 }
 
 pub struct Guest {
@@ -40,9 +42,13 @@ impl Guest {
             limits,
             log,
             ticker,
+            memory_bytes,
         } = blueprint;
         let ticks = ticker.lease();
-        let mut store = Store::new(engine, State::new(limits, Arc::clone(log)));
+        let mut store = Store::new(
+            engine,
+            State::new(limits, Arc::clone(log), Arc::clone(memory_bytes)),
+        );
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|mut store| store.data_mut().budget.check());
         arm(&mut store, limits, Call::Start);

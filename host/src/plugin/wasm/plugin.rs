@@ -1,5 +1,7 @@
 //! A compiled plugin.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     guest::{Blueprint, Guest},
     instance::WasmInstance,
@@ -28,5 +30,9 @@ impl Plugin for WasmPlugin {
         let guest = Guest::start(&self.blueprint)?;
         let writes = self.description.writes.clone();
         Ok(Box::new(WasmInstance::new(guest, writes)))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.blueprint.memory_bytes.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,13 @@
 //! What a store holds beside the plugin: its limits, and the world the plugin
 //! sees. Made by one constructor, in one state, for every instance alike.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use wasmtime::ResourceLimiter;
 
@@ -27,10 +33,10 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(limits: &Limits, log: Arc<PluginLog>) -> Self {
+    pub fn new(limits: &Limits, log: Arc<PluginLog>, memory_bytes: Arc<AtomicU64>) -> Self {
         Self {
             budget: Budget::new(limits.call_cpu_time_max),
-            memory: Memory::new(limits.memory_bytes_max),
+            memory: Memory::new(limits.memory_bytes_max, memory_bytes),
             wasi: Wasi::new(log),
         }
     }
@@ -53,6 +59,8 @@ pub struct Memory {
     table_elements: usize,
     /// The last refusal since the call began.
     denied: Option<Denied>,
+    /// What all instances of the plugin have.
+    of_all: Arc<AtomicU64>,
 }
 
 /// What memory was refused, and by which limit.
@@ -101,19 +109,26 @@ impl fmt::Display for Denied {
 }
 
 impl Memory {
-    const fn new(bytes_max: usize) -> Self {
+    const fn new(bytes_max: usize, of_all: Arc<AtomicU64>) -> Self {
         Self {
             bytes_max,
             bytes: 0,
             bytes_growing: 0,
             table_elements: 0,
             denied: None,
+            of_all,
         }
     }
 
     /// The memory that was refused last, since the call began.
     pub const fn denied(&self) -> Option<Denied> {
         self.denied
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.of_all.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -139,6 +154,7 @@ impl ResourceLimiter for Memory {
             _ => {
                 self.bytes = bytes;
                 self.bytes_growing = growing;
+                self.of_all.fetch_add(growing as u64, Ordering::Relaxed);
                 return Ok(true);
             }
         };
@@ -148,6 +164,7 @@ impl ResourceLimiter for Memory {
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         let asked = std::mem::take(&mut self.bytes_growing);
         self.bytes = self.bytes.saturating_sub(asked);
+        self.of_all.fetch_sub(asked as u64, Ordering::Relaxed);
         self.denied = Some(Denied::Host { asked });
         Ok(())
     }
@@ -197,7 +214,7 @@ mod tests {
 
     #[test]
     fn all_memories_of_an_instance_share_one_limit() {
-        let mut memory = Memory::new(100);
+        let mut memory = Memory::new(100, Arc::default());
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(memory.memory_growing(0, 30, None).unwrap());
         assert_eq!(memory.denied(), None);
@@ -208,7 +225,7 @@ mod tests {
 
     #[test]
     fn memory_the_host_did_not_have_is_not_charged() {
-        let mut memory = Memory::new(100);
+        let mut memory = Memory::new(100, Arc::default());
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(memory.memory_growing(60, 100, None).unwrap());
         memory
@@ -216,5 +233,22 @@ mod tests {
             .unwrap();
         assert!(memory.denied().is_some());
         assert!(memory.memory_growing(60, 100, None).unwrap());
+    }
+
+    #[test]
+    fn what_all_instances_have_is_what_those_have_that_are_there() {
+        let of_all = Arc::<AtomicU64>::default();
+        let bytes = || of_all.load(Ordering::Relaxed);
+        let [mut one, mut other] = [(); 2].map(|()| Memory::new(100, Arc::clone(&of_all)));
+        assert!(one.memory_growing(0, 60, None).unwrap());
+        assert!(other.memory_growing(0, 40, None).unwrap());
+        assert!(!other.memory_growing(40, 200, None).unwrap());
+        assert_eq!(bytes(), 100);
+        assert!(one.memory_growing(60, 80, None).unwrap());
+        one.memory_grow_failed(wasmtime::format_err!("no room"))
+            .unwrap();
+        assert_eq!(bytes(), 100);
+        drop(one);
+        assert_eq!(bytes(), 40);
     }
 }

@@ -11,7 +11,6 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
-use metrics::counter;
 
 use super::{Nudge, Setup, SlotViews, group::Group, rollback::Awaited, swap::Taken};
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
         view::SlotState,
     },
     types::Digest,
+    worker::metrics,
 };
 
 /// How soon it looks again where somebody waits for what the topic says.
@@ -183,7 +183,7 @@ impl Looking {
                     self.activate(&name, Some(plugin));
                 }
                 Err(rejection) => {
-                    tracing::error!(slot = %name, digest = %digest.short(), code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
+                    tracing::error!(slot = %format!("{prefix}{name}"), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
                 }
             }
         }
@@ -231,9 +231,11 @@ impl Looking {
     }
 
     pub fn slot(&mut self, name: &SlotName) -> &mut Slot {
-        self.slots
-            .entry(name.clone())
-            .or_insert_with(|| Slot::new(&self.setup.pipeline.name, name.clone(), Instant::now()))
+        self.slots.entry(name.clone()).or_insert_with(|| {
+            let pipeline = &self.setup.pipeline.name;
+            metrics::slot_is_there(pipeline, &name.to_string());
+            Slot::new(pipeline, name.clone(), Instant::now())
+        })
     }
 
     fn is_settled(&self) -> bool {
@@ -306,13 +308,7 @@ impl Looking {
     }
 
     pub fn count(&self, name: &SlotName, result: &'static str) {
-        counter!(
-            "courtside_swaps_total",
-            "pipeline" => self.setup.pipeline.name.to_string(),
-            "slot" => name.to_string(),
-            "result" => result,
-        )
-        .increment(1);
+        metrics::swaps(&self.setup.pipeline.name, &name.to_string(), result, 1);
     }
 
     pub fn publish(&mut self) {

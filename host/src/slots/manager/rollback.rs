@@ -287,7 +287,7 @@ impl Looking {
                 Ok((plugin, size_bytes)) => Some(Running::new(name, plugin, size_bytes)),
                 Err(rejection) => {
                     // To be tried again: the order stands.
-                    tracing::error!(slot = %name, to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin to go back to cannot run");
+                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin to go back to cannot run");
                     return Err(rejection.into());
                 }
             },
@@ -304,7 +304,7 @@ impl Looking {
             return Err(AskError::Stopping);
         };
         if !is_bad {
-            tracing::info!(slot = %name, bad = %directive.bad.short(), partitions = redone.len(), "a rollback of another plugin than the one that runs");
+            tracing::info!(slot = %self.slot(name).full_name(), bad = %directive.bad.short(), partitions = redone.len(), "a rollback of another plugin than the one that runs");
             return Ok(());
         }
         let slot = self.slot(name);
@@ -384,7 +384,7 @@ impl Looking {
                     self.activate(name, Some(plugin));
                 }
                 Err(rejection) => {
-                    tracing::error!(slot = %name, to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin that it was rolled back to cannot run");
+                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin that it was rolled back to cannot run");
                 }
             }
         }

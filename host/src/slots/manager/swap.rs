@@ -27,6 +27,7 @@ use crate::{
     types::Digest,
     worker::{
         instances::Active,
+        metrics,
         thread::{Order, Orders, Takeover},
     },
 };
@@ -78,13 +79,16 @@ impl Looking {
             Err(rejection) => return self.reject(name, Some(digest), rejection),
         };
         self.enter(name, SlotState::Rehearsing, digest);
-        let passed = match self.rehearse(name, &plugin) {
+        let started = Instant::now();
+        let rehearsed = self.rehearse(name, &plugin);
+        metrics::swap_took(&self.setup.pipeline.name, "rehearse", started.elapsed());
+        let passed = match rehearsed {
             Ok(Rehearsed::Passed(passed)) => passed,
             Ok(Rehearsed::Rejected(rejection)) => {
                 return self.reject(name, Some(digest), rejection);
             }
             Err(error) => {
-                tracing::warn!(code = error.code(), %error, "rehearsal interrupted, to be tried again");
+                tracing::warn!(slot = %self.slot(name).full_name(), digest = %digest.short(), code = error.code(), %error, "rehearsal interrupted, to be tried again");
                 return Taken::Later(error.into());
             }
         };
@@ -140,7 +144,10 @@ impl Looking {
     /// Compiles under the limits of a slot.
     pub fn compile(&self, name: &SlotName, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
         let limits = self.setup.pipeline.limits_of(name);
-        self.setup.compiler.compile(bytes, limits)
+        let started = Instant::now();
+        let compiled = self.setup.compiler.compile(bytes, limits);
+        metrics::swap_took(&self.setup.pipeline.name, "compile", started.elapsed());
+        compiled
     }
 
     fn rehearse(
@@ -232,9 +239,10 @@ impl Looking {
         tracing::info!(
             slot = %slot.full_name(),
             digest = slot.digest().map(|digest| digest.short()),
-            took_ms = started.elapsed().as_millis(),
+            took_ms = started.elapsed().as_secs_f64() * 1000.0,
             "plugin swapped",
         );
+        metrics::swap_took(&self.setup.pipeline.name, "activate", started.elapsed());
         self.count(name, "activated");
         if *name == SlotName::Default {
             self.slots.values_mut().for_each(Slot::reconsider_removal);

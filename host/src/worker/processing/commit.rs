@@ -106,6 +106,9 @@ impl Processing {
         for (partition, next) in &commit.offsets {
             if let Some(task) = self.tasks.get_mut(partition) {
                 task.committed = *next;
+                let taken = std::mem::take(&mut task.taken);
+                task.events += taken;
+                self.counts.events += taken;
             }
         }
         self.settle_house();
@@ -129,7 +132,6 @@ impl Processing {
             let Some(entity) = self.entities.get_mut(id) else {
                 continue;
             };
-            self.counts.events += entity.queue.len() as u64;
             self.counts.duplicates += entity
                 .queue
                 .iter()
@@ -173,9 +175,10 @@ impl Processing {
                         let Some(held) = self.instances.get_mut(home.instance) else {
                             continue;
                         };
-                        held.instance
-                            .checkpoint(home.entity)
-                            .map_err(|failure| (home.instance, failure))
+                        held.instance.checkpoint(home.entity).map_err(|failure| {
+                            held.figures.failed(failure.kind);
+                            (home.instance, failure)
+                        })
                     }
                     (None, None) => continue,
                 };

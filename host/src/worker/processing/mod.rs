@@ -33,6 +33,7 @@ use super::{
     breaker::Breakers,
     entity::{Entity, Produced},
     envelope::{Envelope, Halt},
+    figures::PipelineFigures,
     instances::{Active, Actives, Instances},
     takeover::{partition::Slots, rows::Redo},
 };
@@ -95,6 +96,10 @@ pub struct Counts {
 #[derive(Debug)]
 struct Task {
     committed: Offset,
+    /// Records taken since the last commit, and those whose processing was
+    /// committed since the partition was assigned.
+    taken: u64,
+    events: u64,
     /// Of the next record to take.
     next: Offset,
     /// Dead letters that belong to no entity.
@@ -260,6 +265,8 @@ impl Processing {
         let partition = assignment.partition;
         let mut task = Task {
             committed: assignment.next,
+            taken: 0,
+            events: 0,
             next: assignment.next,
             loose: Vec::new(),
             stopped: false,
@@ -300,6 +307,18 @@ impl Processing {
     /// the committed offset, but where events are processed again.
     pub fn positions(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
         self.tasks.iter().map(|(id, task)| (*id, task.position()))
+    }
+
+    /// What plugins do is counted there.
+    pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
+        self.instances.count_in(figures, worker);
+    }
+
+    /// How many events of a partition were processed and committed since it was
+    /// assigned.
+    #[must_use]
+    pub fn events_of(&self, partition: PartitionId) -> u64 {
+        self.tasks.get(&partition).map_or(0, |task| task.events)
     }
 
     #[must_use]
@@ -425,6 +444,7 @@ impl Processing {
         self.forget_entities(partition);
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.next = task.position();
+            task.taken = 0;
             task.loose.clear();
             task.slots.abort();
             task.staged_sweep = None;

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
@@ -16,7 +16,7 @@ use crate::{
         entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
-        output,
+        metrics, output,
     },
 };
 
@@ -239,6 +239,9 @@ impl Processing {
         // Keys that are not UTF-8 became dead letters before.
         let opened = held.instance.open(&String::from_utf8_lossy(key), saved);
         let alone = held.alone;
+        if let Err(OpenError::Failed(failure)) = &opened {
+            held.figures.failed(failure.kind);
+        }
         match opened {
             Ok(entity) => Ok(Home { instance, entity }),
             Err(error) => {
@@ -284,10 +287,10 @@ impl Processing {
             .collect();
         let count = events.len();
         self.counts.calls += 1;
-        let outcome = held
-            .instance
-            .process(home.entity, &events)
-            .and_then(|outcome| output::check(&self.pipeline, count, outcome));
+        let started = Instant::now();
+        let outcome = held.instance.process(home.entity, &events);
+        held.figures.called(count, started.elapsed());
+        let outcome = outcome.and_then(|outcome| output::check(&self.pipeline, count, outcome));
         drop(events);
         let Outcome {
             mut emissions,
@@ -295,6 +298,7 @@ impl Processing {
         } = match outcome {
             Ok(outcome) => outcome,
             Err(failure) => {
+                held.figures.failed(failure.kind);
                 let mut hurdle = Hurdle::Failed;
                 // One event of the only one there is: nobody else can have done it.
                 if held.alone || count == 1 && held.has_one() {
@@ -315,6 +319,9 @@ impl Processing {
                 return Some(hurdle);
             }
         };
+        if refused.is_some() {
+            held.figures.refused();
+        }
         let active = Arc::clone(&held.active);
         entity.expired = 0;
         self.breakers.went_well(&active.slot);
@@ -380,6 +387,7 @@ impl Processing {
                 None
             }
             Err(failure) => {
+                held.figures.failed(failure.kind);
                 self.retire_and_rewind(home.instance);
                 Some(Hurdle::Halted(halt_of(&failure)))
             }
@@ -451,6 +459,7 @@ impl Processing {
             reason = %halt.reason,
             "entity halted",
         );
+        metrics::halted(&self.pipeline.name, &halt.code);
         let home = entity.home;
         self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
         // The event that it could not take is the first; what becomes of those
@@ -490,6 +499,7 @@ impl Processing {
                 key = %String::from_utf8_lossy(&entity.key),
                 "entity goes on",
             );
+            metrics::halt_ended(&self.pipeline.name);
         }
     }
 

@@ -31,6 +31,7 @@ impl Processing {
             return Ok(());
         }
         task.next = record.offset.next();
+        task.taken += 1;
         self.pending_since.get_or_insert(now);
         let again = task.redo().filter(|_| record.offset < task.committed);
         let attempt = again.map_or(1, |redo| redo.attempt);
@@ -42,6 +43,9 @@ impl Processing {
                 Err(_) => false,
             };
             if !is_late {
+                if let Some(task) = self.tasks.get_mut(&partition) {
+                    task.taken -= 1;
+                }
                 return Ok(());
             }
         }

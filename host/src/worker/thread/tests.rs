@@ -107,6 +107,8 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
         partitions: BTreeSet::new(),
         waiting: BTreeSet::new(),
         reported: Counts::default(),
+        handles: Handles::new("scores", 0),
+        gap: Gap::new(Instant::now()),
         stopping: None,
     }
 }

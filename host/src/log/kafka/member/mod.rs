@@ -156,7 +156,7 @@ impl KafkaMember {
             instance = self.shared.instance,
             code = gone.code,
             reason = gone.reason,
-            again_in_ms = wait.as_millis(),
+            again_in_s = wait.as_secs_f64(),
             "a worker is out of its group",
         );
     }

@@ -1,0 +1,201 @@
+//! Games as they go on: the host's stream of events, taken up again where it
+//! was cut for as long as somebody looks.
+
+use std::{
+    io::IsTerminal as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    game::Game,
+    screen::Screen,
+    sse::{Event, Parser},
+};
+use crate::cli::{
+    client::{Client, Opened},
+    operator::{OutputArgs, try_write},
+    plain,
+};
+
+/// A host says something at least every `http.heartbeat` (15 s).
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const AGAIN_MIN: Duration = Duration::from_millis(250);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// A board is drawn so often at most.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// What a shell makes of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// What of an output says which game it is.
+#[derive(Deserialize)]
+struct Named {
+    game_id: Option<String>,
+}
+
+/// A change, a line of JSON.
+#[derive(Serialize)]
+struct Change<'a> {
+    event: &'a str,
+    key: Option<&'a str>,
+    /// None of a game that was deleted.
+    output: Option<&'a RawValue>,
+}
+
+/// How changes are shown.
+enum View {
+    Board(Box<Screen>),
+    Lines,
+    Json,
+}
+
+struct Following<'a> {
+    only: Option<&'a str>,
+    view: View,
+    /// A board is to be drawn, then.
+    draw_at: Option<Instant>,
+    note: String,
+}
+
+/// Follows until Ctrl-C, or until who reads has read enough.
+pub async fn run(
+    client: &Client,
+    path: &str,
+    only: Option<&str>,
+    output: &OutputArgs,
+) -> anyhow::Result<ExitCode> {
+    let view = if output.is_json() {
+        View::Json
+    } else if std::io::stdout().is_terminal() {
+        View::Board(Box::default())
+    } else {
+        View::Lines
+    };
+    let mut following = Following {
+        only,
+        view,
+        draw_at: None,
+        note: String::new(),
+    };
+    tokio::select! {
+        ended = following.run(client, path) => ended.map(|()| ExitCode::SUCCESS),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+impl Following<'_> {
+    async fn run(&mut self, client: &Client, path: &str) -> anyhow::Result<()> {
+        let mut parser = Parser::default();
+        let mut wait = AGAIN_MIN;
+        let mut was_there = false;
+        loop {
+            let why = match client.stream(path, parser.last_id()).await {
+                Opened::Stream(mut stream) => {
+                    was_there = true;
+                    self.say(&format!("following {}, Ctrl-C to end", client.url()))?;
+                    loop {
+                        let chunk = tokio::select! {
+                            chunk = tokio::time::timeout(SILENCE_MAX, stream.chunk()) => chunk,
+                            () = at(self.draw_at) => {
+                                self.draw()?;
+                                continue;
+                            }
+                        };
+                        match chunk {
+                            Ok(Ok(Some(bytes))) => {
+                                wait = AGAIN_MIN;
+                                for event in parser.take(&bytes)? {
+                                    if !self.take(&event)? {
+                                        return Ok(());
+                                    }
+                                }
+                            }
+                            Ok(Ok(None)) => break "the stream ended".to_owned(),
+                            Ok(Err(error)) => break format!("the stream was cut: {error}"),
+                            Err(_) => break "the host fell silent".to_owned(),
+                        }
+                    }
+                }
+                // A wrong address is a mistake, not an outage.
+                Opened::Later(error) if !was_there => return Err(error),
+                Opened::Later(error) => format!("{error:#}"),
+                Opened::Refused(error) => return Err(error),
+            };
+            parser.cut();
+            self.lost(&plain::line(&why))?;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN_MAX);
+        }
+    }
+
+    /// False says that nobody reads any more.
+    fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
+        let named: Option<Named> = serde_json::from_str(&event.data).ok();
+        let key = named.and_then(|named| named.game_id);
+        let key = self.only.map(ToOwned::to_owned).or(key);
+        let is_deleted = event.name == "deleted";
+        let line = match &mut self.view {
+            View::Board(screen) => {
+                screen.put(key, (!is_deleted).then(|| event.data.clone()));
+                self.draw_at.get_or_insert(Instant::now() + DRAW_EVERY);
+                return Ok(true);
+            }
+            View::Json => {
+                let output: Option<&RawValue> = serde_json::from_str(&event.data).ok();
+                let change = Change {
+                    event: &event.name,
+                    key: key.as_deref(),
+                    output: output.filter(|_| !is_deleted),
+                };
+                plain::json(&serde_json::to_string(&change)?)
+            }
+            View::Lines => match (Game::of(&event.data), key) {
+                (_, Some(key)) if is_deleted => plain::line(&format!("{key}  deleted")).into(),
+                (Some(game), _) => plain::line(&game.headline()).into(),
+                (None, Some(key)) if self.only.is_some() => {
+                    format!("{}  {}", plain::line(&key), plain::json(&event.data))
+                }
+                _ => plain::json(&event.data),
+            },
+        };
+        try_write((line + "\n").as_bytes())
+    }
+
+    fn draw(&mut self) -> anyhow::Result<()> {
+        self.draw_at = None;
+        match &mut self.view {
+            View::Board(screen) => screen.draw(self.only, &self.note),
+            View::Lines | View::Json => Ok(()),
+        }
+    }
+
+    /// What a board says below the games.
+    fn say(&mut self, note: &str) -> anyhow::Result<()> {
+        note.clone_into(&mut self.note);
+        self.draw()
+    }
+
+    fn lost(&mut self, why: &str) -> anyhow::Result<()> {
+        match self.view {
+            View::Board(_) => self.say(&format!("{why}; trying again")),
+            View::Lines | View::Json => {
+                eprintln!("courtside: {why}; trying again");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// At that moment; without one, never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
