@@ -48,6 +48,7 @@ test: toolchain test-plugins ## every test
 	@tests/deploy/manifests
 	@tests/deploy/monitoring
 	@tests/browser/run
+	@tests/openapi/run
 	@tests/kafka/skipped
 
 check: toolchain ## formatting and lints

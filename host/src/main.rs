@@ -41,6 +41,8 @@ enum Command {
     Plugin(cli::plugin::PluginArgs),
     /// Show what could not be processed, and have it processed after all.
     DeadLetter(cli::letters::LettersArgs),
+    /// Make a bearer token, and the entry of it in the host's file of tokens.
+    Token(cli::token::TokenArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => Ok(cli::replay::run(&args)),
         Command::Export(args) => Ok(cli::replay::export(&args)),
         Command::Plugin(args) => Ok(cli::plugin::run(&args)),
+        Command::Token(args) => cli::token::run(args),
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {

@@ -185,6 +185,8 @@ impl Rig {
             operator: self.host.operator(),
             metrics,
             config: self.config.http.clone(),
+            access: http::Access::default(),
+            tls: None,
         };
         let stop = CancellationToken::new();
         let listener = runtime

@@ -3,22 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
-use reqwest::{Method, StatusCode, Url};
-use serde::{Deserialize, de::DeserializeOwned};
+use reqwest::{Method, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use crate::client::HostArgs;
+use crate::client::root;
 
 /// Longer than any answer of a host takes by default.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Of a stream, which ends when its reader does.
 const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-
-#[derive(Args, Debug)]
-pub struct HostArgs {
-    /// The host to ask.
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
-    url: String,
-}
 
 /// What a problem says to a person.
 #[derive(Deserialize)]
@@ -45,18 +40,8 @@ pub struct Client {
 
 impl Client {
     pub fn new(args: &HostArgs) -> anyhow::Result<Self> {
-        let url: Url = args
-            .url
-            .parse()
-            .with_context(|| format!("bad-url: {} is no address", args.url))?;
-        if url.cannot_be_a_base() {
-            return Err(anyhow!("bad-url: {url} is no address of a host"));
-        }
-        let http = reqwest::Client::builder()
-            // The host is asked, and nobody in between.
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .build()?;
+        let url = args.url()?;
+        let http = args.http()?.timeout(TIMEOUT).build()?;
         Ok(Self { http, url })
     }
 
@@ -65,34 +50,35 @@ impl Client {
         &self.url
     }
 
+    /// A request for a path, which is encoded as it should be, below the host's address.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let base = self.url.as_str().trim_end_matches('/');
+        self.http.request(method, format!("{base}{path}"))
+    }
+
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::GET, path, Vec::new()).await
+        self.answer(self.request(Method::GET, path)).await
     }
 
     /// Opens a stream of server-sent events, after the event with that id.
     pub async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Opened {
-        let base = self.url.as_str().trim_end_matches('/');
-        let mut request = self
-            .http
-            .request(Method::GET, format!("{base}{path}"))
-            .timeout(FOREVER);
+        let url = &self.url;
+        let mut request = self.request(Method::GET, path).timeout(FOREVER);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let unreachable = |error| {
-            anyhow::Error::new(error).context(format!("host-unreachable: no answer from {base}"))
-        };
+        let unreachable = |why: &str| anyhow!("host-unreachable: no answer from {url}: {why}");
         let answer = match tokio::time::timeout(TIMEOUT, request.send()).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Opened::Later(unreachable(error)),
-            Err(_) => return Opened::Later(anyhow!("host-unreachable: no answer from {base}")),
+            Ok(Err(error)) => return Opened::Later(unreachable(&root(&error))),
+            Err(_) => return Opened::Later(unreachable("no answer in time")),
         };
         let status = answer.status();
         if status.is_success() {
             return Opened::Stream(answer);
         }
         let body = answer.bytes().await.unwrap_or_default();
-        let error = problem(base, status, &body);
+        let error = problem(url, status, &body);
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             Opened::Later(error)
         } else {
@@ -100,39 +86,52 @@ impl Client {
         }
     }
 
-    /// Asks for a path, which is encoded as it should be, below the host's address.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> anyhow::Result<T> {
-        let base = self.url.as_str().trim_end_matches('/');
-        let request = self
-            .http
-            .request(method, format!("{base}{path}"))
-            .body(body);
+        self.answer(self.request(method, path).body(body)).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?;
+        let request = self.request(Method::POST, path).body(body);
+        self.answer(request.header(CONTENT_TYPE, "application/json"))
+            .await
+    }
+
+    /// What the host says, or its words where it says no.
+    pub async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let url = &self.url;
         let answer = request
             .send()
             .await
-            .with_context(|| format!("host-unreachable: no answer from {base}"))?;
+            .map_err(|error| anyhow!("host-unreachable: no answer from {url}: {}", root(&error)))?;
         let status = answer.status();
-        let body = answer
-            .bytes()
-            .await
-            .with_context(|| format!("host-unreachable: half an answer from {base}"))?;
+        let body = answer.bytes().await.map_err(|error| {
+            anyhow!(
+                "host-unreachable: half an answer from {url}: {}",
+                root(&error)
+            )
+        })?;
         if !status.is_success() {
-            return Err(problem(base, status, &body));
+            return Err(problem(url, status, &body));
         }
         serde_json::from_slice(&body)
-            .with_context(|| format!("host-unreachable: what {base} answers is of another version"))
+            .with_context(|| format!("host-unreachable: what {url} answers is of another version"))
     }
 }
 
 /// What a host says is wrong.
-fn problem(base: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
+fn problem(url: &Url, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
-        Err(_) => anyhow!("host-unreachable: {base} answered {status}"),
+        Err(_) => anyhow!("host-unreachable: {url} answered {status}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde::Deserialize;
 
@@ -10,17 +10,23 @@ use super::{
     operator::{Output, write_out},
     plain,
 };
-use crate::slots::view::NotReady;
+use crate::{
+    client::{HostArgs, builder, root},
+    slots::view::NotReady,
+};
 
 #[derive(Args, Debug)]
 pub struct HealthArgs {
-    /// The host to ask.
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
-    url: String,
+    #[command(flatten)]
+    host: HostArgs,
     /// Ask whether it is ready (it has its plugins, the log takes records),
     /// not only whether it lives.
     #[arg(long)]
     ready: bool,
+    /// Take any certificate: a probe of the own machine, by an address that the
+    /// certificate does not name. No token is sent.
+    #[arg(long, conflicts_with = "cacert")]
+    insecure: bool,
     /// How to answer [default: as the host does].
     #[arg(long, short, value_enum, value_name = "FORMAT")]
     output: Option<Output>,
@@ -37,16 +43,22 @@ struct Readiness {
 
 pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let probe = if args.ready { "readyz" } else { "healthz" };
-    let url = format!("{}/{probe}", args.url.trim_end_matches('/'));
-    let answer = reqwest::Client::builder()
-        // The host is asked, and nobody in between.
-        .no_proxy()
+    let http = if args.insecure {
+        builder(&args.host.url()?).danger_accept_invalid_certs(true)
+    } else {
+        args.host.http()?
+    };
+    let url = format!(
+        "{}/{probe}",
+        args.host.url()?.as_str().trim_end_matches('/')
+    );
+    let answer = http
         .timeout(Duration::from_secs(args.timeout))
         .build()?
         .get(&url)
         .send()
         .await
-        .with_context(|| format!("no answer from {url}"))?;
+        .map_err(|error| anyhow!("host-unreachable: no answer from {url}: {}", root(&error)))?;
     let status = answer.status();
     let said = answer.text().await?;
     let said = said.trim_end();

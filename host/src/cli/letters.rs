@@ -8,18 +8,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use serde::{Deserialize, de::DeserializeOwned};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::operator::{OutputArgs, confirm, or_dash, table};
+use super::{
+    client::{Client, HostArgs},
+    operator::{OutputArgs, confirm, or_dash, table},
+};
 use crate::letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView};
 
 /// Some redriven event is a dead letter again, or some letter was not redriven.
 const INCOMPLETE: u8 = 2;
 const LOOK: Duration = Duration::from_millis(200);
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 #[command(
@@ -46,10 +50,9 @@ enum LettersCommand {
 }
 
 #[derive(Args, Debug)]
-struct HostArgs {
-    /// The host to ask.
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
-    url: String,
+struct PipelineArgs {
+    #[command(flatten)]
+    host: HostArgs,
     /// The pipeline, as the host's configuration names it.
     #[arg(long, default_value = crate::ingest::SCORES)]
     pipeline: String,
@@ -60,7 +63,7 @@ struct HostArgs {
 #[derive(Args, Debug)]
 struct ListArgs {
     #[command(flatten)]
-    host: HostArgs,
+    at: PipelineArgs,
     /// Only those of this key.
     #[arg(long)]
     key: Option<String>,
@@ -95,7 +98,7 @@ enum State {
 #[derive(Args, Debug)]
 struct ShowArgs {
     #[command(flatten)]
-    host: HostArgs,
+    at: PipelineArgs,
     /// The letter, as the list names it.
     #[arg(value_name = "PARTITION/OFFSET", value_parser = place)]
     letter: (u32, u64),
@@ -104,7 +107,7 @@ struct ShowArgs {
 #[derive(Args, Debug)]
 struct RedriveArgs {
     #[command(flatten)]
-    host: HostArgs,
+    at: PipelineArgs,
     #[command(flatten)]
     selection: SelectionArgs,
     /// Say what would be done, and end.
@@ -145,77 +148,39 @@ pub async fn run(args: LettersArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A host, asked about the dead letters of one pipeline.
-struct Host<'a> {
-    client: reqwest::Client,
-    args: &'a HostArgs,
+struct Host {
+    client: Client,
+    path: String,
 }
 
-/// What a problem says to a person.
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-    detail: String,
-}
-
-impl<'a> Host<'a> {
-    fn new(args: &'a HostArgs) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            // The host is asked, and nobody in between.
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .build()?;
-        Ok(Self { client, args })
+impl Host {
+    fn new(args: &PipelineArgs) -> anyhow::Result<Self> {
+        let pipeline = utf8_percent_encode(&args.pipeline, NON_ALPHANUMERIC);
+        Ok(Self {
+            client: Client::new(&args.host)?,
+            path: format!("/dead-letters/{pipeline}"),
+        })
     }
 
-    fn address(&self, path: &[&str]) -> anyhow::Result<reqwest::Url> {
-        let mut url: reqwest::Url = self
-            .args
-            .url
-            .parse()
-            .with_context(|| format!("{} is no address", self.args.url))?;
-        url.path_segments_mut()
-            .map_err(|()| anyhow!("{} is no address of a host", self.args.url))?
-            .pop_if_empty()
-            .push("dead-letters")
-            .push(&self.args.pipeline)
-            .extend(path);
-        Ok(url)
-    }
-
+    /// What is below the pipeline's dead letters.
     async fn get<T: DeserializeOwned>(
         &self,
-        path: &[&str],
+        path: &str,
         query: &[(&str, String)],
     ) -> anyhow::Result<T> {
-        let mut url = self.address(path)?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        Self::answer(self.client.get(url)).await
+        let path = format!("{}{path}", self.path);
+        let request = self.client.request(Method::GET, &path).query(query);
+        self.client.answer(request).await
     }
 
     async fn redrive<T: DeserializeOwned>(&self, body: &Value) -> anyhow::Result<T> {
-        let request = self.client.post(self.address(&["redrive"])?);
-        let request = request.header("content-type", "application/json");
-        Self::answer(request.body(body.to_string())).await
-    }
-
-    async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> anyhow::Result<T> {
-        let answer = request.send().await.context("host-unreachable")?;
-        let status = answer.status();
-        let body = answer.bytes().await.context("host-unreachable")?;
-        if !status.is_success() {
-            return Err(match serde_json::from_slice::<Problem>(&body) {
-                Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
-                Err(_) => anyhow!("the host answered {status}"),
-            });
-        }
-        serde_json::from_slice(&body).context("the host's answer is none of its kind")
+        let path = format!("{}/redrive", self.path);
+        self.client.post(&path, body).await
     }
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::new(&args.host)?;
+    let host = Host::new(&args.at)?;
     let state = args.state.map(|state| match state {
         State::Open => "open",
         State::Redriven => "redriven",
@@ -235,8 +200,8 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect();
-    let page: LettersPage = host.get(&[], &query).await?;
-    args.host.output.show(&page, || {
+    let page: LettersPage = host.get("", &query).await?;
+    args.at.output.show(&page, || {
         let rows = page.letters.iter().map(|letter| {
             vec![
                 format!("{}/{}", letter.partition, letter.offset),
@@ -282,10 +247,10 @@ fn cut(reason: &str) -> String {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::new(&args.host)?;
+    let host = Host::new(&args.at)?;
     let (partition, offset) = (args.letter.0.to_string(), args.letter.1.to_string());
-    let details: LetterDetails = host.get(&[&partition, &offset], &[]).await?;
-    args.host.output.show(&details, || {
+    let details: LetterDetails = host.get(&format!("/{partition}/{offset}"), &[]).await?;
+    args.at.output.show(&details, || {
         let letter = &details.letter;
         let mut lines = vec![
             ("letter", format!("{partition}/{offset}")),
@@ -328,7 +293,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
-    let host = Host::new(&args.host)?;
+    let host = Host::new(&args.at)?;
     let selection = &args.selection;
     let mut body = match (&selection.key, selection.letter) {
         (Some(key), _) => json!({ "key": key }),
@@ -341,7 +306,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     }
     let plan: Plan = host.redrive(&dry_run).await?;
     if args.dry_run {
-        args.host.output.show(&plan, || plan_text(&plan))?;
+        args.at.output.show(&plan, || plan_text(&plan))?;
         return Ok(ExitCode::SUCCESS);
     }
     if plan.letters == 0 && plan.complete {
@@ -349,7 +314,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
             unfit: plan.unfit.clone(),
             ..RedriveView::default()
         };
-        args.host
+        args.at
             .output
             .show(&nothing, || plan_text(&plan) + "nothing to redrive\n")?;
         return Ok(exit_status(&nothing));
@@ -359,7 +324,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     }
     let question = format!(
         "Have pipeline {} process these events now, by the plugin that is in force?",
-        args.host.pipeline
+        args.at.pipeline
     );
     confirm(&question, args.yes)?;
     if let Some(fields) = body.as_object_mut() {
@@ -370,7 +335,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     let shows = std::io::stderr().is_terminal();
     while progress.state == RedriveState::Running {
         tokio::time::sleep(LOOK).await;
-        progress = host.get(&["redrive"], &[]).await?;
+        progress = host.get("/redrive", &[]).await?;
         if progress.started_at_ms != started {
             return Err(anyhow!(
                 "redrive-interrupted: the host was started again, or somebody else redrives: redrive again, nothing happens twice"
@@ -384,9 +349,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     if shows {
         eprintln!();
     }
-    args.host
-        .output
-        .show(&progress, || result_text(&progress))?;
+    args.at.output.show(&progress, || result_text(&progress))?;
     if progress.state == RedriveState::Failed {
         return Err(anyhow!(
             "{}: {}",

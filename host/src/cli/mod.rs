@@ -14,6 +14,7 @@ pub mod replay;
 pub mod reset;
 pub mod serve;
 mod settings;
+pub mod token;
 pub mod topics;
 
 use std::future::Future;

@@ -26,6 +26,10 @@ pub enum Output {
 }
 
 impl OutputArgs {
+    pub const fn format(&self) -> Output {
+        self.output
+    }
+
     /// Writes the answer: as JSON what a program reads, or what a person does.
     pub fn show<T: Serialize>(
         &self,

@@ -18,6 +18,7 @@ use super::{
     operator::{OutputArgs, start_logging, write_out},
 };
 use crate::{
+    client::HostArgs,
     config::SCORES,
     plugin::{
         Compiler as _, Plugin,
@@ -39,9 +40,8 @@ const FAILED: u8 = 2;
 /// The entity, and the host that has it.
 #[derive(Args, Debug)]
 struct EntityArgs {
-    /// The host to ask; it is only read from.
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "COURTSIDE_URL")]
-    url: String,
+    #[command(flatten)]
+    host: HostArgs,
     #[arg(long, default_value = SCORES)]
     pipeline: String,
     /// The partition of the input, where the key's events are not in the one
@@ -53,7 +53,7 @@ struct EntityArgs {
 impl EntityArgs {
     fn fetch(&self, key: &str) -> anyhow::Result<Recording> {
         let asked = Asked {
-            url: self.url.clone(),
+            host: self.host.clone(),
             pipeline: self.pipeline.clone(),
             key: key.to_owned(),
             partition: self.partition.map(PartitionId),

@@ -135,6 +135,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .await
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let address = listener.local_addr()?;
+    let access =
+        http::Access::open(&config.access).map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    let tls =
+        http::Tls::open(&config.http.tls).map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let stop = CancellationToken::new();
     let (starting, stop_starting) = (config.clone(), stop.clone());
     let mut starting = tokio::task::spawn_blocking(move || Host::start(&starting, &stop_starting));
@@ -150,6 +154,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         operator: host.operator(),
         metrics,
         config: config.http.clone(),
+        access,
+        tls,
     };
     let mut doors = tokio::spawn(http::serve(listener, doors, stop.clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -190,10 +196,16 @@ async fn give_up(
 
 /// What to do next, for a person.
 fn greet(address: SocketAddr, config: &Config) {
-    println!("\n  Courtside is running. The games are at  http://{address}/\n");
+    let scheme = if config.http.tls.is_set() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = format!("{scheme}://{address}");
+    println!("\n  Courtside is running. The games are at  {url}/\n");
     if !config.pipelines.contains_key(SCORES) {
         for name in config.pipelines.keys() {
-            println!("  Events of {name} go to  http://{address}/events/{name}");
+            println!("  Events of {name} go to  {url}/events/{name}");
         }
         println!();
         return;
@@ -201,15 +213,20 @@ fn greet(address: SocketAddr, config: &Config) {
     let courtside = std::env::args()
         .next()
         .unwrap_or_else(|| "courtside".into());
+    let curl = if config.access.is_set() {
+        r#"curl -H "authorization: Bearer $COURTSIDE_TOKEN""#
+    } else {
+        "curl"
+    };
     println!(
         r#"  Post a score:
-    curl -H 'content-type: application/json' http://{address}/score -d '{{"game_id":"2026-11-20-LAL-BOS","seq":1,"type":"three_pointer","team":"BOS","player":"Ada Park","points":3,"period":1,"clock":"11:42"}}'
+    {curl} -H 'content-type: application/json' {url}/score -d '{{"game_id":"2026-11-20-LAL-BOS","seq":1,"type":"three_pointer","team":"BOS","player":"Ada Park","points":3,"period":1,"clock":"11:42"}}'
 
   See the game:
-    curl http://{address}/games/2026-11-20-LAL-BOS
+    {curl} {url}/games/2026-11-20-LAL-BOS
 
   Invent some games:
-    {courtside} play --simulate 10 --url http://{address}
+    {courtside} play --simulate 10 --url {url}
 "#
     );
 }

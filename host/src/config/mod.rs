@@ -18,7 +18,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::HttpConfig,
+    http::{AccessConfig, HttpConfig},
     ingest::IngestConfig,
     log::{
         embedded::EmbeddedConfig,
@@ -47,6 +47,7 @@ pub struct Config {
     pub plugin_dir: PathBuf,
     pub logging: LoggingConfig,
     pub http: HttpConfig,
+    pub access: AccessConfig,
     pub ingest: IngestConfig,
     pub log: EmbeddedConfig,
     /// The other engine, where its brokers are named.
@@ -67,6 +68,7 @@ impl Default for Config {
             plugin_dir: "plugins.d".into(),
             logging: LoggingConfig::default(),
             http: HttpConfig::default(),
+            access: AccessConfig::default(),
             ingest: IngestConfig::default(),
             log: EmbeddedConfig::default(),
             kafka: KafkaConfig::default(),
@@ -376,6 +378,7 @@ impl Config {
         // Upper bounds, and what must hold between two settings.
         let parts = [
             ("http", self.http.check()),
+            ("access", self.access.check()),
             ("ingest", self.ingest.check()),
             ("log", self.log.check()),
             ("kafka", self.kafka.check()),

@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{access::check_origins, server::TlsConfig};
+
 /// Configuration of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +44,9 @@ pub struct HttpConfig {
     /// look again. At least 10 ms.
     #[serde(with = "humantime_serde")]
     pub operate_timeout: Duration,
+    /// Pages of these origins may read.
+    pub cors_origins: Vec<String>,
+    pub tls: TlsConfig,
 }
 
 impl Default for HttpConfig {
@@ -57,6 +62,8 @@ impl Default for HttpConfig {
             heartbeat: Duration::from_secs(15),
             read_after_timeout: Duration::from_secs(10),
             operate_timeout: Duration::from_secs(60),
+            cors_origins: Vec::new(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -109,7 +116,9 @@ impl HttpConfig {
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(rule.to_owned()),
-            None => Ok(()),
+            None => check_origins(&self.cors_origins)
+                .map_err(|wrong| format!("http.cors_origins: {wrong}"))
+                .and_then(|()| self.tls.check()),
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct GamesDoc {
     get, path = "/games/{id}", tag = "games", operation_id = "get_game",
     params(
         ("id" = String, Path, description = "The game's key"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
         ("If-None-Match" = Option<String>, Header),
     ),
@@ -154,9 +154,9 @@ pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
 #[utoipa::path(
     get, path = "/games", tag = "games", operation_id = "list_games",
     params(
-        ("limit" = Option<u32>, Query, description = "Games in a page, from 1 to 1000; 100"),
-        ("cursor" = Option<String>, Query, description = "The next of the page before"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed"),
+        ("limit" = Option<u32>, Query, description = "Games in a page, from 1 to 1000; 100", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "The next of the page before", pattern = "^([0-9a-f]{2})*$"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
     ),
     responses(

@@ -10,11 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 
 use super::{
     SharedApp, body,
-    local::Local,
     operate::blocking,
     problem::Problem,
     query::{Parameters, Segment},
@@ -30,10 +32,77 @@ use crate::{
 /// What a request to redrive may have: it names a key at most.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 
-/// Which letters to redrive: `key`, or `partition` and `offset`, or `all`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+/// Where a listing begins.
+#[derive(ToSchema)]
+#[schema(as = Start, rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes what is read from a query")]
+pub enum StartDoc {
+    Newest,
+    Oldest,
+}
+
+/// Which letters to redrive.
+#[derive(ToSchema)]
+#[schema(as = RedriveRequest)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes what is read as another type")]
+pub enum RedriveDoc {
+    Key(RedriveKeyDoc),
+    Letter(RedriveLetterDoc),
+    All(RedriveAllDoc),
+}
+
+/// All letters of a key.
+#[derive(ToSchema)]
+#[schema(as = RedriveKey)]
 #[serde(deny_unknown_fields)]
-pub struct RedriveRequest {
+#[allow(dead_code, reason = "describes what is read as another type")]
+pub struct RedriveKeyDoc {
+    key: String,
+    /// Say what would be done, and do nothing.
+    #[schema(required = false)]
+    dry_run: bool,
+}
+
+/// One letter.
+#[derive(ToSchema)]
+#[schema(as = RedriveLetter)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "describes what is read as another type")]
+pub struct RedriveLetterDoc {
+    #[schema(maximum = 999_999_999)]
+    partition: u32,
+    #[schema(maximum = 999_999_999_999_999_999_u64)]
+    offset: u64,
+    /// Say what would be done, and do nothing.
+    #[schema(required = false)]
+    dry_run: bool,
+}
+
+/// All that can be redriven.
+#[derive(ToSchema)]
+#[schema(as = RedriveAll)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "describes what is read as another type")]
+pub struct RedriveAllDoc {
+    #[schema(schema_with = only_true)]
+    all: bool,
+    /// Say what would be done, and do nothing.
+    #[schema(required = false)]
+    dry_run: bool,
+}
+
+fn only_true() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .enum_values(Some([true]))
+        .build()
+}
+
+/// `key`, or `partition` and `offset`, or `all`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedriveRequest {
     /// All letters of this key.
     key: Option<String>,
     /// With `offset`: one letter.
@@ -69,13 +138,13 @@ impl RedriveRequest {
     get, path = "/dead-letters/{pipeline}", tag = "operation", operation_id = "list_dead_letters",
     params(
         ("pipeline" = String, Path, description = "As the configuration names it"),
-        ("from" = Option<String>, Query, description = "newest (the default: one page, the newest events first) or oldest"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the next of the page before; excludes from"),
-        ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; 100"),
+        ("from" = inline(Option<StartDoc>), Query, description = "newest (the default: one page, the newest events first) or oldest"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the next of the page before; excludes from", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
+        ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; 100", minimum = 1, maximum = 1000),
         ("key" = Option<String>, Query, description = "Only of this key"),
         ("code" = Option<String>, Query, description = "Only with this error code"),
         ("partition" = Option<u32>, Query, description = "Only of this partition"),
-        ("state" = Option<String>, Query, description = "Only in this state: open, redriven, void or unfit"),
+        ("state" = inline(Option<LetterState>), Query, description = "Only in this state: open, redriven, void or unfit"),
     ),
     responses(
         (status = 200, description = "A page", body = LettersPage),
@@ -160,19 +229,17 @@ pub async fn one(
     post, path = "/dead-letters/{pipeline}/redrive", tag = "operation",
     operation_id = "redrive_dead_letters",
     params(("pipeline" = String, Path, description = "As the configuration names it")),
-    request_body = RedriveRequest,
+    request_body = RedriveDoc,
     responses(
         (status = 200, description = "What would be done (dry_run)", body = Plan),
         (status = 202, description = "It has begun: GET says how it goes", body = RedriveView),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Asked from elsewhere", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Another one runs, or the letter is one of a halted entity", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn redrive(
-    _: Local,
     State(app): State<SharedApp>,
     pipeline: Result<Segment, Problem>,
     headers: HeaderMap,

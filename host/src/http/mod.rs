@@ -5,19 +5,19 @@
 //! questions of operators to the [`Operator`]. Whatever goes wrong is answered
 //! with a [`problem`] that has a stable code.
 
+mod access;
 mod body;
 mod config;
-mod connection;
 mod games;
 mod gzip;
 mod letters;
-mod local;
 mod observe;
 mod operate;
 mod plugins;
 mod post;
 mod problem;
 mod query;
+mod reload;
 mod server;
 mod site;
 mod stream;
@@ -40,11 +40,12 @@ use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::problem::Problem;
+use self::{access::guarded, problem::Problem};
 pub use self::{
+    access::{Access, AccessConfig, AccessError, Scope, Token, TokensFile},
     config::HttpConfig,
     observe::{describe, prometheus},
-    server::{BindError, bind, serve},
+    server::{BindError, Tls, TlsConfig, TlsError, bind, serve},
 };
 use crate::{ingest::Ingest, log::RecordLog, scoreboard::Scoreboard, slots::view::Operator};
 
@@ -57,6 +58,9 @@ pub struct App {
     pub operator: Arc<dyn Operator>,
     pub metrics: PrometheusHandle,
     pub config: HttpConfig,
+    pub access: Access,
+    /// Plain HTTP without.
+    pub tls: Option<Tls>,
 }
 
 impl std::fmt::Debug for App {
@@ -105,15 +109,16 @@ impl Deref for Shared {
 )]
 struct Api;
 
-/// The description of all routes.
+/// The description of all routes, of a host with these rules.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().1
+pub fn openapi(access: &Access) -> utoipa::openapi::OpenApi {
+    routes(access).1
 }
 
 /// All routes, with what each request gets around them.
 pub fn router(app: App, shutdown: CancellationToken) -> Router {
-    let (routes, openapi) = routes();
+    let (routes, openapi) = routes(&app.access);
+    let cors = access::cors(&app.config.cors_origins);
     let subscribers = app.config.subscribers();
     let shared = Arc::new(Shared {
         app,
@@ -122,14 +127,18 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
         openapi: openapi.to_json().unwrap_or_default().into(),
         scans: Arc::new(Semaphore::new(trace::SCANS_MAX)),
     });
-    routes
+    let routes = routes
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(observe::observe))
-        .with_state(shared)
+        .method_not_allowed_fallback(method_not_allowed);
+    // Around the check of tokens: browsers send none with what they ask first.
+    let routes = match cors {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn(observe::observe)).with_state(shared)
 }
 
-fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
+fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // Compressed are answers that are large and not streams; a layer more is
     // nothing that the way of an event should pay for.
     let large = OpenApiRouter::new()
@@ -138,33 +147,45 @@ fn routes() -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(operate::plugins))
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
-        .routes(routes!(operate::openapi))
-        .routes(routes!(trace::checkpoint))
-        .merge(site::router().into())
-        .layer(CompressionLayer::new());
-    OpenApiRouter::with_openapi(Api::openapi())
-        .routes(routes!(post::score))
-        .routes(routes!(post::events))
+        .routes(routes!(trace::checkpoint));
+    let read = OpenApiRouter::new()
         .routes(routes!(games::one))
         .routes(routes!(stream::all))
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
         .routes(routes!(letters::one))
-        .routes(routes!(letters::redrive, letters::progress))
+        .routes(routes!(letters::progress))
+        .routes(routes!(trace::events))
+        .routes(routes!(trace::outputs))
+        .routes(routes!(trace::plugin));
+    let write = OpenApiRouter::new()
+        .routes(routes!(post::score))
+        .routes(routes!(post::events));
+    let operate = OpenApiRouter::new()
+        .routes(routes!(letters::redrive))
         .routes(routes!(plugins::put))
         .routes(routes!(plugins::put_key, plugins::delete_key))
         .routes(routes!(plugins::rollback))
         .routes(routes!(plugins::rollback_key))
         .routes(routes!(plugins::confirm))
-        .routes(routes!(plugins::confirm_key))
+        .routes(routes!(plugins::confirm_key));
+    // What a prober, a browser and a client ask before they have a token.
+    let open = OpenApiRouter::new()
+        .routes(routes!(operate::openapi))
+        .merge(site::router().into())
+        .layer(CompressionLayer::new())
         .routes(routes!(operate::healthz))
-        .routes(routes!(operate::readyz))
-        .routes(routes!(trace::events))
-        .routes(routes!(trace::outputs))
-        .routes(routes!(trace::plugin))
-        .merge(large)
-        .split_for_parts()
+        .routes(routes!(operate::readyz));
+    let (routes, mut openapi) = OpenApiRouter::with_openapi(Api::openapi())
+        .merge(guarded(access, Scope::Write, write))
+        .merge(guarded(access, Scope::Read, read))
+        .merge(guarded(access, Scope::Read, large).layer(CompressionLayer::new()))
+        .merge(guarded(access, Scope::Operate, operate))
+        .merge(open)
+        .split_for_parts();
+    access::describe_scheme(access, &mut openapi);
+    (routes, openapi)
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
-use super::problem::Problem;
+use super::{access::Who, problem::Problem};
 
 const DURATION: &str = "courtside_http_request_duration_seconds";
 
@@ -38,6 +38,18 @@ pub fn describe() {
     describe_counter!("courtside_http_requests_total", "Requests answered.");
     describe_histogram!(DURATION, Unit::Seconds, "Time to the head of the answer.");
     describe_gauge!("courtside_http_connections", "Open connections.");
+    describe_counter!(
+        "courtside_access_refused_total",
+        "Requests that may not do what they asked for, by code."
+    );
+    describe_counter!(
+        "courtside_tls_handshakes_failed_total",
+        "TLS handshakes that came to nothing."
+    );
+    describe_gauge!(
+        "courtside_reload_failed",
+        "1 while tokens or a certificate have changed and cannot be used."
+    );
     describe_counter!("courtside_ingest_events_total", "Events the log has taken.");
     describe_counter!(
         "courtside_ingest_refused_total",
@@ -91,7 +103,12 @@ pub async fn observe(request: Request, next: Next) -> Response {
     response
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    record(method, route, &response, started.elapsed());
+    let took = started.elapsed();
+    if let Some(who) = response.extensions().get::<Who>() {
+        let status = response.status().as_u16();
+        tracing::debug!(token = %who, method, route, status, ?took, "answered");
+    }
+    record(method, route, &response, took);
     response
 }
 

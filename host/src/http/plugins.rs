@@ -9,9 +9,9 @@ use axum::{
     http::{StatusCode, Uri, request::Parts},
 };
 use percent_encoding::percent_decode_str;
-use utoipa::IntoResponses;
+use utoipa::{IntoResponses, ToSchema};
 
-use super::{SharedApp, body, local::Local, problem::Problem, query::Parameters};
+use super::{SharedApp, body, problem::Problem, query::Parameters};
 use crate::{
     slots::{
         ask::{Answer, AskError, RollbackView, What},
@@ -55,13 +55,16 @@ impl<S: Send + Sync> FromRequestParts<S> for OfSlot {
     }
 }
 
+/// A plugin's bytes.
+#[derive(ToSchema)]
+#[schema(as = PluginFile, value_type = String, format = Binary)]
+#[allow(dead_code, reason = "describes bytes")]
+pub struct PluginFileDoc(Vec<u8>);
+
 /// How all of these may fail.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes what is written from elsewhere")]
 enum Refusals {
-    /// Asked from another machine, or by a page of another site
-    #[response(status = 403, content_type = "application/problem+json")]
-    Elsewhere(Problem),
     /// No such pipeline, or slot
     #[response(status = 404, content_type = "application/problem+json")]
     NotThere(Problem),
@@ -99,12 +102,11 @@ enum Rejections {
 #[utoipa::path(
     put, path = "/plugins/{pipeline}/default", tag = "operation", operation_id = "put_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = PluginFileDoc, content_type = "application/wasm"),
     responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
@@ -135,16 +137,15 @@ pub async fn put(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = PluginFileDoc, content_type = "application/wasm"),
     responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put_key(
     app: State<SharedApp>,
-    local: Local,
     of: OfSlot,
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
-    put(app, local, of, request).await
+    put(app, of, request).await
 }
 
 /// Remove a key's own plugin.
@@ -160,7 +161,6 @@ pub async fn put_key(
 )]
 pub async fn delete_key(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
 ) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Remove).await?)
@@ -177,13 +177,16 @@ pub async fn delete_key(
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
-    responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
+    responses(
+        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    )
 )]
 pub async fn rollback(
     State(app): State<SharedApp>,
-    _: Local,
     of: OfSlot,
     uri: Uri,
 ) -> Result<Json<RollbackView>, Problem> {
@@ -213,17 +216,20 @@ pub async fn rollback(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
         ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late"),
+        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
-    responses((status = 200, description = "What it does, or would do", body = RollbackView), Refusals)
+    responses(
+        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    )
 )]
 pub async fn rollback_key(
     app: State<SharedApp>,
-    local: Local,
     of: OfSlot,
     uri: Uri,
 ) -> Result<Json<RollbackView>, Problem> {
-    rollback(app, local, of, uri).await
+    rollback(app, of, uri).await
 }
 
 /// Let the plugin that runs stay: there is no way back from it any more, and
@@ -233,11 +239,7 @@ pub async fn rollback_key(
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
     responses((status = 200, description = "It stays", body = SlotView), Refusals)
 )]
-pub async fn confirm(
-    State(app): State<SharedApp>,
-    _: Local,
-    of: OfSlot,
-) -> Result<Json<SlotView>, Problem> {
+pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Confirm).await?)
 }
 
@@ -250,12 +252,8 @@ pub async fn confirm(
     ),
     responses((status = 200, description = "It stays", body = SlotView), Refusals)
 )]
-pub async fn confirm_key(
-    app: State<SharedApp>,
-    local: Local,
-    of: OfSlot,
-) -> Result<Json<SlotView>, Problem> {
-    confirm(app, local, of).await
+pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
+    confirm(app, of).await
 }
 
 fn slot(answer: Answer) -> Result<Json<SlotView>, Problem> {

@@ -1,5 +1,7 @@
 //! `POST /score` and `POST /events/{pipeline}`: events in.
 
+use std::{borrow::Cow, collections::HashMap};
+
 use axum::{
     extract::{Request, State},
     http::{
@@ -8,7 +10,13 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{AllOfBuilder, AnyOfBuilder, ObjectBuilder, Schema, Type},
+    },
+};
 
 use super::{
     SharedApp, body,
@@ -19,16 +27,51 @@ use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// A score event: its fields, and that points are somebody's.
+pub struct ScoreEventDoc;
+
+impl PartialSchema for ScoreEventDoc {
+    fn schema() -> RefOr<Schema> {
+        let of_a_team = ObjectBuilder::new()
+            .property("team", ObjectBuilder::new().schema_type(Type::String))
+            .required("team");
+        let without_points = ObjectBuilder::new().property(
+            "points",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .maximum(Some(0)),
+        );
+        AllOfBuilder::new()
+            .item(ScoreEventFields::schema())
+            .item(AnyOfBuilder::new().item(of_a_team).item(without_points))
+            .into()
+    }
+}
+
+impl ToSchema for ScoreEventDoc {
+    fn name() -> Cow<'static, str> {
+        "ScoreEvent".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        ScoreEventFields::schemas(schemas);
+    }
+}
+
 /// A score event.
 #[derive(ToSchema)]
-#[schema(as = ScoreEvent, example = json!({
+#[schema(example = json!({
     "game_id": "2015-12-30-LAL-BOS", "seq": 3, "type": "field_goal", "team": "BOS",
     "player": "Avery Bradley", "points": 2, "period": 1, "clock": "11:44"
 }))]
 #[allow(dead_code, reason = "describes what is checked without being built")]
-pub struct ScoreEventDoc {
+struct ScoreEventFields {
     /// The game, 1 to 128 bytes without control characters.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     game_id: String,
     /// Counts from 1 within a game; an event with one already seen counts once.
     #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
@@ -74,6 +117,16 @@ pub enum ScoreEventsDoc {
     Many(Vec<ScoreEventDoc>),
 }
 
+/// One event of a pipeline, or several: objects that have its key.
+#[derive(ToSchema)]
+#[schema(as = Events)]
+#[allow(dead_code, reason = "describes what is checked without being built")]
+#[serde(untagged)]
+pub enum AnyEventsDoc {
+    One(HashMap<String, serde_json::Value>),
+    Many(Vec<HashMap<String, serde_json::Value>>),
+}
+
 /// The answer for one event, or for several in their order.
 #[derive(ToSchema)]
 #[schema(as = Appended)]
@@ -91,7 +144,7 @@ pub enum AppendedDoc {
 /// processed once; in an array or NDJSON each event has the key and its index.
 #[utoipa::path(
     post, path = "/score", tag = "events", operation_id = "post_score",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters", pattern = "^[!-~]{1,128}$")),
     request_body(content(
         (ScoreEventsDoc = "application/json"),
         (String = "application/x-ndjson"),
@@ -118,10 +171,10 @@ pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Res
     post, path = "/events/{pipeline}", tag = "events", operation_id = "post_events",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters", pattern = "^[!-~]{1,128}$"),
     ),
     request_body(content(
-        (serde_json::Value = "application/json"),
+        (AnyEventsDoc = "application/json"),
         (String = "application/x-ndjson"),
     )),
     responses(

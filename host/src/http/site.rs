@@ -49,8 +49,9 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-static FILES: [File; 19] = [
+static FILES: [File; 22] = [
     file!("/", "index.html", HTML),
+    file!("access.js", SCRIPT),
     file!("app.js", SCRIPT),
     file!("board.js", SCRIPT),
     file!("chart.js", SCRIPT),
@@ -59,6 +60,8 @@ static FILES: [File; 19] = [
     file!("game.js", SCRIPT),
     file!("model.js", SCRIPT),
     file!("store.js", SCRIPT),
+    file!("stream.js", SCRIPT),
+    file!("token.js", SCRIPT),
     file!("operator/figures.js", SCRIPT),
     file!("operator/letters.js", SCRIPT),
     file!("operator/pipeline.js", SCRIPT),

@@ -1,5 +1,6 @@
 //! The doors, from outside: bad input, reads, streams, and what goes wrong.
 
+mod access;
 mod bad_input;
 mod compressed;
 mod connections;
@@ -8,4 +9,5 @@ mod plugins;
 mod reads;
 mod slow;
 mod streams;
+mod tls;
 mod trace;

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::{
     SharedApp,
     operate::blocking,
+    plugins::PluginFileDoc,
     problem::Problem,
     query::{Parameters, Segment},
 };
@@ -138,7 +139,7 @@ pub async fn checkpoint(
         ("pipeline" = String, Path),
         ("key" = String, Path, description = "The record key"),
         ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of the last event known"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of the last event known", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
         ("background" = Option<bool>, Query, description = "Answer only while nobody else reads the log through"),
     ),
     responses(
@@ -216,7 +217,7 @@ pub async fn outputs(
         ("file" = String, Path, description = "The SHA-256 of its bytes, hexadecimal, and .wasm"),
     ),
     responses(
-        (status = 200, description = "The bytes", body = Vec<u8>, content_type = "application/wasm"),
+        (status = 200, description = "The bytes", body = PluginFileDoc, content_type = "application/wasm"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline, or no copy left", body = Problem, content_type = "application/problem+json"),
     )

@@ -4,19 +4,21 @@
 //! What an answer means is decided by [`judge_post`] and [`judge_game`], which
 //! know nothing of sockets.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{
     Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
-    redirect,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{PlayError, retry::Tuning};
-use crate::types::{Offset, PartitionId, Position};
+use super::retry::Tuning;
+use crate::{
+    client::{HostArgs, root},
+    types::{Offset, PartitionId, Position},
+};
 
 /// No answer of a host is this long; what is longer is not read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -78,24 +80,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(url: &str, tuning: &Tuning) -> anyhow::Result<Self> {
-        let bad = |reason: String| PlayError::BadUrl {
-            url: url.to_owned(),
-            reason,
-        };
-        let base = Url::parse(url).map_err(|error| bad(error.to_string()))?;
-        if base.scheme() != "http" {
-            return Err(bad("only http:// is spoken".to_owned()).into());
-        }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("courtside-play/", env!("CARGO_PKG_VERSION")))
-            // A proxy of the environment is for the web, not for a host that
-            // most often runs on this very machine.
-            .no_proxy()
-            // A redirected POST would become a GET.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(tuning.post_timeout)
-            .build()?;
+    pub(super) fn new(host: &HostArgs, tuning: &Tuning) -> anyhow::Result<Self> {
+        let base = host.url()?;
+        let http = host.http()?.connect_timeout(tuning.post_timeout).build()?;
         let score = under(&base, &["score"]);
         Ok(Self {
             http,
@@ -178,20 +165,6 @@ fn unanswered(error: &reqwest::Error) -> Away {
         // Without a connection, nothing was sent.
         is_in_doubt: !error.is_connect(),
     }
-}
-
-/// What lies under reqwest's layers of wrapping: "Connection refused", for one.
-fn root(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = source.to_string();
-        next = source.source();
-    }
-    text
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -462,14 +435,5 @@ mod tests {
             under(&base, &["games", "a/b ?é"]).as_str(),
             "http://h:1/live/games/a%2Fb%20%3F%C3%A9"
         );
-    }
-
-    #[test]
-    fn only_plain_http_is_spoken() {
-        for url in ["https://h", "h:8080", "nonsense"] {
-            let error = Client::new(url, &Tuning::default()).unwrap_err();
-            let error = error.downcast_ref::<PlayError>().unwrap();
-            assert_eq!(error.code(), "play-bad-url");
-        }
     }
 }

@@ -23,8 +23,6 @@ pub enum PlayError {
     },
     #[error("play-nothing: there is no event in what was given to play")]
     Nothing,
-    #[error("play-bad-url: {url}: {reason}")]
-    BadUrl { url: String, reason: String },
 }
 
 impl PlayError {
@@ -36,7 +34,6 @@ impl PlayError {
             Self::Directory { .. } => "play-file-is-directory",
             Self::BrokenLine { .. } => "play-broken-line",
             Self::Nothing => "play-nothing",
-            Self::BadUrl { .. } => "play-bad-url",
         }
     }
 }

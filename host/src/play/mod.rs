@@ -40,6 +40,8 @@ use retry::Tuning;
 use round::Script;
 use simulate::Season;
 
+use crate::client::HostArgs;
+
 /// What is asked of `courtside play`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
@@ -66,14 +68,8 @@ pub struct PlayArgs {
     #[arg(long, value_name = "S", conflicts_with = "files")]
     pub seed: Option<u64>,
 
-    /// Where the host listens
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8080",
-        env = "COURTSIDE_URL"
-    )]
-    pub url: String,
+    #[command(flatten)]
+    pub host: HostArgs,
 
     /// Play each game at its own pace, this many times faster than its clock
     /// (1 is real time; breaks are skipped). Without it, as fast as the host
@@ -170,7 +166,7 @@ async fn play(
     interrupted: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<Ended> {
     let tuning = tuning.clone().with_patience(args.timeout);
-    let client = client::Client::new(&args.url, &tuning)?;
+    let client = client::Client::new(&args.host, &tuning)?;
     let programme = Programme::new(args)?;
     if let Programme::Invented { season, .. } = &programme {
         writeln!(terminal.err, "seed {}", season.seed())?;

@@ -11,7 +11,10 @@ use serde::Deserialize;
 use super::{
     RECORDING_BYTES_MAX, Recording, ReplayError, entity::EntityView, line::Line, timeline::Timeline,
 };
-use crate::types::{Digest, PartitionId};
+use crate::{
+    client::HostArgs,
+    types::{Digest, PartitionId},
+};
 
 /// How long a host may be silent: it may read much before it finds something.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(120);
@@ -23,7 +26,7 @@ const QUOTED_CHARS_MAX: usize = 200;
 /// A host, and the entity to ask for.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    pub url: String,
+    pub host: HostArgs,
     pub pipeline: String,
     pub key: String,
     /// Where the key has several.
@@ -33,9 +36,9 @@ pub struct Asked {
 impl Asked {
     /// Fetches all that the host knows of the entity.
     pub async fn recording(&self) -> Result<Recording, ReplayError> {
-        let client = Client::builder()
-            // The host is asked, and nobody in between.
-            .no_proxy()
+        let http = self.host.http();
+        let http = http.map_err(|error| ReplayError::Refused(format!("{error:#}")))?;
+        let client = http
             .read_timeout(SILENCE_MAX)
             .build()
             .map_err(|error| unreachable(&error))?;
@@ -141,7 +144,7 @@ impl Asked {
     }
 
     async fn ask(&self, client: &Client, path: &str) -> Result<Response, ReplayError> {
-        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let url = format!("{}{path}", self.host.url.trim_end_matches('/'));
         let answer = client.get(&url).send().await;
         answer.map_err(|error| unreachable(&error))
     }

@@ -2,9 +2,11 @@
 // Everything is asked of the host that serves it, by relative addresses.
 
 import { setAttribute, setText } from "./dom.js";
+import { isRefused, onAccess } from "./access.js";
 import { Store } from "./store.js";
 import { BoardView } from "./board.js";
 import { GameView } from "./game.js";
+import { TokenView } from "./token.js";
 
 const SAY_MS_MIN = 3_000;
 const STALE_MS_MIN = 2_000;
@@ -38,6 +40,7 @@ const LINKS = {
   live: "live",
   reconnecting: "reconnecting",
   paused: "paused",
+  locked: "token needed",
 };
 /** Since when the scores are old; null while they are not. */
 let staleSince = null;
@@ -79,6 +82,7 @@ const board = new BoardView(store, say);
 let view = null;
 
 function viewOf(hash) {
+  if (isRefused()) return new TokenView();
   const [, name = "", ...rest] = hash.split("/");
   let of;
   try {
@@ -120,4 +124,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && view instanceof GameView && !event.defaultPrevented) location.hash = "#/";
 });
 addEventListener("hashchange", route);
+onAccess(() => {
+  if (!isRefused()) store.reopen();
+  route();
+});
 route();

@@ -1,6 +1,8 @@
 // What the views build with. Text reaches the document as text nodes and
 // attribute values only, never as markup: names come from whoever posts events.
 
+import { send } from "./access.js";
+
 /** An element with attributes and children; a string child is a text node. */
 export function el(name, attributes, ...children) {
   return fill(document.createElement(name), attributes, children);
@@ -92,7 +94,7 @@ export function mark(node) {
 
 /** GET; the error's message is fit to be shown. */
 export async function ask(path, signal, accept = "application/json") {
-  const answer = await fetch(path, { signal, headers: { accept } });
+  const answer = await send(path, { signal, headers: { accept } });
   if (!answer.ok) {
     throw Object.assign(new Error(`${path} answered ${answer.status}`), { status: answer.status });
   }

@@ -2,14 +2,14 @@
 // seen of each game's score difference. It lives as long as the page; it keeps at most
 // TRAIL_POINTS points of at most TRAIL_GAMES games.
 
+import { isRefused } from "./access.js";
 import { getJson } from "./dom.js";
 import { readGame } from "./model.js";
+import { EventStream } from "./stream.js";
 
 const TRAIL_POINTS = 1_000;
 const TRAIL_GAMES = 2_000;
 const COURSES = 50;
-const RETRY_MS_MIN = 1_000;
-const RETRY_MS_MAX = 15_000;
 const HIDDEN_MS_MAX = 30_000;
 
 export class Store {
@@ -21,13 +21,11 @@ export class Store {
   courses = new Map();
   /** Whether the host has said what there is: until then, no game is not "no games". */
   known = false;
-  /** `connecting`, `live`, `reconnecting` or `paused`. */
+  /** `connecting`, `live`, `reconnecting`, `paused`, or `locked`: a token is asked for. */
   link = "idle";
 
   #source = null;
   #scope = null;
-  #retry = 0;
-  #retryMs = RETRY_MS_MIN;
   #pause = 0;
   /** The ids touched since a listing began: it is older than they are. */
   #touched = null;
@@ -73,31 +71,30 @@ export class Store {
     this.courses.set(id, course);
   }
 
+  /** Begins anew, with another token than before. */
+  reopen() {
+    if (this.#scope !== null && this.link !== "paused") this.#open();
+  }
+
   #open() {
     this.#close("connecting");
-    const source = new EventSource(this.#scope);
-    this.#source = source;
     let again = false;
-    source.addEventListener("open", () => {
-      this.#retryMs = RETRY_MS_MIN;
-      this.#say("live");
-      if (again || (!this.known && this.#touched === null)) this.#list();
-      again = true;
-    });
-    source.addEventListener("game", (event) => this.#put(parse(event.data)));
-    source.addEventListener("deleted", (event) => this.#drop(parse(event.data)?.game_id));
-    source.addEventListener("error", () => {
-      this.#say("reconnecting");
-      // The browser tries again by itself, except after an answer that is not a stream.
-      if (source.readyState !== EventSource.CLOSED) return;
-      this.#retry = setTimeout(() => this.#open(), this.#retryMs * (0.5 + Math.random() / 2));
-      this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
+    this.#source = new EventStream(this.#scope, {
+      open: () => {
+        this.#say("live");
+        if (again || (!this.known && this.#touched === null)) this.#list();
+        again = true;
+      },
+      event: (name, data) => {
+        if (name === "game") this.#put(parse(data));
+        else if (name === "deleted") this.#drop(parse(data)?.game_id);
+      },
+      lost: () => this.#say(isRefused() ? "locked" : "reconnecting"),
     });
     this.#list();
   }
 
   #close(link) {
-    clearTimeout(this.#retry);
     this.#source?.close();
     this.#source = null;
     // A retry is still the same outage to whoever reads it.

@@ -16,6 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
+use utoipa::ToSchema;
 
 use super::{
     super::{
@@ -36,6 +37,27 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// What of an event is not its data.
 const EVENT_BYTES_ABOUT: usize = 64;
 
+/// One event of a stream.
+#[derive(ToSchema)]
+#[schema(as = StreamEvent)]
+#[allow(dead_code, reason = "describes what is written without being built")]
+pub struct StreamEventDoc {
+    event: StreamEventKind,
+    /// How far the reader is: PARTITION:OFFSET,… of the outputs.
+    id: String,
+    /// JSON: the output as committed, or `{"game_id"}` of a game that is deleted.
+    data: String,
+}
+
+/// What has happened.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes what is written without being built")]
+pub enum StreamEventKind {
+    Game,
+    Deleted,
+}
+
 /// The updates of all games, as server-sent events.
 ///
 /// First the latest state of each game (after `Last-Event-ID`, of those that
@@ -49,7 +71,7 @@ const EVENT_BYTES_ABOUT: usize = 64;
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
     ),
     responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
@@ -77,7 +99,7 @@ pub async fn all(
         ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
     ),
     responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 
 use super::{
-    super::{SharedApp, local::is_same_site, problem::Problem, query::Segment},
+    super::{SharedApp, access::may_read, problem::Problem, query::Segment},
     Open, subscribe, words,
 };
 use crate::scoreboard::{Subscription, Update};
@@ -90,7 +90,7 @@ async fn open(
             rejection.body_text(),
         )
     })?;
-    if !is_same_site(headers) {
+    if !may_read(headers, &app.config.cors_origins) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "origin-not-allowed",

@@ -194,6 +194,8 @@ impl TestHost {
             operator: operator.clone(),
             metrics,
             config,
+            access: http::Access::default(),
+            tls: None,
         };
         Self {
             log,

@@ -515,7 +515,7 @@ fn arguments() {
     let args = parse(&["a", "-", "--speed", "2", "--timeout", "5m"]).unwrap();
     assert_eq!(args.files, [PathBuf::from("a"), PathBuf::from("-")]);
     assert_eq!(args.timeout, Duration::from_secs(300));
-    assert_eq!(args.url, "http://127.0.0.1:8080");
+    assert_eq!(args.host.url, "http://127.0.0.1:8080");
     for (args, kind) in [
         (&[][..], ErrorKind::MissingRequiredArgument),
         (&["a", "--simulate=3"][..], ErrorKind::ArgumentConflict),

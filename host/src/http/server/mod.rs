@@ -2,8 +2,12 @@
 //!
 //! A connection costs its socket and at most [`BUFFER_BYTES_MAX`] each way; no
 //! more than [`HttpConfig::connections_max`](super::HttpConfig) are open, a
-//! WebSocket being one of them for as long as it lives. What is not HTTP at
-//! all is answered by hyper itself, with a status and no body.
+//! WebSocket being one of them for as long as it lives, and a TLS handshake from
+//! its first byte. What is not HTTP at all is answered by hyper itself, with a
+//! status and no body.
+
+mod connection;
+mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,6 +20,7 @@ use hyper_util::{
 };
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{interval, sleep, timeout},
@@ -23,7 +28,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{App, connection::Connection, router};
+use self::connection::Connection;
+pub use self::tls::{Tls, TlsConfig, TlsError};
+use super::{App, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// What the kernel takes of a connection beyond what is under way: so a slow
@@ -70,6 +77,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) {
     let config = app.config.clone();
     let metrics = app.metrics.clone();
+    let (access, tls) = (app.access.clone(), app.tls.clone());
     let router = router(app, shutdown.clone());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -82,6 +90,10 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     let kill = CancellationToken::new();
     let _kill = kill.clone().drop_guard();
     let mut upkeep = interval(UPKEEP_INTERVAL);
+    tracker.spawn(access.follow(shutdown.clone()));
+    if let Some(tls) = tls.clone() {
+        tracker.spawn(tls.follow(shutdown.clone()));
+    }
 
     loop {
         let accept = async {
@@ -120,14 +132,21 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
-        let http = http.clone();
-        tracker.spawn(connection(
-            http,
-            io,
-            service,
-            shutdown.clone(),
-            kill.clone(),
-        ));
+        let (http, shutdown, kill) = (http.clone(), shutdown.clone(), kill.clone());
+        match tls.clone() {
+            None => tracker.spawn(connection(http, io, service, shutdown, kill)),
+            Some(tls) => tracker.spawn(async move {
+                let shaken = tokio::select! {
+                    shaken = tls.accept(io) => shaken,
+                    () = shutdown.cancelled() => return,
+                };
+                match shaken {
+                    // Boxed, or it would be there twice.
+                    Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
+                    Err(error) => debug!(%peer, %error, "a handshake failed"),
+                }
+            }),
+        };
     }
     drop(listener);
     tracker.close();
@@ -170,7 +189,7 @@ impl Service<Request<Incoming>> for OfPeer {
 /// these there are many: so this is what is spawned, with nothing around it.
 async fn connection(
     http: Arc<http1::Builder>,
-    io: Connection<TcpStream>,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: OfPeer,
     shutdown: CancellationToken,
     kill: CancellationToken,

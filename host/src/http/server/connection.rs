@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::tls::Peek;
+
 pub struct Connection<S> {
     stream: S,
     write_timeout: Duration,
@@ -62,6 +64,12 @@ impl<S> Connection<S> {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl<S: Peek + Sync> Peek for Connection<S> {
+    async fn first_byte(&self) -> io::Result<Option<u8>> {
+        self.stream.first_byte().await
     }
 }
 

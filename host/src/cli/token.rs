@@ -1,0 +1,56 @@
+//! `courtside token`: a new bearer token, and what the host is told of it.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde::Serialize;
+
+use super::operator::{Output, OutputArgs, write_out};
+use crate::http::{Scope, Token, TokensFile};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  courtside token grafana --scope read >> tokens.toml\n  courtside token ci --scope write,read --output json\n\nThe host reads tokens.toml as access.tokens_file, again when it changes, and a\nclient shows it the token: COURTSIDE_TOKEN, --token-file, or the header\nAuthorization: Bearer TOKEN."
+)]
+pub struct TokenArgs {
+    /// Who will have it, as the host's log will say.
+    name: String,
+    /// What it opens; none implies another.
+    #[arg(long, value_enum, required = true, value_delimiter = ',')]
+    scope: Vec<Scope>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The new token, for programs.
+#[derive(Serialize)]
+struct Made<'a> {
+    token: &'a str,
+    #[serde(flatten)]
+    entry: &'a Token,
+}
+
+pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
+    let mut scopes = args.scope;
+    scopes.sort_unstable();
+    scopes.dedup();
+    let (entry, secret) = Token::generate(&args.name, scopes)
+        .map_err(|reason| anyhow!("tokens-invalid: {reason}"))?;
+    if args.output.format() == Output::Json {
+        let made = Made {
+            token: &secret,
+            entry: &entry,
+        };
+        args.output.show(&made, String::new)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = TokensFile {
+        tokens: vec![entry],
+    };
+    let entry = toml::to_string(&file)?;
+    // Not to where the entry goes, so that no file gets it by accident.
+    eprintln!("the token, shown this once:\n\n  {secret}\n\nits entry in the file of tokens:\n");
+    write_out(format!("{entry}\n").as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

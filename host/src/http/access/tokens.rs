@@ -1,0 +1,249 @@
+//! Bearer tokens: what the host keeps of them, and whose a secret is.
+//!
+//! The host has digests, never tokens. A token is 256 bits of chance, so a plain
+//! SHA-256 of it tells nobody anything, and needs no salt. Whose a secret is takes
+//! one digest, compared with all of them whether one is found or not.
+
+use std::fmt;
+
+use rand::{TryRngCore as _, rngs::OsRng};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+use utoipa::ToSchema;
+
+use crate::types::Digest;
+
+const TOKENS_MAX: usize = 1_000;
+const NAME_BYTES_MAX: usize = 64;
+/// So that people and scanners of secrets know one when they see it.
+const PREFIX: &str = "courtside_";
+
+/// What a request needs. None implies another.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Post events.
+    Write,
+    /// Read games, streams, plugins, groups, figures, dead letters, records.
+    Read,
+    /// Put, remove, roll back and confirm plugins; redrive dead letters.
+    Operate,
+}
+
+impl Scope {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Operate => "operate",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A token, as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Who has it, in the log. Two may share it, while one replaces the other.
+    pub name: String,
+    pub scopes: Vec<Scope>,
+    /// Of the token's bytes.
+    pub sha256: Digest,
+}
+
+/// A file of them: an entry of `[[tokens]]` for each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokensFile {
+    pub tokens: Vec<Token>,
+}
+
+/// All tokens that open something.
+#[derive(Debug, Default)]
+pub struct Tokens(Vec<Token>);
+
+impl Tokens {
+    pub fn new(tokens: Vec<Token>) -> Result<Self, String> {
+        // All would be locked out, which an empty file is the likeliest to mean least.
+        if tokens.is_empty() {
+            return Err("there is no token in it".to_owned());
+        }
+        if tokens.len() > TOKENS_MAX {
+            return Err(format!("there are more than {TOKENS_MAX} tokens"));
+        }
+        for (number, token) in tokens.iter().enumerate() {
+            token.check()?;
+            let others = tokens.iter().take(number);
+            if let Some(other) = others
+                .into_iter()
+                .find(|other| other.sha256 == token.sha256)
+            {
+                let (one, two) = (&other.name, &token.name);
+                return Err(format!("{one} and {two} are the same token"));
+            }
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Of a file, and of what is configured beside it.
+    pub fn parse(file: &[u8], configured: &[Token]) -> Result<Self, String> {
+        let text = std::str::from_utf8(file).map_err(|error| error.to_string())?;
+        let file: TokensFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut tokens = file.tokens;
+        tokens.extend_from_slice(configured);
+        Self::new(tokens)
+    }
+
+    /// Whose token this is. It takes as long for one that is nobody's.
+    pub fn find(&self, secret: &[u8]) -> Option<&Token> {
+        let digest = Digest::of(secret);
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.sha256.0.ct_eq(&digest.0)) {
+                found = Some(token);
+            }
+        }
+        found
+    }
+}
+
+impl Token {
+    /// A new one, with its secret, which nobody has afterwards but who asked for it.
+    pub fn generate(name: &str, scopes: Vec<Scope>) -> Result<(Self, String), String> {
+        let mut bytes = [0; 32];
+        OsRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| error.to_string())?;
+        let secret = format!("{PREFIX}{}", hex::encode(bytes));
+        let token = Self {
+            name: name.to_owned(),
+            scopes,
+            sha256: Digest::of(secret.as_bytes()),
+        };
+        token.check()?;
+        Ok((token, secret))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_plain) {
+            return Err(format!(
+                "the name {name:?} must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '.', '_', '-', '@'"
+            ));
+        }
+        if self.scopes.is_empty() {
+            return Err(format!("{name} has no scope, and so opens nothing"));
+        }
+        if self.sha256 == Digest::of(b"") {
+            return Err(format!("sha256 of {name} is that of an empty token"));
+        }
+        Ok(())
+    }
+
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(name: &str, secret: &str) -> Token {
+        Token {
+            name: name.to_owned(),
+            scopes: vec![Scope::Read],
+            sha256: Digest::of(secret.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_secret_is_its_tokens_alone() {
+        let tokens = Tokens::new(vec![
+            token("a", "one"),
+            token("b", "two"),
+            token("b", "three"),
+        ]);
+        let tokens = tokens.unwrap();
+        let name = |secret: &str| tokens.find(secret.as_bytes()).map(|token| &*token.name);
+        assert_eq!(name("one"), Some("a"));
+        assert_eq!(name("two"), Some("b"));
+        assert_eq!(
+            name("three"),
+            Some("b"),
+            "a name may be on its way to another token"
+        );
+        // Neither the digest, nor a part, nor what is about it.
+        for wrong in ["", "on", "one ", "One", &Digest::of(b"one").to_string()] {
+            assert_eq!(name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_and_what_is_wrong_is_named() {
+        let (made, secret) = Token::generate("ci", vec![Scope::Write, Scope::Read]).unwrap();
+        let file = TokensFile { tokens: vec![made] };
+        let text = toml::to_string(&file).unwrap();
+        let tokens = Tokens::parse(text.as_bytes(), &[token("me", "mine")]).unwrap();
+        assert!(tokens.find(secret.as_bytes()).unwrap().has(Scope::Write));
+        assert!(!tokens.find(secret.as_bytes()).unwrap().has(Scope::Operate));
+        assert!(!text.contains(&secret));
+        assert_eq!(tokens.find(b"mine").unwrap().name, "me");
+
+        let digest = Digest::of(b"x").to_string();
+        let entry = |name: &str, scopes: &str, sha256: &str| {
+            format!("[[tokens]]\nname = {name:?}\nscopes = {scopes}\nsha256 = {sha256:?}\n")
+        };
+        let twice = entry("a", "[\"read\"]", &digest) + &entry("b", "[\"read\"]", &digest);
+        for (text, word) in [
+            (String::new(), "tokens"),
+            ("tokens = []".to_owned(), "no token"),
+            (entry("a b", "[\"read\"]", &digest), "\"a b\""),
+            (entry("", "[\"read\"]", &digest), "name"),
+            (entry("a", "[]", &digest), "no scope"),
+            (entry("a", "[\"admin\"]", &digest), "admin"),
+            (entry("a", "[\"read\"]", "abc"), "sha256"),
+            (
+                entry("a", "[\"read\"]", &Digest::of(b"").to_string()),
+                "empty",
+            ),
+            (
+                entry("a", "[\"read\"]", &digest) + "token = \"secret\"\n",
+                "token",
+            ),
+            (twice, "the same token"),
+        ] {
+            let error = Tokens::parse(text.as_bytes(), &[]).unwrap_err();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_two_tokens_are_alike() {
+        let make = || Token::generate("a", vec![Scope::Read]).unwrap().1;
+        let (one, two) = (make(), make());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), PREFIX.len() + 64);
+        assert!(Token::generate("no name", vec![Scope::Read]).is_err());
+        assert!(Token::generate("a", vec![]).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+// How the page asks its host: with a token, where the host wants one. The token is kept as
+// long as the tab, for this host's pages alone, and goes nowhere but into a header.
+
+const KEY = "courtside-token";
+
+/** What a token is asked for with: a browser may keep no storage for this page. */
+let token = stored();
+/** Why the host did not answer the last time: "", or words for a person. */
+let refusal = "";
+const listeners = [];
+
+function stored() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function keep(value) {
+  token = value;
+  try {
+    if (value === "") sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, value);
+  } catch {
+    // Then it is known as long as this page.
+  }
+}
+
+/** Calls back when the host begins to refuse this page, and when it no longer does. */
+export function onAccess(listener) {
+  listeners.push(listener);
+}
+
+export function isRefused() {
+  return refusal !== "";
+}
+
+/** Why, in words for a person. */
+export function whyRefused() {
+  return refusal;
+}
+
+export function hasToken() {
+  return token !== "";
+}
+
+function settle(words) {
+  if (refusal === words) return;
+  refusal = words;
+  for (const listener of listeners) listener();
+}
+
+/** `fetch`, with the token. A refusal is an answer, too. */
+export async function send(path, { headers, ...options } = {}) {
+  const shown = token;
+  const answer = await fetch(path, { ...options, headers: withToken(headers, shown) });
+  // Of a token that was replaced meanwhile, nobody wants to hear.
+  if (shown === token && (answer.status === 401 || answer.status === 403)) settle(wordsOf(answer.status, shown));
+  return answer;
+}
+
+function withToken(headers, shown) {
+  const all = new Headers(headers);
+  if (shown !== "") all.set("authorization", `Bearer ${shown}`);
+  return all;
+}
+
+function wordsOf(status, shown) {
+  if (status === 403) return "That token may not read. It needs the scope “read”.";
+  return shown === "" ? "This host shows its games to who has a token." : "The host does not know that token, or no longer.";
+}
+
+/** Shows the host another token ("" is none), and keeps it if it opens something. Why not, else. */
+export async function tryToken(value) {
+  try {
+    const answer = await fetch("games?limit=1", { headers: withToken({}, value) });
+    if (answer.status === 401 || answer.status === 403) return wordsOf(answer.status, value);
+  } catch {
+    return "The host does not answer.";
+  }
+  keep(value);
+  settle("");
+  return "";
+}

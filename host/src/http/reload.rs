@@ -1,0 +1,245 @@
+//! What small files say, kept up to date while the host runs: tokens, and the
+//! certificate with its key.
+//!
+//! Files are looked at, not watched: a Kubernetes secret changes by symlinks two
+//! directories away, and network mounts tell nothing. What is new counts once it
+//! has been the same at two looks, so a file half written is not taken, nor a new
+//! certificate whose key is still the old one. What cannot be used changes
+//! nothing: what was in force stays, and the log and a gauge say so. A look costs
+//! reading the files.
+
+use std::{fmt, fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+
+use crate::types::Digest;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// None of these files is this long.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The bytes of each file, or why there are none.
+type Looked = Result<Vec<Vec<u8>>, String>;
+type Read<T> = dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync;
+
+/// What files say, as of the last time that it could be used.
+pub struct Reloaded<T> {
+    /// For the log and the gauge.
+    what: &'static str,
+    paths: Vec<PathBuf>,
+    read: Box<Read<T>>,
+    current: RwLock<Arc<T>>,
+    seen: Mutex<Seen>,
+}
+
+/// How the files looked.
+#[derive(Default)]
+struct Seen {
+    /// When they were last taken, or found to be of no use.
+    judged: Option<Digest>,
+    /// At the last look.
+    last: Option<Digest>,
+}
+
+impl<T> fmt::Debug for Reloaded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloaded")
+            .field("what", &self.what)
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> Reloaded<T> {
+    /// Reads the files for the first time, when they must be right.
+    pub fn open(
+        what: &'static str,
+        paths: Vec<PathBuf>,
+        read: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let looked = look(&paths);
+        let judged = Some(digest(&looked));
+        let current = read(&looked?)?;
+        Ok(Self {
+            what,
+            paths,
+            read: Box::new(read),
+            current: RwLock::new(Arc::new(current)),
+            seen: Mutex::new(Seen {
+                judged,
+                last: judged,
+            }),
+        })
+    }
+
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.current.read())
+    }
+
+    /// Looks at the files until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        if self.paths.is_empty() {
+            return;
+        }
+        self.failed(false);
+        while stop
+            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+            .await
+            .is_some()
+        {
+            let this = Arc::clone(&self);
+            // A mount that hangs holds up this thread alone.
+            if tokio::task::spawn_blocking(move || this.look())
+                .await
+                .is_err()
+            {
+                tracing::error!(what = self.what, "files could not be looked at");
+            }
+        }
+    }
+
+    /// One look.
+    pub fn look(&self) {
+        let looked = look(&self.paths);
+        let digest = Some(digest(&looked));
+        {
+            let mut seen = self.seen.lock();
+            let is_settled = seen.last == digest;
+            seen.last = digest;
+            if seen.judged == digest || !is_settled {
+                return;
+            }
+            seen.judged = digest;
+        }
+        match looked.and_then(|files| (self.read)(&files)) {
+            Ok(new) => {
+                *self.current.write() = Arc::new(new);
+                self.failed(false);
+                tracing::info!(what = self.what, "read again, and in force");
+            }
+            Err(reason) => {
+                self.failed(true);
+                let code = "reload-failed";
+                tracing::error!(
+                    code,
+                    what = self.what,
+                    reason,
+                    "changed, and cannot be used: what was in force stays"
+                );
+            }
+        }
+    }
+
+    fn failed(&self, failed: bool) {
+        metrics::gauge!("courtside_reload_failed", "what" => self.what).set(u8::from(failed));
+    }
+}
+
+fn look(paths: &[PathBuf]) -> Looked {
+    let read = |path: &PathBuf| {
+        let mut bytes = Vec::new();
+        let file = File::open(path);
+        file.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(format!("{}: over {FILE_BYTES_MAX} bytes", path.display()));
+        }
+        Ok(bytes)
+    };
+    paths.iter().map(read).collect()
+}
+
+fn digest(looked: &Looked) -> Digest {
+    let digests: Vec<u8> = match looked {
+        Ok(files) => files.iter().flat_map(|file| Digest::of(file).0).collect(),
+        Err(reason) => reason.clone().into_bytes(),
+    };
+    Digest::of(&digests)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    use super::*;
+
+    fn number(path: &Path) -> Result<Reloaded<u32>, String> {
+        Reloaded::open("number", vec![path.into()], |files| {
+            let text = String::from_utf8_lossy(&files[0]).into_owned();
+            text.trim()
+                .parse()
+                .map_err(|_| format!("no number: {text}"))
+        })
+    }
+
+    #[test]
+    fn what_changes_counts_once_it_lies_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let number = number(&path).unwrap();
+        assert_eq!(*number.current(), 1);
+        fs::write(&path, "2").unwrap();
+        number.look();
+        assert_eq!(*number.current(), 1, "it may be half of 23");
+        fs::write(&path, "23").unwrap();
+        number.look();
+        number.look();
+        assert_eq!(*number.current(), 23);
+    }
+
+    #[test]
+    fn what_cannot_be_used_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let number = number(&path).unwrap();
+        let looks = |text: Option<&str>| {
+            match text {
+                Some(text) => fs::write(&path, text).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            (0..3).for_each(|_| number.look());
+            *number.current()
+        };
+        assert_eq!(looks(Some("one")), 1);
+        assert_eq!(looks(None), 1);
+        assert_eq!(looks(Some("4")), 4);
+        assert_eq!(looks(Some("four")), 4);
+        // As it was before.
+        assert_eq!(looks(Some("4")), 4);
+        let long = "4".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1);
+        assert_eq!(looks(Some(&long)), 4);
+        assert_eq!(looks(Some("5")), 5);
+    }
+
+    #[test]
+    fn a_swapped_symlink_is_a_change() {
+        // As Kubernetes does: the file is a link into `..data`, which is one, too.
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (version, text) in [("v1", "1"), ("v2", "2")] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("number"), text).unwrap();
+        }
+        symlink("v1", at("..data")).unwrap();
+        symlink("..data/number", at("number")).unwrap();
+        let number = number(&at("number")).unwrap();
+        assert_eq!(*number.current(), 1);
+        symlink("v2", at("..new")).unwrap();
+        fs::rename(at("..new"), at("..data")).unwrap();
+        number.look();
+        number.look();
+        assert_eq!(*number.current(), 2);
+    }
+
+    #[test]
+    fn at_the_start_it_must_be_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        assert!(number(&path).unwrap_err().contains("number: "));
+        fs::write(&path, "one").unwrap();
+        assert_eq!(number(&path).unwrap_err(), "no number: one");
+    }
+}

@@ -1,0 +1,223 @@
+//! TLS by files: a certificate with its chain, and its key.
+//!
+//! Both are read again when they change, and what is new is for connections to
+//! come: those that are open keep what they began with. A handshake counts as a
+//! connection from its first byte, and has a time to end.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{problem::Problem, reload::Reloaded};
+
+/// What a TLS connection begins with (a record of a handshake).
+const HANDSHAKE: u8 = 0x16;
+/// Plain HTTP, where both files are empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The host's own first, then what leads to a root, in PEM.
+    pub certificate: PathBuf,
+    /// In PEM, not encrypted.
+    pub key: PathBuf,
+    /// At least 100 ms.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl TlsConfig {
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_set() == self.key.as_os_str().is_empty() {
+            return Err("http.tls.certificate and http.tls.key go together".to_owned());
+        }
+        if self.handshake_timeout < Duration::from_millis(100) {
+            return Err("http.tls.handshake_timeout must be at least 100ms".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A certificate, or a key, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsError(String);
+
+impl TlsError {
+    /// The stable code of `docs/errors.md`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "certificate-invalid"
+    }
+}
+
+/// The certificate in force. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    config: Arc<Reloaded<ServerConfig>>,
+    handshake_timeout: Duration,
+}
+
+impl Tls {
+    /// None where the host speaks plain HTTP.
+    pub fn open(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
+        if !config.is_set() {
+            return Ok(None);
+        }
+        let (certificate, key) = (config.certificate.clone(), config.key.clone());
+        let paths = vec![certificate.clone(), key.clone()];
+        let reloaded = Reloaded::open("certificate", paths, move |files| match files {
+            [chain, secret] => server(chain, secret).map_err(|reason| {
+                format!("{} with {}: {reason}", certificate.display(), key.display())
+            }),
+            _ => Err("two files".to_owned()),
+        });
+        Ok(Some(Self {
+            config: Arc::new(reloaded.map_err(TlsError)?),
+            handshake_timeout: config.handshake_timeout,
+        }))
+    }
+
+    /// Reads the files again whenever they change, until `stop`.
+    pub async fn follow(self, stop: CancellationToken) {
+        self.config.follow(stop).await;
+    }
+
+    /// Shakes hands, under the certificate of now.
+    pub async fn accept<S>(&self, mut stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Peek,
+    {
+        let shake = async {
+            if stream.first_byte().await? != Some(HANDSHAKE) {
+                let answer = not_plain();
+                stream.write_all(&answer).await?;
+                stream.shutdown().await?;
+                return Err(io::Error::other("it does not begin as TLS does"));
+            }
+            TlsAcceptor::from(self.config.current())
+                .accept(stream)
+                .await
+        };
+        let shaken = timeout(self.handshake_timeout, shake)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        shaken.inspect_err(|_| {
+            metrics::counter!("courtside_tls_handshakes_failed_total").increment(1);
+        })
+    }
+}
+
+/// A stream whose first byte can be known before it is read.
+pub trait Peek {
+    fn first_byte(&self) -> impl Future<Output = io::Result<Option<u8>>> + Send;
+}
+
+impl Peek for TcpStream {
+    async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let count = self.peek(&mut byte).await?;
+        Ok(byte.first().copied().filter(|_| count > 0))
+    }
+}
+
+/// For who takes an `https` address for an `http` one.
+fn not_plain() -> Vec<u8> {
+    let detail = "this port speaks TLS: ask with https://";
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "tls-required", detail);
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+}
+
+fn server(chain: &[u8], key: &[u8]) -> Result<ServerConfig, String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the certificate: {error}"))?;
+    if chain.is_empty() {
+        return Err("the certificate: there is none in it".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        // Also where the key is another's.
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_goes_with_its_key() {
+        let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (one, two) = (make(), make());
+        let (chain, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        server(chain.as_bytes(), key.as_bytes()).unwrap();
+        let other = two.signing_key.serialize_pem();
+        let refused =
+            |chain: &str, key: &str| server(chain.as_bytes(), key.as_bytes()).unwrap_err();
+        assert!(
+            refused(&chain, &other).contains("key"),
+            "{}",
+            refused(&chain, &other)
+        );
+        assert!(refused("", &key).contains("certificate"));
+        assert!(refused(&chain, "").contains("key"));
+        assert!(refused(&key, &key).contains("certificate"));
+        let half = &chain[..chain.len() / 2];
+        assert!(refused(half, &key).contains("certificate"));
+    }
+
+    #[test]
+    fn both_files_or_none() {
+        let config = |certificate: &str, key: &str| TlsConfig {
+            certificate: certificate.into(),
+            key: key.into(),
+            ..TlsConfig::default()
+        };
+        assert_eq!(config("", "").check(), Ok(()));
+        assert_eq!(config("a", "b").check(), Ok(()));
+        assert!(config("a", "").check().is_err());
+        assert!(config("", "b").check().is_err());
+        assert!(Tls::open(&config("", "")).unwrap().is_none());
+        assert_eq!(
+            Tls::open(&config("a", "b")).unwrap_err().code(),
+            "certificate-invalid"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! A host with tokens: who gets in, by the commands that people use, and what the
+//! log says of it. The doors' own tests have every route and every token.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Output},
+};
+
+use courtside_tests::{
+    Engine, Host, Place, built,
+    place::{courtside, output},
+    suite::Suite,
+    tests, until,
+};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+const GAME: &str = r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42"}"#;
+
+/// Tokens, each in a file, and the file of what the host is told of them.
+struct Keys {
+    dir: tempfile::TempDir,
+    entries: Vec<String>,
+}
+
+impl Keys {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("tokens.toml")
+    }
+
+    /// As a user makes one: `courtside token NAME --scope … >> tokens.toml`.
+    fn make(&mut self, name: &str, scopes: &str) -> PathBuf {
+        let said = output(courtside("token").args([name, "--scope", scopes]));
+        assert!(said.status.success(), "{said:?}");
+        let words = String::from_utf8(said.stderr).unwrap();
+        let secret = words
+            .split_whitespace()
+            .find(|word| word.starts_with("courtside_"));
+        let path = self.dir.path().join(name);
+        fs::write(&path, secret.unwrap()).unwrap();
+        self.entries.push(String::from_utf8(said.stdout).unwrap());
+        self.write(&self.entries.concat());
+        path
+    }
+
+    /// At once, as Kubernetes does it.
+    fn write(&self, text: &str) {
+        let new = self.dir.path().join("tokens.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+}
+
+fn secret(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+async fn start(engine: Engine, keys: &Keys) -> (Place, Host) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
+    let file = keys.file();
+    let place = place
+        .set("access.tokens_file", file.to_str().unwrap())
+        .set("logging.filter", "info,courtside::http=debug");
+    let host = place.start().await;
+    host.is_ready().await;
+    (place, host)
+}
+
+fn ask(host: &Host, words: &str, token: Option<&Path>) -> Output {
+    let (command, rest) = words.split_once(' ').unwrap();
+    let mut command: Command = courtside(command);
+    command
+        .args(rest.split(' '))
+        .args(["--url", &host.url()])
+        .env_remove("COURTSIDE_TOKEN");
+    if let Some(token) = token {
+        // Either way, whatever the command.
+        if words.contains("list") {
+            command.env("COURTSIDE_TOKEN", secret(token));
+        } else {
+            command.arg("--token-file").arg(token);
+        }
+    }
+    output(&mut command)
+}
+
+fn words(said: &Output) -> String {
+    String::from_utf8_lossy(&said.stderr).into_owned()
+}
+
+async fn status(host: &Host, method: Method, path: &str, token: &str) -> StatusCode {
+    let request = host.request(method, path).bearer_auth(token);
+    let request = request
+        .header("content-type", "application/json")
+        .body(GAME);
+    request.send().await.unwrap().status()
+}
+
+/// Each command gets in with the token that it needs, and with no other.
+async fn commands_show_their_tokens(engine: Engine) {
+    let mut keys = Keys::new();
+    let reader = keys.make("reader", "read");
+    let player = keys.make("player", "write,read");
+    let operator = keys.make("operator", "operate,read");
+    let (_place, host) = start(engine, &keys).await;
+
+    let games = "play --simulate 1 --seed 7 --timeout 30s";
+    let none = ask(&host, games, None);
+    assert!(words(&none).contains("401 Unauthorized"), "{none:?}");
+    let wrong = ask(&host, games, Some(&reader));
+    assert!(words(&wrong).contains("403 Forbidden"), "{wrong:?}");
+    let played = ask(&host, games, Some(&player));
+    assert!(played.status.success(), "{played:?}");
+
+    for (command, token) in [
+        ("plugins list", &reader),
+        ("plugins history", &reader),
+        ("dead-letter list", &reader),
+        ("plugins rollback scores/default --dry-run", &operator),
+        ("dead-letter redrive --all --yes", &operator),
+        ("plugins confirm scores/default", &operator),
+    ] {
+        let none = ask(&host, command, None);
+        assert!(
+            words(&none).contains("token-required"),
+            "{command}: {none:?}"
+        );
+        let said = ask(&host, command, Some(token));
+        assert!(!words(&said).contains("token-"), "{command}: {said:?}");
+        assert!(!words(&said).contains("scope-"), "{command}: {said:?}");
+    }
+    let denied = ask(&host, "plugins confirm scores/default", Some(&reader));
+    assert!(words(&denied).contains("scope-missing"), "{denied:?}");
+    let health = output(courtside("health").args(["--ready", "--url", &host.url()]));
+    assert!(health.status.success(), "{health:?}");
+
+    // Who did it is in the log, and what they showed is not.
+    let log = host.log();
+    let operated: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("the host was operated"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let confirmed = operated.iter().find(|line| {
+        line["path"] == "/plugins/scores/default/confirm" && line["token"] == "operator"
+    });
+    assert_eq!(confirmed.expect("a line")["status"], 200, "{operated:?}");
+    for token in [&reader, &player, &operator] {
+        assert!(!log.contains(&secret(token)));
+    }
+    host.stop().await;
+}
+
+/// A token that is taken out of the file opens nothing more, one put in does, and a
+/// broken file changes nothing.
+async fn tokens_come_and_go_while_the_host_runs(engine: Engine) {
+    let mut keys = Keys::new();
+    let old = secret(&keys.make("old", "read,write"));
+    let (_place, host) = start(engine, &keys).await;
+    let get = |token: String| {
+        let host = &host;
+        async move { status(host, Method::GET, "/games", &token).await }
+    };
+    assert_eq!(get(old.clone()).await, StatusCode::OK);
+    assert_eq!(
+        status(&host, Method::POST, "/score", &old).await,
+        StatusCode::OK
+    );
+
+    let new = secret(&keys.make("new", "read"));
+    until("the new token to be known", || async {
+        let status = get(new.clone()).await;
+        (status == StatusCode::OK)
+            .then_some(())
+            .ok_or(status.to_string())
+    })
+    .await;
+    assert_eq!(get(old.clone()).await, StatusCode::OK, "both, for a while");
+
+    let entry = keys.entries[1].clone();
+    keys.write(&format!("{entry}[[tokens"));
+    until("the log to say so", || async {
+        let log = host.log();
+        log.contains("reload-failed").then_some(()).ok_or(log)
+    })
+    .await;
+    assert_eq!(get(old.clone()).await, StatusCode::OK);
+
+    keys.write(&entry);
+    until("the old token to be forgotten", || async {
+        let status = get(old.clone()).await;
+        (status == StatusCode::UNAUTHORIZED)
+            .then_some(())
+            .ok_or(status.to_string())
+    })
+    .await;
+    assert_eq!(get(new).await, StatusCode::OK);
+    host.stop().await;
+}
+
+async fn a_host_does_not_start_with_tokens_it_cannot_read(engine: Engine) {
+    let place = Place::new()
+        .on(engine)
+        .set("access.tokens_file", "/nowhere/tokens.toml");
+    let said = place.spawn().refuses_to_start().await;
+    assert!(said.contains("tokens-invalid"), "{said}");
+    let place = Place::new()
+        .on(engine)
+        .set("http.tls.certificate", "/nowhere/tls.crt")
+        .set("http.tls.key", "/nowhere/tls.key");
+    let said = place.spawn().refuses_to_start().await;
+    assert!(said.contains("certificate-invalid"), "{said}");
+}
+
+fn main() -> ExitCode {
+    let both = || {
+        tests![
+            commands_show_their_tokens,
+            tokens_come_and_go_while_the_host_runs,
+            a_host_does_not_start_with_tokens_it_cannot_read,
+        ]
+    };
+    Suite::new().on_both(both).run()
+}
