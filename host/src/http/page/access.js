@@ -56,8 +56,13 @@ export async function send(path, { headers, ...options } = {}) {
   const shown = token;
   const answer = await fetch(path, { ...options, headers: withToken(headers, shown) });
   // Of a token that was replaced meanwhile, nobody wants to hear.
-  if (shown === token && (answer.status === 401 || answer.status === 403)) settle(wordsOf(answer.status, shown));
+  if (shown === token && isRefusal(answer)) settle(wordsOf(answer.status, shown));
   return answer;
+}
+
+/** Whether another token would help: a proxy may forbid this or that by itself. */
+export function isRefusal({ status, headers }) {
+  return status === 401 || (status === 403 && Boolean(headers.get("www-authenticate")?.includes("insufficient_scope")));
 }
 
 function withToken(headers, shown) {
@@ -75,7 +80,7 @@ function wordsOf(status, shown) {
 export async function tryToken(value) {
   try {
     const answer = await fetch("games?limit=1", { headers: withToken({}, value) });
-    if (answer.status === 401 || answer.status === 403) return wordsOf(answer.status, value);
+    if (isRefusal(answer)) return wordsOf(answer.status, value);
   } catch {
     return "The host does not answer.";
   }

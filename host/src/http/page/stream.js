@@ -2,7 +2,7 @@
 // One stream at a time; it comes back by itself with the id of the last event it has read,
 // until it is closed or refused. Memory: one event, as it comes in.
 
-import { send } from "./access.js";
+import { isRefusal, send } from "./access.js";
 
 const RETRY_MS_MIN = 1_000;
 const RETRY_MS_MAX = 15_000;
@@ -36,7 +36,7 @@ export class EventStream {
       const headers = { accept: "text/event-stream" };
       if (this.#lastId !== "") headers["last-event-id"] = this.#lastId;
       const answer = await send(this.#path, { signal, headers, cache: "no-store" });
-      refused = answer.status === 401 || answer.status === 403;
+      refused = isRefusal(answer);
       if (answer.ok && answer.headers.get("content-type")?.startsWith("text/event-stream")) {
         this.#failures = 0;
         this.#on.open();
