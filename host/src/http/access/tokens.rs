@@ -141,9 +141,16 @@ fn wrong(text: &str, error: &toml::de::Error) -> String {
         _ => message.to_owned(),
     };
     let message = masked(&message);
-    match line {
-        Some(line) => format!("line {line}: {message}"),
-        None => message,
+    let Some(line) = line else {
+        return message;
+    };
+    // Of the line, its field: that is no secret, if it is one that there is.
+    let field = text.lines().nth(line.saturating_sub(1));
+    let field = field.and_then(|line| line.split_once('='));
+    let field = field.map(|(field, _)| field.trim());
+    match field.filter(|field| ["name", "scopes", "sha256"].contains(field)) {
+        Some(field) => format!("line {line}: {field}: {message}"),
+        None => format!("line {line}: {message}"),
     }
 }
 
