@@ -97,7 +97,7 @@ impl Constant {
 
     /// The body for this client, with the headers that say how it is encoded.
     pub fn answer(&self, request: &HeaderMap) -> Response {
-        let varies = (VARY, HeaderValue::from_static("accept-encoding"));
+        let varies = (VARY, HeaderValue::from(ACCEPT_ENCODING));
         match self.gzip.clone().filter(|_| is_accepted(request)) {
             Some(gzip) => {
                 let encoded = (CONTENT_ENCODING, HeaderValue::from_static(GZIP));

@@ -7,7 +7,8 @@ use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY,
+            ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+            REFERRER_POLICY, VARY,
         },
     },
     response::{IntoResponse, Response},
@@ -91,7 +92,7 @@ pub fn router() -> Router<SharedApp> {
 
 fn serve(file: &File, request: &HeaderMap) -> Response {
     let mut response = if is_known(request, &file.etag) {
-        let varies = [(VARY, HeaderValue::from_static("accept-encoding"))];
+        let varies = [(VARY, HeaderValue::from(ACCEPT_ENCODING))];
         (StatusCode::NOT_MODIFIED, varies).into_response()
     } else {
         file.body.answer(request)
