@@ -108,6 +108,8 @@ pub struct Entity {
     pub suspicion: u32,
     /// Events that ran out of time since one went well.
     pub expired: u32,
+    /// A call of it went well since the last commit.
+    pub went_well: bool,
     pub recent: Recent,
     pub halted: Option<Halt>,
     pub redone: Vec<Redone>,
@@ -264,6 +266,7 @@ impl Entity {
         self.halted_before.clone_from(&self.halted);
         self.touched = false;
         self.prepared = Prepared::Nothing;
+        self.went_well = false;
         self.loaded = None;
         self.committed = None;
     }

@@ -135,14 +135,6 @@ pub struct Held {
     residents: FxHashSet<usize>,
 }
 
-impl Held {
-    /// Whether one entity lives in it, and no other.
-    #[must_use]
-    pub fn has_one(&self) -> bool {
-        self.residents.len() == 1
-    }
-}
-
 /// All instances of a worker.
 pub struct Instances {
     held: FxHashMap<InstanceId, Held>,

@@ -4,7 +4,7 @@ mod breaker;
 mod halts;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -66,6 +66,8 @@ impl Plugin for Faulty {
             name: self.description.name.to_string(),
             entities: BTreeMap::new(),
             next: 0,
+            stalled: BTreeSet::new(),
+            calls: 0,
             dead: false,
         }))
     }
@@ -75,6 +77,9 @@ struct FaultyInstance {
     name: String,
     entities: BTreeMap<u32, (String, u64, bool)>,
     next: u32,
+    /// They run out of time at the next checkpoint.
+    stalled: BTreeSet<u32>,
+    calls: u32,
     dead: bool,
 }
 
@@ -112,12 +117,17 @@ impl Instance for FaultyInstance {
         if self.dead {
             return self.fail();
         }
+        self.calls += 1;
         let mut outcome = Outcome::default();
         for (index, event) in events.iter().enumerate() {
             let value = event.record.value.as_deref().unwrap();
             let (key, count, poisoned) = self.entities.get_mut(&entity.0).unwrap();
             match value {
                 b"trap" => return self.fail(),
+                b"stall" => {
+                    self.stalled.insert(entity.0);
+                }
+                b"trap-when-old" if self.calls > 1 => return self.fail(),
                 b"loop" if self.name != "good" => return self.fail_by(FailureKind::Deadline),
                 b"poison" => *poisoned = self.name != "good",
                 b"refuse" => {
@@ -147,6 +157,9 @@ impl Instance for FaultyInstance {
     fn checkpoint(&mut self, entity: EntityId) -> Result<Option<SavedState>, Failure> {
         if self.dead {
             return self.fail();
+        }
+        if self.stalled.contains(&entity.0) {
+            return self.fail_by(FailureKind::Deadline);
         }
         let (_, count, poisoned) = self.entities[&entity.0].clone();
         if poisoned {

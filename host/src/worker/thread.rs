@@ -380,8 +380,8 @@ impl Running {
                     self.processing.activate(&slot, active);
                     if !is_first {
                         self.gap.taken_over();
+                        self.eased = Some(Instant::now() + EASED_TIME_MAX);
                     }
-                    self.eased = (!is_first).then(|| Instant::now() + EASED_TIME_MAX);
                     self.wait_for_plugin();
                     self.go_on_waiting();
                     // Nobody waits any more: then nobody needs to know.
@@ -398,6 +398,7 @@ impl Running {
                     if !self.processing.is_in_force(&slot, active.as_ref()) {
                         self.processing.activate(&slot, active);
                         self.gap.taken_over();
+                        self.eased = Some(Instant::now() + EASED_TIME_MAX);
                     }
                     tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);
@@ -600,6 +601,11 @@ impl Running {
             Interrupted::Hurried => return,
             Interrupted::TooMuch => {
                 self.poll_bytes = (self.poll_bytes / 8).max(1);
+                self.set_budget();
+            }
+            // Each try may take as long again: the next one is the last.
+            Interrupted::TooLong => {
+                self.poll_bytes = 1;
                 self.set_budget();
             }
             Interrupted::Log(_) => {

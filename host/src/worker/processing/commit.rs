@@ -7,6 +7,7 @@ use crate::{
     log::Commit,
     types::{Digest, Key, PartitionId},
     worker::{
+        breaker::Step,
         entity::{Prepared, Verdict},
         envelope::Envelope,
         takeover::rows::is_reserved,
@@ -175,10 +176,12 @@ impl Processing {
                         let Some(held) = self.instances.get_mut(home.instance) else {
                             continue;
                         };
-                        held.instance.checkpoint(home.entity).map_err(|failure| {
-                            held.figures.failed(failure.kind);
-                            (home.instance, failure)
-                        })
+                        let saved = held.instance.checkpoint(home.entity);
+                        match &saved {
+                            Ok(_) => self.breakers.went_well(&held.active.slot, Step::Checkpoint),
+                            Err(failure) => held.figures.failed(failure.kind),
+                        }
+                        saved.map_err(|failure| (home.instance, failure))
                     }
                     (None, None) => continue,
                 };

@@ -71,6 +71,9 @@ pub enum Interrupted {
     /// It went over the budget: to be read again, in smaller pieces.
     #[error("the records polled lead to more than fits between two commits")]
     TooMuch,
+    /// So many records take longer than others are to wait for.
+    #[error("the records polled take too long to run")]
+    TooLong,
     /// Somebody waits for the worker.
     #[error("the worker is waited for")]
     Hurried,

@@ -12,7 +12,7 @@ use crate::{
     plugin::{self, Event, Failure, FailureKind, OpenError, Outcome, SavedState},
     types::Offset,
     worker::{
-        breaker,
+        breaker::{self, Step},
         entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
         envelope::Halt,
         instances::{Home, InstanceId},
@@ -119,11 +119,13 @@ impl Processing {
                     }
                 }
                 Verdict::Process => {
-                    // Who redrives an event wants it tried.
+                    // Who redrives an event wants it tried; and what went well since
+                    // the last commit is not undone for others.
                     if entity.halted.is_none()
                         && pending.redriven.is_none()
+                        && !entity.went_well
                         && let Some(active) = self.actives.of(&entity.key)
-                        && self.breakers.is_open(&active.slot)
+                        && !self.breakers.admits(&active.slot, Instant::now)
                     {
                         let reason = "its plugin runs out of time at every call".to_owned();
                         return Ok(Some(Hurdle::Halted(halt_for(OUT_OF_TIME, reason))));
@@ -220,7 +222,12 @@ impl Processing {
                 self.suspect(id, &failure);
                 Err(Hurdle::Failed)
             }
-            Err(OpenError::Failed(failure)) => Err(Hurdle::Halted(halt_of(&failure))),
+            Err(OpenError::Failed(failure)) => {
+                if failure.kind == FailureKind::Deadline {
+                    self.note_expired(id, Step::Work);
+                }
+                Err(Hurdle::Halted(halt_of(&failure)))
+            }
             Err(OpenError::Refused(reason)) => {
                 Err(Hurdle::Halted(halt_for("plugin-open-refused", reason)))
             }
@@ -300,12 +307,13 @@ impl Processing {
             Err(failure) => {
                 held.figures.failed(failure.kind);
                 let mut hurdle = Hurdle::Failed;
-                // One event of the only one there is: nobody else can have done it.
-                if held.alone || count == 1 && held.has_one() {
+                let mut is_expired = false;
+                if held.alone {
                     if failure.kind == FailureKind::Deadline {
                         entity.expired += 1;
+                        is_expired = entity.expired >= breaker::EVENTS_MAX;
                     }
-                    if entity.expired >= breaker::EVENTS_MAX && entity.halted.is_none() {
+                    if is_expired && entity.halted.is_none() {
                         hurdle = Hurdle::Halted(halt_of(&failure));
                     } else if let Some(pending) = entity.queue.get_mut(entity.done) {
                         pending.verdict = Verdict::Dead {
@@ -313,6 +321,9 @@ impl Processing {
                             reason: failure.message.clone(),
                         };
                     }
+                }
+                if is_expired {
+                    self.note_expired(id, Step::Work);
                 }
                 self.suspect(id, &failure);
                 self.retire_and_rewind(home.instance);
@@ -324,7 +335,8 @@ impl Processing {
         }
         let active = Arc::clone(&held.active);
         entity.expired = 0;
-        self.breakers.went_well(&active.slot);
+        entity.went_well = true;
+        self.breakers.went_well(&active.slot, Step::Work);
         let first = entity.done;
         if !emissions.is_sorted_by_key(|emission| emission.event) {
             // Apart, the events would have led to them in this order.
@@ -378,6 +390,7 @@ impl Processing {
         entity.suspicion = entity.suspicion.saturating_sub(1);
         match held.instance.checkpoint(home.entity) {
             Ok(saved) => {
+                self.breakers.went_well(&held.active.slot, Step::Checkpoint);
                 entity.mark = Some(Mark {
                     done: entity.done,
                     produced: entity.produced.len(),
@@ -388,6 +401,9 @@ impl Processing {
             }
             Err(failure) => {
                 held.figures.failed(failure.kind);
+                if failure.kind == FailureKind::Deadline {
+                    self.note_expired(id, Step::Checkpoint);
+                }
                 self.retire_and_rewind(home.instance);
                 Some(Hurdle::Halted(halt_of(&failure)))
             }
@@ -398,12 +414,7 @@ impl Processing {
     pub(super) fn overcome(&mut self, id: usize, hurdle: Hurdle) {
         match hurdle {
             Hurdle::Failed => {}
-            Hurdle::Halted(halt) => {
-                if halt.code == OUT_OF_TIME {
-                    self.note_expired(id);
-                }
-                self.halt(id, halt);
-            }
+            Hurdle::Halted(halt) => self.halt(id, halt),
             Hurdle::Stopped(stop) => {
                 if let Some(partition) = self.entities.get(id).map(|entity| entity.partition) {
                     self.stop(partition, stop);
@@ -413,12 +424,17 @@ impl Processing {
     }
 
     /// An entity is halted since its plugin ran out of time.
-    fn note_expired(&mut self, id: usize) {
+    fn note_expired(&mut self, id: usize, step: Step) {
         let Some(entity) = self.entities.get(id) else {
             return;
         };
         if let Some(active) = self.actives.of(&entity.key)
-            && self.breakers.expired(&active.slot)
+            && self.breakers.expired(
+                &active.slot,
+                step,
+                (entity.partition, entity.key.clone()),
+                Instant::now(),
+            )
         {
             tracing::error!(
                 pipeline = %self.pipeline.name,
@@ -511,8 +527,11 @@ impl Processing {
         if took > HURRIED_TIME_MAX && budget.hurry.load(Ordering::Relaxed) {
             return Err(Interrupted::Hurried);
         }
-        if self.pending_bytes > budget.bytes_max || took > budget.time_max {
+        if self.pending_bytes > budget.bytes_max {
             return Err(Interrupted::TooMuch);
+        }
+        if took > budget.time_max {
+            return Err(Interrupted::TooLong);
         }
         Ok(())
     }

@@ -184,6 +184,7 @@ impl Processing {
             committed: Some(committed),
             suspicion: 0,
             expired: 0,
+            went_well: false,
             recent,
             halted_before: halted.clone(),
             redone,

@@ -111,3 +111,63 @@ fn what_is_redriven_is_tried_all_the_same() {
     assert_eq!(bench.of("d")[1..], ["in/0/7 a:d:1"]);
     assert_eq!(bench.of("e"), ["in/0/8 a:e:1"]);
 }
+
+/// The plugin's own state goes wrong at a checkpoint, though its calls go well.
+#[test]
+fn a_plugin_that_runs_out_of_time_at_checkpoints_is_not_called_any_more() {
+    let mut bench = Bench::new(8, 100);
+    for key in ["a", "b", "c"] {
+        bench.events(&[(key, "stall")]);
+        bench.commit();
+    }
+    assert_eq!(calls_of(&mut bench, &[("d", "x")]), 0);
+    assert_eq!(bench.of("d"), ["in/0/3 entity-halted"]);
+}
+
+/// One entity of which the log is read again and again is one.
+#[test]
+fn what_is_run_again_after_an_abort_counts_once() {
+    let mut bench = Bench::new(8, 100);
+    for _ in 0..4 {
+        let records = ["loop", "loop"].map(|value| bench.record(Some("a"), value));
+        let fetched = vec![Fetched {
+            partition: P,
+            records: records.to_vec(),
+        }];
+        assert_eq!(bench.processing.accept(fetched).unwrap(), []);
+        bench.processing.abort();
+        bench.next = 0;
+    }
+    bench.events(&[("b", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("b"), ["in/0/0 a:b:1"]);
+}
+
+/// What went well since the last commit stays, whatever became of others.
+#[test]
+fn what_went_well_is_not_undone_for_others() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[
+        ("d", "x"),
+        ("a", "loop"),
+        ("a", "loop"),
+        ("b", "loop"),
+        ("b", "loop"),
+        ("c", "loop"),
+        ("c", "loop"),
+    ]);
+    bench.events(&[("d", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("d"), ["in/0/0 a:d:1", "in/0/7 a:d:2"]);
+}
+
+/// A plugin whose memory is full is made anew, and the event is none the worse.
+#[test]
+fn an_event_that_goes_well_in_an_instance_of_its_own_is_no_dead_letter() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "x")]);
+    bench.commit();
+    bench.events(&[("g", "trap-when-old")]);
+    bench.commit();
+    assert_eq!(bench.of("g"), ["in/0/0 a:g:1", "in/0/1 a:g:2"]);
+}
