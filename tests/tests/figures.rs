@@ -198,6 +198,9 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     );
     let state = [("slot", "default"), ("state", "waiting")];
     assert_eq!(value(&text, "courtside_slot_state", &state), Some(1.0));
+    let trapped = [("slot", "default"), ("code", "plugin-trap")];
+    let failures = value(&text, "courtside_plugin_failures_total", &trapped);
+    assert_eq!(failures, Some(0.0), "it begins at 0");
 
     // Events, refusals, failures, a halt, a redrive.
     let bad = built::plugin("misbehaving");
@@ -222,7 +225,6 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     let halts = value(&text, "courtside_entity_halts_total", &of("plugin-trap"));
     assert!(halts >= Some(1.0), "{halts:?}");
     let default = [("pipeline", "scores"), ("slot", "default")];
-    let trapped = [("slot", "default"), ("code", "plugin-trap")];
     let failures = value(&text, "courtside_plugin_failures_total", &trapped);
     assert!(failures >= Some(2.0), "{failures:?}");
     for counted in [

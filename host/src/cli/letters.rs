@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, HostArgs},
     operator::{OutputArgs, confirm, or_dash, table},
+    plain,
 };
 use crate::letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView};
 
@@ -214,12 +215,22 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         });
         let header = ["letter", "key", "code", "state", "event", "reason"];
         let mut text = table(&header, rows);
-        if let Some(next) = &page.next {
-            text += &format!("\nmore: --after {next}\n");
-        }
+        text += &further(&page);
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How to get at what a page has not.
+fn further(page: &LettersPage) -> String {
+    match &page.next {
+        Some(next) => format!("\nmore: --after {next}\n"),
+        None if page.complete => String::new(),
+        None if page.letters.is_empty() => {
+            "\nnone of the newest is like that; --oldest looks at all of them\n".to_owned()
+        }
+        None => "\nthese are the newest; --oldest begins with the others\n".to_owned(),
+    }
 }
 
 fn state_of(state: crate::letters::view::LetterState) -> &'static str {
@@ -250,46 +261,54 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let host = Host::new(&args.at)?;
     let (partition, offset) = (args.letter.0.to_string(), args.letter.1.to_string());
     let details: LetterDetails = host.get(&format!("/{partition}/{offset}"), &[]).await?;
-    args.at.output.show(&details, || {
-        let letter = &details.letter;
-        let mut lines = vec![
-            ("letter", format!("{partition}/{offset}")),
-            ("key", or_dash(letter.key.as_ref())),
-            ("code", letter.code.clone()),
-            ("reason", letter.reason.clone()),
-            ("state", state_of(letter.state).to_owned()),
-            ("event", event(letter.origin.as_ref())),
-            ("plugin", or_dash(letter.plugin.as_ref())),
-            ("digest", or_dash(letter.digest.as_ref())),
-        ];
-        if letter.source != letter.origin {
-            lines.push(("redriven as", event(letter.source.as_ref())));
-        }
-        if let Some(unfit) = &letter.unfit {
-            lines.push(("unfit", unfit.clone()));
-        }
-        if let Some(bytes) = details.cut_bytes {
-            lines.push(("left out", format!("{bytes} bytes of the event")));
-        }
-        let mut text: String = lines
-            .iter()
-            .map(|(name, value)| format!("{name:<12}{value}\n"))
-            .collect();
-        for header in &details.headers {
-            text += &format!(
-                "header      {}: {}\n",
-                header.name,
-                or_dash(header.value.as_ref())
-            );
-        }
-        if let Some(value) = &details.value {
-            text += &format!("\n{value}\n");
-        } else if let Some(hex) = &details.value_hex {
-            text += &format!("\nhexadecimal: {hex}\n");
-        }
-        text
-    })?;
+    args.at.output.show(&details, || details_text(&details))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A letter for people. What an event brought is on its own line each: a break in
+/// it would begin a line that nobody can tell from ours. A reason may have several,
+/// further to the right; the payload, which is the end, is as it was.
+fn details_text(details: &LetterDetails) -> String {
+    let letter = &details.letter;
+    let mut lines = vec![
+        ("letter", format!("{}/{}", letter.partition, letter.offset)),
+        ("key", or_dash(letter.key.as_ref())),
+        ("code", letter.code.clone()),
+        ("reason", letter.reason.clone()),
+        ("state", state_of(letter.state).to_owned()),
+        ("event", event(letter.origin.as_ref())),
+        ("plugin", or_dash(letter.plugin.as_ref())),
+        ("digest", or_dash(letter.digest.as_ref())),
+    ];
+    if letter.source != letter.origin {
+        lines.push(("redriven as", event(letter.source.as_ref())));
+    }
+    if let Some(unfit) = &letter.unfit {
+        lines.push(("unfit", unfit.clone()));
+    }
+    if let Some(bytes) = details.cut_bytes {
+        lines.push(("left out", format!("{bytes} bytes of the event")));
+    }
+    let headers = details.headers.iter().map(|header| {
+        let value = or_dash(header.value.as_ref());
+        ("header", format!("{}: {value}", header.name))
+    });
+    let mut text = String::new();
+    for (name, value) in lines.into_iter().chain(headers) {
+        let value = if name == "reason" {
+            let parts: Vec<_> = value.split('\n').map(plain::line).collect();
+            parts.join(&format!("\n{:12}", ""))
+        } else {
+            plain::line(&value).into_owned()
+        };
+        text += &format!("{name:<12}{value}\n");
+    }
+    if let Some(value) = &details.value {
+        text += &format!("\n{value}\n");
+    } else if let Some(hex) = &details.value_hex {
+        text += &format!("\nhexadecimal: {hex}\n");
+    }
+    text
 }
 
 async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
@@ -320,7 +339,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
         return Ok(exit_status(&nothing));
     }
     if !args.yes {
-        eprint!("{}", plan_text(&plan));
+        eprint!("{}", plain::lines(&plan_text(&plan)));
     }
     let question = format!(
         "Have pipeline {} process these events now, by the plugin that is in force?",
@@ -372,9 +391,14 @@ fn exit_status(progress: &RedriveView) -> ExitCode {
 fn counts(counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts
         .iter()
-        .map(|(code, count)| format!("{count} {code}"))
+        .map(|(code, count)| format!("{count} {}", plain::line(code)))
         .collect();
     counts.join(", ")
+}
+
+fn keys(keys: &[String]) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| plain::line(key)).collect();
+    keys.join(", ")
 }
 
 fn plan_text(plan: &Plan) -> String {
@@ -390,7 +414,7 @@ fn plan_text(plan: &Plan) -> String {
         } else {
             ""
         };
-        text += &format!("keys: {}{dots}\n", plan.key_examples.join(", "));
+        text += &format!("keys: {}{dots}\n", keys(&plan.key_examples));
     }
     if plan.redriven_before > 0 {
         text += &format!("redriven before: {}\n", plan.redriven_before);
@@ -413,7 +437,7 @@ fn result_text(progress: &RedriveView) -> String {
         text += &format!(
             "halted again: {} keys, {}\n",
             progress.halted,
-            progress.halted_keys.join(", ")
+            keys(&progress.halted_keys)
         );
     }
     if progress.left > 0 {
@@ -426,4 +450,91 @@ fn result_text(progress: &RedriveView) -> String {
         text += &format!("can never be redriven: {}\n", counts(&progress.unfit));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::letters::view::{HeaderView, LetterState, LetterView};
+
+    const FORGED: &str = "a\nstate       redriven\x1b[2J";
+    const SHOWN: &str = "a\\u{a}state       redriven\\u{1b}[2J";
+
+    fn letter() -> LetterView {
+        LetterView {
+            partition: 3,
+            offset: 17,
+            key: Some(FORGED.to_owned()),
+            code: "plugin-trap".to_owned(),
+            reason: "wasm trap\nstate       redriven".to_owned(),
+            timestamp_ms: 0,
+            origin: None,
+            source: None,
+            plugin: Some(FORGED.to_owned()),
+            digest: None,
+            state: LetterState::Open,
+            unfit: None,
+        }
+    }
+
+    #[test]
+    fn nothing_of_an_event_is_a_line_of_ours() {
+        let details = LetterDetails {
+            letter: letter(),
+            headers: vec![HeaderView {
+                name: FORGED.to_owned(),
+                value: Some(FORGED.to_owned()),
+            }],
+            value: Some("{\n}".to_owned()),
+            value_hex: None,
+            cut_bytes: None,
+        };
+        let expected = [
+            "letter      3/17",
+            "key         FORGED",
+            "code        plugin-trap",
+            "reason      wasm trap",
+            "            state       redriven",
+            "state       open",
+            "event       -",
+            "plugin      FORGED",
+            "digest      -",
+            "header      FORGED: FORGED",
+            "",
+            "{",
+            "}",
+            "",
+        ];
+        let expected = expected.join("\n").replace("FORGED", SHOWN);
+        assert_eq!(details_text(&details), expected);
+
+        let plan = Plan {
+            letters: 1,
+            keys: 1,
+            key_examples: vec![FORGED.to_owned()],
+            by_code: [(FORGED.to_owned(), 1)].into(),
+            complete: true,
+            ..Plan::default()
+        };
+        let expected = format!("1 letters of 1 keys: 1 {SHOWN}\nkeys: {SHOWN}\n");
+        assert_eq!(plan_text(&plan), expected);
+    }
+
+    #[test]
+    fn older_letters_are_not_passed_over_in_silence() {
+        let mut page = LettersPage {
+            pipeline: "scores".to_owned(),
+            topic: "dead".to_owned(),
+            letters: Vec::new(),
+            next: None,
+            complete: true,
+        };
+        assert_eq!(further(&page), "");
+        page.complete = false;
+        assert!(further(&page).starts_with("\nnone of the newest is like that; --oldest "));
+        page.letters.push(letter());
+        assert!(further(&page).starts_with("\nthese are the newest; --oldest "));
+        page.next = Some("3:17".to_owned());
+        assert_eq!(further(&page), "\nmore: --after 3:17\n");
+    }
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::{
     client::{Client, HostArgs},
     operator::{OutputArgs, confirm, or_dash, table},
+    plain,
 };
 use crate::slots::{
     ask::RollbackView,
@@ -286,9 +287,9 @@ fn plan(plan: &RollbackView) -> String {
         (None, Some(digest)) => short(digest).to_owned(),
         (_, None) => "none".to_owned(),
     };
-    let mut text = format!("slot      {}\n", plan.slot);
-    let _ = writeln!(text, "undo      {}", ran(&plan.from));
-    let _ = writeln!(text, "run       {}", ran(&plan.to));
+    let mut text = format!("slot      {}\n", plain::line(&plan.slot));
+    let _ = writeln!(text, "undo      {}", plain::line(&ran(&plan.from)));
+    let _ = writeln!(text, "run       {}", plain::line(&ran(&plan.to)));
     let _ = writeln!(text, "events    {} to process again, at most", plan.events);
     let _ = writeln!(
         text,
@@ -325,7 +326,7 @@ async fn rollback(
     if dry_run {
         output.show(&planned, || plan(&planned))?;
     } else {
-        eprint!("{}", plan(&planned));
+        eprint!("{}", plain::lines(&plan(&planned)));
     }
     if let Some(refused) = &planned.refused {
         return Err(anyhow!("{}: {}", refused.code, refused.reason));
@@ -347,7 +348,7 @@ async fn rollback(
         let left = left(client, slot, &done).await?;
         let Some(left) = left else { break };
         if left != told {
-            eprintln!("{left}");
+            eprintln!("{}", plain::line(&left));
             told = left;
         }
         if Instant::now() >= deadline {

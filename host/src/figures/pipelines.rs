@@ -195,7 +195,11 @@ impl Seen<'_> {
             self.slot(&[pipeline, ("slot", &slot)], view, out);
         }
         let counted = self.status.figures();
-        for (name, sums) in counted.slots(|name| views.contains_key(name)) {
+        let mut counted = counted.slots(|name| views.contains_key(name));
+        // Before the first instance of a slot is made, nobody counts: a series
+        // that began with its first failure would show no increase.
+        for name in views.keys() {
+            let sums = counted.remove(name).unwrap_or_default();
             let slot = name.to_string();
             let labels = [pipeline, ("slot", &*slot)];
             out.count(&CALLS, &labels, sums.calls);

@@ -60,18 +60,23 @@ impl Letters {
             .zip(self.log.bounds(&self.pipeline.dead_letter)?)
             .filter(|(id, _)| filter.partition.is_none_or(|wanted| wanted == *id))
             .collect();
-        let (letters, next) = match from {
-            From::Newest => self.newest(filter, &bounds, limit)?,
-            From::Oldest => self.onward(filter, &bounds, None, limit)?,
-            From::After(partition, offset) => {
-                self.onward(filter, &bounds, Some((partition, offset)), limit)?
-            }
+        let after = match from {
+            From::Newest | From::Oldest => None,
+            From::After(partition, offset) => Some((partition, offset)),
+        };
+        let (letters, next, complete) = if from == From::Newest {
+            let (letters, complete) = self.newest(filter, &bounds, limit)?;
+            (letters, None, complete)
+        } else {
+            let (letters, next) = self.onward(filter, &bounds, after, limit)?;
+            (letters, next, next.is_none())
         };
         Ok(LettersPage {
             pipeline: self.pipeline.name.to_string(),
             topic: self.pipeline.dead_letter.to_string(),
             letters,
             next: next.map(|(partition, offset)| format!("{partition}:{offset}")),
+            complete,
         })
     }
 
@@ -152,17 +157,18 @@ impl Letters {
         Ok(())
     }
 
-    /// Those of each partition's end, the newest events first.
-    #[allow(clippy::type_complexity)]
+    /// Those of each partition's end, the newest events first, and whether these
+    /// are all.
     fn newest(
         &self,
         filter: &Filter,
         bounds: &[(PartitionId, Bounds)],
         limit: usize,
-    ) -> Result<(Vec<LetterView>, Option<(PartitionId, Offset)>), LettersError> {
+    ) -> Result<(Vec<LetterView>, bool), LettersError> {
         let share = LOOKED_MAX / bounds.len().max(1);
         let bytes_max = LOOKED_BYTES_MAX / bounds.len().max(1);
         let mut found = Vec::new();
+        let mut complete = true;
         for (partition, held) in bounds {
             // A partition is read forward only; so the end is looked for with
             // wider and wider looks back, the last of which counts.
@@ -182,18 +188,21 @@ impl Letters {
                 })?;
                 let enough = of_partition.len() >= limit || from <= held.start;
                 if enough || back >= share as u64 || bytes >= bytes_max {
+                    complete &= from <= held.start;
                     break;
                 }
                 back = back.saturating_mul(4).min(share as u64);
             }
             let surplus = of_partition.len().saturating_sub(limit);
+            complete &= surplus == 0;
             found.extend(of_partition.drain(surplus..));
         }
         found.sort_by_key(|view: &LetterView| {
             std::cmp::Reverse((view.timestamp_ms, view.partition, view.offset))
         });
+        complete &= found.len() <= limit;
         found.truncate(limit);
-        Ok((found, None))
+        Ok((found, complete))
     }
 
     #[allow(clippy::type_complexity)]

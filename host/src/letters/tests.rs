@@ -552,6 +552,16 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
         );
     }
     assert_eq!(walked, oldest);
+    // Whether there may be more than a page says is in it.
+    let is_complete = |from, limit| letters.page(&any, from, limit).unwrap().complete;
+    assert!(is_complete(From::Newest, 10) && is_complete(From::Oldest, 10));
+    assert!(!is_complete(From::Newest, 1) && !is_complete(From::Oldest, 1));
+    let none = Filter {
+        code: Some("of-none".to_owned()),
+        ..Filter::default()
+    };
+    let page = letters.page(&none, From::Newest, 1).unwrap();
+    assert!(page.letters.is_empty() && page.complete, "{page:?}");
 
     let halted = of("entity-halted").remove(0);
     let one = |letter: &super::view::LetterView| Selection::One {

@@ -133,6 +133,9 @@ pub struct LettersPage {
     /// `after` of the next page; none where there is no more. A page may have few
     /// letters, or none, and a next one: a request looks at so many at most.
     pub next: Option<String>,
+    /// False where more letters may be like these: of the newest, older ones that
+    /// were not looked at or have no place here; else those of the next page.
+    pub complete: bool,
 }
 
 /// Which letters to redrive.

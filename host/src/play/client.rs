@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::retry::Tuning;
 use crate::{
-    client::{HostArgs, root},
+    client::{HostArgs, is_untrusted, root},
     types::{Offset, PartitionId, Position},
 };
 
@@ -41,6 +41,10 @@ pub(super) struct Away {
 pub(super) enum Refused {
     #[error("play-refused: the host answered {status}: {detail}")]
     Status { status: StatusCode, detail: String },
+    #[error(
+        "play-untrusted: the host is not believed to be who it says: {detail}; --cacert names whose word to take"
+    )]
+    Untrusted { detail: String },
     #[error("play-not-courtside: what answers at this URL is no courtside host: {detail}")]
     Strange { detail: String },
 }
@@ -104,7 +108,8 @@ impl Client {
             .body(body);
         match answer(request).await {
             Ok((status, retry_after, body)) => judge_post(status, retry_after, &body, events),
-            Err(away) => Posted::None(away),
+            Err(Unanswered::Away(away)) => Posted::None(away),
+            Err(Unanswered::Refused(refused)) => Posted::Refused(refused),
         }
     }
 
@@ -117,7 +122,8 @@ impl Client {
         let request = self.http.get(url).timeout(self.get_timeout);
         match answer(request).await {
             Ok((status, retry_after, body)) => judge_game(status, retry_after, &body),
-            Err(away) => Shown::NotYet(away),
+            Err(Unanswered::Away(away)) => Shown::NotYet(away),
+            Err(Unanswered::Refused(refused)) => Shown::Refused(refused),
         }
     }
 }
@@ -135,7 +141,13 @@ fn under(base: &Url, segments: &[&str]) -> Url {
 
 type Answer = (StatusCode, Option<Duration>, Vec<u8>);
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Away> {
+/// No answer came, and one may later or not.
+enum Unanswered {
+    Away(Away),
+    Refused(Refused),
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Unanswered> {
     let response = request.send().await.map_err(|error| unanswered(&error))?;
     let status = response.status();
     let retry_after = retry_after(response.headers());
@@ -143,28 +155,32 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Away> {
     Ok((status, retry_after, body))
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Away> {
+async fn read(mut response: Response) -> Result<Vec<u8>, Unanswered> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(Away {
+            return Err(Unanswered::Away(Away {
                 reason: format!("an answer over {ANSWER_BYTES_MAX} bytes"),
                 retry_after: None,
                 is_in_doubt: true,
-            });
+            }));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-fn unanswered(error: &reqwest::Error) -> Away {
-    Away {
+fn unanswered(error: &reqwest::Error) -> Unanswered {
+    if is_untrusted(error) {
+        let detail = root(error);
+        return Unanswered::Refused(Refused::Untrusted { detail });
+    }
+    Unanswered::Away(Away {
         reason: root(error),
         retry_after: None,
         // Without a connection, nothing was sent.
         is_in_doubt: !error.is_connect(),
-    }
+    })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

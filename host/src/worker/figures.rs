@@ -193,8 +193,9 @@ impl PipelineFigures {
 }
 
 /// How long a worker that has events goes without a commit when a plugin takes
-/// over: from the last commit before it, or from when there was last nothing to
-/// do, to the first commit after it.
+/// over: from the last commit of events before it, or from when there was last
+/// nothing to do, to the first commit of events after it. What a worker notes of
+/// the takeover itself ends no gap: its events wait on.
 #[derive(Debug)]
 pub struct Gap {
     since: Instant,
@@ -219,8 +220,12 @@ impl Gap {
         self.taken_over = true;
     }
 
-    /// A commit was made: the gap that it ends, where one was open.
-    pub fn committed(&mut self, now: Instant) -> Option<Duration> {
+    /// A commit was made, of so many events: the gap that it ends, where one was
+    /// open.
+    pub fn committed(&mut self, events: u64, now: Instant) -> Option<Duration> {
+        if events == 0 {
+            return None;
+        }
         let gap = now.saturating_duration_since(self.since);
         self.since = now;
         std::mem::take(&mut self.taken_over).then_some(gap)
@@ -237,13 +242,17 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut gap = Gap::new(start);
-        assert_eq!(gap.committed(at(1)), None);
+        assert_eq!(gap.committed(7, at(1)), None);
         gap.taken_over();
-        assert_eq!(gap.committed(at(3)), Some(Duration::from_secs(2)));
-        assert_eq!(gap.committed(at(4)), None);
+        assert_eq!(gap.committed(7, at(3)), Some(Duration::from_secs(2)));
+        assert_eq!(gap.committed(7, at(4)), None);
         gap.taken_over();
         gap.idle(at(100));
-        assert_eq!(gap.committed(at(101)), Some(Duration::from_secs(1)));
+        assert_eq!(gap.committed(7, at(101)), Some(Duration::from_secs(1)));
+        // What is noted of the takeover, before the events go on.
+        gap.taken_over();
+        assert_eq!(gap.committed(0, at(102)), None);
+        assert_eq!(gap.committed(7, at(104)), Some(Duration::from_secs(3)));
     }
 
     #[test]

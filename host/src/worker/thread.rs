@@ -898,7 +898,8 @@ impl Running {
             .iter()
             .map(|(partition, next)| (*partition, *next, self.processing.events_of(*partition)));
         self.status.figures().committed(moved);
-        if let Some(gap) = self.gap.committed(Instant::now()) {
+        let events = counts.events - before.events;
+        if let Some(gap) = self.gap.committed(events, Instant::now()) {
             self.handles.gap(gap);
         }
         self.report_gauges();

@@ -166,6 +166,19 @@ export default {
     await done();
   },
 
+  async "older letters that were not looked at are not passed over in silence"() {
+    const before = (page) => page.route("**/dead-letters/scores?*", (route) => {
+      const complete = new URL(route.request().url()).searchParams.get("from") === "oldest";
+      return route.fulfill({ json: { pipeline: "scores", topic: "t", letters: [], next: null, complete } });
+    });
+    const { page, wrong, done } = await open("#/operator/scores", { before });
+    await page.getByText("There are older ones: show them from the oldest.").waitFor();
+    await page.getByLabel("Show").selectOption("oldest");
+    await page.getByText("No dead letter: every event was taken.").waitFor();
+    assert.deepEqual(wrong, []);
+    await done();
+  },
+
   async "a slot says what it may use, until when it is on trial, which hosts differ, and that a rollback is under way"() {
     const at = new Date().toISOString();
     const [old, now] = ["ab".repeat(32), "cd".repeat(32)];

@@ -2,6 +2,7 @@
 //! was cut for as long as somebody looks.
 
 use std::{
+    collections::HashSet,
     io::IsTerminal as _,
     process::ExitCode,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
+    each_page,
     game::Game,
     screen::Screen,
     sse::{Event, Parser},
@@ -52,8 +54,17 @@ enum View {
     Json,
 }
 
+/// What is followed.
+pub struct Followed<'a> {
+    /// Of its stream.
+    pub path: String,
+    /// One game; without one, all.
+    pub only: Option<&'a str>,
+    pub pipeline: Option<&'a str>,
+}
+
 struct Following<'a> {
-    only: Option<&'a str>,
+    followed: &'a Followed<'a>,
     view: View,
     /// A board is to be drawn, then.
     draw_at: Option<Instant>,
@@ -63,8 +74,7 @@ struct Following<'a> {
 /// Follows until Ctrl-C, or until who reads has read enough.
 pub async fn run(
     client: &Client,
-    path: &str,
-    only: Option<&str>,
+    followed: &Followed<'_>,
     output: &OutputArgs,
 ) -> anyhow::Result<ExitCode> {
     let view = if output.is_json() {
@@ -75,13 +85,13 @@ pub async fn run(
         View::Lines
     };
     let mut following = Following {
-        only,
+        followed,
         view,
         draw_at: None,
         note: String::new(),
     };
     tokio::select! {
-        ended = following.run(client, path) => ended.map(|()| ExitCode::SUCCESS),
+        ended = following.run(client) => ended.map(|()| ExitCode::SUCCESS),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             Ok(ExitCode::from(INTERRUPTED))
@@ -90,14 +100,16 @@ pub async fn run(
 }
 
 impl Following<'_> {
-    async fn run(&mut self, client: &Client, path: &str) -> anyhow::Result<()> {
+    async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
         let mut parser = Parser::default();
         let mut wait = AGAIN_MIN;
         let mut was_there = false;
         loop {
-            let why = match client.stream(path, parser.last_id()).await {
+            let why = match client.stream(&self.followed.path, parser.last_id()).await {
                 Opened::Stream(mut stream) => {
-                    was_there = true;
+                    if std::mem::replace(&mut was_there, true) {
+                        self.drop_gone(client).await;
+                    }
                     self.say(&format!("following {}, Ctrl-C to end", client.url()))?;
                     loop {
                         let chunk = tokio::select! {
@@ -134,11 +146,30 @@ impl Following<'_> {
         }
     }
 
+    /// Games that went while nobody listened go from the board: of these a stream
+    /// may say nothing. What it says comes after the list, and counts.
+    async fn drop_gone(&mut self, client: &Client) {
+        let View::Board(screen) = &mut self.view else {
+            return;
+        };
+        if self.followed.only.is_some() {
+            return;
+        }
+        let mut there = HashSet::new();
+        let listed = each_page(client, self.followed.pipeline, |page| {
+            there.extend(page.games.iter().filter_map(|output| game_id(output.get())));
+        });
+        // Without a list nothing is known to be gone.
+        if listed.await.is_ok() {
+            screen.keep(|key| there.contains(key));
+        }
+    }
+
     /// False says that nobody reads any more.
     fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
-        let named: Option<Named> = serde_json::from_str(&event.data).ok();
-        let key = named.and_then(|named| named.game_id);
-        let key = self.only.map(ToOwned::to_owned).or(key);
+        let only = self.followed.only;
+        let key = only.map(ToOwned::to_owned);
+        let key = key.or_else(|| game_id(&event.data));
         let is_deleted = event.name == "deleted";
         let line = match &mut self.view {
             View::Board(screen) => {
@@ -158,7 +189,7 @@ impl Following<'_> {
             View::Lines => match (Game::of(&event.data), key) {
                 (_, Some(key)) if is_deleted => plain::line(&format!("{key}  deleted")).into(),
                 (Some(game), _) => plain::line(&game.headline()).into(),
-                (None, Some(key)) if self.only.is_some() => {
+                (None, Some(key)) if only.is_some() => {
                     format!("{}  {}", plain::line(&key), plain::json(&event.data))
                 }
                 _ => plain::json(&event.data),
@@ -170,7 +201,7 @@ impl Following<'_> {
     fn draw(&mut self) -> anyhow::Result<()> {
         self.draw_at = None;
         match &mut self.view {
-            View::Board(screen) => screen.draw(self.only, &self.note),
+            View::Board(screen) => screen.draw(self.followed.only, &self.note),
             View::Lines | View::Json => Ok(()),
         }
     }
@@ -192,10 +223,83 @@ impl Following<'_> {
     }
 }
 
+fn game_id(output: &str) -> Option<String> {
+    let named: Named = serde_json::from_str(output).ok()?;
+    named.game_id
+}
+
 /// At that moment; without one, never.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use axum::{Json, Router, extract::Query, routing::get};
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::client::HostArgs;
+
+    fn client(url: String) -> Client {
+        let args = HostArgs {
+            url,
+            token_file: None,
+            cacert: None,
+        };
+        Client::new(&args).unwrap()
+    }
+
+    #[tokio::test]
+    async fn games_that_went_while_nobody_listened_go_from_the_board() {
+        let followed = Followed {
+            path: "/events".to_owned(),
+            only: None,
+            pipeline: None,
+        };
+        let mut following = Following {
+            followed: &followed,
+            view: View::Board(Box::default()),
+            draw_at: None,
+            note: String::new(),
+        };
+        for id in ["a", "b", "gone"] {
+            let event = Event {
+                name: "game".to_owned(),
+                data: json!({ "game_id": id }).to_string(),
+            };
+            assert!(following.take(&event).unwrap());
+        }
+        let shown = |following: &Following<'_>| {
+            let View::Board(screen) = &following.view else {
+                panic!("no board");
+            };
+            let lines = screen.text(None, "note", 80, 24);
+            let words = lines.iter().filter_map(|line| line.split(' ').next());
+            words.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let list = |Query(query): Query<HashMap<String, String>>| async move {
+            let (id, next) = match query.get("cursor").map(String::as_str) {
+                Some("a/1") => ("b", None),
+                _ => ("a", Some("a/1")),
+            };
+            Json(json!({ "games": [{ "game_id": id }], "keys": [id], "next": next }))
+        };
+        let router = Router::new().route("/games", get(list));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        following
+            .drop_gone(&client(format!("{url}/elsewhere")))
+            .await;
+        assert_eq!(shown(&following), ["KEY", "a", "b", "gone", "note"]);
+        following.drop_gone(&client(url)).await;
+        assert_eq!(shown(&following), ["KEY", "a", "b", "note"]);
     }
 }

@@ -109,14 +109,11 @@ impl Game {
     }
 
     fn details(&self) -> String {
-        let period_now = period(self.period);
-        let mut text = format!(
-            "{}  {}  {period_now} {}  {}\n\n",
-            self.game_id,
-            self.matchup(),
-            self.clock,
-            self.status
-        );
+        let (matchup, period) = (self.matchup(), period(self.period));
+        let (clock, status) = (&self.clock, &self.status);
+        let first = format!("{}  {matchup}  {period} {clock}  {status}", self.game_id);
+        // What an event brought begins no line that nobody can tell from ours.
+        let mut text = format!("{}\n\n", plain::line(&first));
         text += &self.line_score();
         let mut leaders = String::new();
         for team in self.teams() {
@@ -128,7 +125,8 @@ impl Game {
                 .map(|(name, points)| format!("{name} {points}"))
                 .collect();
             if !shown.is_empty() {
-                let _ = writeln!(leaders, "{team}  {}", shown.join(", "));
+                let line = format!("{team}  {}", shown.join(", "));
+                let _ = writeln!(leaders, "{}", plain::line(&line));
             }
         }
         if !leaders.is_empty() {
@@ -206,7 +204,7 @@ fn period(number: u32) -> String {
 pub fn details(key: &str, output: &str) -> String {
     match Game::of(output) {
         Some(game) => game.details(),
-        None => format!("{key}\n{}\n", plain::json(output)),
+        None => format!("{}\n{}\n", plain::line(key), plain::json(output)),
     }
 }
 
@@ -284,6 +282,23 @@ mod tests {
         assert_eq!(board(games.into_iter()).concat(), expected);
         assert_eq!(board([].into_iter()).len(), 1, "the header alone");
         assert_eq!(details("b", other), "b\n{\"bets\":7}\n");
+    }
+
+    #[test]
+    fn nothing_of_an_event_is_a_line_of_ours() {
+        let forged = json!({
+            "game_id": "a\nb", "status": "live\nFINAL", "period": 1, "clock": "1\n2",
+            "points": {"X\nY": 1}, "by_period": {"X\nY": [1]}, "players": {"X\nY": {"p\nq": 1}},
+        });
+        let lines = [
+            "a\\u{a}b  X\\u{a}Y  Q1 1\\u{a}2  live\\u{a}FINAL",
+            "",
+            "         1  T",
+        ];
+        let more = ["X\\u{a}Y  1  1", "", "X\\u{a}Y  p\\u{a}q 1", ""];
+        let expected = [&lines[..], &more[..]].concat().join("\n");
+        assert_eq!(details("a\nb", &forged.to_string()), expected);
+        assert_eq!(details("a\nb", "{}"), "a\\u{a}b\n{}\n");
     }
 
     #[test]

@@ -63,7 +63,12 @@ pub async fn run(args: GamesArgs) -> anyhow::Result<ExitCode> {
             None => "/events".to_owned(),
         };
         let path = with_pipeline(path, args.pipeline.as_deref());
-        return follow::run(&client, &path, args.id.as_deref(), &args.output).await;
+        let followed = follow::Followed {
+            path,
+            only: args.id.as_deref(),
+            pipeline: args.pipeline.as_deref(),
+        };
+        return follow::run(&client, &followed, &args.output).await;
     }
     match &args.id {
         Some(id) => one(&client, id, &args).await?,
@@ -84,26 +89,34 @@ async fn one(client: &Client, id: &str, args: &GamesArgs) -> anyhow::Result<()> 
 
 async fn all(client: &Client, args: &GamesArgs) -> anyhow::Result<()> {
     let mut games = Vec::new();
-    let mut next = None;
-    loop {
-        let cursor = next.map(|next: String| format!("&cursor={}", encoded(&next)));
-        let cursor = cursor.unwrap_or_default();
-        let path = with_pipeline(
-            format!("/games?limit={PAGE}{cursor}"),
-            args.pipeline.as_deref(),
-        );
-        let page: Page = client.get(&path).await?;
+    each_page(client, args.pipeline.as_deref(), |page| {
         let shown = page.keys.into_iter().zip(page.games);
         games.extend(shown.map(|(key, output)| Shown { key, output }));
-        next = page.next;
-        if next.is_none() {
-            break;
-        }
-    }
+    })
+    .await?;
     args.output.show(&games, || {
         let games = games.iter().map(|one| (&*one.key, one.output.get()));
         game::board(games).concat()
     })
+}
+
+/// All games, page by page.
+async fn each_page(
+    client: &Client,
+    pipeline: Option<&str>,
+    mut take: impl FnMut(Page),
+) -> anyhow::Result<()> {
+    let mut cursor = String::new();
+    loop {
+        let path = with_pipeline(format!("/games?limit={PAGE}{cursor}"), pipeline);
+        let mut page: Page = client.get(&path).await?;
+        let next = page.next.take();
+        take(page);
+        match next {
+            Some(next) => cursor = format!("&cursor={}", encoded(&next)),
+            None => return Ok(()),
+        }
+    }
 }
 
 fn encoded(text: &str) -> String {

@@ -30,6 +30,11 @@ impl Screen {
         }
     }
 
+    /// Only these games are left.
+    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.games.retain(|key, _| is_there(key));
+    }
+
     /// Draws all of it, or of one game all there is.
     pub fn draw(&mut self, only: Option<&str>, note: &str) -> anyhow::Result<()> {
         let (columns, rows) = size();
@@ -47,7 +52,13 @@ impl Screen {
         write_out(frame.as_bytes())
     }
 
-    fn text(&self, only: Option<&str>, note: &str, columns: usize, rows: usize) -> Vec<String> {
+    pub(super) fn text(
+        &self,
+        only: Option<&str>,
+        note: &str,
+        columns: usize,
+        rows: usize,
+    ) -> Vec<String> {
         let mut lines: Vec<String> = match only {
             Some(key) => match self.games.get(key) {
                 Some(output) => super::game::details(key, output)
@@ -124,6 +135,10 @@ mod tests {
         let lines = screen.text(None, "note", 80, 24);
         assert_eq!(lines.len(), 6);
         assert_eq!(lines[4], r#"{"x":"\u009b"}"#);
+        screen.keep(|key| key == "c");
+        let lines = screen.text(None, "note", 80, 24);
+        assert!(lines[1].starts_with("c "), "{lines:?}");
+        assert_eq!(lines.len(), 4, "{lines:?}");
         let none = Screen::default().text(Some("z"), "note", 80, 24);
         assert_eq!(none, ["z", "note"]);
     }

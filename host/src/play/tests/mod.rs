@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, future::pending, sync::Arc};
 use axum::http::StatusCode;
 use clap::Parser;
 use proptest::prelude::*;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -135,6 +136,42 @@ async fn every_event_arrives_once_in_order_and_the_scores_are_shown() {
         .map(|(.., seqs)| seqs.len())
         .collect();
     assert_eq!(sizes, [100, 100, 50]);
+}
+
+/// A host that shows a certificate of its own making, and the file of another.
+async fn stranger() -> (String, TempDir) {
+    let made = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (shown, believed) = (made(), made());
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("ca.pem"), believed.cert.pem()).unwrap();
+    let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![shown.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    (url, directory)
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_trusted_is_not_asked_again() {
+    let (url, directory) = stranger().await;
+    let cacert = format!("--cacert={}", directory.path().join("ca.pem").display());
+    let (_files, args) = files(&games(&[("a", 3)]), &url, &[&cacert]);
+    let played = play_through(&args).await;
+    assert_eq!(played.ended, Ended::Incomplete, "{}", played.err);
+    assert!(played.err.contains("play-untrusted: "), "{}", played.err);
+    assert!(!played.err.contains("play-timeout"), "{}", played.err);
 }
 
 #[tokio::test]

@@ -93,10 +93,12 @@ export class Letters {
     const all = this.#letters.length;
     const filtered = this.key.value !== "" || this.state.value !== "";
     show(this.none, all === 0 && this.#next === null);
-    setText(this.none, filtered ? "No dead letter is like that." : "No dead letter: every event was taken.");
+    // The host looks back so far, and tells so many, at most.
+    setText(this.none, page.complete === false ? "None of the newest dead letters is like that. There are older ones: show them from the oldest."
+      : filtered ? "No dead letter is like that." : "No dead letter: every event was taken.");
     show(this.more, this.#next !== null && all < SHOWN_MAX);
     setText(this.sum, all === 0 ? "" : paging ? `${plural(all, "letter")}${this.#next === null ? ", which are all" : ""}`
-      : all >= LIMIT ? `The newest ${count(all)}` : plural(all, "letter"));
+      : page.complete === false ? `The newest ${count(all)}` : plural(all, "letter"));
     const pipeline = this.#pipeline;
     keyed(this.list, this.#letters, ({ partition, offset }) => `${partition}/${offset}`, (letter) => createLetter(pipeline, letter, this.#closed));
     show(this.hint, this.#letters.some(({ state }) => state === "open"));
