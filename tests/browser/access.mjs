@@ -49,7 +49,12 @@ try {
   assert.equal(await field.getAttribute("type"), "password");
   assert.equal(await card.count(), 0);
 
-  for (const [token, words] of [["nonsense", "does not know"], [args.write, "may not read"]]) {
+  // An answer that says nothing of the token is none that it opens something.
+  await page.route("**/games?limit=1", (route) => route.fulfill({ status: 503, body: "" }), { times: 1 });
+  await field.fill(args.write);
+  await submit.click();
+  await alert.filter({ hasText: "cannot say now: it answered 503" }).waitFor();
+  for (const [token, words] of [["nonsense", "does not know"], ["schlüssel–1", "That is no token"], [args.write, "may not read"]]) {
     await field.fill(token);
     await submit.click();
     await alert.filter({ hasText: words }).waitFor();

@@ -77,7 +77,9 @@ impl Client {
         if status.is_success() {
             return Opened::Stream(answer);
         }
-        let body = answer.bytes().await.unwrap_or_default();
+        // Half a problem says no less than none.
+        let body = tokio::time::timeout(TIMEOUT, answer.bytes()).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let error = problem(url, status, &body);
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             Opened::Later(error)

@@ -24,8 +24,8 @@ pub struct HealthArgs {
     #[arg(long)]
     ready: bool,
     /// Take any certificate: a probe of the own machine, by an address that the
-    /// certificate does not name. No token is sent.
-    #[arg(long, conflicts_with = "cacert")]
+    /// certificate does not name. No token is sent, and no --cacert read.
+    #[arg(long)]
     insecure: bool,
     /// How to answer [default: as the host does].
     #[arg(long, short, value_enum, value_name = "FORMAT")]

@@ -34,7 +34,8 @@ pub struct HttpConfig {
     /// How long requests may take to end when the host stops.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// The longest silence on a stream of events. At least 10 ms.
+    /// The longest silence on a stream of events; the page gives one up after a
+    /// minute of it. At least 10 ms.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     /// How long a read may wait for its write (`?after=`). At least 1 ms.

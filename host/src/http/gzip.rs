@@ -3,8 +3,17 @@
 //! A stream of this kind costs its reader's connection nothing but a checksum,
 //! and each part can be read as soon as it has come: it ends at a byte.
 
-use axum::http::{HeaderMap, header::ACCEPT_ENCODING};
+use axum::{
+    http::{
+        HeaderMap, HeaderValue,
+        header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY},
+    },
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
 use flate2::Crc;
+
+use crate::scoreboard::deflate;
 
 /// The name of what this makes, as `Content-Encoding` has it.
 pub const GZIP: &str = "gzip";
@@ -73,6 +82,32 @@ pub fn whole(plain: &[u8], deflated: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Bytes that do not change, compressed once for all who ask.
+#[derive(Debug)]
+pub struct Constant {
+    plain: Bytes,
+    gzip: Option<Bytes>,
+}
+
+impl Constant {
+    pub fn new(plain: Bytes) -> Self {
+        let gzip = deflate(&plain).map(|deflated| whole(&plain, &deflated).into());
+        Self { plain, gzip }
+    }
+
+    /// The body for this client, with the headers that say how it is encoded.
+    pub fn answer(&self, request: &HeaderMap) -> Response {
+        let varies = (VARY, HeaderValue::from_static("accept-encoding"));
+        match self.gzip.clone().filter(|_| is_accepted(request)) {
+            Some(gzip) => {
+                let encoded = (CONTENT_ENCODING, HeaderValue::from_static(GZIP));
+                ([varies, encoded], gzip).into_response()
+            }
+            None => ([varies], self.plain.clone()).into_response(),
+        }
+    }
+}
+
 /// Whether a client takes gzip, and rather than nothing.
 pub fn is_accepted(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(ACCEPT_ENCODING).iter();
@@ -98,11 +133,9 @@ pub fn is_accepted(headers: &HeaderMap) -> bool {
 mod tests {
     use std::io::Read as _;
 
-    use axum::http::HeaderValue;
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::scoreboard::deflate;
 
     #[test]
     fn is_gzip_whatever_it_is_made_of() {

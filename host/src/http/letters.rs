@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, Uri},
@@ -16,7 +16,9 @@ use utoipa::{
 };
 
 use super::{
-    SharedApp, body,
+    SharedApp,
+    access::Who,
+    body,
     operate::blocking,
     problem::Problem,
     query::{Parameters, Segment},
@@ -241,6 +243,7 @@ pub async fn one(
 )]
 pub async fn redrive(
     State(app): State<SharedApp>,
+    Extension(who): Extension<Who>,
     pipeline: Result<Segment, Problem>,
     headers: HeaderMap,
     body: Body,
@@ -254,6 +257,14 @@ pub async fn redrive(
         Problem::new(StatusCode::BAD_REQUEST, "invalid-json", error.to_string())
     })?;
     let selection = request.selection()?;
+    // The path does not say it, as it does for plugins.
+    tracing::info!(
+        token = %who,
+        pipeline,
+        dry_run = request.dry_run,
+        ?selection,
+        "a redrive is asked for"
+    );
     if request.dry_run {
         let plan = blocking(move || letters.plan(&selection)).await?;
         return Ok(Json(plan?).into_response());

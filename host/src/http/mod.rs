@@ -32,7 +32,6 @@ use axum::{
     http::{Method, StatusCode, Uri},
     middleware::from_fn,
 };
-use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +39,7 @@ use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{access::guarded, problem::Problem};
+use self::{access::guarded, gzip::Constant, problem::Problem};
 pub use self::{
     access::{Access, AccessConfig, AccessError, Scope, Token, TokensFile},
     config::HttpConfig,
@@ -76,7 +75,7 @@ impl std::fmt::Debug for App {
 struct Shared {
     app: App,
     shutdown: CancellationToken,
-    openapi: Bytes,
+    openapi: Constant,
     /// Places for streams.
     subscribers: Arc<Semaphore>,
     /// Answers that read the log through.
@@ -124,7 +123,7 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
         app,
         subscribers: Arc::new(Semaphore::new(subscribers)),
         shutdown,
-        openapi: openapi.to_json().unwrap_or_default().into(),
+        openapi: Constant::new(openapi.to_json().unwrap_or_default().into()),
         scans: Arc::new(Semaphore::new(trace::SCANS_MAX)),
     });
     let routes = routes
@@ -174,7 +173,6 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     let open = OpenApiRouter::new()
         .routes(routes!(operate::openapi))
         .merge(site::router().into())
-        .layer(CompressionLayer::new())
         .routes(routes!(operate::healthz))
         .routes(routes!(operate::readyz));
     let (routes, mut openapi) = OpenApiRouter::with_openapi(Api::openapi())

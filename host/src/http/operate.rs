@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -115,9 +115,9 @@ pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> 
 /// The description of all this.
 #[utoipa::path(get, path = "/openapi.json", tag = "operation",
     responses((status = 200, body = serde_json::Value)))]
-pub async fn openapi(State(app): State<SharedApp>) -> Response {
+pub async fn openapi(State(app): State<SharedApp>, headers: HeaderMap) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, json)], app.openapi.clone()).into_response()
+    ([(CONTENT_TYPE, json)], app.openapi.answer(&headers)).into_response()
 }
 
 /// An operator's view may be of a log that is far away.

@@ -6,11 +6,12 @@
 //! has been the same at two looks, so a file half written is not taken, nor a new
 //! certificate whose key is still the old one. What cannot be used changes
 //! nothing: what was in force stays, and the log and a gauge say so. A look costs
-//! reading the files.
+//! reading the files, on a thread that nobody waits for once the host stops.
 
 use std::{fmt, fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::types::Digest;
@@ -89,12 +90,21 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             .is_some()
         {
             let this = Arc::clone(&self);
-            // A mount that hangs holds up this thread alone.
-            if tokio::task::spawn_blocking(move || this.look())
-                .await
-                .is_err()
-            {
-                tracing::error!(what = self.what, "files could not be looked at");
+            let (done, looked) = oneshot::channel();
+            // A mount that hangs holds up this thread alone: the runtime would wait for
+            // one of its own at the end of the host.
+            let thread = std::thread::Builder::new().name("look".to_owned());
+            let spawned = thread.spawn(move || {
+                this.look();
+                let _ = done.send(());
+            });
+            let looked = async { spawned.is_ok() && looked.await.is_ok() };
+            match stop.run_until_cancelled(looked).await {
+                Some(true) => {}
+                Some(false) => {
+                    tracing::error!(what = self.what, "files could not be looked at");
+                }
+                None => return,
             }
         }
     }
@@ -160,7 +170,7 @@ fn digest(looked: &Looked) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
     use super::*;
 
@@ -232,6 +242,53 @@ mod tests {
         number.look();
         number.look();
         assert_eq!(*number.current(), 2);
+    }
+
+    #[test]
+    fn a_file_that_hangs_does_not_hold_up_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let number = Arc::new(number(&path).unwrap());
+        // Who opens a pipe to read it waits for somebody to write.
+        let pipe = dir.path().join("pipe");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        fs::rename(&pipe, &path).unwrap();
+
+        let stop = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let following = tokio::spawn(Arc::clone(&number).follow(stop.clone()));
+            // Ours, that of who follows, and that of who looks.
+            for _ in 0..6_000 {
+                if Arc::strong_count(&number) == 3 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(Arc::strong_count(&number), 3, "nobody looks");
+            stop.cancel();
+            let ended = tokio::time::timeout(Duration::from_secs(60), following);
+            ended.await.unwrap().unwrap();
+        });
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(Arc::strong_count(&number), 2, "it still hangs");
+        // The thread goes, before its directory does.
+        fs::write(&path, "2").unwrap();
     }
 
     #[test]

@@ -6,13 +6,16 @@ use axum::{
     Router,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY},
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY,
+        },
     },
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 
-use super::{SharedApp, games::is_known};
+use super::{SharedApp, games::is_known, gzip::Constant};
 use crate::types::Digest;
 
 /// The page may load and ask what this host serves, and nothing else.
@@ -23,7 +26,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 struct File {
     path: &'static str,
     content_type: &'static str,
-    bytes: &'static [u8],
+    body: LazyLock<Constant>,
     etag: LazyLock<String>,
 }
 
@@ -35,7 +38,10 @@ macro_rules! file {
         File {
             path: $path,
             content_type: $content_type,
-            bytes: include_bytes!(concat!("page/", $name)),
+            body: LazyLock::new(|| {
+                let bytes: &[u8] = include_bytes!(concat!("page/", $name));
+                Constant::new(Bytes::from_static(bytes))
+            }),
             // Weak: a compressed body bears it too.
             etag: LazyLock::new(|| {
                 let digest = Digest::of(include_bytes!(concat!("page/", $name)));
@@ -85,9 +91,10 @@ pub fn router() -> Router<SharedApp> {
 
 fn serve(file: &File, request: &HeaderMap) -> Response {
     let mut response = if is_known(request, &file.etag) {
-        StatusCode::NOT_MODIFIED.into_response()
+        let varies = [(VARY, HeaderValue::from_static("accept-encoding"))];
+        (StatusCode::NOT_MODIFIED, varies).into_response()
     } else {
-        file.bytes.into_response()
+        file.body.answer(request)
     };
     let headers = response.headers_mut();
     let mut put = |name: HeaderName, value: &'static str| {

@@ -54,6 +54,50 @@ export default {
     await done();
   },
 
+  async "a list that the host had no time for is asked for again, while the stream goes on"() {
+    const late = output("LATE-LIST", { LATE: 1 });
+    let asked = 0;
+    const { page, wrong, done } = await open("#/", { before: (page) => page.route("**/games?*", async (route) => {
+      asked += 1;
+      if (asked > 1) return listing([late])(route);
+      await page.locator('#link[data-state="live"]').waitFor();
+      return route.fulfill({ status: 503, body: "" });
+    }), provoked: /503/ });
+    await cardOf(page, "LATE-LIST").waitFor();
+    assert.equal(await page.locator("#link").getAttribute("data-state"), "live");
+    assert.deepEqual(wrong, []);
+    await done();
+  },
+
+  async "a connection on which nothing comes any more is given up"() {
+    let streams = 0;
+    const { page, wrong, done } = await open("#/", { before: async (page) => {
+      await page.clock.install();
+      await page.route("**/games?*", listing([output("AAA-BBB", { AAA: 1 })]));
+      // The first one is never answered.
+      await page.route("**/events", (route) => ((streams += 1) > 1 ? route.continue() : undefined));
+    } });
+    await page.locator("a.card").first().waitFor();
+    assert.equal(await page.locator("#link").getAttribute("data-state"), "connecting");
+    await page.clock.fastForward(61_000);
+    await page.locator('#link[data-state="live"]').waitFor();
+    assert.equal(streams, 2);
+    assert.deepEqual(wrong, []);
+    await done();
+  },
+
+  async "the operator's side that does not come is told, and fetched again by a button"() {
+    const { page, wrong, done } = await open("#/", { provoked: /ERR_FAILED/ });
+    await page.route("**/operator/view.js", (route) => route.abort(), { times: 1 });
+    await page.locator("#to-operator").click();
+    await page.getByText("The host did not send this part of the page.").waitFor();
+    await accessible(page, "without the operator's side");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.locator(".pipeline-link").first().waitFor();
+    assert.deepEqual(wrong, []);
+    await done();
+  },
+
   async "the operator's side is walked by keyboard alone, and focus is always seen"() {
     const { page, wrong, done } = await open("#/operator/scores");
     await page.locator(".letter").first().waitFor();

@@ -161,6 +161,22 @@ impl Access {
         peer: Option<SocketAddr>,
         headers: &HeaderMap,
     ) -> Result<Who, Refused> {
+        let who = self.identify(scope, peer, headers)?;
+        // Browsers ask first whether a page of another site may send a token, but
+        // not for which method: what may read could operate.
+        if scope != Scope::Read && !origin::is_same_site(headers) {
+            return Err(Refused::OtherSite);
+        }
+        Ok(who)
+    }
+
+    /// Who asks, if they may do what needs `scope`.
+    fn identify(
+        &self,
+        scope: Scope,
+        peer: Option<SocketAddr>,
+        headers: &HeaderMap,
+    ) -> Result<Who, Refused> {
         let Some(tokens) = &self.0.tokens else {
             // A token says nothing to a host that has none.
             if scope != Scope::Operate {
@@ -232,6 +248,8 @@ enum Refused {
         scope: Scope,
         name: String,
     },
+    /// Asked by a page of another site, whatever its token.
+    OtherSite,
 }
 
 impl Refused {
@@ -241,6 +259,7 @@ impl Refused {
             Self::NoToken => "token-required",
             Self::Unknown(_) => "token-invalid",
             Self::Scope { .. } => "scope-missing",
+            Self::OtherSite => "origin-not-allowed",
         }
     }
 
@@ -271,6 +290,11 @@ impl Refused {
                 Some(format!(
                     "Bearer realm=\"courtside\", error=\"insufficient_scope\", scope=\"{scope}\""
                 )),
+            ),
+            Self::OtherSite => (
+                StatusCode::FORBIDDEN,
+                "a page of another site may read, and no more".to_owned(),
+                None,
             ),
         };
         let mut problem = Problem::new(status, self.code(), detail);
@@ -358,15 +382,28 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
     };
     // No handler has a use for it, and what none has, none can tell.
     request.headers_mut().remove(AUTHORIZATION);
-    let operates = (guard.scope == Scope::Operate)
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let mut response = next.run(request).await;
-    if let Some((method, path)) = operates {
+    let operates =
+        (guard.scope == Scope::Operate).then(|| (request.method().clone(), request.uri().clone()));
+    if let Some((method, uri)) = &operates {
+        // Before, too: who hangs up is not waited for, but what they asked for goes on.
         tracing::info!(
             token = %who,
             peer = peer.map(tracing::field::display),
             %method,
-            path,
+            path = uri.path(),
+            query = uri.query(),
+            "the host is being operated"
+        );
+        request.extensions_mut().insert(who.clone());
+    }
+    let mut response = next.run(request).await;
+    if let Some((method, uri)) = &operates {
+        tracing::info!(
+            token = %who,
+            peer = peer.map(tracing::field::display),
+            %method,
+            path = uri.path(),
+            query = uri.query(),
             status = response.status().as_u16(),
             "the host was operated"
         );
@@ -399,8 +436,7 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
             .build();
         let unknown = refusal("No token, or none of this host".to_owned());
         put("401", unknown.header("WWW-Authenticate", challenge));
-        let described = operation_403(scope);
-        put("403", refusal(described));
+        put("403", refusal(operation_403(scope)));
         operation.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.name()])]);
     } else if scope == Scope::Operate {
         put(
@@ -421,10 +457,17 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
             SecurityRequirement::new(SCHEME, [scope.name()]),
         ]);
     }
+    if scope == Scope::Write && !access.needs_token(scope) {
+        put("403", refusal("Asked by a page of another site".to_owned()));
+    }
 }
 
 fn operation_403(scope: Scope) -> String {
-    format!("The token does not have the scope {scope}")
+    let missing = format!("The token does not have the scope {scope}");
+    if scope == Scope::Read {
+        return missing;
+    }
+    format!("{missing}, or a page of another site asked")
 }
 
 /// The scheme that the operations name.
@@ -444,7 +487,10 @@ pub fn describe_scheme(access: &Access, api: &mut OpenApi) {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
+    use axum::http::{
+        HeaderName,
+        header::{HOST, ORIGIN},
+    };
 
     use super::*;
 
@@ -549,6 +595,33 @@ mod tests {
         );
         assert_eq!(admit(&access, Scope::Write, &[]), Err("token-required"));
         assert_eq!(admit(&access, Scope::Operate, &[]), Err("token-required"));
+    }
+
+    #[test]
+    fn pages_of_other_sites_read_and_no_more() {
+        let admits = |access: &Access, scope, origin: &'static str| {
+            let headers = [
+                (HOST, "courtside.example"),
+                (ORIGIN, origin),
+                (AUTHORIZATION, "Bearer both"),
+            ];
+            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let who = access.admit(scope, None, &HeaderMap::from_iter(headers));
+            who.map(|who| who.to_string())
+                .map_err(|refused| refused.code())
+        };
+        let open = access(&[Scope::Write]);
+        let refused = Err("origin-not-allowed");
+        for origin in ["https://scores.example", "null"] {
+            assert_eq!(admits(&open, Scope::Read, origin), Ok("both".to_owned()));
+            assert_eq!(admits(&open, Scope::Operate, origin), refused);
+            assert_eq!(admits(&open, Scope::Write, origin), refused);
+            assert_eq!(admits(&Access::default(), Scope::Write, origin), refused);
+        }
+        for scope in [Scope::Read, Scope::Write, Scope::Operate] {
+            let own = "https://courtside.example";
+            assert_eq!(admits(&open, scope, own), Ok("both".to_owned()));
+        }
     }
 
     #[test]

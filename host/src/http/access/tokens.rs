@@ -106,10 +106,10 @@ impl Tokens {
     /// Of a file, and of what is configured beside it.
     pub fn parse(file: &[u8], configured: &[Token]) -> Result<Self, String> {
         let text = std::str::from_utf8(file).map_err(|error| error.to_string())?;
-        let file: TokensFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: TokensFile = toml::from_str(text).map_err(|error| wrong(text, &error))?;
         let mut tokens = file.tokens;
         tokens.extend_from_slice(configured);
-        Self::new(tokens)
+        Self::new(tokens).map_err(|reason| masked(&reason))
     }
 
     /// Whose token this is. It takes as long for one that is nobody's.
@@ -123,6 +123,47 @@ impl Tokens {
         }
         found
     }
+}
+
+/// What is wrong with a file, and where: never the line itself, for people put
+/// tokens where their digests belong, and this goes into the log.
+fn wrong(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|text| text.matches('\n').count().saturating_add(1));
+    let message = error.message();
+    // The parser quotes the value that it has no use for.
+    let message = match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            let (before, after) = (message.get(..first), message.get(last..));
+            let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+            format!("{before}\"…{after}")
+        }
+        _ => message.to_owned(),
+    };
+    let message = masked(&message);
+    let Some(line) = line else {
+        return message;
+    };
+    // Of the line, its field: that is no secret, if it is one that there is.
+    let field = text.lines().nth(line.saturating_sub(1));
+    let field = field.and_then(|line| line.split_once('='));
+    let field = field.map(|(field, _)| field.trim());
+    match field.filter(|field| ["name", "scopes", "sha256"].contains(field)) {
+        Some(field) => format!("line {line}: {field}: {message}"),
+        None => format!("line {line}: {message}"),
+    }
+}
+
+/// A text without the tokens in it.
+fn masked(text: &str) -> String {
+    let mut parts = text.split(PREFIX);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        masked.push_str(PREFIX);
+        masked.push('…');
+        masked.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric()));
+    }
+    masked
 }
 
 impl Token {
@@ -235,6 +276,38 @@ mod tests {
             let error = Tokens::parse(text.as_bytes(), &[]).unwrap_err();
             assert!(error.contains(word), "{word}: {error}");
         }
+    }
+
+    #[test]
+    fn no_token_is_in_what_is_said_of_a_file() {
+        let (made, secret) = Token::generate("ci", vec![Scope::Read]).unwrap();
+        let digest = made.sha256.to_string();
+        let entry = |name: &str, scope: &str, sha256: &str| {
+            format!("[[tokens]]\nname = {name}\nscopes = {scope}\nsha256 = {sha256}\n")
+        };
+        let quoted = |text: &str| format!("{text:?}");
+        let (name, scopes, sha256) = (quoted("ci"), "[\"read\"]", quoted(&digest));
+        let own = "my own long secret";
+        for (text, line) in [
+            (entry(&name, scopes, &quoted(&secret)), 4),
+            (entry(&name, scopes, &secret), 4),
+            (entry(&name, scopes, &quoted(own)), 4),
+            (entry(&name, scopes, own), 4),
+            (entry(&name, &quoted(own), &sha256), 3),
+            (entry(&name, &format!("[{secret:?}]"), &sha256), 3),
+            (entry(&name, scopes, &sha256) + &secret + "\n", 5),
+            (entry(&name, scopes, &sha256) + &secret + " = 1\n", 5),
+            (entry(&name, scopes, &sha256) + "token = " + own + "\n", 5),
+        ] {
+            let error = Tokens::parse(text.as_bytes(), &[]).unwrap_err();
+            let hex = secret.strip_prefix(PREFIX).unwrap();
+            assert!(!error.contains(hex) && !error.contains(own), "{error}");
+            assert!(error.contains(&format!("line {line}: ")), "{text}{error}");
+        }
+        // Nor as a name, which is quoted.
+        let named = entry(&quoted(&format!("ci {secret}")), scopes, &sha256);
+        let error = Tokens::parse(named.as_bytes(), &[]).unwrap_err();
+        assert!(error.contains("\"ci courtside_…\""), "{error}");
     }
 
     #[test]

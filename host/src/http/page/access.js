@@ -78,9 +78,14 @@ function wordsOf(status, shown) {
 
 /** Shows the host another token ("" is none), and keeps it if it opens something. Why not, else. */
 export async function tryToken(value) {
+  // A token is one word, and a header bears no other letters.
+  if (!/^[\x21-\x7e]*$/.test(value)) return "That is no token: one is a single word of plain letters, digits and signs.";
   try {
     const answer = await fetch("games?limit=1", { headers: withToken({}, value) });
     if (isRefusal(answer)) return wordsOf(answer.status, value);
+    // Neither a proxy's page of errors nor a host that is busy says that it opens anything.
+    // (A host without the pipeline `scores` has no games, and lets this page in to say so.)
+    if (!answer.ok && answer.status !== 404) return `The host cannot say now: it answered ${answer.status}.`;
   } catch {
     return "The host does not answer.";
   }

@@ -1,7 +1,7 @@
 // The page: a store fed by one stream, three views, and when changes are drawn.
 // Everything is asked of the host that serves it, by relative addresses.
 
-import { setAttribute, setText } from "./dom.js";
+import { el, setAttribute, setText } from "./dom.js";
 import { isRefused, onAccess } from "./access.js";
 import { Store } from "./store.js";
 import { BoardView } from "./board.js";
@@ -81,7 +81,25 @@ const store = new Store(touch, showLink);
 const board = new BoardView(store, say);
 let view = null;
 
-function viewOf(hash) {
+/** In place of a view whose script did not come. A browser keeps to that until the page is loaded again. */
+class AbsentView {
+  title = "Courtside";
+
+  constructor() {
+    const again = el("button", { type: "button" }, "Try again");
+    again.addEventListener("click", () => location.reload());
+    this.node = el("div", { class: "panel" }, el("h1", { tabindex: "-1" }, "Operator"),
+      el("p", { class: "note bad", role: "alert" }, "The host did not send this part of the page."), el("p", {}, again));
+  }
+
+  open() {}
+
+  close() {}
+
+  update() {}
+}
+
+async function viewOf(hash) {
   if (isRefused()) return new TokenView();
   const [, name = "", ...rest] = hash.split("/");
   let of;
@@ -91,7 +109,10 @@ function viewOf(hash) {
     return board; // A malformed escape names nothing.
   }
   // Fans never load the operator's side.
-  if (name === "operator") return import("./operator/view.js").then(({ OperatorView }) => new OperatorView(of || null, say));
+  if (name === "operator") {
+    const script = await import("./operator/view.js").catch(() => null);
+    return script === null ? new AbsentView() : new script.OperatorView(of || null, say);
+  }
   if (name === "game" && of !== undefined) return new GameView(store, of, say);
   return board;
 }

@@ -11,6 +11,7 @@ const TRAIL_POINTS = 1_000;
 const TRAIL_GAMES = 2_000;
 const COURSES = 50;
 const HIDDEN_MS_MAX = 30_000;
+const LIST_RETRY_MS = 1_000;
 
 export class Store {
   /** By id. */
@@ -27,6 +28,9 @@ export class Store {
   #source = null;
   #scope = null;
   #pause = 0;
+  #again = 0;
+  /** Whether the last listing failed. */
+  #unlisted = false;
   /** The ids touched since a listing began: it is older than they are. */
   #touched = null;
   #onGame;
@@ -82,7 +86,7 @@ export class Store {
     this.#source = new EventStream(this.#scope, {
       open: () => {
         this.#say("live");
-        if (again || (!this.known && this.#touched === null)) this.#list();
+        if (again || this.#unlisted) this.#list();
         again = true;
       },
       event: (name, data) => {
@@ -95,6 +99,7 @@ export class Store {
   }
 
   #close(link) {
+    clearTimeout(this.#again);
     this.#source?.close();
     this.#source = null;
     // A retry is still the same outage to whoever reads it.
@@ -113,6 +118,7 @@ export class Store {
    */
   async #list() {
     if (this.#scope !== "events") return;
+    clearTimeout(this.#again);
     const touched = new Set();
     this.#touched = touched;
     const listed = new Set();
@@ -127,13 +133,18 @@ export class Store {
         cursor = page.next ?? null;
       }
     } catch {
-      if (this.#touched === touched) this.#touched = null;
-      return; // The stream says by itself that the host is away, and this is done again when it is back.
+      if (this.#touched !== touched) return;
+      this.#touched = null;
+      this.#unlisted = true;
+      // Without a stream it is done when there is one; a host that only had no time is asked again.
+      if (this.link === "live") this.#again = setTimeout(() => this.#list(), LIST_RETRY_MS * (1 + Math.random()));
+      return;
     }
     for (const id of [...this.games.keys()]) {
       if (!listed.has(id) && !touched.has(id)) this.#drop(id);
     }
     this.#touched = null;
+    this.#unlisted = false;
     this.known = true;
     this.#onGame(null);
   }

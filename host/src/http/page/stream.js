@@ -1,11 +1,14 @@
 // Server-sent events by `fetch`, for `EventSource` sends no header that could bear a token.
 // One stream at a time; it comes back by itself with the id of the last event it has read,
-// until it is closed or refused. Memory: one event, as it comes in.
+// until it is closed or refused, and also where nothing came for too long: a connection whose
+// other end is gone without a word looks open for ever. Memory: one event, as it comes in.
 
 import { isRefusal, send } from "./access.js";
 
 const RETRY_MS_MIN = 1_000;
 const RETRY_MS_MAX = 15_000;
+/** The host sends a comment every `http.heartbeat` of silence: 15 s, unless it is told otherwise. */
+const SILENCE_MS_MAX = 60_000;
 
 export class EventStream {
   #path;
@@ -16,6 +19,8 @@ export class EventStream {
   #failures = 0;
   #timer = 0;
   #closed = new AbortController();
+  /** Ends this attempt alone. */
+  #silence = 0;
 
   /** `on.open()`, `on.event(name, data)`, `on.lost()`: the last at each end that is not `close`. */
   constructor(path, on) {
@@ -27,11 +32,19 @@ export class EventStream {
   close() {
     this.#closed.abort();
     clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
   }
 
   async #run() {
-    const signal = this.#closed.signal;
+    const { signal: closed } = this.#closed;
+    const attempt = new AbortController();
+    const signal = AbortSignal.any([closed, attempt.signal]);
+    const heard = () => {
+      clearTimeout(this.#silence);
+      if (!closed.aborted) this.#silence = setTimeout(() => attempt.abort(), SILENCE_MS_MAX);
+    };
     let refused = false;
+    heard();
     try {
       const headers = { accept: "text/event-stream" };
       if (this.#lastId !== "") headers["last-event-id"] = this.#lastId;
@@ -40,7 +53,7 @@ export class EventStream {
       if (answer.ok && answer.headers.get("content-type")?.startsWith("text/event-stream")) {
         this.#failures = 0;
         this.#on.open();
-        await this.#read(answer.body.pipeThrough(new TextDecoderStream()).getReader());
+        await this.#read(answer.body.pipeThrough(new TextDecoderStream()).getReader(), heard);
       } else {
         this.#failures += 1;
         await answer.body?.cancel();
@@ -48,7 +61,8 @@ export class EventStream {
     } catch {
       this.#failures += 1;
     }
-    if (signal.aborted) return;
+    clearTimeout(this.#silence);
+    if (closed.aborted) return;
     this.#on.lost();
     // A token is asked for, and who gets one begins anew.
     if (refused) return;
@@ -57,7 +71,7 @@ export class EventStream {
     this.#timer = setTimeout(() => this.#run(), wait * (1 + Math.random() / 2));
   }
 
-  async #read(reader) {
+  async #read(reader, heard) {
     const parse = parser(
       (name, data) => this.#on.event(name, data),
       (id) => (this.#lastId = id),
@@ -66,6 +80,7 @@ export class EventStream {
     for (;;) {
       const { done, value } = await reader.read();
       if (done || this.#closed.signal.aborted) return;
+      heard();
       parse(value);
     }
   }

@@ -24,6 +24,10 @@ use super::super::{problem::Problem, reload::Reloaded};
 
 /// What a TLS connection begins with (a record of a handshake).
 const HANDSHAKE: u8 = 0x16;
+/// What waits encrypted for a slow client: a record, about. Without this, as much
+/// as hyper holds before it.
+const UNSENT_BYTES_MAX: usize = 16 * 1024;
+
 /// Plain HTTP, where both files are empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -121,9 +125,12 @@ impl Tls {
                 stream.shutdown().await?;
                 return Err(io::Error::other("it does not begin as TLS does"));
             }
-            TlsAcceptor::from(self.config.current())
+            let mut stream = TlsAcceptor::from(self.config.current())
                 .accept(stream)
-                .await
+                .await?;
+            let (_, session) = stream.get_mut();
+            session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+            Ok(stream)
         };
         let shaken = timeout(self.handshake_timeout, shake)
             .await

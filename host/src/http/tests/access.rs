@@ -320,6 +320,17 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
     let headers = before.header("access-control-allow-headers").unwrap();
     assert!(headers.contains("authorization") && headers.contains("last-event-id"));
     assert_eq!(before.header("access-control-allow-credentials"), None);
+    // Browsers do not ask whether they may send a plain POST with a token: the answer
+    // above is good for it, too.
+    let confirm = async |host: &TestHost| {
+        let request = Request::post("/plugins/scores/default/confirm")
+            .header("origin", SITE)
+            .header("authorization", "Bearer secret-operate");
+        host.ask(request.body(Body::empty()).unwrap()).await
+    };
+    let refused = confirm(&host).await;
+    refused.is_problem(403, "origin-not-allowed");
+    assert!(host.operator.asked.lock().is_empty());
     for origin in ["https://evil.example", "http://scores.example", "null"] {
         assert_eq!(
             ask(&host, "GET", "GET", origin).await.header(ALLOWED),
@@ -327,8 +338,10 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
             "{origin}"
         );
     }
-    let any = ask(&with(&["*"]), "GET", "GET", "https://evil.example").await;
+    let host = with(&["*"]);
+    let any = ask(&host, "GET", "GET", "https://evil.example").await;
     assert_eq!(any.header(ALLOWED), Some("*"));
+    confirm(&host).await.is_problem(403, "origin-not-allowed");
 }
 
 /// With `COURTSIDE_TEST_WRITE=1` it writes the file instead.
