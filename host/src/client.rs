@@ -144,17 +144,16 @@ pub fn root(error: &reqwest::Error) -> String {
 /// Whether the host showed a certificate that is not to be believed: to ask again
 /// changes nothing.
 pub fn is_untrusted(error: &reqwest::Error) -> bool {
-    let is_so = |error: &rustls::Error| matches!(error, rustls::Error::InvalidCertificate(_));
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
-        // An error of input and output does not name what it wraps as its source.
-        let wrapped = source.downcast_ref::<std::io::Error>();
-        let wrapped = wrapped.and_then(std::io::Error::get_ref);
-        let wrapped = wrapped.and_then(|inner| inner.downcast_ref());
-        if source.downcast_ref().or(wrapped).is_some_and(is_so) {
-            return true;
+        if let Some(error) = source.downcast_ref() {
+            return matches!(error, rustls::Error::InvalidCertificate(_));
         }
-        next = source.source();
+        // An error of input and output does not name what it wraps as its source.
+        next = match source.downcast_ref::<std::io::Error>() {
+            Some(wrapper) => wrapper.get_ref().map(|inner| inner as _),
+            None => source.source(),
+        };
     }
     false
 }
