@@ -313,13 +313,27 @@ async fn a_running_host_shows_its_groups(engine: Engine) {
     let group = place.topic("courtside-scores");
     let url = host.url();
     let live = ["groups", &group, "--live", "--url", &url];
+    // A second worker may still be joining.
+    let text = until("all partitions to be running", || async {
+        let text = table(&place, &live);
+        let running = text.matches("running").count();
+        if running
+            == answer(&place, &live)["partitions"]
+                .as_array()
+                .map_or(0, Vec::len)
+        {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    })
+    .await;
     let seen = answer(&place, &live);
     assert_eq!(seen["pipeline"], "scores", "{seen}");
     assert_eq!(seen["lag"], 0, "{seen}");
     let partitions = seen["partitions"].as_array().expect("partitions");
     let members = seen["members"].as_array().expect("members");
     assert!(!members.is_empty(), "{seen}");
-    let text = table(&place, &live);
     assert_eq!(text.matches("running").count(), partitions.len(), "{text}");
     for member in members {
         let name = member["member"].as_str().expect("a name");

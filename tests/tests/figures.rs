@@ -31,6 +31,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Of tokens and TLS: there when they refuse or fail, and this host has neither.
+const OF_ACCESS: [&str; 3] = [
+    "courtside_access_refused_total",
+    "courtside_reload_failed",
+    "courtside_tls_handshakes_failed_total",
+];
+
 /// Names of metrics in a text, whatever stands around them.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
@@ -324,7 +331,7 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     }
     let missing: Vec<_> = documented
         .keys()
-        .filter(|name| !seen.kinds.contains_key(*name))
+        .filter(|name| !seen.kinds.contains_key(*name) && !OF_ACCESS.contains(&name.as_str()))
         .collect();
     assert!(
         missing.is_empty(),
