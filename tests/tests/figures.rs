@@ -374,15 +374,15 @@ async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
             .collect()
     };
     let all: BTreeSet<_> = ["0", "1", "2"].map(ToOwned::to_owned).into();
-    until("all partitions to be assigned", || async {
+    let has_all = async || {
         let one = of(&one).await;
         if one == all {
             Ok(())
         } else {
             Err(format!("{one:?}"))
         }
-    })
-    .await;
+    };
+    until("all partitions to be assigned", &has_all).await;
     let beside = place.beside();
     beside.put("scores/default", &built::plugin("nba-scoring"));
     let other = beside.start_ready().await;
@@ -405,15 +405,7 @@ async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
     assert!(change("assigned") >= Some(1.0));
     assert!(change("revoked") >= Some(1.0));
     other.stop().await;
-    until("the partitions to come back", || async {
-        let one = of(&one).await;
-        if one == all {
-            Ok(())
-        } else {
-            Err(format!("{one:?}"))
-        }
-    })
-    .await;
+    until("the partitions to come back", &has_all).await;
     let text = one.get("/metrics").await.body;
     let free = value(
         &text,

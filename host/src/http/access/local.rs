@@ -55,16 +55,10 @@ fn is_passed_on(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue, header::ORIGIN};
+    use axum::http::{HeaderName, header::ORIGIN};
 
     use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().cloned();
-        pairs
-            .map(|(name, value)| (name, HeaderValue::from_static(value)))
-            .collect()
-    }
+    use crate::http::access::tests::headers;
 
     fn may_operate(peer: Option<&str>, own: &[(HeaderName, &'static str)]) -> bool {
         let peer = peer.map(|peer| peer.parse().unwrap());

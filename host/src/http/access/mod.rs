@@ -494,6 +494,13 @@ mod tests {
 
     use super::*;
 
+    pub(super) fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().cloned();
+        pairs
+            .map(|(name, value)| (name, HeaderValue::from_static(value)))
+            .collect()
+    }
+
     fn access(anonymous: &[Scope]) -> Access {
         let token = |name: &str, scopes: &[Scope]| Token {
             name: name.to_owned(),

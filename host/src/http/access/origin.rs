@@ -98,13 +98,7 @@ pub fn is_same_site(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().cloned();
-        pairs
-            .map(|(name, value)| (name, HeaderValue::from_static(value)))
-            .collect()
-    }
+    use crate::http::access::tests::headers;
 
     #[test]
     fn an_origin_is_what_browsers_send() {
