@@ -136,6 +136,13 @@ impl FailureKind {
             Self::Contract => "plugin-broke-contract",
         }
     }
+
+    /// Whether it came late, after all the time, memory or output that a call may
+    /// use: such a call costs everybody who waits for the worker.
+    #[must_use]
+    pub const fn is_costly(self) -> bool {
+        matches!(self, Self::Deadline | Self::Memory | Self::Emitted)
+    }
 }
 
 /// A call went wrong; the instance must be dropped.

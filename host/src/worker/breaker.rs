@@ -1,12 +1,12 @@
-//! Plugins that run out of time: each call that does keeps a worker busy for all
-//! the time that a call may take, and others wait.
+//! Plugins that go over their limits: each call that does keeps a worker busy for
+//! all the time, memory or output that a call may use, and others wait.
 //!
-//! An entity that runs out of time at event after event, and none goes well, is
-//! halted. When that became of several and no call went well in between, it is
-//! the plugin and no event: its entities are halted without a call then, but for
-//! one call now and then, which may show that it is well again. Another plugin in
-//! the slot begins anew. A rollback gives entities back what they were, a redrive
-//! their events. It costs some keys for each slot in trouble.
+//! An entity that does so at event after event, and none goes well, is halted.
+//! When that became of several and no call went well in between, it is the plugin
+//! and no event: its entities are halted without a call then, but for one call now
+//! and then, which may show that it is well again. Another plugin in the slot
+//! begins anew. A rollback gives entities back what they were, a redrive their
+//! events. It costs some keys for each slot in trouble.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,11 +14,12 @@ use std::{
 };
 
 use crate::{
+    plugin::FailureKind,
     slots::name::SlotName,
     types::{Key, PartitionId},
 };
 
-/// Events of an entity that ran out of time since one went well; then it is
+/// Events of an entity that went over a limit since one went well; then it is
 /// halted.
 pub const EVENTS_MAX: u32 = 2;
 /// Entities that were halted for it since a call went well; then all of the slot
@@ -27,7 +28,7 @@ const ENTITIES_MAX: usize = 3;
 /// How often it is tried all the same.
 const TRY_EVERY: Duration = Duration::from_secs(20);
 
-/// What a plugin ran out of time at.
+/// What a plugin went over a limit at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Opening an entity, or processing an event.
@@ -43,18 +44,27 @@ pub struct Breakers(HashMap<(SlotName, Step), Trouble>);
 struct Trouble {
     /// Once for each, however often it is run again.
     entities: BTreeSet<(PartitionId, Key)>,
+    /// Since it is not called any more.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// The limit that it was over when the last of the entities was halted.
+    limit: FailureKind,
     /// When a call is tried next.
-    try_at: Option<Instant>,
+    try_at: Instant,
 }
 
 impl Breakers {
-    /// An entity is halted since its plugin ran out of time. True says that with
+    /// An entity is halted since its plugin went over a limit. True says that with
     /// it the plugin is not called any more.
     #[must_use]
-    pub fn expired(
+    pub fn halted(
         &mut self,
         slot: &SlotName,
         step: Step,
+        limit: FailureKind,
         entity: (PartitionId, Key),
         now: Instant,
     ) -> bool {
@@ -66,7 +76,8 @@ impl Breakers {
         if trouble.entities.len() < ENTITIES_MAX {
             return false;
         }
-        trouble.try_at = Some(now + TRY_EVERY);
+        let try_at = now + TRY_EVERY;
+        trouble.open = Some(Open { limit, try_at });
         true
     }
 
@@ -83,27 +94,29 @@ impl Breakers {
         self.0.retain(|(of, _), _| of != slot);
     }
 
-    /// Whether the slot's plugin is to be called. Where it is not, one call is now
-    /// and then.
-    pub fn admits(&mut self, slot: &SlotName, now: impl FnOnce() -> Instant) -> bool {
+    /// The limit for which the slot's plugin is not to be called, if it is not.
+    /// One call now and then is.
+    pub fn refuses(
+        &mut self,
+        slot: &SlotName,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<FailureKind> {
         if self.0.is_empty() {
-            return true;
+            return None;
         }
         let of_slot = self.0.iter_mut().filter(|((of, _), _)| of == slot);
-        let mut open: Vec<&mut Instant> = of_slot
-            .filter_map(|(_, trouble)| trouble.try_at.as_mut())
+        let mut open: Vec<&mut Open> = of_slot
+            .filter_map(|(_, trouble)| trouble.open.as_mut())
             .collect();
-        if open.is_empty() {
-            return true;
-        }
+        let limit = open.first()?.limit;
         let now = now();
-        let is_due = open.iter().all(|try_at| **try_at <= now);
-        if is_due {
-            for try_at in &mut open {
-                **try_at = now + TRY_EVERY;
-            }
+        if open.iter().any(|open| now < open.try_at) {
+            return Some(limit);
         }
-        is_due
+        for open in &mut open {
+            open.try_at = now + TRY_EVERY;
+        }
+        None
     }
 }
 
@@ -120,18 +133,20 @@ mod tests {
         let now = Instant::now();
         let (slot, other) = (SlotName::Default, SlotName::of_key(b"a"));
         let mut breakers = Breakers::default();
-        let expire =
-            |breakers: &mut Breakers, key| breakers.expired(&slot, Step::Work, entity(key), now);
-        assert!(!expire(&mut breakers, "a") && !expire(&mut breakers, "b"));
-        assert!(!expire(&mut breakers, "b"), "again, after an abort");
+        let halt = |breakers: &mut Breakers, key| {
+            breakers.halted(&slot, Step::Work, FailureKind::Memory, entity(key), now)
+        };
+        assert!(!halt(&mut breakers, "a") && !halt(&mut breakers, "b"));
+        assert!(!halt(&mut breakers, "b"), "again, after an abort");
         breakers.went_well(&slot, Step::Checkpoint);
         breakers.went_well(&other, Step::Work);
-        assert!(breakers.admits(&slot, || now));
-        assert!(expire(&mut breakers, "c"), "it is told once");
-        assert!(!expire(&mut breakers, "d"));
-        assert!(!breakers.admits(&slot, || now) && breakers.admits(&other, || now));
+        assert_eq!(breakers.refuses(&slot, || now), None);
+        assert!(halt(&mut breakers, "c"), "it is told once");
+        assert!(!halt(&mut breakers, "d"));
+        assert_eq!(breakers.refuses(&slot, || now), Some(FailureKind::Memory));
+        assert_eq!(breakers.refuses(&other, || now), None);
         breakers.forget(&slot);
-        assert!(breakers.admits(&slot, || now));
+        assert_eq!(breakers.refuses(&slot, || now), None);
     }
 
     #[test]
@@ -140,10 +155,11 @@ mod tests {
         let slot = SlotName::Default;
         let mut breakers = Breakers::default();
         for key in ["a", "b", "c", "d"] {
-            assert!(!breakers.expired(&slot, Step::Checkpoint, entity(key), now));
+            let limit = FailureKind::Deadline;
+            assert!(!breakers.halted(&slot, Step::Checkpoint, limit, entity(key), now));
             breakers.went_well(&slot, Step::Checkpoint);
         }
-        assert!(breakers.admits(&slot, || now));
+        assert_eq!(breakers.refuses(&slot, || now), None);
     }
 
     #[test]
@@ -152,12 +168,12 @@ mod tests {
         let slot = SlotName::Default;
         let mut breakers = Breakers::default();
         for key in ["a", "b", "c"] {
-            let _ = breakers.expired(&slot, Step::Work, entity(key), now);
+            let _ = breakers.halted(&slot, Step::Work, FailureKind::Emitted, entity(key), now);
         }
         let later = now + TRY_EVERY;
-        assert!(breakers.admits(&slot, || later), "one");
-        assert!(!breakers.admits(&slot, || later), "and no other");
+        assert_eq!(breakers.refuses(&slot, || later), None, "one");
+        assert!(breakers.refuses(&slot, || later).is_some(), "and no other");
         breakers.went_well(&slot, Step::Work);
-        assert!(breakers.admits(&slot, || later));
+        assert_eq!(breakers.refuses(&slot, || later), None);
     }
 }

@@ -106,8 +106,8 @@ pub struct Entity {
     pub committed: Option<Option<Bytes>>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
-    /// Events that ran out of time since one went well.
-    pub expired: u32,
+    /// Events that went over a limit, at a cost to others, since one went well.
+    pub costly: u32,
     /// A call of it went well since the last commit.
     pub went_well: bool,
     pub recent: Recent,

@@ -129,6 +129,8 @@ impl Instance for FaultyInstance {
                 }
                 b"trap-when-old" if self.calls > 1 => return self.fail(),
                 b"loop" if self.name != "good" => return self.fail_by(FailureKind::Deadline),
+                b"eat" if self.name != "good" => return self.fail_by(FailureKind::Memory),
+                b"flood" if self.name != "good" => return self.fail_by(FailureKind::Emitted),
                 b"poison" => *poisoned = self.name != "good",
                 b"refuse" => {
                     outcome.refused = Some(Refusal {

@@ -20,7 +20,6 @@ use crate::{
     },
 };
 
-const OUT_OF_TIME: &str = FailureKind::Deadline.code();
 
 /// Events a suspect processes alone, without a failure, before it may live with
 /// others again.
@@ -125,10 +124,10 @@ impl Processing {
                         && pending.redriven.is_none()
                         && !entity.went_well
                         && let Some(active) = self.actives.of(&entity.key)
-                        && !self.breakers.admits(&active.slot, Instant::now)
+                        && let Some(limit) = self.breakers.refuses(&active.slot, Instant::now)
                     {
-                        let reason = "its plugin runs out of time at every call".to_owned();
-                        return Ok(Some(Hurdle::Halted(halt_for(OUT_OF_TIME, reason))));
+                        let reason = "its plugin goes over a limit at every call".to_owned();
+                        return Ok(Some(Hurdle::Halted(halt_for(limit.code(), reason))));
                     }
                     let home = match entity.home {
                         Some(home) if self.instances.contains(home.instance) => home,
@@ -223,9 +222,7 @@ impl Processing {
                 Err(Hurdle::Failed)
             }
             Err(OpenError::Failed(failure)) => {
-                if failure.kind == FailureKind::Deadline {
-                    self.note_expired(id, Step::Work);
-                }
+                self.note_costly(id, Step::Work, failure.kind);
                 Err(Hurdle::Halted(halt_of(&failure)))
             }
             Err(OpenError::Refused(reason)) => {
@@ -307,13 +304,13 @@ impl Processing {
             Err(failure) => {
                 held.figures.failed(failure.kind);
                 let mut hurdle = Hurdle::Failed;
-                let mut is_expired = false;
+                let mut is_again = false;
                 if held.alone {
-                    if failure.kind == FailureKind::Deadline {
-                        entity.expired += 1;
-                        is_expired = entity.expired >= breaker::EVENTS_MAX;
+                    if failure.kind.is_costly() {
+                        entity.costly += 1;
+                        is_again = entity.costly >= breaker::EVENTS_MAX;
                     }
-                    if is_expired && entity.halted.is_none() {
+                    if is_again && entity.halted.is_none() {
                         hurdle = Hurdle::Halted(halt_of(&failure));
                     } else if let Some(pending) = entity.queue.get_mut(entity.done) {
                         pending.verdict = Verdict::Dead {
@@ -322,8 +319,8 @@ impl Processing {
                         };
                     }
                 }
-                if is_expired {
-                    self.note_expired(id, Step::Work);
+                if is_again {
+                    self.note_costly(id, Step::Work, failure.kind);
                 }
                 self.suspect(id, &failure);
                 self.retire_and_rewind(home.instance);
@@ -334,7 +331,7 @@ impl Processing {
             held.figures.refused();
         }
         let active = Arc::clone(&held.active);
-        entity.expired = 0;
+        entity.costly = 0;
         entity.went_well = true;
         self.breakers.went_well(&active.slot, Step::Work);
         let first = entity.done;
@@ -401,9 +398,7 @@ impl Processing {
             }
             Err(failure) => {
                 held.figures.failed(failure.kind);
-                if failure.kind == FailureKind::Deadline {
-                    self.note_expired(id, Step::Checkpoint);
-                }
+                self.note_costly(id, Step::Checkpoint, failure.kind);
                 self.retire_and_rewind(home.instance);
                 Some(Hurdle::Halted(halt_of(&failure)))
             }
@@ -423,15 +418,17 @@ impl Processing {
         }
     }
 
-    /// An entity is halted since its plugin ran out of time.
-    fn note_expired(&mut self, id: usize, step: Step) {
+    /// An entity is halted since its plugin failed, at a cost to others perhaps.
+    fn note_costly(&mut self, id: usize, step: Step, kind: FailureKind) {
         let Some(entity) = self.entities.get(id) else {
             return;
         };
-        if let Some(active) = self.actives.of(&entity.key)
-            && self.breakers.expired(
+        if kind.is_costly()
+            && let Some(active) = self.actives.of(&entity.key)
+            && self.breakers.halted(
                 &active.slot,
                 step,
+                kind,
                 (entity.partition, entity.key.clone()),
                 Instant::now(),
             )
@@ -440,8 +437,8 @@ impl Processing {
                 pipeline = %self.pipeline.name,
                 slot = %active.slot,
                 digest = %active.plugin.digest().short(),
-                code = OUT_OF_TIME,
-                "plugin runs out of time at every call, and is not called any more",
+                code = kind.code(),
+                "plugin goes over a limit at every call, and is not called any more",
             );
         }
     }

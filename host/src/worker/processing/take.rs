@@ -183,7 +183,7 @@ impl Processing {
             loaded: Some(saved),
             committed: Some(committed),
             suspicion: 0,
-            expired: 0,
+            costly: 0,
             went_well: false,
             recent,
             halted_before: halted.clone(),

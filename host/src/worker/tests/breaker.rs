@@ -1,4 +1,4 @@
-//! Plugins that run out of time: what is not called any more.
+//! Plugins that go over their limits: what is not called any more.
 
 use super::*;
 use crate::letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL};
@@ -10,49 +10,71 @@ fn calls_of(bench: &mut Bench, events: &[(&str, &str)]) -> u64 {
     bench.processing.counts.calls - before
 }
 
+/// What the plugin is told, and the code of the limit that it goes over then.
+const COSTLY: [(&str, &str); 3] = [
+    ("loop", "plugin-deadline"),
+    ("eat", "plugin-memory"),
+    ("flood", "plugin-emitted-too-much"),
+];
+
+fn costly_in_each_layout() -> impl Iterator<Item = (usize, (&'static str, &'static str))> {
+    COSTLY.into_iter().flat_map(|costly| [(1, costly), (8, costly)])
+}
+
 #[test]
-fn an_entity_that_runs_out_of_time_again_and_again_is_halted() {
-    for per_instance in [1, 8] {
+fn an_entity_that_goes_over_a_limit_again_and_again_is_halted() {
+    for (per_instance, (costly, code)) in costly_in_each_layout() {
         let mut bench = Bench::new(per_instance, 100);
-        bench.events(&[("g", "x"), ("g", "loop"), ("g", "x"), ("g", "loop")]);
+        bench.events(&[("g", "x"), ("g", costly), ("g", "x"), ("g", costly)]);
         bench.commit();
         assert_eq!(
             bench.of("g"),
             [
                 "in/0/0 a:g:1",
-                "in/0/1 plugin-deadline",
+                &format!("in/0/1 {code}"),
                 "in/0/2 a:g:2",
-                "in/0/3 plugin-deadline"
+                &format!("in/0/3 {code}"),
             ],
             "one that goes well lies between them"
         );
-        bench.events(&[("g", "loop"), ("g", "x")]);
+        bench.events(&[("g", costly), ("g", "x")]);
         bench.commit();
         assert_eq!(
             bench.of("g")[4..],
             ["in/0/4 entity-halted", "in/0/5 entity-halted"]
         );
-        assert_eq!(calls_of(&mut bench, &[("g", "loop"), ("g", "x")]), 0);
+        assert_eq!(calls_of(&mut bench, &[("g", costly), ("g", "x")]), 0);
         let halt = bench.checkpoint("g").unwrap().halted.unwrap();
-        assert_eq!(halt.code, "plugin-deadline");
+        assert_eq!(halt.code, code);
     }
 }
 
+/// A trap costs nobody much: its event is the dead letter, as often as it comes.
 #[test]
-fn a_plugin_that_runs_out_of_time_for_all_is_not_called_any_more() {
-    for per_instance in [1, 8] {
+fn an_entity_that_traps_again_and_again_goes_on() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[("g", "trap"), ("g", "trap"), ("g", "trap"), ("g", "x")]);
+    bench.commit();
+    assert_eq!(bench.of("g").last().unwrap(), "in/0/3 a:g:1");
+}
+
+#[test]
+fn a_plugin_that_goes_over_a_limit_for_all_is_not_called_any_more() {
+    for (per_instance, (costly, code)) in costly_in_each_layout() {
         let mut bench = Bench::new(per_instance, 100);
         for key in ["a", "b", "c"] {
-            bench.events(&[(key, "loop"), (key, "loop")]);
+            bench.events(&[(key, costly), (key, costly)]);
             bench.commit();
         }
-        assert_eq!(calls_of(&mut bench, &[("d", "loop"), ("e", "x")]), 0);
+        assert_eq!(calls_of(&mut bench, &[("d", costly), ("e", "x")]), 0);
         assert_eq!(bench.of("d"), ["in/0/6 entity-halted"]);
         assert_eq!(bench.of("e"), ["in/0/7 entity-halted"]);
+        let halt = bench.checkpoint("e").unwrap().halted.unwrap();
+        assert_eq!(halt.code, code);
 
         // Another plugin gets its chance.
         bench.swap(SlotName::Default, "good", &["faulty/1"]);
-        bench.events(&[("f", "loop")]);
+        bench.events(&[("f", costly)]);
         bench.commit();
         assert_eq!(bench.of("f"), ["in/0/8 good:f:1"]);
     }
