@@ -29,6 +29,8 @@ pub const INPUT: Topic = Topic::from_static("NBA-Games");
 pub const OUTPUT: Topic = Topic::from_static("NBA-Scores");
 
 const SWAPPED_WITHIN: Duration = Duration::from_secs(60);
+/// Seldom enough that who waits for a swap costs it nothing.
+const LOOK: Duration = Duration::from_millis(2);
 const APPEND_CHUNK: usize = 5_000;
 
 pub struct Rig {
@@ -160,16 +162,21 @@ impl Rig {
                 return;
             }
             assert!(started.elapsed() < SWAPPED_WITHIN, "not swapped: {slots:?}");
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(LOOK);
         }
     }
 
     /// Waits until everything in the input is committed.
     pub fn drain(&self) {
-        let operator = self.host.operator();
-        while operator.groups().groups.iter().any(|group| group.lag > 0) {
+        while self.lag() > 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// How many events are not committed yet.
+    pub fn lag(&self) -> u64 {
+        let groups = self.host.operator().groups().groups;
+        groups.iter().map(|group| group.lag).sum()
     }
 
     /// Opens the doors.

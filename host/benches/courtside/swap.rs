@@ -31,9 +31,15 @@ const EVENTS_BEFORE: usize = 220;
 const NAME_LEN: usize = 90;
 /// How many events the capacity is measured with.
 const BACKLOG: usize = 300_000;
-const ROUNDS: usize = 12;
-/// How long is looked at around a swap, and at the ordinary, by turns.
-const WINDOW: Duration = Duration::from_millis(700);
+const SIZES: [u64; 3] = [50, 5_000, 50_000];
+/// Games have only so many events, so few swaps fit into a load: it begins anew,
+/// with new games.
+const LOADS: usize = 4;
+const ROUNDS: usize = 3;
+/// How long it may take until what a swap brought is over.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+/// It is over when no more is waiting than comes in this time.
+const SETTLED: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_micros(200);
 const MANY_SWAPS: usize = 10_000;
@@ -41,28 +47,72 @@ const NOTED_EVERY: usize = 500;
 
 /// Swaps under half of the load that can be taken, on the embedded engine.
 pub fn embedded() {
-    for games in [50, 5_000, 50_000] {
-        let rig = Rig::new(false, SETTINGS);
-        let log = Arc::clone(&rig.log);
-        under_load(rig, games, move |seen, stop| {
-            look_at_ends(&*log, seen, stop)
-        });
+    for games in SIZES {
+        let mut gaps = Gaps::default();
+        for _ in 0..LOADS {
+            let rig = Rig::new(false, SETTINGS);
+            let log = Arc::clone(&rig.log);
+            under_load(rig, games, &mut gaps, move |seen, stop| {
+                look_at_ends(&*log, seen, stop)
+            });
+        }
+        gaps.say(games);
     }
 }
 
 /// The same on Kafka.
 pub fn on_kafka() {
-    for games in [50, 5_000, 50_000] {
-        let Some(cluster) = Cluster::up() else {
-            return;
-        };
-        let brokers = cluster.brokers.clone();
-        let mut settings = SETTINGS.to_vec();
-        settings.push(("kafka.brokers", &brokers));
-        let rig = Rig::new(false, &settings);
-        under_load(rig, games, move |seen, stop| {
-            read_outputs(&cluster, seen, stop)
-        });
+    for games in SIZES {
+        let mut gaps = Gaps::default();
+        for _ in 0..LOADS {
+            let Some(cluster) = Cluster::up() else {
+                return;
+            };
+            let brokers = cluster.brokers.clone();
+            let mut settings = SETTINGS.to_vec();
+            settings.push(("kafka.brokers", &brokers));
+            let rig = Rig::new(false, &settings);
+            under_load(rig, games, &mut gaps, move |seen, stop| {
+                read_outputs(&cluster, seen, stop)
+            });
+        }
+        gaps.say(games);
+    }
+}
+
+/// How long is looked at around a swap, and at the ordinary, by turns. With many
+/// games a swap and what comes after it take longer.
+const fn window(games: u64) -> Duration {
+    Duration::from_millis(if games > 10_000 { 3_000 } else { 1_500 })
+}
+
+/// The longest times without a commit that any partition had, in milliseconds.
+#[derive(Default)]
+struct Gaps {
+    ordinary: Vec<f64>,
+    around: Vec<f64>,
+    /// How long the swaps took.
+    took: Vec<f64>,
+}
+
+impl Gaps {
+    fn say(mut self, games: u64) {
+        for gaps in [&mut self.ordinary, &mut self.around, &mut self.took] {
+            gaps.sort_by(f64::total_cmp);
+        }
+        let median = |gaps: &[f64]| gaps[gaps.len() / 2];
+        let longest = |gaps: &[f64]| gaps[gaps.len() - 1];
+        println!(
+            "{games} games: longest time between two commits of a partition in {} ms: ordinary {:.1} ms (longest {:.1}), around a swap {:.1} ms (longest {:.1}): {:+.1} ms (medians of {}); a swap took {:.0} ms",
+            window(games).as_millis(),
+            median(&self.ordinary),
+            longest(&self.ordinary),
+            median(&self.around),
+            longest(&self.around),
+            median(&self.around) - median(&self.ordinary),
+            self.around.len(),
+            median(&self.took),
+        );
     }
 }
 
@@ -128,7 +178,12 @@ fn read_outputs(cluster: &Cluster, seen: &Seen, stop: &AtomicBool) {
     }
 }
 
-fn under_load(rig: Rig, games: u64, watch: impl FnOnce(&Seen, &AtomicBool) + Send + 'static) {
+fn under_load(
+    rig: Rig,
+    games: u64,
+    gaps: &mut Gaps,
+    watch: impl FnOnce(&Seen, &AtomicBool) + Send + 'static,
+) {
     let runtime = Runtime::new().expect("a runtime");
     rig.activate();
     let season = Season::new(1);
@@ -177,11 +232,11 @@ fn under_load(rig: Rig, games: u64, watch: impl FnOnce(&Seen, &AtomicBool) + Sen
     let capacity = backlog.len() as f64 / started.elapsed().as_secs_f64();
     let rate = capacity / 2.0;
 
-    let windows = 2 * ROUNDS + 2;
-    // With few games there are only so many events left in them.
-    let wanted = (rate * WINDOW.as_secs_f64() * (windows + 4) as f64) as usize;
-    let lines = next(1, wanted);
-    let rate = rate.min(lines.len() as f64 / (WINDOW.as_secs_f64() * (windows + 4) as f64));
+    let window = window(games);
+    let lasts = window + (2 * window + SETTLED_WITHIN / 2) * ROUNDS as u32;
+    // Games have only so many events left.
+    let lines = next(1, (rate * lasts.as_secs_f64()) as usize);
+    let rate = rate.min(lines.len() as f64 / lasts.as_secs_f64());
     let state_bytes = mean_state_bytes(&*rig.log);
 
     let seen = Arc::new(Seen::default());
@@ -200,17 +255,23 @@ fn under_load(rig: Rig, games: u64, watch: impl FnOnce(&Seen, &AtomicBool) + Sen
             let lines = &lines;
             scope.spawn(move || feed(rig, runtime, lines, rate, &feeding))
         };
-        thread::sleep(WINDOW);
+        thread::sleep(window);
         for round in 0..ROUNDS {
             let from = Instant::now();
-            thread::sleep(WINDOW);
+            thread::sleep(window);
             ordinary.push((from, Instant::now()));
             let from = Instant::now();
             rig.swap(&variant(round as u32));
-            thread::sleep(WINDOW.saturating_sub(from.elapsed()));
+            let took = from.elapsed();
+            gaps.took.push(took.as_secs_f64() * 1e3);
+            thread::sleep((window - took.min(window)).max(window / 2));
             around.push((from, Instant::now()));
+            let few = (rate * SETTLED.as_secs_f64()) as u64;
+            let over = Instant::now() + SETTLED_WITHIN;
+            while rig.lag() > few && Instant::now() < over {
+                thread::sleep(TICK);
+            }
         }
-        thread::sleep(WINDOW);
         feeding.store(false, Ordering::Relaxed);
         feeder.join().expect("a feeder")
     });
@@ -218,24 +279,11 @@ fn under_load(rig: Rig, games: u64, watch: impl FnOnce(&Seen, &AtomicBool) + Sen
     stop.store(true, Ordering::Relaxed);
     watching.join().expect("a watcher");
 
-    let gaps = |windows: &[(Instant, Instant)]| {
-        let mut gaps: Vec<f64> = windows
-            .iter()
-            .map(|(from, to)| seen.longest_gap(*from, *to).as_secs_f64() * 1e3)
-            .collect();
-        gaps.sort_by(f64::total_cmp);
-        gaps
-    };
-    let (ordinary, around) = (gaps(&ordinary), gaps(&around));
-    let median = |gaps: &[f64]| gaps[gaps.len() / 2];
+    let longest = |(from, to): (Instant, Instant)| seen.longest_gap(from, to).as_secs_f64() * 1e3;
+    gaps.ordinary.extend(ordinary.into_iter().map(longest));
+    gaps.around.extend(around.into_iter().map(longest));
     println!(
-        "{games} games, states of {state_bytes} bytes, {rate:.0} events/s (capacity {capacity:.0}): longest time between two commits of a partition in {} ms: ordinary {:.1} ms (longest {:.1}), around a swap {:.1} ms (longest {:.1}): {:+.1} ms (median of {ROUNDS})",
-        WINDOW.as_millis(),
-        median(&ordinary),
-        ordinary[ordinary.len() - 1],
-        median(&around),
-        around[around.len() - 1],
-        median(&around) - median(&ordinary),
+        "{games} games, states of {state_bytes} bytes, {rate:.0} events/s (capacity {capacity:.0})"
     );
     assert_eq!(members, self::members(&rig), "the group was rebalanced");
     // What was prepared and not fed is not expected.

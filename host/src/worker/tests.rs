@@ -631,6 +631,33 @@ fn what_entities_publish_under_one_key_is_in_the_order_of_their_events() {
     );
 }
 
+/// And the outputs of each entity stay side by side.
+#[test]
+fn dead_letters_are_in_the_order_of_their_events() {
+    let mut bench = Bench::new(8, 100);
+    bench.events(&[
+        ("g", "x"),
+        ("h", "refuse"),
+        ("g", "refuse"),
+        ("h", "x"),
+        ("h", "refuse"),
+        ("g", "x"),
+    ]);
+    bench.commit();
+    let committed: Vec<_> = bench.committed.iter().map(describe).collect();
+    assert_eq!(
+        committed,
+        [
+            "in/0/0 a:g:1",
+            "in/0/5 a:g:2",
+            "in/0/3 a:h:1",
+            "in/0/1 event-refused",
+            "in/0/2 event-refused",
+            "in/0/4 event-refused",
+        ]
+    );
+}
+
 #[test]
 fn a_run_that_leads_to_too_much_is_cut_short_and_done_again_in_pieces() {
     let mut bench = Bench::new(8, 100);

@@ -42,9 +42,9 @@ const KEY_LOGGED_BYTES_MAX: usize = 256;
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 
 /// After a swap each entity opens again at its next event, and what it was is
-/// kept: events cost several times what they do else. So that commits come as
-/// close together as before, less is taken for each, until most entities of a
-/// commit are open already, for this long at most.
+/// kept: events cost several times what they do else, and some wait. So that
+/// commits come as close together as before, less is taken for each, until most
+/// entities of a commit are open already and nothing waits, for this long at most.
 const EASED_TIME_MAX: Duration = Duration::from_secs(3);
 const EASED_POLL_BYTES: usize = 32 << 10;
 const EASED_COMMIT_INTERVAL: Duration = Duration::from_millis(15);
@@ -216,6 +216,22 @@ impl Worker {
 
 type Starts = Box<dyn Fn(PartitionId) -> Result<Offset, LogError> + Send>;
 
+/// What comes after a swap.
+struct Eased {
+    until: Instant,
+    /// Few entities of the last commit had to be opened.
+    few_open: bool,
+}
+
+impl Eased {
+    fn begin() -> Option<Self> {
+        Some(Self {
+            until: Instant::now() + EASED_TIME_MAX,
+            few_open: false,
+        })
+    }
+}
+
 struct Running {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
@@ -227,7 +243,7 @@ struct Running {
     /// much at once.
     poll_bytes: usize,
     /// Until when commits are small, after a swap.
-    eased: Option<Instant>,
+    eased: Option<Eased>,
     /// How long to wait after the next failure.
     wait: Duration,
     /// And after the next poll that fails.
@@ -295,6 +311,7 @@ impl Running {
                 }
             }
             Ok(Polled::Idle) => {
+                self.eased = self.eased.take().filter(|eased| !eased.few_open);
                 if is_restoring || self.processing.pending_since().is_some() {
                     self.commit();
                 } else {
@@ -344,7 +361,12 @@ impl Running {
     }
 
     fn is_due(&self) -> bool {
+        // After what was polled had to be done again, with less: the sooner it is
+        // committed, the sooner there is more again.
         let settings = &self.pipeline.processing;
+        if self.poll_bytes < settings.poll_bytes_max.min(EASED_POLL_BYTES) {
+            return true;
+        }
         let interval = match self.eased {
             Some(_) => settings.commit_interval.min(EASED_COMMIT_INTERVAL),
             None => settings.commit_interval,
@@ -356,13 +378,14 @@ impl Running {
                 .is_some_and(|since| since.elapsed() >= interval)
     }
 
-    /// A commit was made of so many entities. Where few of them had to be opened,
-    /// what a swap brought is over.
+    /// A commit was made of so many entities.
     fn note_opened(&mut self, entities: usize) {
         let opened = self.processing.counts.opens - self.reported.opens;
-        let few = entities > 0 && opened * FEW_OPENED < entities as u64;
-        if few || self.eased.is_some_and(|until| Instant::now() >= until) {
-            self.eased = None;
+        if let Some(eased) = &mut self.eased {
+            eased.few_open = entities > 0 && opened * FEW_OPENED < entities as u64;
+            if Instant::now() >= eased.until {
+                self.eased = None;
+            }
         }
     }
 
@@ -380,7 +403,7 @@ impl Running {
                     self.processing.activate(&slot, active);
                     if !is_first {
                         self.gap.taken_over();
-                        self.eased = Some(Instant::now() + EASED_TIME_MAX);
+                        self.eased = Eased::begin();
                     }
                     self.wait_for_plugin();
                     self.go_on_waiting();
@@ -398,7 +421,7 @@ impl Running {
                     if !self.processing.is_in_force(&slot, active.as_ref()) {
                         self.processing.activate(&slot, active);
                         self.gap.taken_over();
-                        self.eased = Some(Instant::now() + EASED_TIME_MAX);
+                        self.eased = Eased::begin();
                     }
                     tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);

@@ -88,6 +88,12 @@ impl Processing {
         // each other, and compress better side by side.
         if self.shared {
             produced.sort_by_key(|produced| produced.source);
+        } else if self.has_letters {
+            let letters = &self.pipeline.dead_letter;
+            produced.sort_by_key(|produced| {
+                let is_letter = produced.place.topic == *letters;
+                is_letter.then_some(produced.source)
+            });
         }
         commit.records = produced
             .into_iter()
@@ -146,6 +152,7 @@ impl Processing {
         self.pending_bytes = 0;
         self.pending_since = None;
         self.shared = false;
+        self.has_letters = false;
         self.close_idle(Instant::now());
     }
 

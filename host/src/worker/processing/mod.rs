@@ -172,9 +172,11 @@ pub struct Processing {
     pending_bytes: usize,
     pending_since: Option<Instant>,
     stops: Vec<(PartitionId, Stop)>,
-    /// Some of what is pending goes where other entities publish, too: under a
-    /// key that is not the entity's, or to the dead letters.
+    /// Some of what is pending goes where other entities publish, too, under a key
+    /// that is not the entity's.
     shared: bool,
+    /// Some of what is pending are dead letters.
+    has_letters: bool,
     budget: Option<Budget>,
     started: Instant,
     directives: Directives,
@@ -251,6 +253,7 @@ impl Processing {
             pending_since: None,
             stops: Vec::new(),
             shared: false,
+            has_letters: false,
             budget: None,
             started: Instant::now(),
             directives: HashMap::new(),
@@ -473,6 +476,7 @@ impl Processing {
             self.pending_bytes = 0;
             self.pending_since = None;
             self.shared = false;
+            self.has_letters = false;
         }
     }
 

@@ -100,7 +100,7 @@ impl Processing {
                         reason,
                     );
                     self.pending_bytes += record.size();
-                    self.shared = true;
+                    self.has_letters = true;
                     let ended = *code != ENTITY_HALTED;
                     entity.produced.push(Produced {
                         source: (entity.partition, pending.record.offset),

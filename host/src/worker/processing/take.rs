@@ -62,7 +62,7 @@ impl Processing {
                     code,
                     reason,
                 );
-                self.shared = true;
+                self.has_letters = true;
                 if let Some(task) = self.tasks.get_mut(&partition) {
                     task.loose.push(Produced {
                         source: (partition, record.offset),
