@@ -400,7 +400,7 @@ async fn what_went_wrong_goes_wrong_again(engine: Engine) {
     ];
     let said = run(&words, 0);
     let summary = stderr(&said);
-    assert!(summary.contains("18 events"), "{summary}");
+    assert!(summary.contains("20 events"), "{summary}");
     assert!(summary.contains(", 0 differ"), "{summary}");
     let lines = stdout(&run(
         &[

@@ -268,6 +268,8 @@ struct Bench {
     processing: Processing,
     memory: Arc<Memory>,
     committed: Vec<NewRecord>,
+    /// The same, each commit in the order of its events, whatever the topic.
+    told: Vec<NewRecord>,
     next: u64,
 }
 
@@ -288,6 +290,7 @@ impl Bench {
             processing,
             memory,
             committed: Vec::new(),
+            told: Vec::new(),
             next: 0,
         };
         bench.swap(SlotName::Default, "a", &["faulty/1"]);
@@ -334,14 +337,19 @@ impl Bench {
         if let Some(commit) = commit {
             self.memory.apply(&commit);
             self.processing.settle(&commit);
-            self.committed
-                .extend(commit.records.into_iter().map(|(_, record)| record));
+            let mut records: Vec<_> = commit.records.into_iter().map(|(_, it)| it).collect();
+            self.committed.extend(records.iter().cloned());
+            records.sort_by_key(|record| {
+                let source = header(record, &output::SOURCE).unwrap();
+                source.rsplit('/').next().unwrap().parse::<u64>().unwrap()
+            });
+            self.told.append(&mut records);
         }
     }
 
     /// The committed records of a key: outputs by value, dead letters by code.
     fn of(&self, key: &str) -> Vec<String> {
-        self.committed
+        self.told
             .iter()
             .filter(|record| record.key.as_deref() == Some(key.as_bytes()))
             .map(describe)

@@ -280,7 +280,11 @@ fn deeds() -> Vec<(&'static str, &'static str, Value)> {
         ("panics unless it is alone", "b", deed("trap-in-company")),
         ("recurses without end", "c", deed("recurse")),
         ("never returns", "d", deed("loop")),
-        ("never returns, at two events in a row", "loops", deed("loop")),
+        (
+            "never returns, at two events in a row",
+            "loops",
+            deed("loop"),
+        ),
         ("sleeps for a day", "e", deed("sleep")),
         ("exits", "f", deed("exit")),
         ("allocates until there is no more", "g", deed("eat-memory")),

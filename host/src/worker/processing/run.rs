@@ -20,7 +20,6 @@ use crate::{
     },
 };
 
-
 /// Events a suspect processes alone, without a failure, before it may live with
 /// others again.
 const SUSPICION_EVENTS: u32 = 64;

@@ -18,7 +18,9 @@ const COSTLY: [(&str, &str); 3] = [
 ];
 
 fn costly_in_each_layout() -> impl Iterator<Item = (usize, (&'static str, &'static str))> {
-    COSTLY.into_iter().flat_map(|costly| [(1, costly), (8, costly)])
+    COSTLY
+        .into_iter()
+        .flat_map(|costly| [(1, costly), (8, costly)])
 }
 
 #[test]
