@@ -36,6 +36,7 @@ const SIZES: [u64; 3] = [50, 5_000, 50_000];
 /// with new games.
 const LOADS: usize = 4;
 const ROUNDS: usize = 3;
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take until what a swap brought is over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 /// It is over when no more is waiting than comes in this time.
@@ -344,7 +345,14 @@ fn judge(log: &dyn RecordLog, fed: &BTreeMap<Arc<str>, u64>) {
 }
 
 fn members(rig: &Rig) -> Vec<(String, Vec<PartitionId>)> {
-    let status = rig.log.group_status(GROUP, &INPUT).expect("the group");
+    let started = Instant::now();
+    // Brokers that have just started may be late.
+    let status = loop {
+        match rig.log.group_status(GROUP, &INPUT) {
+            Ok(status) => break status,
+            Err(error) => assert!(started.elapsed() < SEEN_WITHIN, "no group: {error}"),
+        }
+    };
     let members = status.members.into_iter();
     members.map(|one| (one.member, one.partitions)).collect()
 }
