@@ -174,7 +174,7 @@ impl Traffic {
                 producer.flush(Duration::from_secs(10)).expect("delivered");
             })
         };
-        let consumer = cluster.outputs();
+        let consumer = cluster.outputs(rdkafka::Offset::Beginning);
         let watcher = {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {

@@ -58,8 +58,8 @@ impl Cluster {
         config
     }
 
-    /// A reader of the committed outputs, from the first one on.
-    pub fn outputs(&self) -> BaseConsumer {
+    /// A reader of the committed outputs.
+    pub fn outputs(&self, from: Offset) -> BaseConsumer {
         let mut config = self.client();
         config
             .set("group.id", GROUP)
@@ -69,7 +69,7 @@ impl Cluster {
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
-            list.add_partition_offset(&OUTPUT, partition, Offset::Beginning)
+            list.add_partition_offset(&OUTPUT, partition, from)
                 .expect("a partition");
         }
         consumer.assign(&list).expect("assigned");

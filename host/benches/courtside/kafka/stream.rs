@@ -95,7 +95,7 @@ pub fn latency() {
     let (address, stop) = rig.open(&runtime);
     let (seen, sightings) = mpsc::unbounded_channel();
     let done = Arc::new(AtomicBool::new(false));
-    let consumer = cluster.outputs();
+    let consumer = cluster.outputs(rdkafka::Offset::Beginning);
     let reader = {
         let done = Arc::clone(&done);
         std::thread::spawn(move || {
