@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::ReplayError;
+use super::{ReplayError, line::provenance};
 use crate::{
     log::{Assignment, Checkpoints, Commit, Fetched, LogError},
     pipeline::Pipeline,
@@ -114,12 +114,13 @@ impl Case {
             replayed.failures += processing.counts.failures.saturating_sub(failed);
             memory.apply(&commit);
             processing.settle(&commit);
-            replayed.records.extend(
-                commit
-                    .records
-                    .into_iter()
-                    .filter(|(place, _)| self.is_of_entity(place)),
-            );
+            let mut records = commit.records;
+            records.retain(|(place, _)| self.is_of_entity(place));
+            // A commit has the dead letters last; here all are in the order of
+            // their events, however those were batched.
+            records
+                .sort_by_key(|(_, record)| provenance(&record.headers).map(|found| found.offset));
+            replayed.records.append(&mut records);
         }
         replayed.checkpoint = memory.get(self.partition, &self.key).map_err(failed)?;
         Ok(replayed)
