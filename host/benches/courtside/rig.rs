@@ -88,7 +88,9 @@ impl Rig {
         let compiler: Arc<dyn Compiler> = if native {
             Arc::new(crate::native::NativeCompiler)
         } else {
-            Engine::new(EngineConfig::default()).expect("a plugin engine")
+            // What was compiled is kept, as a host does.
+            let cache_dir = Some(config.data_dir.join("compiled"));
+            Engine::new(EngineConfig { cache_dir }).expect("a plugin engine")
         };
         let host = Host::start_with(
             &config,
