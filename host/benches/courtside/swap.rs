@@ -32,8 +32,8 @@ const NAME_LEN: usize = 90;
 /// How many events the capacity is measured with.
 const BACKLOG: usize = 300_000;
 const SIZES: [u64; 3] = [50, 5_000, 50_000];
-/// Games have only so many events, so few swaps fit into a load: it begins anew,
-/// with new games.
+/// Games have only so many events, so few swaps fit into a load: it begins anew, on
+/// another host.
 const LOADS: usize = 4;
 const ROUNDS: usize = 3;
 /// How long it may take until what a swap brought is over.

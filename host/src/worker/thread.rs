@@ -242,7 +242,7 @@ struct Running {
     /// How much is polled at a time: less, after what was polled led to too
     /// much at once.
     poll_bytes: usize,
-    /// Until when commits are small, after a swap.
+    /// Commits are small, after a swap.
     eased: Option<Eased>,
     /// How long to wait after the next failure.
     wait: Duration,
@@ -361,9 +361,9 @@ impl Running {
     }
 
     fn is_due(&self) -> bool {
+        let settings = &self.pipeline.processing;
         // After what was polled had to be done again, with less: the sooner it is
         // committed, the sooner there is more again.
-        let settings = &self.pipeline.processing;
         if self.poll_bytes < settings.poll_bytes_max.min(EASED_POLL_BYTES) {
             return true;
         }

@@ -295,13 +295,13 @@ fn deeds() -> Vec<(&'static str, &'static str, Value)> {
         ),
         ("emits 100 MB", "h", deed("emit-much")),
         (
-            "emits 100 MB, at two events in a row",
-            "floods",
-            deed("emit-much"),
-        ),
-        (
             "emits a little more than the limit",
             "i",
+            json!({"do": "emit-much", "bytes": 9_000_000}),
+        ),
+        (
+            "emits a little more than the limit, at two events in a row",
+            "floods",
             json!({"do": "emit-much", "bytes": 9_000_000}),
         ),
         (
