@@ -196,7 +196,7 @@ impl From<LogError> for Problem {
             LogError::Unavailable { .. } | LogError::Fenced { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(1))
             }
-            LogError::Full { .. } | LogError::Denied { .. } => {
+            LogError::Full { .. } | LogError::Denied { .. } | LogError::TopicMissing { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(5))
             }
             LogError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
@@ -204,6 +204,7 @@ impl From<LogError> for Problem {
             | LogError::NoSuchPartition { .. }
             | LogError::Mismatch { .. }
             | LogError::TopicExists { .. }
+            | LogError::TopicRecreated { .. }
             | LogError::TopicInUse { .. }
             | LogError::TopicKept { .. }
             | LogError::PartitionsFixed { .. }

@@ -14,7 +14,7 @@ use crate::{
     log::{
         Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog, TopicSpec,
     },
-    types::{NewRecord, Offset, PartitionId, Position, Record, Topic},
+    types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
 };
 
 /// What goes wrong with the appends.
@@ -160,6 +160,10 @@ impl MemoryLog {
 impl RecordLog for MemoryLog {
     fn record_bytes_max(&self) -> usize {
         usize::MAX
+    }
+
+    fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
+        Ok(vec![Some(TopicId::NONE); topics.len()])
     }
 
     fn ensure_topics(&self, _: &[TopicSpec]) -> Result<(), LogError> {

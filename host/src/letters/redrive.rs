@@ -70,6 +70,7 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
         input: topic.clone(),
         worker: 0,
         workers: 1,
+        topics: Vec::new(),
         visits: true,
     })?;
     let count = pipeline.partitions;

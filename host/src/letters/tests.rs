@@ -32,7 +32,7 @@ use crate::{
         Refusal, SavedState,
     },
     slots::name::SlotName,
-    types::{Digest, NewRecord, Offset, PartitionId, Position, Record, Topic},
+    types::{Digest, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
     worker::{
         envelope::Envelope,
         instances::Active,
@@ -204,6 +204,9 @@ impl RecordLog for Deadly {
     }
     fn partitions(&self, topic: &Topic) -> Result<u32, LogError> {
         self.log.partitions(topic)
+    }
+    fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
+        self.log.topic_ids(topics)
     }
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {
         self.log.bounds(topic)

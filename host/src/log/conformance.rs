@@ -89,6 +89,8 @@ macro_rules! conformance {
             what_a_pipeline_needs_cannot_be_altered_away,
             partitions_grow_where_no_key_has_state,
             a_topic_that_is_read_is_not_deleted,
+            a_topic_that_is_made_anew_has_another_id,
+            a_commit_means_the_topics_of_its_ids,
             what_a_group_keeps_is_not_deleted,
             groups_are_listed_with_their_topics,
             a_reset_moves_offsets_and_checkpoints_together,
@@ -239,6 +241,7 @@ pub(crate) fn join(
         input: input.clone(),
         worker,
         workers,
+        topics: Vec::new(),
         visits: false,
     })
     .unwrap()
@@ -411,6 +414,7 @@ pub(crate) fn what_does_not_exist_is_named(subject: &mut impl Subject) {
         input: b,
         worker: 0,
         workers: 1,
+        topics: Vec::new(),
         visits: false,
     };
     assert_eq!(

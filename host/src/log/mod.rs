@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::types::{
-    ENTITY_KEY_BYTES_MAX, Key, NewRecord, Offset, PartitionId, Position, Record, Topic,
+    ENTITY_KEY_BYTES_MAX, Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId,
     TopicPartition,
 };
 
@@ -61,6 +61,19 @@ pub enum LogError {
         actual: String,
         wanted: String,
         remedy: String,
+    },
+    /// A topic that was there, and that somebody deleted since.
+    #[error("topic {topic} is missing: {why}")]
+    TopicMissing { topic: Topic, why: String },
+    /// Offsets and checkpoints are of a topic that is gone, and another has its
+    /// name.
+    #[error(
+        "topic {topic} was deleted and made anew (its id was {before}, and is {now}): what the group has committed is of the topic before"
+    )]
+    TopicRecreated {
+        topic: Topic,
+        before: TopicId,
+        now: TopicId,
     },
     #[error("topic {topic} exists already")]
     TopicExists { topic: Topic },
@@ -124,7 +137,11 @@ impl LogError {
     pub const fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Denied { .. } | Self::Busy | Self::Full { .. }
+            Self::Unavailable { .. }
+                | Self::Denied { .. }
+                | Self::Busy
+                | Self::Full { .. }
+                | Self::TopicMissing { .. }
         )
     }
 
@@ -140,6 +157,8 @@ impl LogError {
             Self::NoSuchPartition { .. } => "no-such-partition",
             Self::Invalid { .. } => "log-invalid",
             Self::Mismatch { .. } => "topic-mismatch",
+            Self::TopicMissing { .. } => "topic-missing",
+            Self::TopicRecreated { .. } => "topic-recreated",
             Self::TopicExists { .. } => "topic-exists",
             Self::TopicInUse { .. } | Self::TopicKept { .. } => "topic-in-use",
             Self::PartitionsFixed { .. } => "partitions-fixed",
@@ -176,6 +195,22 @@ pub struct TopicSpec {
     pub cleanup: Cleanup,
 }
 
+/// Refuses to go on with a topic that is not the one of this id any more.
+pub fn check_id(topic: &Topic, id: TopicId, found: Option<TopicId>) -> Result<(), LogError> {
+    match found {
+        Some(now) if now == id => Ok(()),
+        Some(now) => Err(LogError::TopicRecreated {
+            topic: topic.clone(),
+            before: id,
+            now,
+        }),
+        None => Err(LogError::TopicMissing {
+            topic: topic.clone(),
+            why: "it was there, and was deleted".to_owned(),
+        }),
+    }
+}
+
 /// A group, as one of its members joins it. Each worker is a member.
 #[derive(Clone, Debug)]
 pub struct GroupSpec {
@@ -185,6 +220,9 @@ pub struct GroupSpec {
     pub worker: u32,
     /// How many workers the host has for the group.
     pub workers: u32,
+    /// Topics that the member's commits mean, by their ids. A commit is refused
+    /// once a topic of that name has another id.
+    pub topics: Vec<(Topic, TopicId)>,
     /// It is there for a while, to commit: it leaves the group when it ends, and
     /// has no checkpoints.
     pub visits: bool,
@@ -315,6 +353,10 @@ pub trait RecordLog: Send + Sync + 'static {
 
     /// How many partitions a topic has.
     fn partitions(&self, topic: &Topic) -> Result<u32, LogError>;
+
+    /// The ids of topics, as of a moment after the call; none of a topic that is
+    /// not there.
+    fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError>;
 
     /// The offsets each partition of a topic holds, by partition number.
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError>;

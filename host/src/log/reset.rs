@@ -125,6 +125,7 @@ pub fn apply(
         input: input.clone(),
         worker: 0,
         workers: 1,
+        topics: Vec::new(),
         visits: false,
     })?;
     let count = log.partitions(input)?;

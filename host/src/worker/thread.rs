@@ -149,6 +149,7 @@ impl Worker {
             input: pipeline.input.clone(),
             worker,
             workers: pipeline.processing.workers,
+            topics: Vec::new(),
             visits: false,
         })?;
         let (orders, inbox) = Orders::new();

@@ -13,7 +13,7 @@ use courtside::{
         Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
         TopicSpec, partitioner::Partitioner,
     },
-    types::{NewRecord, Offset, PartitionId, Position, Record, Topic},
+    types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
 };
 use courtside_plugin::native::{Entity, Event};
 use futures_util::future::BoxFuture;
@@ -65,6 +65,10 @@ impl RecordLog for Taken {
 
     fn partitions(&self, _: &Topic) -> Result<u32, LogError> {
         Ok(PARTITIONS)
+    }
+
+    fn topic_ids(&self, _: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
+        nothing()
     }
 
     fn bounds(&self, _: &Topic) -> Result<Vec<Bounds>, LogError> {

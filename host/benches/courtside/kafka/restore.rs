@@ -117,6 +117,7 @@ fn restore_once(log: &dyn RecordLog, input: &Topic, when: &str) {
             input: input.clone(),
             worker: 0,
             workers: 1,
+            topics: Vec::new(),
             visits: false,
         })
         .expect("a member");

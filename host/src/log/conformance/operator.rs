@@ -7,13 +7,13 @@ use super::{
 };
 use crate::{
     log::{
-        Commit, Member, Polled, RecordLog, TopicSpec,
+        Commit, GroupSpec, Member, Polled, RecordLog, TopicSpec,
         admin::{Admin, NewTopic, TopicChange},
         reset::{self, Target},
     },
     pipeline::layout,
     slots,
-    types::{Key, Offset, PartitionId, Topic},
+    types::{Key, Offset, PartitionId, Topic, TopicId},
 };
 
 fn new(name: &Topic, partitions: u32) -> NewTopic {
@@ -265,6 +265,103 @@ pub(crate) fn a_topic_that_is_read_is_not_deleted(subject: &mut impl Subject) {
     log.ensure_topics(&[deleted(&a, 1)]).unwrap();
     let status = log.group_status(&group, &a).unwrap();
     assert!(status.committed.is_empty(), "offsets go with their topic");
+}
+
+fn id(log: &dyn RecordLog, topic: &Topic) -> Option<TopicId> {
+    let ids = log.topic_ids(std::slice::from_ref(topic)).unwrap();
+    let [id] = ids[..] else { panic!("{ids:?}") };
+    id
+}
+
+/// The id that a topic has once it is not this one.
+fn other_id(log: &dyn RecordLog, topic: &Topic, known: Option<TopicId>) -> Option<TopicId> {
+    let since = Instant::now();
+    loop {
+        let now = id(log, topic);
+        if now != known {
+            return now;
+        }
+        assert!(since.elapsed() < HANGS_AFTER, "{topic} is still {known:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn a_topic_that_is_made_anew_has_another_id(subject: &mut impl Subject) {
+    let (log, a, b) = (subject.admin(), subject.name("a"), subject.name("b"));
+    log.ensure_topics(&[deleted(&a, 2), deleted(&b, 1)])
+        .unwrap();
+    let first = [id(&*log, &a), id(&*log, &b)];
+    assert!(first[0].is_some() && first[1].is_some() && first[0] != first[1]);
+    let none = [
+        b.clone(),
+        subject.name("nowhere"),
+        "no topic/at all".into(),
+        a.clone(),
+    ];
+    assert_eq!(
+        log.topic_ids(&none).unwrap(),
+        [first[1], None, None, first[0]]
+    );
+    let nowhere = log.partitions(&none[1]).unwrap_err();
+    assert_eq!(nowhere.code(), "no-such-topic", "who asks makes no topic");
+    drop(log);
+    subject.reopen();
+    let log = subject.admin();
+    assert_eq!([id(&*log, &a), id(&*log, &b)], first);
+    // The last that was created, and one before it.
+    for topic in [&b, &a] {
+        let before = id(&*log, topic);
+        log.delete_topic(topic).unwrap();
+        assert_eq!(other_id(&*log, topic, before), None);
+        log.create_topic(&new(topic, 2)).unwrap();
+        let now = other_id(&*log, topic, None);
+        assert!(!first.contains(&now), "{now:?} was there before");
+    }
+}
+
+pub(crate) fn a_commit_means_the_topics_of_its_ids(subject: &mut impl Subject) {
+    let (log, a, b) = (subject.admin(), subject.name("a"), subject.name("b"));
+    let group = subject.name("g");
+    log.ensure_topics(&[deleted(&a, 1), deleted(&b, 1)])
+        .unwrap();
+    let before = id(&*log, &b);
+    let topics = [&a, &b].map(|topic| (topic.clone(), id(&*log, topic).unwrap()));
+    let mut member = log
+        .join(GroupSpec {
+            group: group.clone(),
+            input: a.clone(),
+            worker: 0,
+            workers: 1,
+            topics: topics.to_vec(),
+            visits: false,
+        })
+        .unwrap();
+    assigned(&mut *member, 1);
+    append(&*log, &a, 0, &["x", "y", "z"]);
+    fetched(&mut *member, 3);
+    retry(&mut *member, &committed(0, 1, &["k"]));
+
+    log.delete_topic(&b).unwrap();
+    assert_eq!(other_id(&*log, &b, before), None);
+    let error = member.commit(&committed(0, 2, &["l"])).unwrap_err();
+    assert_eq!(error.code(), "topic-missing", "{error}");
+    assert!(
+        error.may_pass() && error.to_string().contains(&*b),
+        "{error}"
+    );
+
+    log.create_topic(&new(&b, 1)).unwrap();
+    other_id(&*log, &b, None);
+    let error = member.commit(&committed(0, 2, &["l"])).unwrap_err();
+    assert_eq!(error.code(), "topic-recreated", "{error}");
+    assert!(
+        !error.may_pass() && error.to_string().contains(&*b),
+        "{error}"
+    );
+    // Nothing of it happened.
+    assert_eq!(checkpoints(&*log, &group, 0), 1);
+    let status = log.group_status(&group, &a).unwrap();
+    assert_eq!(status.committed[&PartitionId(0)], Offset(1));
 }
 
 pub(crate) fn what_a_group_keeps_is_not_deleted(subject: &mut impl Subject) {

@@ -18,7 +18,7 @@ use crate::{
             TopicDetails, TopicListing, kept, kept_for, partitions_fixed,
         },
     },
-    types::{Offset, PartitionId, Topic},
+    types::{Offset, PartitionId, Topic, TopicId},
 };
 
 const CLEANUP: &str = "cleanup.policy";
@@ -86,6 +86,7 @@ impl Admin for Embedded {
         let cleanup = cleanup(&new.name, &mut values, &new.settings, &[])?;
         let row = TopicRow {
             id: 0,
+            uid: TopicId::NONE,
             partitions,
             cleanup,
             altered: !new.settings.is_empty(),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     log::{LogError, TopicSpec, admin::remedy, name::check_name},
-    types::Topic,
+    types::{Topic, TopicId},
 };
 
 /// What a store holds besides records and checkpoints.
@@ -99,6 +99,7 @@ pub(super) fn missing(
         let Some(known) = known else {
             let row = TopicRow {
                 id: next_id,
+                uid: TopicId::random(),
                 partitions: new_partitions(shared, &spec.name, spec.partitions)?,
                 cleanup,
                 altered: false,

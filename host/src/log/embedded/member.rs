@@ -18,8 +18,11 @@ use super::{
     write::{CheckpointRow, CommitRequest, Join, OffsetMove, Request, queue::closed},
 };
 use crate::{
-    log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, name::check_name},
-    types::{Offset, PartitionId, Record},
+    log::{
+        Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, check_id,
+        name::check_name,
+    },
+    types::{Offset, PartitionId, Record, Topic, TopicId},
 };
 
 /// As long as a poll may wait that is to wait for ever.
@@ -30,6 +33,8 @@ pub(super) struct EmbeddedMember {
     shared: Arc<Shared>,
     topic: Arc<TopicState>,
     group: GroupKey,
+    /// What its commits mean.
+    topics: Vec<(Topic, TopicId)>,
     seat: Arc<Listener>,
     phase: Phase,
     /// Partitions assigned and not released, by number.
@@ -87,6 +92,7 @@ impl EmbeddedMember {
             shared: Arc::clone(shared),
             topic,
             group,
+            topics: spec.topics.clone(),
             seat,
             phase: Phase::Joining,
             tasks: Vec::new(),
@@ -214,6 +220,15 @@ impl EmbeddedMember {
         Ok(moves)
     }
 
+    /// Nobody deletes a topic that has members, so what holds here holds until
+    /// the commit is written.
+    fn check_topics(&self) -> Result<(), LogError> {
+        let known = self.shared.topics.read();
+        let found = |name: &Topic| known.get(name).ok().map(|topic| topic.uid);
+        let mut topics = self.topics.iter();
+        topics.try_for_each(|(name, id)| check_id(name, *id, found(name)))
+    }
+
     fn checkpoints(&mut self, commit: &Commit) -> Result<Vec<CheckpointRow>, LogError> {
         let mut rows = Vec::with_capacity(commit.checkpoints.len());
         for (partition, key, value) in &commit.checkpoints {
@@ -305,6 +320,7 @@ impl Member for EmbeddedMember {
                 reason: format!("another member took over worker {}", self.seat.worker),
             });
         }
+        self.check_topics()?;
         let offsets = self.moves(commit)?;
         let checkpoints = self.checkpoints(commit)?;
         let records = commit.records.iter().map(|(place, record)| (place, record));
@@ -381,7 +397,7 @@ mod tests {
             conformance::{append, deleted, record, values},
             embedded::{Embedded, EmbeddedConfig},
         },
-        types::{Topic, TopicPartition},
+        types::TopicPartition,
     };
 
     /// A failed write that recovery found in the journal: the commit has
@@ -399,6 +415,7 @@ mod tests {
             input,
             worker: 0,
             workers: 1,
+            topics: Vec::new(),
             visits: false,
         };
         let mut member = EmbeddedMember::join(&log.shared, &spec).unwrap();

@@ -69,7 +69,7 @@ use super::{
     Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, MemberStatus, RecordLog,
     TopicSpec,
 };
-use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic};
+use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
 /// A topic has no more partitions than this.
 const PARTITIONS_MAX: u32 = 4096;
@@ -236,6 +236,12 @@ impl RecordLog for Embedded {
             .read()
             .get(topic)
             .map(|topic| topic.count())
+    }
+
+    fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
+        let known = self.shared.topics.read();
+        let id = |name: &Topic| known.get(name).ok().map(|topic| topic.uid);
+        Ok(topics.iter().map(id).collect())
     }
 
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::Cleanup;
+use crate::{log::Cleanup, types::TopicId};
 
 pub(super) const FORMAT_KEY: &[u8] = b"v";
 pub(super) const FORMAT: &[u8] = b"1";
@@ -88,7 +88,11 @@ fn put_group(key: &mut Vec<u8>, group: &str) {
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TopicRow {
+    /// It names the topic's rows. Another topic may have it later.
     pub id: u32,
+    /// No other topic ever has it.
+    #[serde(default)]
+    pub uid: TopicId,
     pub partitions: u32,
     pub cleanup: CleanupRow,
     /// An operator has set how it is cleaned: the configuration does not.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     log::LogError,
-    types::{PartitionId, Topic},
+    types::{PartitionId, Topic, TopicId},
 };
 
 #[derive(Debug, Default)]
@@ -56,6 +56,7 @@ impl Topics {
 pub(super) struct TopicState {
     pub name: Topic,
     pub id: u32,
+    pub uid: TopicId,
     pub cleanup: RwLock<CleanupRow>,
     /// An operator has set how it is cleaned: it stays so.
     altered: AtomicBool,
@@ -71,6 +72,7 @@ impl TopicState {
         Self {
             name,
             id: row.id,
+            uid: row.uid,
             cleanup: RwLock::new(row.cleanup),
             altered: AtomicBool::new(row.altered),
             deleted: AtomicBool::new(false),
@@ -83,6 +85,7 @@ impl TopicState {
     pub fn topic_row(&self) -> TopicRow {
         TopicRow {
             id: self.id,
+            uid: self.uid,
             partitions: self.count(),
             cleanup: self.cleanup.read().clone(),
             altered: self.altered.load(Ordering::Acquire),

@@ -24,6 +24,7 @@ mod context;
 mod convert;
 mod errors;
 mod groups;
+mod ids;
 mod member;
 mod native;
 mod reach;
@@ -43,7 +44,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytestring::ByteString;
@@ -61,6 +62,7 @@ use self::{
     context::Plain,
     errors::{closed, unavailable},
     groups::Groups,
+    ids::Ids,
     member::KafkaMember,
     reach::Reach,
     reader::Readers,
@@ -70,7 +72,7 @@ use super::{
     Bounds, Checkpoints, Cleanup, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
     TopicSpec,
 };
-use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic};
+use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
 /// What the topic of a group's checkpoints has after the group's name.
 const CHECKPOINTS_SUFFIX: &str = ".checkpoints";
@@ -107,6 +109,7 @@ struct Shared {
     /// They ask where partitions end, for readers of either kind.
     committed: Arc<BaseConsumer<Plain>>,
     uncommitted: BaseConsumer<Plain>,
+    ids: Ids,
     store: Arc<Store>,
     reach: Arc<Reach>,
     changes: watch::Sender<u64>,
@@ -219,6 +222,7 @@ impl Kafka {
                 limits.record_bytes_max,
                 Arc::clone(&committed),
             ),
+            ids: Ids::start(Arc::clone(&committed), config.request_timeout)?,
             store: Arc::new(Store::open(&path.join("checkpoints"))?),
             instance,
             record_bytes_max: limits.record_bytes_max,
@@ -284,7 +288,7 @@ fn instance(path: &Path, config: &KafkaConfig) -> Result<String, LogError> {
 /// Tells watchers that others may have committed, and looks after brokers that
 /// could not be reached.
 fn pulse(shared: &Shared) {
-    let mut probed = std::time::Instant::now();
+    let mut probed = Instant::now();
     while !shared.is_closed() {
         std::thread::sleep(TICK);
         if shared.changes.receiver_count() > 0 {
@@ -293,7 +297,7 @@ fn pulse(shared: &Shared) {
         // Its errors and logs are events of its queue.
         drop(shared.committed.poll(Duration::ZERO));
         if shared.reach.trouble().is_some() && probed.elapsed() >= PROBE {
-            probed = std::time::Instant::now();
+            probed = Instant::now();
             if shared.committed.fetch_metadata(None, PROBE).is_ok() {
                 shared.reach.answered();
                 tracing::info!("the brokers are back");
@@ -325,6 +329,12 @@ impl RecordLog for Kafka {
     fn partitions(&self, topic: &Topic) -> Result<u32, LogError> {
         self.shared.check_open()?;
         self.shared.topics.partitions(topic)
+    }
+
+    fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
+        self.shared.check_open()?;
+        let asked = self.shared.ids.ask(topics.to_vec());
+        asked.wait(Instant::now() + self.shared.config.request_timeout)
     }
 
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {

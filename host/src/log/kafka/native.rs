@@ -1,6 +1,6 @@
 //! What librdkafka tells and `rdkafka` does not pass on: who a member is for
-//! the brokers, who the members of a group are under either protocol, and a
-//! header's name as bytes.
+//! the brokers, who the members of a group are under either protocol, the ids
+//! of topics, and a header's name as bytes.
 //!
 //! This is the engine's only unsafe code: calls into the C library with
 //! pointers that live here, and nothing of it leaves without being copied.
@@ -22,19 +22,28 @@ use rdkafka::{
         rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count,
         rd_kafka_ConsumerGroupDescription_state, rd_kafka_ConsumerGroupDescription_t,
         rd_kafka_DescribeConsumerGroups, rd_kafka_DescribeConsumerGroups_result_groups,
+        rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics,
         rd_kafka_MemberAssignment_partitions, rd_kafka_MemberDescription_assignment,
         rd_kafka_MemberDescription_client_id, rd_kafka_MemberDescription_consumer_id,
         rd_kafka_MemberDescription_group_instance_id, rd_kafka_MemberDescription_host,
-        rd_kafka_MemberDescription_t, rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name,
-        rd_kafka_error_code, rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_header_get_all, rd_kafka_mem_free, rd_kafka_memberid,
-        rd_kafka_message_headers, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
+        rd_kafka_MemberDescription_t, rd_kafka_TopicCollection_destroy,
+        rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
+        rd_kafka_TopicDescription_name, rd_kafka_TopicDescription_t,
+        rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_least_significant_bits,
+        rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
+        rd_kafka_consumer_group_state_name, rd_kafka_error_code,
+        rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_DescribeTopics_result,
+        rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_header_get_all, rd_kafka_mem_free,
+        rd_kafka_memberid, rd_kafka_message_headers, rd_kafka_queue_destroy, rd_kafka_queue_new,
+        rd_kafka_queue_poll,
     },
     client::Client,
     error::RDKafkaErrorCode,
     message::{BorrowedMessage, Headers as _, Message as _},
     types::RDKafkaRespErr,
 };
+
+use crate::types::TopicId;
 
 /// How long an answer may be late that must come.
 const LATE: Duration = Duration::from_secs(1);
@@ -151,6 +160,82 @@ pub(super) fn group<C: ClientContext>(
             return Ok(DescribedGroup::default());
         }
         of_group(*groups)
+    }
+}
+
+/// What the brokers say of a topic: its name, and its id or an error.
+pub(super) type DescribedTopic = (String, Result<TopicId, RDKafkaErrorCode>);
+
+/// Describes topics, which must not be named twice.
+pub(super) fn topics<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Vec<DescribedTopic>, RDKafkaErrorCode> {
+    let names = topics.iter().map(|topic| CString::new(*topic));
+    let names = names.collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let handle = client.native_ptr();
+    let failed = RDKafkaErrorCode::Fail;
+    // SAFETY: the handle lives as long as the client; the queue, the options,
+    // the collection and the event are ours until they are dropped, which is
+    // after the last use of what is in them; the names live to the end.
+    unsafe {
+        let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
+        let options = rd_kafka_AdminOptions_new(
+            handle,
+            rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
+        let options = Owned::new(options, rd_kafka_AdminOptions_destroy).ok_or(failed)?;
+        let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
+        check(rd_kafka_AdminOptions_set_request_timeout(
+            options.get(),
+            ms(timeout),
+            words.as_mut_ptr(),
+            words.len(),
+        ))?;
+        let named = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let named = Owned::new(named, rd_kafka_TopicCollection_destroy).ok_or(failed)?;
+        rd_kafka_DescribeTopics(handle, named.get(), options.get(), queue.get());
+        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
+        let event =
+            Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+        check(rd_kafka_event_error(event.get()))?;
+        let result = rd_kafka_event_DescribeTopics_result(event.get());
+        if result.is_null() {
+            return Err(failed);
+        }
+        let mut count = 0;
+        let described = rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if described.is_null() {
+            return Ok(Vec::new());
+        }
+        let described = slice::from_raw_parts(described, count);
+        Ok(described.iter().map(|topic| of_topic(*topic)).collect())
+    }
+}
+
+/// # Safety
+/// The description is one of an event that is not dropped yet.
+unsafe fn of_topic(topic: *const rd_kafka_TopicDescription_t) -> DescribedTopic {
+    // SAFETY: as this function's; an id lives as long as its description.
+    unsafe {
+        let name = copy(rd_kafka_TopicDescription_name(topic));
+        let error = rd_kafka_TopicDescription_error(topic);
+        if !error.is_null()
+            && let Err(code) = check(rd_kafka_error_code(error))
+        {
+            return (name, Err(code));
+        }
+        let id = rd_kafka_TopicDescription_topic_id(topic);
+        if id.is_null() {
+            return (name, Ok(TopicId::NONE));
+        }
+        let half = |bits: i64| u128::from(bits.cast_unsigned());
+        let most = half(rd_kafka_Uuid_most_significant_bits(id));
+        let least = half(rd_kafka_Uuid_least_significant_bits(id));
+        (name, Ok(TopicId(most << 64 | least)))
     }
 }
 

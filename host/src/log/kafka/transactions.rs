@@ -156,20 +156,39 @@ impl Transactions {
     }
 
     /// One transaction, within about the time given. What could not be ended by
-    /// then is ended before the next one.
+    /// then is ended before the next one. `allows` has the last word, by the
+    /// deadline, before the brokers are asked to commit.
     pub fn commit(
         &mut self,
         contents: &Contents<'_>,
         identity: &ConsumerGroupMetadata,
         time: Duration,
+        allows: &dyn Fn(Instant) -> Result<(), LogError>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + time.min(self.config.transaction_timeout);
         self.ready_by(deadline).map_err(Failure::Again)?;
         let Some(producer) = &self.producer else {
             return Err(Failure::Unknown("there is no producer".to_owned()));
         };
-        let outcome =
-            fill(producer, contents, identity, deadline).and_then(|()| finish(producer, deadline));
+        if let Err((phase, error)) = fill(producer, contents, identity, deadline) {
+            let failure = self.fail(phase, &error, deadline);
+            return Err(match (failure, allows(deadline)) {
+                // The client says only that something took too long.
+                (
+                    Failure::Again(_),
+                    Err(why @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })),
+                ) => Failure::Again(why),
+                (failure, _) => failure,
+            });
+        }
+        if let Err(refused) = allows(deadline) {
+            self.must_abort = true;
+            self.abort(deadline);
+            return Err(Failure::Again(refused));
+        }
+        // The client's own flush looks every 100 ms.
+        settle(producer, deadline);
+        let outcome = finish(producer, deadline);
         outcome.map_err(|(phase, error)| self.fail(phase, &error, deadline))
     }
 
@@ -364,8 +383,6 @@ fn fill(
         })
         .map_err(filling)?;
     }
-    // The client's own flush looks every 100 ms.
-    settle(producer, deadline);
     Ok(())
 }
 

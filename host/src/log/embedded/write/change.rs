@@ -12,7 +12,7 @@ use crate::{
             topics::TopicState,
         },
     },
-    types::Topic,
+    types::{Topic, TopicId},
 };
 
 impl Writer {
@@ -33,6 +33,7 @@ impl Writer {
                 Err(_),
             ) => TopicRow {
                 id: self.shared.topics.read().next_id(),
+                uid: TopicId::random(),
                 partitions: *partitions,
                 cleanup: cleanup.clone(),
                 altered: *altered,
@@ -46,6 +47,7 @@ impl Writer {
                 Ok(topic),
             ) => TopicRow {
                 id: topic.id,
+                uid: topic.uid,
                 partitions: topic.count().max(*partitions),
                 cleanup: cleanup.clone(),
                 altered: *altered,

@@ -1,6 +1,9 @@
 //! Commits of a seat: checked, then one transaction.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
@@ -14,7 +17,7 @@ use crate::{
             transactions::{Contents, Failure},
         },
     },
-    types::{NewRecord, Offset, PartitionId, TopicPartition},
+    types::{NewRecord, Offset, PartitionId, Topic, TopicPartition},
 };
 
 /// Why a commit was not taken.
@@ -185,7 +188,13 @@ impl Seat {
         let Some(identity) = &self.identity else {
             return Err(Failure::Generation("it is no member now".to_owned()));
         };
+        let expected = &self.spec.topics;
+        let written = contents.records.iter().map(|(place, _)| &place.topic);
+        let expected_names = expected.iter().map(|(topic, _)| topic);
+        let names: BTreeSet<&Topic> = written.chain(expected_names).collect();
+        let asked = self.shared.ids.ask(names.into_iter().cloned().collect());
+        let is_as_meant = |deadline| asked.check(expected, deadline);
         self.transactions
-            .commit(&contents, identity.metadata(), time)
+            .commit(&contents, identity.metadata(), time, &is_as_meant)
     }
 }
