@@ -108,6 +108,7 @@ impl Host {
         let log = open_log(config)?;
         let compiler = Engine::new(EngineConfig {
             cache_dir: Some(config.data_dir.join("compiled")),
+            compile: config.plugin.compile_limits(),
         })
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
         Self::start_with(config, log, compiler, stop)

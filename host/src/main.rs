@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use courtside::{cli, play};
+use courtside::{
+    cli, play,
+    plugin::wasm::{COMPILE_COMMAND, compile_process},
+};
 
 /// A stream processor for Kafka whose logic is WebAssembly plugins.
 #[derive(Parser)]
@@ -43,6 +46,9 @@ enum Command {
     DeadLetter(cli::letters::LettersArgs),
     /// Make a bearer token, and the entry of it in the host's file of tokens.
     Token(cli::token::TokenArgs),
+    /// Compile a plugin for a host, which starts this.
+    #[command(name = COMPILE_COMMAND, hide = true)]
+    CompilePlugin,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => Ok(cli::replay::run(&args)),
         Command::Export(args) => Ok(cli::replay::export(&args)),
         Command::Plugin(args) => Ok(cli::plugin::run(&args)),
+        Command::CompilePlugin => Ok(compile_process()),
         Command::Token(args) => cli::token::run(args),
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };

@@ -139,6 +139,12 @@ impl Host {
         self.log.text()
     }
 
+    /// The id of its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it has in memory.
     ///
     /// # Panics

@@ -26,6 +26,7 @@ pub mod host;
 pub mod kafka;
 pub mod place;
 pub mod play;
+pub mod processes;
 pub mod proxy;
 pub mod readers;
 pub mod suite;

@@ -24,6 +24,10 @@ mod rig;
 mod subscribers;
 mod swap;
 
+use std::process::ExitCode;
+
+use courtside::plugin::wasm::{COMPILE_COMMAND, compile_process};
+
 const ALL: &[(&str, fn())] = &[
     ("pipeline", pipeline::wasm_and_native),
     ("games", pipeline::many_games),
@@ -47,7 +51,16 @@ const ALL: &[(&str, fn())] = &[
     ("kafka-swap", swap::on_kafka),
 ];
 
-fn main() {
+fn main() -> ExitCode {
+    // An engine starts its own program to compile a plugin.
+    if std::env::args().nth(1).as_deref() == Some(COMPILE_COMMAND) {
+        return compile_process();
+    }
+    run();
+    ExitCode::SUCCESS
+}
+
+fn run() {
     // Cargo adds `--bench`; what is left names benchmarks.
     let wanted: Vec<String> = std::env::args()
         .skip(1)

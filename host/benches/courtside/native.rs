@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use courtside::{
     plugin::{
-        Compiler, Description, Emission, EntityId, Event, Failure, Instance, Limits, OpenError,
-        Outcome, Plugin, Refusal, Rejection, SavedState,
+        CompileRun, Compiler, Description, Emission, EntityId, Event, Failure, Instance, Limits,
+        OpenError, Outcome, Plugin, Refusal, Rejection, SavedState,
     },
     types::{Digest, Header},
 };
@@ -18,7 +18,12 @@ use slab::Slab;
 pub struct NativeCompiler;
 
 impl Compiler for NativeCompiler {
-    fn compile(&self, bytes: &[u8], _: &Limits) -> Result<Arc<dyn Plugin>, Rejection> {
+    fn compile_for(
+        &self,
+        bytes: &[u8],
+        _: &Limits,
+        _: &CompileRun,
+    ) -> Result<Arc<dyn Plugin>, Rejection> {
         let described = native::describe::<Game>();
         Ok(Arc::new(Native {
             digest: Digest::of(bytes),

@@ -90,7 +90,11 @@ impl Rig {
         } else {
             // What was compiled is kept, as a host does.
             let cache_dir = Some(config.data_dir.join("compiled"));
-            Engine::new(EngineConfig { cache_dir }).expect("a plugin engine")
+            let engine = EngineConfig {
+                cache_dir,
+                ..EngineConfig::default()
+            };
+            Engine::new(engine).expect("a plugin engine")
         };
         let host = Host::start_with(
             &config,

@@ -95,7 +95,8 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.file)
         .with_context(|| format!("plugin-file-unreadable: {}", args.file.display()))?;
     let compiled = tempfile::tempdir().context("plugin-cache-unusable: no temporary directory")?;
-    let engine = engine(Some(compiled.path().join("compiled")))?;
+    let cache_dir = Some(compiled.path().join("compiled"));
+    let engine = engine(cache_dir, config.plugin.compile_limits())?;
     let mut report = Report {
         file: args.file.display().to_string(),
         size_bytes: bytes.len(),

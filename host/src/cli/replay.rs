@@ -22,7 +22,7 @@ use crate::{
     config::SCORES,
     plugin::{
         Compiler as _, Plugin,
-        wasm::{Engine, EngineConfig},
+        wasm::{CompileLimits, Engine, EngineConfig},
     },
     replay::{
         Recording, archive,
@@ -124,8 +124,9 @@ pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
 
 /// An engine of the command's own, which keeps compiled plugins there, if
 /// anywhere: to try one several times.
-pub fn engine(cache_dir: Option<PathBuf>) -> anyhow::Result<Arc<Engine>> {
-    Engine::new(EngineConfig { cache_dir }).map_err(|error| anyhow!("{}: {error}", error.code()))
+pub fn engine(cache_dir: Option<PathBuf>, compile: CompileLimits) -> anyhow::Result<Arc<Engine>> {
+    Engine::new(EngineConfig { cache_dir, compile })
+        .map_err(|error| anyhow!("{}: {error}", error.code()))
 }
 
 /// A plugin's file, compiled under the limits of a recording's slot.
@@ -133,7 +134,7 @@ fn compile(path: &PathBuf, recording: &Recording) -> anyhow::Result<Arc<dyn Plug
     let bytes = std::fs::read(path)
         .with_context(|| format!("plugin-file-unreadable: {}", path.display()))?;
     let limits = recording.pipeline.limits.limits();
-    Ok(engine(None)?.compile(&bytes, &limits)?)
+    Ok(engine(None, CompileLimits::default())?.compile(&bytes, &limits)?)
 }
 
 #[must_use]
@@ -202,7 +203,10 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             recording.case_with(&compile(path, &recording)?)?,
             Headers::ButThePlugin,
         ),
-        None => (recording.case(&*engine(None)?)?, Headers::All),
+        None => (
+            recording.case(&*engine(None, CompileLimits::default())?)?,
+            Headers::All,
+        ),
     };
     let replayed = case.run(Plan::default())?;
     let lines: Vec<Line> = replayed

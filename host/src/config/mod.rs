@@ -25,7 +25,7 @@ use crate::{
         kafka::{Assignor, KafkaConfig},
         partitioner::{Method, Partitioner},
     },
-    plugin::Limits,
+    plugin::{Limits, wasm::CompileLimits},
     scoreboard::ScoreboardConfig,
     slots::{manager::SlotsConfig, name::SlotName},
 };
@@ -176,6 +176,9 @@ pub struct PluginConfig {
     pub emitted_bytes_max: ByteSize,
     pub checkpoint_bytes_max: ByteSize,
     pub plugin_bytes_max: ByteSize,
+    pub compile_memory_max: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub compile_time_max: Duration,
 }
 
 impl Default for PluginConfig {
@@ -187,6 +190,8 @@ impl Default for PluginConfig {
             emitted_bytes_max: ByteSize::mib(8),
             checkpoint_bytes_max: ByteSize::kib(512),
             plugin_bytes_max: ByteSize::mib(64),
+            compile_memory_max: ByteSize::gib(1),
+            compile_time_max: Duration::from_secs(60),
         }
     }
 }
@@ -200,6 +205,15 @@ impl PluginConfig {
             emitted_bytes_max: bytes(self.emitted_bytes_max),
             checkpoint_bytes_max: bytes(self.checkpoint_bytes_max),
             plugin_bytes_max: bytes(self.plugin_bytes_max),
+        }
+    }
+
+    /// What compiling a plugin may use, whatever slot it is for.
+    #[must_use]
+    pub fn compile_limits(&self) -> CompileLimits {
+        CompileLimits {
+            memory_bytes_max: self.compile_memory_max.as_u64(),
+            cpu_time_max: self.compile_time_max,
         }
     }
 }
@@ -239,6 +253,8 @@ impl PluginOverrides {
             emitted_bytes_max: emitted_bytes_max.unwrap_or(base.emitted_bytes_max),
             checkpoint_bytes_max: checkpoint_bytes_max.unwrap_or(base.checkpoint_bytes_max),
             plugin_bytes_max: plugin_bytes_max.unwrap_or(base.plugin_bytes_max),
+            compile_memory_max: base.compile_memory_max,
+            compile_time_max: base.compile_time_max,
         }
     }
 }

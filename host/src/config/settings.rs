@@ -105,6 +105,8 @@ pub const SETTINGS: &[Setting] = &[
     set("plugin.emitted_bytes_max", Min::Bytes(KIB), "bytes emitted by one call"),
     set("plugin.checkpoint_bytes_max", Min::Bytes(KIB), "state of one entity; with what the host adds it must fit into log.record_bytes_max"),
     set("plugin.plugin_bytes_max", Min::Bytes(KIB), "size of a plugin's file"),
+    set("plugin.compile_memory_max", Min::Bytes(64 * MIB), "memory of the process that compiles a plugin, beside the host's own; not a pipeline's or a slot's to set"),
+    set("plugin.compile_time_max", Min::Millis(1000), "CPU time for compiling a plugin, in whole seconds; by the clock it may take ten times as long; not a pipeline's or a slot's to set"),
     set("slots.poll_interval", Min::Millis(10), "how often the plugin directory is looked at, beside the file system's own events"),
     set("slots.settle", Min::Millis(0), "how long a file must lie still before it is taken"),
     set("slots.rehearsal_entities_max", Min::Count(0), "entities that a plugin is rehearsed with, at most"),

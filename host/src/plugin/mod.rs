@@ -7,7 +7,10 @@
 
 pub mod wasm;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -204,11 +207,43 @@ pub trait Instance: Send {
     fn close(&mut self, entity: EntityId);
 }
 
+/// For whom a plugin is compiled. One compile at a time runs in each lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lane {
+    /// A file that is new here, and may be anything.
+    #[default]
+    Swap,
+    /// A plugin that ran before, and that events wait for.
+    Restore,
+}
+
+/// One compile: its lane, and whether anybody still wants it.
+#[derive(Clone, Debug, Default)]
+pub struct CompileRun {
+    pub lane: Lane,
+    /// Set where nobody does.
+    pub stop: Arc<AtomicBool>,
+}
+
 /// Compiles files into plugins.
 pub trait Compiler: Send + Sync {
     /// Compiles, checks what it imports and exports, and asks it to describe
-    /// itself. May take long: not for a worker's thread.
-    fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection>;
+    /// itself. May take minutes: not for a worker's thread.
+    fn compile_for(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        run: &CompileRun,
+    ) -> Result<Arc<dyn Plugin>, Rejection>;
+
+    /// Compiles for a caller that waits.
+    fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection> {
+        self.compile_for(bytes, limits, &CompileRun::default())
+    }
+
+    /// An operator wants this file tried, though compiling it may have gone over a
+    /// limit before.
+    fn forget(&self, _digest: Digest) {}
 }
 
 /// The chance an event brings: the same wherever and whenever it is processed.

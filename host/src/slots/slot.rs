@@ -177,6 +177,17 @@ impl Slot {
         self.remember(digest, None);
     }
 
+    /// Whether it is at this plugin, and has not compiled it yet.
+    #[must_use]
+    pub fn is_loading(&self, digest: Digest) -> bool {
+        let latest = self
+            .history
+            .back()
+            .and_then(|latest| latest.digest.as_ref());
+        self.state == SlotState::Loading
+            && latest.is_some_and(|latest| *latest == digest.to_string())
+    }
+
     pub fn reject(&mut self, digest: Option<Digest>, rejection: &Rejection) {
         self.state = SlotState::Rejected;
         self.remember(digest, Some(rejection));

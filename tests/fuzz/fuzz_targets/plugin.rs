@@ -7,7 +7,7 @@ use std::{sync::Arc, sync::LazyLock, time::Duration};
 
 use courtside::plugin::{
     Compiler as _, Limits,
-    wasm::{Engine, EngineConfig},
+    wasm::{COMPILE_COMMAND, Engine, EngineConfig, compile_process},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -22,7 +22,13 @@ const LIMITS: Limits = Limits {
     plugin_bytes_max: 4 << 20,
 };
 
-fuzz_target!(|bytes: &[u8]| {
+// An engine starts its own program to compile a plugin.
+fuzz_target!(init: {
+    if std::env::args().nth(1).as_deref() == Some(COMPILE_COMMAND) {
+        let ended = compile_process();
+        std::process::exit(i32::from(ended != std::process::ExitCode::SUCCESS));
+    }
+}, |bytes: &[u8]| {
     match ENGINE.compile(bytes, &LIMITS) {
         Ok(plugin) => {
             let description = plugin.description();

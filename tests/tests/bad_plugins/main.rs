@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bombs;
 mod probe;
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, os::unix::fs::symlink, process::ExitCode};
@@ -122,7 +123,12 @@ fn offers(good: &[u8]) -> Vec<(&'static str, &'static str, Offer)> {
         (
             "imports a function that WASI does not have",
             "plugin-import-unknown",
-            imports(r#""wasi:cli/exit@0.2.99" (instance (export "explode" (func)))"#),
+            wasm::component(
+                r#"(component
+                     (import "wasi:cli/exit@0.2.99" (instance (export "explode" (func))))
+                     (component $c) (instance $i (instantiate $c))
+                     (export "courtside:plugin/processor@0.1.0" (instance $i)))"#,
+            ),
         ),
         (
             "uses relaxed SIMD, which differs between machines",
@@ -573,6 +579,15 @@ async fn limits_of_a_slot_are_its_own(engine: Engine) {
 }
 
 fn main() -> ExitCode {
-    let tests = || tests![the_page_says_what_happens, limits_of_a_slot_are_its_own];
+    let tests = || {
+        tests![
+            the_page_says_what_happens,
+            limits_of_a_slot_are_its_own,
+            bombs::are_refused_within_their_limits,
+            bombs::a_rollback_does_not_wait_for_a_compile,
+            bombs::a_better_file_does_not_wait_for_a_bomb,
+            bombs::a_compile_ends_with_its_host,
+        ]
+    };
     Suite::new().on_both(tests).run()
 }

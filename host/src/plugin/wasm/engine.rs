@@ -3,30 +3,31 @@
 
 use std::{path::PathBuf, sync::Arc, thread};
 
-use serde::Serialize;
 use wasmtime::{
-    Cache, CacheConfig, Config, OptLevel,
+    Config, OptLevel,
     component::{Component, InstancePre, Linker},
 };
 
 use super::{
     check::{check_bytes, check_description},
+    compile::{Compile, CompileLimits},
     contract::Prepared,
     deadline::Ticker,
     guest::{Blueprint, Guest},
     plugin::WasmPlugin,
     rejection::{self, rejection},
     state::State,
+    surface::Surface,
     wasi::{self, PluginLog},
 };
 use crate::{
-    plugin::{Compiler, Limits, Plugin, Rejection},
+    plugin::{CompileRun, Compiler, Limits, Plugin, Rejection},
     types::Digest,
 };
 
 /// The stack of plugin code, on the stack of the thread that calls it.
 const PLUGIN_STACK_BYTES: usize = 512 * 1024;
-/// The stack of a compiling thread: Cranelift's passes and a plugin's start.
+/// The stack of the thread on which a plugin starts for the first time.
 const COMPILE_STACK_BYTES: usize = 8 * 1024 * 1024;
 /// The address space of one linear memory: all of what 32 bits can address, so
 /// that neither bounds need checking nor memory moving. It costs page tables
@@ -37,8 +38,10 @@ const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Where compiled plugins are kept between runs; none keeps none. Whoever
-    /// can write there can run code in the host.
+    /// can read the key there, and write, can run code in the host.
     pub cache_dir: Option<PathBuf>,
+    /// What compiling a plugin may use.
+    pub compile: CompileLimits,
 }
 
 /// Why there is no engine.
@@ -67,27 +70,12 @@ impl EngineError {
     }
 }
 
-/// What a component exports and imports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Surface {
-    pub exports: Vec<String>,
-    pub imports: Vec<Import>,
-}
-
-/// An import of a component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Import {
-    pub name: String,
-    /// Whether this host has it.
-    pub offered: bool,
-}
-
 /// Compiles plugins.
 pub struct Engine {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     ticker: Arc<Ticker>,
-    cache: Option<Cache>,
+    compile: Compile,
 }
 
 impl std::fmt::Debug for Engine {
@@ -98,8 +86,16 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let cache = config.cache_dir.map(cache).transpose()?;
-        let engine = wasmtime::Engine::new(&settings(cache.clone())).map_err(EngineError::start)?;
+        let path = config.cache_dir.clone();
+        let compile =
+            Compile::new(config.cache_dir, config.compile).map_err(|error| EngineError::Cache {
+                path: path.unwrap_or_default().display().to_string(),
+                reason: error.to_string(),
+            })?;
+        let mut settings = settings();
+        // A process of its own compiles: this one cannot.
+        settings.enable_compiler(false);
+        let engine = wasmtime::Engine::new(&settings).map_err(EngineError::start)?;
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker).map_err(EngineError::start)?;
         let ticker = Ticker::start(engine.clone()).map_err(EngineError::start)?;
@@ -107,19 +103,23 @@ impl Engine {
             engine,
             linker,
             ticker: Arc::new(ticker),
-            cache,
+            compile,
         }))
     }
 
     /// How often compiled code was found in the cache.
     pub(super) fn cache_hits(&self) -> usize {
-        self.cache.as_ref().map_or(0, Cache::cache_hits)
+        self.compile.cache_hits()
     }
 
-    fn compile_here(&self, bytes: &[u8], limits: &Limits) -> Result<WasmPlugin, Rejection> {
+    fn compile_here(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        run: &CompileRun,
+    ) -> Result<WasmPlugin, Rejection> {
         let digest = Digest::of(bytes);
-        let component = Component::new(&self.engine, bytes)
-            .map_err(|error| rejection(rejection::NOT_COMPILED, format!("{error:#}")))?;
+        let component = self.compile.component(&self.engine, digest, bytes, run)?;
         let blueprint = Blueprint {
             engine: self.engine.clone(),
             prepared: Prepared::new(&component, self.link(&component)?)?,
@@ -150,33 +150,10 @@ impl Engine {
     /// What a component exports and imports, whether or not it is a plugin.
     pub fn survey(&self, bytes: &[u8], limits: &Limits) -> Result<Surface, Rejection> {
         check_bytes(bytes, limits.plugin_bytes_max)?;
-        let component = on_compiling_thread(|| {
-            Component::new(&self.engine, bytes)
-                .map_err(|error| rejection(rejection::NOT_COMPILED, format!("{error:#}")))
-        })?;
-        let component_type = component.component_type();
-        let exports = component_type.exports(&self.engine);
-        let imports = component_type.imports(&self.engine);
-        Ok(Surface {
-            exports: exports.map(|(name, _)| name.to_owned()).collect(),
-            imports: imports
-                .map(|(name, import)| Import {
-                    name: name.to_owned(),
-                    offered: wasi::offers(name, &import.ty, &self.engine),
-                })
-                .collect(),
-        })
+        self.compile.survey(bytes)
     }
 
     fn link(&self, component: &Component) -> Result<InstancePre<State>, Rejection> {
-        for (name, import) in component.component_type().imports(&self.engine) {
-            if !wasi::offers(name, &import.ty, &self.engine) {
-                return Err(rejection(
-                    rejection::IMPORT_UNKNOWN,
-                    format!("it imports {name}, which this host does not offer"),
-                ));
-            }
-        }
         self.linker.instantiate_pre(component).map_err(|error| {
             rejection(
                 rejection::IMPORT_UNKNOWN,
@@ -189,10 +166,19 @@ impl Engine {
 impl Compiler for Engine {
     /// Compiles on a thread of its own at the lowest priority, and waits for
     /// it: priority once given away cannot be taken back, so the caller's stays.
-    fn compile(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<dyn Plugin>, Rejection> {
+    fn compile_for(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        run: &CompileRun,
+    ) -> Result<Arc<dyn Plugin>, Rejection> {
         check_bytes(bytes, limits.plugin_bytes_max)?;
-        let plugin = on_compiling_thread(|| self.compile_here(bytes, limits))?;
+        let plugin = on_compiling_thread(|| self.compile_here(bytes, limits, run))?;
         Ok(Arc::new(plugin))
+    }
+
+    fn forget(&self, digest: Digest) {
+        self.compile.forget(digest);
     }
 }
 
@@ -229,7 +215,13 @@ fn lower_priority() {
     }
 }
 
-fn settings(cache: Option<Cache>) -> Config {
+/// The engine of a compile process.
+pub fn compiler() -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&settings())
+}
+
+/// What a compile process and a host must have in common.
+fn settings() -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
@@ -244,19 +236,19 @@ fn settings(cache: Option<Cache>) -> Config {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_may_move(false)
         // Instances share the pages of the plugin's data until they write.
-        .memory_init_cow(true)
-        .cache(cache);
+        .memory_init_cow(true);
     config
 }
 
-fn cache(path: PathBuf) -> Result<Cache, EngineError> {
-    let open = || -> wasmtime::Result<Cache> {
-        let mut config = CacheConfig::new();
-        config.with_directory(std::path::absolute(&path)?);
-        Cache::new(config)
-    };
-    open().map_err(|error| EngineError::Cache {
-        path: path.display().to_string(),
-        reason: format!("{error:#}"),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_serving_process_cannot_compile() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let component = wat::parse_str("(component)").unwrap();
+        assert!(Component::new(&engine.engine, &component).is_err());
+        assert!(engine.engine.precompile_component(&component).is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! Plugins as WebAssembly components, on wasmtime.
 //!
-//! [`Engine`] lives as long as the host and owns the compiler's settings, its
-//! cache on disk and the thread that makes deadlines tick. A compiled plugin
+//! [`Engine`] lives as long as the host and owns the settings, the way to the
+//! compiler ([`compile`], a process of its own) and the thread that makes deadlines tick. A compiled plugin
 //! is shared by all threads; an instance of it belongs to one thread at a time
 //! and is a store of its own: no other instance can reach its memory, and
 //! dropping it is all the cleaning up there is.
@@ -15,6 +15,7 @@
 //! Only [`contract`] knows which versions of the contract there are.
 
 mod check;
+mod compile;
 mod contract;
 mod deadline;
 mod engine;
@@ -24,9 +25,15 @@ mod instance;
 mod plugin;
 pub mod rejection;
 mod state;
+mod surface;
 mod wasi;
 
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineConfig, EngineError, Import, Surface};
+pub use compile::{
+    CompileLimits,
+    child::{COMMAND as COMPILE_COMMAND, run as compile_process},
+};
+pub use engine::{Engine, EngineConfig, EngineError};
+pub use surface::{Import, Surface};

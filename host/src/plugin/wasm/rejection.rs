@@ -18,6 +18,10 @@ pub const CORE_MODULE: &str = "plugin-core-module";
 pub const WRONG_WORLD: &str = "plugin-wrong-world";
 /// The component imports what this host does not offer.
 pub const IMPORT_UNKNOWN: &str = "plugin-import-unknown";
+/// One of its functions is more than the compiler could do in a bounded time.
+pub const TOO_COMPLEX: &str = "plugin-too-complex";
+/// Compiling it went over a limit, now or before.
+pub const COMPILE_LIMIT: &str = "plugin-compile-limit";
 /// The component is not valid, or uses features this host does not allow.
 pub const NOT_COMPILED: &str = "plugin-not-compiled";
 /// The component cannot be instantiated under its limits.
@@ -28,6 +32,14 @@ pub const DESCRIBE_FAILED: &str = "plugin-describe-failed";
 pub const DESCRIPTION_INVALID: &str = "plugin-description-invalid";
 /// The host could not try to compile (no thread to be had, for instance).
 pub const NOT_TRIED: &str = "plugin-compile-not-tried";
+
+/// The code of these that has this text: a compile process sends it.
+pub(super) fn known(code: &str) -> &'static str {
+    [WRONG_WORLD, IMPORT_UNKNOWN, TOO_COMPLEX]
+        .into_iter()
+        .find(|known| *known == code)
+        .unwrap_or(NOT_COMPILED)
+}
 
 pub(super) fn rejection(code: &'static str, message: impl Into<String>) -> Rejection {
     Rejection {

@@ -1,6 +1,6 @@
 //! What operators ask of a slot.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -24,7 +24,10 @@ impl Looking {
         let Ask { slot, what, answer } = ask;
         let answered = if self.group.is_known() {
             match what {
-                What::Put(bytes) => self.put(&slot, &bytes),
+                What::Put(bytes) => match self.put(&slot, &bytes) {
+                    Ok(path) => return self.take_put(&slot, path, answer),
+                    Err(error) => Err(error),
+                },
                 What::Remove => self.delete(&slot),
                 What::Plan(of) => self
                     .plan(&slot, of)
@@ -42,8 +45,8 @@ impl Looking {
         tell(answer, answered);
     }
 
-    /// Puts a file into the plugin directory and swaps to it at once.
-    fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Answered {
+    /// Puts a file into the plugin directory, to be swapped to at once.
+    fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Result<PathBuf, AskError> {
         let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         if bytes.len() > bytes_max {
             return Err(AskError::Rejected(Rejection {
@@ -53,6 +56,9 @@ impl Looking {
                     bytes.len()
                 ),
             }));
+        }
+        if !self.compiles.has_room() {
+            return Err(AskError::Busy);
         }
         self.can_rehearse_now(name)?;
         self.look();
@@ -67,9 +73,9 @@ impl Looking {
             code: "plugin-dir-unwritable",
             reason: format!("{}: {error}", path.display()),
         })?;
+        self.setup.compiler.forget(Digest::of(bytes));
         self.look();
-        let taken = self.take(name, &path);
-        self.taken(name, taken)
+        Ok(path)
     }
 
     fn can_rehearse_now(&self, name: &SlotName) -> Result<(), LogError> {
@@ -143,13 +149,14 @@ impl Looking {
         }
     }
 
-    fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
-        if !matches!(taken, Taken::Later(_)) {
+    /// What comes of a file that was taken.
+    pub fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
+        if !matches!(taken, Taken::Later(_) | Taken::Compiling) {
             self.slot(name).handled();
         }
         self.publish();
         match taken {
-            Taken::Runs => self.shown(name),
+            Taken::Runs | Taken::Compiling => self.shown(name),
             Taken::Rejected(rejection) => Err(rejection.into()),
             Taken::Later(why) => Err(why),
         }

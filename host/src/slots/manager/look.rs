@@ -12,7 +12,9 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
 
-use super::{Nudge, Setup, SlotViews, group::Group, rollback::Awaited, swap::Taken};
+use super::{
+    Nudge, Setup, SlotViews, compile::Compiles, group::Group, rollback::Awaited, swap::Taken,
+};
 use crate::{
     plugin::Rejection,
     slots::{
@@ -50,6 +52,7 @@ pub(super) struct Looking {
     pub empty_since: Option<Instant>,
     /// A rollback that was asked for and is not begun.
     pub awaited: Option<Awaited>,
+    pub compiles: Compiles,
     pub views: SlotViews,
     pub stopping: Arc<AtomicBool>,
 }
@@ -71,6 +74,7 @@ impl Looking {
                 "the pipeline waits for its plugin",
             );
         }
+        let compiled = self.compiles.woken();
         while !self.is_stopping() {
             self.listen();
             self.follow();
@@ -96,9 +100,12 @@ impl Looking {
                     Ok(ask) => self.answer(ask),
                     Err(_) => break,
                 },
+                // What came of it is looked at above.
+                recv(compiled) -> _ => {}
                 default(wait) => {}
             }
         }
+        self.end_compiles();
         self.leave();
     }
 
@@ -182,6 +189,7 @@ impl Looking {
                     self.slot(&name);
                     self.activate(&name, Some(plugin));
                 }
+                Err(_) if self.is_stopping() => return,
                 Err(rejection) => {
                     tracing::error!(slot = %format!("{prefix}{name}"), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
                 }
@@ -206,7 +214,7 @@ impl Looking {
         if let Err(error) = library.store.keep(digest, &bytes) {
             tracing::warn!(code = "plugin-store-failed", %error, "no copy of a plugin is kept");
         }
-        let plugin = self.compile(name, &bytes)?;
+        let plugin = self.compile_again(name, &bytes)?;
         Ok((plugin, bytes.len() as u64))
     }
 
@@ -240,9 +248,14 @@ impl Looking {
 
     fn is_settled(&self) -> bool {
         let long_ago = Duration::ZERO;
-        self.slots
-            .values()
-            .all(|slot| slot.next_step(Instant::now(), long_ago) == Step::Wait)
+        self.slots.iter().all(
+            |(name, slot)| match slot.next_step(Instant::now(), long_ago) {
+                Step::Wait => true,
+                // The end of the compile wakes the loop.
+                Step::Take(_) => self.compiles.is_waiting(name, slot.seen()),
+                Step::Unreadable(_) | Step::Remove => false,
+            },
+        )
     }
 
     fn act(&mut self) {
@@ -251,6 +264,7 @@ impl Looking {
         if !self.group.is_known() {
             return;
         }
+        self.go_on_compiled();
         let mut names: Vec<_> = self.slots.keys().cloned().collect();
         if self.slot(&SlotName::Default).running.is_none() {
             // As in `restore`: the default slot, which is first, comes last.
@@ -273,13 +287,24 @@ impl Looking {
                 }
                 // It is looked at again soon.
                 Step::Take(_) | Step::Remove if !self.can_rehearse(&name) => continue,
+                Step::Take(_) if self.is_waiting(&name) => continue,
                 Step::Take(path) => self.take(&name, &path),
                 Step::Remove => self.remove(&name),
             };
-            if !matches!(taken, Taken::Later(_)) {
-                self.slot(&name).handled();
-            }
-            self.publish();
+            self.conclude(&name, taken);
+        }
+    }
+
+    /// Whether a slot's file waits for a compile.
+    fn is_waiting(&self, name: &SlotName) -> bool {
+        let seen = self.slots.get(name).and_then(Slot::seen);
+        self.compiles.is_waiting(name, seen)
+    }
+
+    /// A file is being compiled, or is about to be.
+    pub fn enter_loading(&mut self, name: &SlotName, digest: Digest) {
+        if !self.slot(name).is_loading(digest) {
+            self.enter(name, SlotState::Loading, digest);
         }
     }
 

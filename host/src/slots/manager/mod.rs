@@ -2,10 +2,12 @@
 //! directory, compiles and rehearses what it finds, and tells the workers; it
 //! follows what other hosts and operators say in `<group>.plugins`.
 //!
-//! It runs at low priority and does one thing after another; workers notice it
-//! only when a plugin takes over. Until then the plugin that ran goes on.
+//! It runs at low priority and does one thing after another, but for compiling, which
+//! may take minutes and goes on beside it; workers notice it only when a plugin takes
+//! over. Until then the plugin that ran goes on.
 
 mod asked;
+mod compile;
 mod confirm;
 mod group;
 mod look;
@@ -32,7 +34,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use self::{group::Group, look::Looking};
+use self::{compile::Compiles, group::Group, look::Looking};
 use super::{
     ask::{Answered, Ask, AskError, What},
     library::Library,
@@ -155,6 +157,7 @@ impl Manager {
             confirmed: BTreeMap::new(),
             empty_since: None,
             awaited: None,
+            compiles: Compiles::new(),
             setup,
             views: Arc::clone(&views),
             stopping: Arc::clone(&stopping),

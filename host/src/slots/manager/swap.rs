@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::look::Looking;
 use crate::{
     log::LogError,
-    plugin::{Plugin, Rejection},
+    plugin::{CompileRun, Lane, Plugin, Rejection},
     slots::{
         ask::AskError,
         files::{self, Contents},
@@ -44,6 +44,8 @@ pub(super) enum Taken {
     Runs,
     /// What ran goes on.
     Rejected(Rejection),
+    /// It is being compiled, or waits for that.
+    Compiling,
     /// It is to be tried again, and why.
     Later(AskError),
 }
@@ -73,10 +75,11 @@ impl Looking {
         if self.is_undone(name, digest) {
             return self.reject_undone(name, digest);
         }
-        self.enter(name, SlotState::Loading, digest);
-        let plugin = match self.compile(name, &bytes) {
-            Ok(plugin) => plugin,
-            Err(rejection) => return self.reject(name, Some(digest), rejection),
+        self.enter_loading(name, digest);
+        let plugin = match self.compiled(name, path, digest, &bytes) {
+            Some(Ok(plugin)) => plugin,
+            Some(Err(rejection)) => return self.reject(name, Some(digest), rejection),
+            None => return Taken::Compiling,
         };
         self.enter(name, SlotState::Rehearsing, digest);
         let started = Instant::now();
@@ -141,11 +144,20 @@ impl Looking {
         self.activate(name, None)
     }
 
-    /// Compiles under the limits of a slot.
-    pub fn compile(&self, name: &SlotName, bytes: &[u8]) -> Result<Arc<dyn Plugin>, Rejection> {
+    /// Compiles a plugin that ran before, which most likely is a look into the cache:
+    /// it waits for no file that is new here.
+    pub fn compile_again(
+        &self,
+        name: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Arc<dyn Plugin>, Rejection> {
         let limits = self.setup.pipeline.limits_of(name);
+        let run = CompileRun {
+            lane: Lane::Restore,
+            stop: Arc::clone(&self.stopping),
+        };
         let started = Instant::now();
-        let compiled = self.setup.compiler.compile(bytes, limits);
+        let compiled = self.setup.compiler.compile_for(bytes, limits, &run);
         metrics::swap_took(&self.setup.pipeline.name, "compile", started.elapsed());
         compiled
     }

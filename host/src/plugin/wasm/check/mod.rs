@@ -2,7 +2,9 @@
 //! says of itself. Pure functions.
 
 mod bytes;
+mod complexity;
 mod description;
 
 pub(super) use bytes::check_bytes;
+pub(super) use complexity::check_complexity;
 pub(super) use description::check_description;

@@ -30,7 +30,13 @@ pub enum Prepared {
 
 impl Prepared {
     pub fn new(component: &Component, pre: InstancePre<State>) -> Result<Self, Rejection> {
-        match exported_version(component)? {
+        let component_type = component.component_type();
+        let exports = component_type.exports(component.engine());
+        let version = exported_version(exports.map(|(name, export)| {
+            let is_instance = matches!(export.ty, ComponentItem::ComponentInstance(_));
+            (name, is_instance)
+        }))?;
+        match version {
             Version {
                 major: 0, minor: 1, ..
             } => v0_1::Prepared::new(pre).map(Self::V0_1).map_err(|error| {
@@ -55,18 +61,21 @@ impl Prepared {
     }
 }
 
-fn exported_version(component: &Component) -> Result<Version, Rejection> {
+/// The version of the contract that one of a component's exports is: of their names,
+/// and whether each is an instance.
+pub fn exported_version<'a>(
+    exports: impl Iterator<Item = (&'a str, bool)>,
+) -> Result<Version, Rejection> {
     /// Names of exports shown in the message.
     const SHOWN_MAX: usize = 8;
-    let component_type = component.component_type();
     let mut others = Vec::new();
-    for (name, export) in component_type.exports(component.engine()) {
+    for (name, is_instance) in exports {
         let version = name
             .strip_prefix(PROCESSOR)
             .and_then(|rest| rest.strip_prefix('@'))
             .and_then(|version| Version::parse(version).ok());
-        match (version, export.ty) {
-            (Some(version), ComponentItem::ComponentInstance(_)) => return Ok(version),
+        match version {
+            Some(version) if is_instance => return Ok(version),
             _ => others.push(name),
         }
     }

@@ -173,6 +173,7 @@ fn compiled_code_is_kept_on_disk_and_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let config = EngineConfig {
         cache_dir: Some(dir.path().join("compiled")),
+        ..EngineConfig::default()
     };
     let bytes = probe_with(&[]);
     for hits in [0, 1] {
@@ -188,6 +189,7 @@ fn a_cache_that_cannot_be_there_is_an_error_at_the_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let config = EngineConfig {
         cache_dir: Some(file.path().join("compiled")),
+        ..EngineConfig::default()
     };
     let error = Engine::new(config).unwrap_err();
     assert_eq!(error.code(), "plugin-cache-unusable");

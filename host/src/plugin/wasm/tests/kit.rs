@@ -43,13 +43,33 @@ pub fn probe_with(changes: &[(&str, &str)]) -> Vec<u8> {
     component(PROBE_WIT, "probe", &module)
 }
 
+/// The probe with functions of so many blocks and locals each, which all of the
+/// locals live through.
+pub fn bomb(functions: usize, blocks: usize, locals: usize) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut function = format!("(func (local{})", " i32".repeat(locals));
+    for block in 0..blocks {
+        let (read, written) = (block % locals, (block + 1) % locals);
+        write!(
+            function,
+            "(if (local.get {read}) (then (local.set {written} (i32.add (local.get {read}) (i32.const 1)))))"
+        )
+        .unwrap();
+    }
+    for local in 0..locals {
+        write!(function, "(drop (local.get {local}))").unwrap();
+    }
+    function.push(')');
+    probe_with(&[(";; @start", &function.repeat(functions))])
+}
+
 pub fn limits() -> Limits {
     Limits {
         memory_bytes_max: 4 << 20,
         call_cpu_time_max: Duration::from_millis(50),
         emitted_bytes_max: 64 << 10,
         checkpoint_bytes_max: 4 << 10,
-        plugin_bytes_max: 1 << 20,
+        plugin_bytes_max: 8 << 20,
     }
 }
 

@@ -18,7 +18,7 @@ mod still;
 
 use std::sync::Arc;
 
-use wasmtime::component::{HasSelf, Linker, ResourceTable, types::ComponentItem};
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{
     filesystem::{WasiFilesystem, WasiFilesystemCtx, WasiFilesystemCtxView},
     p2::bindings::{self, cli as wasi_cli, clocks, filesystem, random, sockets, sync},
@@ -172,9 +172,9 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     LINKED.iter().try_for_each(|(_, link)| link(linker))
 }
 
-/// Whether an import needs nothing, or is one of those linked.
-pub fn offers(name: &str, import: &ComponentItem, engine: &wasmtime::Engine) -> bool {
-    is_linked(name) || is_only_types(import, engine)
+/// Whether an import is one of those linked, or needs nothing, being types alone.
+pub fn offers(name: &str, is_only_types: impl FnOnce() -> bool) -> bool {
+    is_linked(name) || is_only_types()
 }
 
 fn is_linked(name: &str) -> bool {
@@ -184,17 +184,6 @@ fn is_linked(name: &str) -> bool {
                 (version.major, version.minor) == (0, 2) && version.pre.is_empty()
             })
     })
-}
-
-/// An interface of types alone (the contract's own is one) has nothing to link.
-fn is_only_types(import: &ComponentItem, engine: &wasmtime::Engine) -> bool {
-    match import {
-        ComponentItem::ComponentInstance(instance) => instance
-            .exports(engine)
-            .all(|(_, export)| matches!(export.ty, ComponentItem::Type(_))),
-        ComponentItem::Type(_) => true,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
