@@ -173,7 +173,7 @@ impl Embedded {
             cleaning: Mutex::new(()),
             trouble: RwLock::new(None),
         };
-        let store = Store::open(&shared.db_path(), &shared.config)?;
+        let store = Store::open(&shared.path, &shared.config)?;
         let found = catalog::load(&store)?;
         catalog::apply(&shared, found);
         *shared.store.write() = Some(store);

@@ -8,6 +8,7 @@
 //! |               | `t`, topic name                                  | [`TopicRow`], JSON |
 //! |               | `p`, topic id, partition                         | [`PartitionRow`] |
 //! |               | `o`, group's length and name, topic id, partition| [`OffsetRow`] |
+//! | each          | one byte of zero                                 | the last [commit](super::store) |
 //! | `checkpoints` | group's length and name, partition, key          | the checkpoint |
 //!
 //! Numbers in keys are big-endian, so that rows of a partition stand in offset
@@ -44,10 +45,25 @@ pub(super) fn topic_key(name: &str) -> Vec<u8> {
 }
 
 pub(super) const TOPIC_PREFIX: &[u8] = b"t";
+pub(super) const PARTITION_PREFIX: &[u8] = b"p";
 pub(super) const OFFSET_PREFIX: &[u8] = b"o";
 
 pub(super) fn partition_key(topic: u32, partition: u32) -> Vec<u8> {
-    [b"p", &topic.to_be_bytes()[..], &partition.to_be_bytes()].concat()
+    [
+        PARTITION_PREFIX,
+        &topic.to_be_bytes(),
+        &partition.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// Topic id and partition of a partition's row.
+pub(super) fn parse_partition_key(key: &[u8]) -> Option<(u32, u32)> {
+    let (topic, partition) = key.strip_prefix(PARTITION_PREFIX)?.split_first_chunk()?;
+    Some((
+        u32::from_be_bytes(*topic),
+        u32::from_be_bytes(partition.try_into().ok()?),
+    ))
 }
 
 pub(super) fn offset_key(group: &str, topic: u32, partition: u32) -> Vec<u8> {
@@ -207,7 +223,7 @@ impl OffsetRow {
     }
 }
 
-fn parse_numbers<const N: usize>(value: &[u8]) -> Option<[u64; N]> {
+pub(super) fn parse_numbers<const N: usize>(value: &[u8]) -> Option<[u64; N]> {
     let (numbers, rest) = value.as_chunks();
     if !rest.is_empty() {
         return None;
@@ -240,6 +256,11 @@ mod tests {
         assert_eq!(parse_offset_key(&key), Some(("a-group", 3, 4)));
         for len in 0..key.len() {
             assert_eq!(parse_offset_key(&key[..len]), None);
+        }
+        let key = partition_key(3, 4);
+        assert_eq!(parse_partition_key(&key), Some((3, 4)));
+        for len in 0..key.len() {
+            assert_eq!(parse_partition_key(&key[..len]), None);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine as a whole, on real directories.
 
 mod cleaning;
+mod damage;
 mod disk;
 mod kill;
 mod reopening;

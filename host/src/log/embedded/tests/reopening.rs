@@ -66,9 +66,19 @@ fn a_file_in_the_place_of_the_directory_is_named() {
 #[test]
 fn a_database_half_created_is_created_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let db = dir.path().join("db");
-    std::fs::create_dir_all(db.join("keyspaces")).unwrap();
-    std::fs::write(db.join("0.jnl"), "").unwrap();
+    let new = dir.path().join("db.new");
+    std::fs::create_dir_all(new.join("keyspaces")).unwrap();
+    std::fs::write(new.join("0.jnl"), "").unwrap();
+    std::fs::write(dir.path().join("mark.new"), "").unwrap();
+    let log = open(dir.path());
+    log.ensure_topics(&[deleted(&"a".into(), 1)]).unwrap();
+    log.close();
+    assert!(!new.exists());
+
+    // Killed between the mark and the renaming of the database.
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close();
+    std::fs::rename(dir.path().join("db"), dir.path().join("db.new")).unwrap();
     let log = open(dir.path());
     log.ensure_topics(&[deleted(&"a".into(), 1)]).unwrap();
 }

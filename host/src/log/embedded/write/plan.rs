@@ -5,8 +5,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use fjall::OwnedWriteBatch;
-
 use super::{
     CheckpointRow, CommitRequest, OffsetMove, Part,
     writer::{deleted, find_deleted},
@@ -18,7 +16,7 @@ use crate::log::{
         batch::{self, Encoded},
         groups::GroupKey,
         rows::{self, OffsetRow, PartitionRow},
-        store::{Store, read_error},
+        store::{self, Store, read_error},
         topics::TopicState,
     },
 };
@@ -30,7 +28,7 @@ const JOIN_BYTES_MAX: u32 = 64 << 10;
 pub(super) struct Plan<'a> {
     shared: &'a Shared,
     store: &'a Store,
-    batch: OwnedWriteBatch,
+    batch: store::Batch<'a>,
     partitions: HashMap<(u32, u32), Planned>,
     offsets: HashMap<(GroupKey, u32), OffsetRow>,
     now_ms: u64,
@@ -208,7 +206,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Planned {
-    fn insert(&mut self, store: &Store, to: &mut OwnedWriteBatch, base: u64, batch: Encoded) {
+    fn insert(&mut self, store: &Store, to: &mut store::Batch<'_>, base: u64, batch: Encoded) {
         let bytes = batch.stored_bytes();
         self.row.bytes += bytes;
         self.row.dirty_bytes += bytes;
@@ -216,7 +214,7 @@ impl Planned {
         to.insert(&store.records, key, batch.value);
     }
 
-    fn close_small(&mut self, store: &Store, to: &mut OwnedWriteBatch) {
+    fn close_small(&mut self, store: &Store, to: &mut store::Batch<'_>) {
         let mut small = std::mem::take(&mut self.small);
         self.small_len = 0;
         let batch = match small.len() {

@@ -438,7 +438,7 @@ impl Writer {
         // The old one must be gone before the new one is opened: what is left
         // in its journal's buffer is written, or not, when it is dropped.
         drop(guard.take());
-        let store = Store::open(&shared.db_path(), &shared.config)?;
+        let store = Store::open(&shared.path, &shared.config)?;
         let found = catalog::load(&store)?;
         *guard = Some(store);
         drop(guard);

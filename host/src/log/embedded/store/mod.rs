@@ -1,0 +1,358 @@
+//! The fjall database: how it is opened, and what its errors mean to us.
+//!
+//! A [`Store`] lives from one opening to the next: a database that failed to
+//! write takes no writes any more ("poisoned"), and is opened anew in process,
+//! for which all handles of the old one must be gone.
+//!
+//! Nothing that was acknowledged goes without a word: [commits](commit) are
+//! numbered, the [mark] beside the database has the last number that was
+//! answered, and a database that holds less is not opened ([check]). It is
+//! [created](create) under another name, so one that is there is whole.
+//!
+//! Memory: at most three memtables a keyspace (32, 4 and 16 MiB each) and the
+//! block cache. Batches go to blob files once they leave the memtable, so that
+//! compactions of the tree move pointers, not records.
+
+mod check;
+mod commit;
+mod create;
+mod mark;
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fjall::{
+    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions,
+    KvSeparationOptions, LsmError, PersistMode, Snapshot,
+    config::{BlockSizePolicy, CompressionPolicy, FilterPolicy},
+};
+use parking_lot::Mutex;
+
+pub(super) use self::commit::Batch;
+use self::{
+    check::Checked,
+    commit::{COMMIT_KEY, Changes, CommitRow},
+    mark::{Mark, MarkFile},
+};
+use super::{
+    config::EmbeddedConfig,
+    disk,
+    rows::{self, PartitionRow},
+};
+use crate::log::LogError;
+
+/// Fjall stops writers for as long as flushes or compactions lag by more than
+/// these, and never looks whether they still can go on; so we wait before that,
+/// and look.
+const SEALED_MEMTABLES_MAX: usize = 1;
+const LEVEL0_RUNS_MAX: usize = 18;
+
+const WORKER_THREADS: usize = 2;
+
+/// How long the lock of a directory may take to be let go of: one that was
+/// closed is still held for a moment by a process that is being started (it has
+/// all files until it becomes another program), or by one that was just killed.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+/// Values up to this size stay in the tree.
+const BLOB_FROM_BYTES: u32 = 2 << 10;
+
+/// The keyspaces, in the order of their creation.
+const SPACES: usize = 3;
+const META: usize = 1;
+/// Their numbers in journals and directories; 0 has their names.
+const NAMES_ID: u64 = 0;
+const SPACE_IDS: [u64; SPACES] = [1, 2, 3];
+
+/// Where the parts of a store are in the data directory.
+#[derive(Clone, Debug)]
+struct Paths {
+    dir: PathBuf,
+}
+
+impl Paths {
+    fn db(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
+    /// A database that is being created.
+    fn creating(&self) -> PathBuf {
+        self.dir.join("db.new")
+    }
+
+    /// Links to the tables, while they are checked.
+    fn aside(&self) -> PathBuf {
+        self.dir.join("db.check")
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.dir.join("mark")
+    }
+
+    /// A mark that is being created.
+    fn creating_mark(&self) -> PathBuf {
+        self.dir.join("mark.new")
+    }
+}
+
+pub(super) struct Store {
+    // Closed before the mark is.
+    db: Database,
+    pub records: Keyspace,
+    pub meta: Keyspace,
+    pub checkpoints: Keyspace,
+    progress: Mutex<Progress>,
+}
+
+/// What was committed, and the file that says so.
+struct Progress {
+    mark: Mark,
+    file: MarkFile,
+}
+
+impl Progress {
+    fn advance(&mut self, rows: &[Option<CommitRow>; SPACES], changes: Changes) -> io::Result<()> {
+        self.mark.advance(rows, changes);
+        self.file.write(&self.mark)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Err(error) = self.file.close(&self.mark) {
+            tracing::error!(%error, "the log's mark cannot be written");
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in a data directory, or creates it where there is none.
+    pub fn open(dir: &Path, config: &EmbeddedConfig) -> Result<Self, LogError> {
+        let paths = Paths {
+            dir: dir.to_owned(),
+        };
+        let mark = create::find(&paths, config)?;
+        let checked = check::check(&paths, &mark, config)?;
+        let path = paths.db();
+        let failed = |error| write_error(&path, config, &error);
+        checked.prepare().map_err(|error| failed(error.into()))?;
+        let db = Self::builder(&path, config).open().map_err(failed)?;
+        let spaces = Self::keyspaces(&db).map_err(failed)?;
+        let mark = opened_mark(&spaces, &checked)?;
+        let file = MarkFile::open(&paths.mark(), &mark).map_err(|error| failed(error.into()))?;
+        let [records, meta, checkpoints] = spaces;
+        let store = Self {
+            db,
+            records,
+            meta,
+            checkpoints,
+            progress: Mutex::new(Progress { mark, file }),
+        };
+        store.check_format(&path)?;
+        Ok(store)
+    }
+
+    fn builder(path: &Path, config: &EmbeddedConfig) -> fjall::DatabaseBuilder<Database> {
+        Database::builder(path)
+            .cache_size(config.cache_bytes.as_u64())
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(config.journal_bytes_max.as_u64())
+            .worker_threads(WORKER_THREADS)
+    }
+
+    /// Opens the keyspaces, creating those that are not there.
+    fn keyspaces(db: &Database) -> Result<[Keyspace; SPACES], fjall::Error> {
+        Ok([
+            db.keyspace("records", records_options)?,
+            db.keyspace("meta", || {
+                KeyspaceCreateOptions::default().max_memtable_size(4 << 20)
+            })?,
+            db.keyspace("checkpoints", || {
+                KeyspaceCreateOptions::default().max_memtable_size(16 << 20)
+            })?,
+        ])
+    }
+
+    fn check_format(&self, path: &Path) -> Result<(), LogError> {
+        let format = self.meta.get(rows::FORMAT_KEY).map_err(read_error)?;
+        if format.as_deref() == Some(rows::FORMAT) {
+            return Ok(());
+        }
+        Err(LogError::Unavailable {
+            reason: format!(
+                "{} is of format {}, this version reads format {}",
+                path.display(),
+                String::from_utf8_lossy(&format.unwrap_or_default()),
+                String::from_utf8_lossy(rows::FORMAT),
+            ),
+        })
+    }
+
+    fn spaces(&self) -> [&Keyspace; SPACES] {
+        [&self.records, &self.meta, &self.checkpoints]
+    }
+
+    /// A batch whose commit returns when it is on disk.
+    pub fn batch(&self) -> Batch<'_> {
+        // The journal's size and blocks are metadata that fdatasync writes too;
+        // what it leaves out are the times.
+        let batch = self.db.batch().durability(Some(PersistMode::SyncData));
+        Batch::new(self, batch)
+    }
+
+    /// A view that later commits don't change.
+    pub fn snapshot(&self) -> Snapshot {
+        self.db.snapshot()
+    }
+
+    /// Waits until flushes and compactions have caught up; an error when the
+    /// database is poisoned.
+    pub fn wait_until_writable(&self) -> Result<(), fjall::Error> {
+        loop {
+            // The only way to ask: with nothing buffered, it does nothing else.
+            self.db.persist(PersistMode::Buffer)?;
+            let lags = self.spaces().iter().any(|keyspace| {
+                keyspace.tree.sealed_memtable_count() > SEALED_MEMTABLES_MAX
+                    || keyspace.tree.l0_run_count() > LEVEL0_RUNS_MAX
+            });
+            if !lags {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn records_options() -> KeyspaceCreateOptions {
+    // Batches are compressed already, and are looked for by ranges, which
+    // filters are no help for.
+    let none = CompressionPolicy::disabled;
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(32 << 20)
+        .data_block_compression_policy(none())
+        .index_block_compression_policy(none())
+        .data_block_size_policy(BlockSizePolicy::all(16 << 10))
+        .filter_policy(FilterPolicy::disabled())
+        .with_kv_separation(Some(
+            KvSeparationOptions::default()
+                .compression(CompressionType::None)
+                .separation_threshold(BLOB_FROM_BYTES),
+        ))
+}
+
+/// The mark of a database that was opened: it must have what was found in its
+/// files.
+fn opened_mark(spaces: &[Keyspace; SPACES], checked: &Checked) -> Result<Mark, LogError> {
+    for (space, last) in spaces.iter().zip(checked.last) {
+        let row = space.get(COMMIT_KEY).map_err(read_error)?;
+        let number = row.and_then(|row| CommitRow::parse(&row));
+        let number = number.map_or(0, |row| row.number);
+        if number != last {
+            return Err(LogError::Corrupt {
+                reason: format!(
+                    "{:?} was opened up to commit {number}, its files hold commit {last}",
+                    space.name(),
+                ),
+            });
+        }
+    }
+    let mut mark = Mark {
+        store: checked.store,
+        bytes: checked.bytes,
+        last: checked.last,
+        ..Mark::default()
+    };
+    let [_, meta, _] = spaces;
+    for row in meta.prefix(rows::PARTITION_PREFIX) {
+        let (key, value) = row.into_inner().map_err(read_error)?;
+        let place = rows::parse_partition_key(&key);
+        if let Some((place, row)) = place.zip(PartitionRow::parse(&value)) {
+            mark.ends.insert(place, row.end);
+        }
+    }
+    Ok(mark)
+}
+
+/// Takes the directory for this process, until the file is dropped.
+pub(in crate::log) fn lock(dir: &Path) -> Result<File, LogError> {
+    let failed = |error: std::io::Error| LogError::Unavailable {
+        reason: format!(
+            "the data directory {} cannot be written: {error}",
+            dir.display()
+        ),
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("lock"))
+        .map_err(failed)?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => return Err(in_use(dir)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
+
+fn in_use(path: &Path) -> LogError {
+    LogError::InUse {
+        path: path.display().to_string(),
+    }
+}
+
+/// What an error of opening or writing means.
+pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::Error) -> LogError {
+    let needed_bytes = config.disk_free_min.as_u64();
+    let free_bytes = disk::free_bytes(path).unwrap_or(u64::MAX);
+    let full = match error {
+        fjall::Error::Locked => return in_use(path),
+        fjall::Error::Io(io) | fjall::Error::Storage(LsmError::Io(io)) => {
+            matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        // What failed was in the background, and is not told.
+        fjall::Error::Poisoned => free_bytes < needed_bytes,
+        error if check::is_damage(error) => {
+            return LogError::Corrupt {
+                reason: format!("{}: {error}", path.display()),
+            };
+        }
+        _ => false,
+    };
+    if full {
+        return LogError::Full {
+            free_bytes,
+            needed_bytes,
+        };
+    }
+    let reason = match error {
+        fjall::Error::Poisoned => "the database failed to write what it holds in memory".to_owned(),
+        error => error.to_string(),
+    };
+    LogError::Unavailable {
+        reason: format!("{}: {reason}", path.display()),
+    }
+}
+
+/// What an error of reading means.
+#[allow(clippy::needless_pass_by_value)]
+pub(super) fn read_error(error: fjall::Error) -> LogError {
+    let reason = error.to_string();
+    if check::is_damage(&error) {
+        LogError::Corrupt { reason }
+    } else {
+        LogError::Unavailable { reason }
+    }
+}
