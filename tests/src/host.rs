@@ -402,6 +402,24 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Waits until a slot runs as it was ordered, be it nothing, and its file is a
+    /// plugin that was rolled back.
+    pub async fn has_file_rolled_back(&self, slot: &str) -> Value {
+        self.slot_is(slot, "active with a file that was rolled back", |view| {
+            let file = &view["file"];
+            let state = match view["plugin"].is_null() {
+                true => "waiting",
+                false => "active",
+            };
+            view["state"] == state
+                && file["state"] == "rolled-back"
+                && file["code"] == "plugin-rolled-back"
+        })
+        .await
+    }
+}
+
 fn last_event(slot: &Value) -> &Value {
     let history = slot["history"].as_array().expect("a history");
     history.last().unwrap_or(&Value::Null)

@@ -308,7 +308,7 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     .await;
     let view = host.slot(SLOT).await.expect("the slot");
     assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
-    host.rejects(SLOT, "plugin-rolled-back").await;
+    host.has_file_rolled_back(SLOT).await;
     until_swaps(
         &host,
         &[("swap", &good), ("swap", &bad), ("rollback", &good)],
@@ -321,7 +321,7 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
 
     // It stays so.
     let host = place.start_ready().await;
-    host.rejects(SLOT, "plugin-rolled-back").await;
+    host.has_file_rolled_back(SLOT).await;
     let view = host.slot(SLOT).await.expect("the slot");
     assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
     check_all(&host, &games).await;
@@ -335,6 +335,107 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     host.runs(SLOT, &bad).await;
     host.stop().await;
     check_attempts(&place, &games);
+}
+
+/// A plugin that could not read what ran is not what anybody goes back to.
+async fn what_was_rejected_stays_so_after_a_rollback(engine: Engine) {
+    let (good, next) = (built::plugin("nba-scoring"), built::plugin("box-score"));
+    // It reads what nba-scoring writes, and not what box-score does.
+    let rejected = wasm::reworded(&good, "box-score/1", "box-score/9");
+    let place = Place::with_plugin(&good).on(engine);
+    let games = games::invented(2);
+    let host = place.start_ready().await;
+    play(&host, &games, 0.0, 0.3).await;
+    host.has_processed_all().await;
+    let mut wanted = vec![("swap", good.as_slice())];
+    until_swaps(&host, &wanted).await;
+    put(&host, SLOT, &next).await;
+    play(&host, &games, 0.3, 0.6).await;
+    host.has_processed_all().await;
+    wanted.push(("swap", &next));
+    until_swaps(&host, &wanted).await;
+    let answer = put(&host, SLOT, &rejected).await;
+    assert_eq!(answer.code(), "plugin-cannot-read", "{answer:?}");
+    host.rejects(SLOT, "plugin-cannot-read").await;
+
+    let done = plugins(&host, &["rollback", SLOT, "--yes"]).expect("it is done");
+    assert_eq!(done["to"]["digest"], digest(&good), "{done}");
+    let view = host.runs(SLOT, &good).await;
+    assert_eq!(view["file"]["state"], "rejected", "{view}");
+    wanted.push(("rollback", &good));
+    until_swaps(&host, &wanted).await;
+    play(&host, &games, 0.6, 0.8).await;
+    host.has_processed_all().await;
+    // Everything that this host decides by itself, it decides when another slot's file
+    // is taken as well.
+    place.put("scores/keys/nobody", &good);
+    host.runs("scores/keys/nobody", &good).await;
+    host.runs(SLOT, &good).await;
+    host.kill();
+    // Nor is it by a restart, which judges what is there anew.
+    let host = place.start_ready().await;
+    let view = host
+        .slot_is(SLOT, "decided on", |view| view["file"]["state"] != "new")
+        .await;
+    assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
+    assert_eq!(view["state"], "active", "{view}");
+    assert_eq!(view["file"]["state"], "rejected", "{view}");
+    assert_eq!(view["file"]["code"], "plugin-cannot-read", "{view}");
+    play(&host, &games, 0.8, 1.0).await;
+    host.has_processed_all().await;
+    until_swaps(&host, &wanted).await;
+    check_all(&host, &games).await;
+    // Until somebody wants it: now it can read what is there.
+    let answer = put(&host, SLOT, &rejected).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    host.stop().await;
+}
+
+/// What runs is as ordered; the file is another matter, which a command settles.
+async fn a_file_that_was_rolled_back_is_put_right(engine: Engine) {
+    let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
+    let place = Place::with_plugin(&good).on(engine);
+    let games = games::invented(2);
+    let host = place.start_ready().await;
+    play(&host, &games, 0.0, 0.5).await;
+    host.has_processed_all().await;
+    let hour = |view: &Value| {
+        let until: jiff::Timestamp = view["trial_until"]
+            .as_str()
+            .expect("an end")
+            .parse()
+            .unwrap();
+        let left = until.duration_since(jiff::Timestamp::now()).as_secs();
+        assert!((3_500..=3_600).contains(&left), "{left} s in {view}");
+    };
+    let first = put(&host, SLOT, &bad).await.json();
+    assert_eq!(first["file"]["state"], "runs", "{first}");
+    hour(&first);
+    until_swaps(&host, &[("swap", &good), ("swap", &bad)]).await;
+    plugins(&host, &["rollback", SLOT, "--yes"]).expect("it is done");
+    let view = host.has_file_rolled_back(SLOT).await;
+    assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
+    let metrics = host.get("/metrics").await.body;
+    for line in [
+        r#"courtside_slot_state{pipeline="scores",slot="default",state="active"} 1"#,
+        r#"courtside_slot_state{pipeline="scores",slot="default",state="rejected"} 0"#,
+        r#"courtside_slot_file{pipeline="scores",slot="default",state="rolled-back"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    host.stop().await;
+    let host = place.start_ready().await;
+    host.has_file_rolled_back(SLOT).await;
+    assert!(!host.log().contains("ERROR"), "{}", host.log());
+    let view = plugins(&host, &["restore-file", SLOT]).expect("the slot");
+    assert_eq!(view["file"]["state"], "runs", "{view}");
+    assert_eq!(view["state"], "active", "{view}");
+    assert_eq!(fs::read(place.slot_file(SLOT)).expect("the file"), good);
+    // Put again, it is on trial from now on, and not since the first time.
+    let again = put(&host, SLOT, &bad).await.json();
+    hour(&again);
+    assert!(again["trial_until"].as_str() > first["trial_until"].as_str());
+    host.stop().await;
 }
 
 /// After two rollbacks the directory has the plugin that was undone first.
@@ -366,13 +467,13 @@ async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
         assert_eq!(again.code(), "another-plugin-runs", "{again:?}");
         wanted.push(("rollback", to));
         until_swaps(&host, &wanted).await;
-        host.rejects(SLOT, "plugin-rolled-back").await;
+        host.has_file_rolled_back(SLOT).await;
     }
     assert_eq!(fs::read(place.slot_file(SLOT)).expect("the file"), third);
     host.stop().await;
 
     let stays = async |host: &Host| {
-        host.rejects(SLOT, "plugin-rolled-back").await;
+        host.has_file_rolled_back(SLOT).await;
         let view = host.slot(SLOT).await.expect("the slot");
         assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
     };
@@ -497,7 +598,7 @@ async fn a_keys_own_plugin_is_rolled_back_to_none(engine: Engine) {
     let done = plugins(&host, &["rollback", &slot, "--yes"]).expect("it is done");
     assert_eq!(done["to"]["digest"], Value::Null, "{done}");
     assert_eq!(done["entities"], 1, "{done}");
-    host.rejects(&slot, "plugin-rolled-back").await;
+    host.has_file_rolled_back(&slot).await;
     let view = host.slot(&slot).await.expect("the slot");
     assert_eq!(view["plugin"], Value::Null, "{view}");
     host.kill();
@@ -505,7 +606,7 @@ async fn a_keys_own_plugin_is_rolled_back_to_none(engine: Engine) {
     play(&host, &games, 0.5, 1.0).await;
     host.has_processed_all().await;
     check_all(&host, &games).await;
-    host.rejects(&slot, "plugin-rolled-back").await;
+    host.has_file_rolled_back(&slot).await;
     host.stop().await;
 }
 
@@ -561,7 +662,7 @@ async fn a_rollback_asked_of_one_host_is_done_by_all(engine: Engine) {
     let done = plugins(&one, &["rollback", SLOT, "--yes"]).expect("it is done");
     assert_eq!(done["to"]["digest"], digest(&good), "{done}");
     for host in [&one, &two] {
-        host.rejects(SLOT, "plugin-rolled-back").await;
+        host.has_file_rolled_back(SLOT).await;
         let view = host.slot(SLOT).await.expect("the slot");
         assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
     }
@@ -574,7 +675,7 @@ async fn a_rollback_asked_of_one_host_is_done_by_all(engine: Engine) {
     let third = place.beside();
     third.put(SLOT, &bad);
     let three = third.start_ready().await;
-    three.rejects(SLOT, "plugin-rolled-back").await;
+    three.has_file_rolled_back(SLOT).await;
     let view = three.slot(SLOT).await.expect("the slot");
     assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
     both_work(&one, &three).await;
@@ -631,6 +732,8 @@ fn main() -> ExitCode {
             what_is_confirmed_is_not_rolled_back,
             a_keys_own_plugin_is_rolled_back_to_none,
             every_plugin_that_was_rolled_back_stays_so,
+            what_was_rejected_stays_so_after_a_rollback,
+            a_file_that_was_rolled_back_is_put_right,
         ]
     };
     let several_hosts = tests![

@@ -88,6 +88,17 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Make the file in the host's plugin directory the plugin that runs, as after a
+    /// rollback, which leaves the file alone. Of the host that is asked; nothing is
+    /// swapped.
+    #[command(after_help = "Example:\n  courtside plugins restore-file scores/default")]
+    RestoreFile {
+        /// PIPELINE/default or PIPELINE/keys/KEY.
+        #[arg(value_parser = slot)]
+        slot: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Let the plugin that runs stay: there is no way back from it any more.
     #[command(after_help = "Example:\n  courtside plugins confirm scores/default")]
     Confirm {
@@ -130,6 +141,7 @@ pub async fn run(args: PluginsArgs) -> anyhow::Result<ExitCode> {
     | Command::History { common, .. }
     | Command::Put { common, .. }
     | Command::Rollback { common, .. }
+    | Command::RestoreFile { common, .. }
     | Command::Confirm { common, .. }) = &args.command;
     let client = Client::new(&common.host)?;
     let output = &common.output;
@@ -148,11 +160,8 @@ pub async fn run(args: PluginsArgs) -> anyhow::Result<ExitCode> {
                 .await?;
             output.show(&view, || listed(std::slice::from_ref(&view)))?;
         }
-        Command::Confirm { slot, .. } => {
-            let path = format!("/plugins/{slot}/confirm");
-            let view: SlotView = client.ask(Method::POST, &path, Vec::new()).await?;
-            output.show(&view, || listed(std::slice::from_ref(&view)))?;
-        }
+        Command::Confirm { slot, .. } => ask(&client, slot, "confirm", output).await?,
+        Command::RestoreFile { slot, .. } => ask(&client, slot, "restore-file", output).await?,
         Command::Rollback {
             slot,
             dry_run,
@@ -162,6 +171,13 @@ pub async fn run(args: PluginsArgs) -> anyhow::Result<ExitCode> {
         } => return rollback(&client, slot, *dry_run, *yes, *wait, output).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has something done to a slot, and shows it.
+async fn ask(client: &Client, slot: &str, what: &str, output: &OutputArgs) -> anyhow::Result<()> {
+    let path = format!("/plugins/{slot}/{what}");
+    let view: SlotView = client.ask(Method::POST, &path, Vec::new()).await?;
+    output.show(&view, || listed(std::slice::from_ref(&view)))
 }
 
 fn short(digest: &str) -> &str {
@@ -192,6 +208,7 @@ fn listed(slots: &[SlotView]) -> String {
             state(slot.state).to_owned(),
             or_dash(plugin.map(|plugin| format!("{}@{}", plugin.name, plugin.version))),
             or_dash(plugin.map(|plugin| short(&plugin.digest))),
+            slot.file.state.word().to_owned(),
             or_dash(slot.trial_until),
             format!("{same} {hosts}"),
         ]
@@ -201,25 +218,44 @@ fn listed(slots: &[SlotView]) -> String {
         "state",
         "plugin",
         "digest",
+        "file",
         "on trial until",
         "hosts",
     ];
     let mut text = table(&header, rows);
     for slot in slots {
-        let Some(last) = slot.history.last() else {
+        let Some((digest, code, reason)) = not_taken(slot) else {
             continue;
         };
-        if let (SlotState::Rejected, Some(code)) = (slot.state, &last.code) {
-            let reason = last.reason.as_deref().unwrap_or_default();
-            let _ = writeln!(
+        let _ = match slot.state {
+            SlotState::Rejected => writeln!(
                 text,
                 "\n{}: {} was rejected: {code}: {reason}",
                 slot.slot,
-                or_none(last.digest.as_ref()),
-            );
-        }
+                or_none(digest),
+            ),
+            _ => writeln!(
+                text,
+                "\n{}: the file {} is not what runs: {code}: {reason}",
+                slot.slot,
+                or_none(digest),
+            ),
+        };
     }
     text
+}
+
+/// What is offered and does not run: a file, or the removal of one; with its code
+/// and why.
+fn not_taken(slot: &SlotView) -> Option<(Option<&String>, &str, &str)> {
+    if let Some(code) = &slot.file.code {
+        let reason = slot.file.reason.as_deref().unwrap_or_default();
+        return Some((slot.file.digest.as_ref(), code, reason));
+    }
+    let last = slot.history.last()?;
+    let code = last.code.as_deref()?;
+    let reason = last.reason.as_deref().unwrap_or_default();
+    (slot.state == SlotState::Rejected).then_some((last.digest.as_ref(), code, reason))
 }
 
 /// One slot's swaps.

@@ -11,7 +11,7 @@ use crate::{
     plugin::FailureKind,
     slots::{
         manager::SlotViews,
-        view::{PartitionState, SlotState, SlotView},
+        view::{FileState, PartitionState, SlotState, SlotView},
     },
     types::PartitionId,
     worker::status::PipelineStatus,
@@ -60,6 +60,10 @@ static LOG_ANSWERS: Metric = Metric::gauge(
 static SLOT_STATE: Metric = Metric::gauge(
     "courtside_slot_state",
     "1 for the state that a slot is in, 0 for the others.",
+);
+static SLOT_FILE: Metric = Metric::gauge(
+    "courtside_slot_file",
+    "1 for what the slot's file in the plugin directory is, 0 for the others.",
 );
 static SLOT_AGREED: Metric = Metric::gauge(
     "courtside_slot_agreed",
@@ -226,6 +230,10 @@ impl Seen<'_> {
         ] {
             let labels = [pipeline, slot, ("state", word)];
             out.flag(&SLOT_STATE, &labels, view.state == state);
+        }
+        for state in FileState::ALL {
+            let labels = [pipeline, slot, ("state", state.word())];
+            out.flag(&SLOT_FILE, &labels, view.file.state == state);
         }
         out.flag(&SLOT_AGREED, labels, view.agreed);
         if let Some(plugin) = &view.plugin {

@@ -168,7 +168,9 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(plugins::rollback))
         .routes(routes!(plugins::rollback_key))
         .routes(routes!(plugins::confirm))
-        .routes(routes!(plugins::confirm_key));
+        .routes(routes!(plugins::confirm_key))
+        .routes(routes!(plugins::restore_file))
+        .routes(routes!(plugins::restore_key_file));
     // What a prober, a browser and a client ask before they have a token.
     let open = OpenApiRouter::new()
         .routes(routes!(operate::openapi))

@@ -256,6 +256,38 @@ pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotV
     confirm(app, of).await
 }
 
+/// Make the slot's file in this host's plugin directory the plugin that runs.
+///
+/// After a rollback the directory still has the plugin that was undone: this puts the
+/// one that runs there, or removes the file where none runs. Nothing is swapped.
+#[utoipa::path(
+    post, path = "/plugins/{pipeline}/default/restore-file", tag = "operation", operation_id = "restore_plugin_file",
+    params(("pipeline" = String, Path, description = "Name of the pipeline")),
+    responses((status = 200, description = "The file is what runs", body = SlotView), Refusals)
+)]
+pub async fn restore_file(
+    State(app): State<SharedApp>,
+    of: OfSlot,
+) -> Result<Json<SlotView>, Problem> {
+    slot(ask(&app, of, What::RestoreFile).await?)
+}
+
+/// Make the file of a key's slot in this host's plugin directory the plugin that runs.
+#[utoipa::path(
+    post, path = "/plugins/{pipeline}/keys/{key}/restore-file", tag = "operation", operation_id = "restore_key_plugin_file",
+    params(
+        ("pipeline" = String, Path, description = "Name of the pipeline"),
+        ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
+    ),
+    responses((status = 200, description = "The file is what runs", body = SlotView), Refusals)
+)]
+pub async fn restore_key_file(
+    app: State<SharedApp>,
+    of: OfSlot,
+) -> Result<Json<SlotView>, Problem> {
+    restore_file(app, of).await
+}
+
 fn slot(answer: Answer) -> Result<Json<SlotView>, Problem> {
     match answer {
         Answer::Slot(view) => Ok(Json(*view)),

@@ -23,6 +23,8 @@ pub enum What {
     RollBack(Option<Digest>),
     /// Let what runs stay.
     Confirm,
+    /// Make the slot's file what runs.
+    RestoreFile,
 }
 
 /// An operator's question on its way to the slots' manager.

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use super::{
     files::{AMBIGUOUS, Entry},
     name::SlotName,
-    view::{LimitsView, PluginView, SlotEvent, SlotState, SlotView},
+    view::{FileState, FileView, LimitsView, PluginView, SlotEvent, SlotState, SlotView},
 };
 use crate::{
-    plugin::{Plugin, Rejection},
+    plugin::Plugin,
     types::Digest,
     worker::{instances::Active, thread::Takeover},
 };
@@ -69,7 +69,12 @@ pub struct Slot {
     seen_at: Instant,
     /// Whether what was seen has been acted on.
     handled: bool,
+    /// What was decided of it.
+    file: FileView,
     swaps: u64,
+    /// When this host began the swap to what runs, where it can be taken back and was
+    /// not before the host started.
+    trial_began: Option<Timestamp>,
     history: VecDeque<SlotEvent>,
 }
 
@@ -85,7 +90,9 @@ impl Slot {
             seen_at: now,
             // A file that is not there is acted on only where a plugin runs.
             handled: false,
+            file: FileView::default(),
             swaps: 0,
+            trial_began: None,
             history: VecDeque::new(),
         }
     }
@@ -130,8 +137,20 @@ impl Slot {
         if self.seen != entry {
             self.seen = entry;
             self.seen_at = now;
-            self.handled = false;
+            self.is_undecided();
         }
+    }
+
+    fn is_undecided(&mut self) {
+        self.handled = false;
+        let state = match self.seen {
+            Some(_) => FileState::New,
+            None => FileState::None,
+        };
+        self.file = FileView {
+            state,
+            ..FileView::default()
+        };
     }
 
     /// What to do, once the file has been as it is for `settle`.
@@ -162,9 +181,12 @@ impl Slot {
         }
     }
 
-    /// What was seen means something else now.
-    pub const fn look_again(&mut self) {
-        self.handled = false;
+    /// What was seen means something else now. A file that was rejected stays
+    /// rejected until it changes: nobody offers it anew.
+    pub fn look_again(&mut self) {
+        if self.file.state != FileState::Rejected {
+            self.is_undecided();
+        }
     }
 
     /// The file moved under the reader: it has to lie still again.
@@ -188,13 +210,55 @@ impl Slot {
             && latest.is_some_and(|latest| *latest == digest.to_string())
     }
 
-    pub fn reject(&mut self, digest: Option<Digest>, rejection: &Rejection) {
+    /// The file was offered, and is rejected.
+    pub fn reject(&mut self, digest: Option<Digest>, code: &str, reason: &str) {
         self.state = SlotState::Rejected;
-        self.remember(digest, Some(rejection));
+        self.leave(FileState::Rejected, digest, code, reason);
+        self.remember(digest, Some((code, reason)));
+    }
+
+    /// The file is left where it is: what runs is as it was ordered.
+    pub fn leave(&mut self, state: FileState, digest: Option<Digest>, code: &str, reason: &str) {
+        // A removal that is rejected leaves no file.
+        if self.seen.is_some() {
+            self.file = FileView {
+                state,
+                digest: digest.map(|digest| digest.to_string()),
+                code: Some(code.to_owned()),
+                reason: Some(reason.to_owned()),
+            };
+        }
+    }
+
+    /// The file is what runs.
+    pub fn file_runs(&mut self) {
+        if self.seen.is_some() {
+            self.file = FileView {
+                state: FileState::Runs,
+                digest: self.digest().map(|digest| digest.to_string()),
+                ..FileView::default()
+            };
+        }
+    }
+
+    /// What runs is on trial since then.
+    pub const fn begin_trial(&mut self, began: Timestamp) {
+        self.trial_began = Some(began);
+    }
+
+    #[must_use]
+    pub const fn trial_began(&self) -> Option<Timestamp> {
+        self.trial_began
+    }
+
+    #[must_use]
+    pub const fn file(&self) -> &FileView {
+        &self.file
     }
 
     /// The file is again what runs; true says that it was not before.
     pub fn confirm(&mut self) -> bool {
+        self.file_runs();
         let was_not = self.running.is_some() && self.state != SlotState::Active;
         if was_not {
             self.enter(SlotState::Active, self.digest());
@@ -205,6 +269,7 @@ impl Slot {
     /// Another plugin (or none) is in force.
     pub fn activated(&mut self, running: Option<Running>) {
         self.swaps += 1;
+        self.trial_began = None;
         self.running = running;
         let state = if self.running.is_some() {
             SlotState::Active
@@ -214,7 +279,7 @@ impl Slot {
         self.enter(state, self.digest());
     }
 
-    fn remember(&mut self, digest: Option<Digest>, rejection: Option<&Rejection>) {
+    fn remember(&mut self, digest: Option<Digest>, rejection: Option<(&str, &str)>) {
         if self.history.len() >= HISTORY_MAX {
             self.history.pop_front();
         }
@@ -222,8 +287,8 @@ impl Slot {
             at: Timestamp::now(),
             state: self.state,
             digest: digest.map(|digest| digest.to_string()),
-            code: rejection.map(|rejection| rejection.code.to_owned()),
-            reason: rejection.map(|rejection| rejection.message.clone()),
+            code: rejection.map(|(code, _)| code.to_owned()),
+            reason: rejection.map(|(_, reason)| reason.to_owned()),
         });
     }
 
@@ -259,6 +324,7 @@ impl Slot {
                     .map(|(partition, offset)| (partition.to_string(), offset.0))
                     .collect()
             }),
+            file: self.file.clone(),
             swaps: self.swaps,
             // What the group says is added by who knows it.
             trial_until: None,
@@ -318,16 +384,31 @@ mod tests {
     }
 
     #[test]
+    fn a_rejected_file_is_looked_at_again_only_when_it_changes() {
+        let (mut slot, now) = slot();
+        slot.see(unreadable("a"), now);
+        let later = now + SETTLE;
+        for (state, is_looked_at) in [
+            (FileState::Rejected, false),
+            (FileState::RolledBack, true),
+            (FileState::Runs, true),
+        ] {
+            slot.leave(state, None, "code", "reason");
+            slot.handled();
+            slot.look_again();
+            let is_to_be_read = slot.next_step(later, SETTLE) != Step::Wait;
+            assert_eq!(is_to_be_read, is_looked_at, "{state:?}");
+        }
+        slot.reject(None, "plugin-empty", "the file is empty");
+        slot.see(unreadable("b"), later);
+        assert_ne!(slot.next_step(later + SETTLE, SETTLE), Step::Wait);
+    }
+
+    #[test]
     fn history_is_bounded() {
         let (mut slot, _) = slot();
         for _ in 0..1000 {
-            slot.reject(
-                None,
-                &Rejection {
-                    code: "plugin-empty",
-                    message: "the file is empty".into(),
-                },
-            );
+            slot.reject(None, "plugin-empty", "the file is empty");
         }
         assert_eq!(slot.view(LimitsView::default()).history.len(), HISTORY_MAX);
     }

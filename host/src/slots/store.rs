@@ -25,6 +25,22 @@ pub struct Noted {
     pub slots: BTreeMap<String, Digest>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub undone: BTreeMap<String, Undone>,
+    /// The file of a slot that failed its rehearsal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfit: BTreeMap<String, Unfit>,
+}
+
+/// A plugin that failed its rehearsal. It depends on the states of the moment
+/// whether one passes, so the verdict holds until another file is offered: a
+/// rollback or a restart must not bring into force what nobody wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    pub digest: Digest,
+    /// The stable code of `docs/errors.md`.
+    pub code: String,
+    pub reason: String,
+    /// The latest directive of the slot that the host had followed by then.
+    pub directive: u64,
 }
 
 /// What rollbacks mean for the plugin directory.
@@ -182,6 +198,15 @@ mod tests {
                     digests: vec![one, two],
                 },
             )]),
+            unfit: BTreeMap::from([(
+                "scores/default".to_owned(),
+                Unfit {
+                    digest: one,
+                    code: "plugin-cannot-read".to_owned(),
+                    reason: "it reads something else".to_owned(),
+                    directive: 3,
+                },
+            )]),
         };
         store.note(&noted).unwrap();
         store.retain(&BTreeSet::from([two])).unwrap();
@@ -200,7 +225,7 @@ mod tests {
         fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
         let noted = store.noted().unwrap();
         assert_eq!(noted.slots.get("scores/default"), Some(&digest));
-        assert!(noted.undone.is_empty());
+        assert!(noted.undone.is_empty() && noted.unfit.is_empty());
     }
 
     #[test]

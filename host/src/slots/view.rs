@@ -22,16 +22,68 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotState {
-    /// There is no plugin yet: its partitions are paused.
+    /// No plugin runs in it. Without one in the default slot the partitions are paused; a
+    /// key's events go to the default slot.
     Waiting,
     /// A plugin is being compiled; the one before it (if any) goes on.
     Loading,
     /// A plugin is opening copies of checkpoints; the one before it goes on.
     Rehearsing,
-    /// The plugin runs.
+    /// The plugin runs, as it was ordered last: by its file, or by a rollback.
     Active,
     /// The last plugin offered was rejected; the one before it (if any) goes on.
     Rejected,
+}
+
+/// What the file of a slot in the plugin directory is, beside what runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// There is no file.
+    #[default]
+    None,
+    /// The host has not decided on it yet.
+    New,
+    /// The file is the plugin that runs.
+    Runs,
+    /// The file was rejected, and something else runs, or nothing.
+    Rejected,
+    /// The file is a plugin that was rolled back, and is not taken again.
+    RolledBack,
+}
+
+impl FileState {
+    pub const ALL: [Self; 5] = [
+        Self::None,
+        Self::New,
+        Self::Runs,
+        Self::Rejected,
+        Self::RolledBack,
+    ];
+
+    /// As in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::New => "new",
+            Self::Runs => "runs",
+            Self::Rejected => "rejected",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}
+
+/// The file of a slot in this host's plugin directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileView {
+    pub state: FileState,
+    /// SHA-256 of the file, hexadecimal, where the host has read it.
+    pub digest: Option<String>,
+    /// Stable code, where it is not what runs.
+    pub code: Option<String>,
+    /// Why it is not what runs.
+    pub reason: Option<String>,
 }
 
 /// A plugin, as it describes itself.
@@ -73,6 +125,9 @@ pub struct HostView {
     /// Of the plugin that it runs in the slot.
     pub digest: Option<String>,
     pub state: SlotState,
+    /// What the slot's file in its plugin directory is.
+    #[serde(default)]
+    pub file: FileState,
     /// How many of its partitions process again what a rollback undid.
     pub redoing: u32,
     /// When it said so.
@@ -127,6 +182,8 @@ pub struct SlotView {
     pub since: Option<Timestamp>,
     /// The input offset in each partition at which it took over.
     pub takeover: BTreeMap<String, u64>,
+    /// The slot's file in this host's plugin directory, which need not be what runs.
+    pub file: FileView,
     /// How many swaps this slot has seen since the host started.
     pub swaps: u64,
     /// Until when the swap to what runs can be taken back; none where it cannot,

@@ -112,10 +112,11 @@ export default {
       await page.route("**/plugins", (route) => (fail ? route.fulfill({ status: 503, body: "" }) : route.fulfill({
         json: { slots: [{ slot: "scores/default", pipeline: "scores", key: null, state: "rejected", plugin: null, since: null, takeover: {}, swaps: 0,
           history: [{ at, state: "rejected", digest: "ab".repeat(32), code: "not-a-component", reason: "<b>a core module</b>" }] },
-        { slot: "scores/keys/K", pipeline: "scores", key: "K", state: "rejected", since: at, takeover: {}, swaps: 2, trial_until: at, agreed: false,
+        { slot: "scores/keys/K", pipeline: "scores", key: "K", state: "active", since: at, takeover: {}, swaps: 2, trial_until: at, agreed: false,
+          file: { state: "rolled-back", digest: "cd".repeat(32), code: "plugin-rolled-back", reason: "it was rolled back" },
           plugin: { name: "right", version: "1.0.0", digest: "ef".repeat(32), writes: "right/1", reads: ["right/1"], size_bytes: 1 },
           hosts: ["a", "b"].map((host) => ({ host, digest: "ef".repeat(32), state: "active", redoing: 0, at })),
-          history: [{ at, state: "rejected", digest: "cd".repeat(32), code: "plugin-rolled-back", reason: "it was rolled back" }] }] },
+          history: [] }] },
       })));
       await page.route("**/group", (route) => route.fulfill({
         json: { groups: [{ pipeline: "scores", group: "scores", input: "NBA-Games", members: [], lag: 7,
@@ -125,9 +126,10 @@ export default {
     const { page, wrong, done } = await open("#/operator", { before, provoked: /503/ });
     await page.getByText("was rejected: not-a-component: <b>a core module</b>").waitFor();
     await page.getByText("out-of-range: below the start").waitFor();
-    await page.locator('.badge[data-state="rolled back"]').waitFor();
+    await page.locator('.badge[data-state="active"]').first().waitFor();
     await page.locator(".slot > summary").nth(1).click();
-    await page.getByText("cdcdcdcdcdcd was rolled back; the one before it runs again.").waitFor();
+    await page.getByText("The file in this host's directory is not what runs: cdcdcdcdcdcd was rolled back.").waitFor();
+    await page.getByText("courtside plugins restore-file scores/keys/K").waitFor();
     await page.getByText("2, not all with the same plugin").waitFor();
     fail = true;
     await page.getByText("The host does not answer").waitFor();

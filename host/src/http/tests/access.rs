@@ -104,6 +104,16 @@ const NEEDS: &[(&str, &str, Option<&str>)] = &[
         "/plugins/{pipeline}/keys/{key}/confirm",
         Some("operate"),
     ),
+    (
+        "POST",
+        "/plugins/{pipeline}/default/restore-file",
+        Some("operate"),
+    ),
+    (
+        "POST",
+        "/plugins/{pipeline}/keys/{key}/restore-file",
+        Some("operate"),
+    ),
     ("GET", "/openapi.json", None),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
@@ -197,7 +207,7 @@ async fn every_route_needs_its_scope_and_no_other() {
         }
     }
     // Each door that operates but a PUT, which has no pipeline to ask for.
-    assert_eq!(host.operator.asked.lock().len(), 5);
+    assert_eq!(host.operator.asked.lock().len(), 7);
 }
 
 #[tokio::test]

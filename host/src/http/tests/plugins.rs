@@ -15,7 +15,7 @@ use crate::{
     slots::{
         ask::{Answer as Done, AskError, RanView, RollbackView, What},
         name::SlotName,
-        view::{LimitsView, SlotState, SlotView},
+        view::{FileView, LimitsView, SlotState, SlotView},
     },
     types::Digest,
 };
@@ -44,6 +44,7 @@ fn view(slot: &str) -> SlotView {
         plugin: None,
         since: None,
         takeover: [].into(),
+        file: FileView::default(),
         swaps: 1,
         trial_until: None,
         agreed: true,
@@ -86,6 +87,8 @@ async fn only_the_own_machine_operates() {
         (Method::POST, "/plugins/scores/keys/K/rollback"),
         (Method::POST, "/plugins/scores/default/confirm"),
         (Method::POST, "/plugins/scores/keys/K/confirm"),
+        (Method::POST, "/plugins/scores/default/restore-file"),
+        (Method::POST, "/plugins/scores/keys/K/restore-file"),
     ] {
         let request = Request::builder()
             .method(method)

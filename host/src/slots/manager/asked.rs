@@ -1,6 +1,9 @@
 //! What operators ask of a slot.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -12,8 +15,10 @@ use crate::{
     slots::{
         ask::{Answer, Answered, Ask, AskError, What},
         files::{self, Entry},
+        library::Missing,
         name::SlotName,
         topic::{self, Said},
+        view::FileState,
     },
     types::Digest,
     worker::takeover::Directive,
@@ -36,6 +41,7 @@ impl Looking {
                 What::RollBack(_) if answer.is_closed() => return,
                 What::RollBack(of) => return self.order_rollback(&slot, of, answer),
                 What::Confirm => self.confirm(&slot),
+                What::RestoreFile => self.restore_file(&slot),
             }
         } else {
             Err(AskError::Log(LogError::Unavailable {
@@ -69,10 +75,8 @@ impl Looking {
             _ => self.setup.dir.join(name.file()),
         };
         self.want(name, Digest::of(bytes))?;
-        files::put(&path, &self.setup.pipeline.host, bytes).map_err(|error| AskError::Refused {
-            code: "plugin-dir-unwritable",
-            reason: format!("{}: {error}", path.display()),
-        })?;
+        files::put(&path, &self.setup.pipeline.host, bytes)
+            .map_err(|error| unwritable(&path, &error))?;
         self.setup.compiler.forget(Digest::of(bytes));
         self.look();
         Ok(path)
@@ -106,6 +110,10 @@ impl Looking {
         if self.is_undone(name, digest) {
             self.forgive(name, digest);
         }
+        if self.is_unfit(name, digest) {
+            self.unfit.remove(name);
+            self.note_as_it_is(name);
+        }
         Ok(())
     }
 
@@ -124,10 +132,7 @@ impl Looking {
             None => return Err(AskError::NoSuchSlot(full_name)),
         };
         self.can_rehearse_now(name)?;
-        fs::remove_file(&path).map_err(|error| AskError::Refused {
-            code: "plugin-dir-unwritable",
-            reason: format!("{}: {error}", path.display()),
-        })?;
+        fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
         self.look();
         if !self.slots.contains_key(name) {
             // Nothing ran in it: now it is gone.
@@ -136,6 +141,48 @@ impl Looking {
         }
         let taken = self.remove(name);
         self.taken(name, taken)
+    }
+
+    /// Makes the slot's file the plugin that runs; where none does, removes it.
+    fn restore_file(&mut self, name: &SlotName) -> Answered {
+        self.look();
+        let Some(slot) = self.slots.get(name) else {
+            return Err(self.no_such_slot(name));
+        };
+        let path = match slot.seen() {
+            Some(Entry::There(_, path)) => path.clone(),
+            Some(Entry::Ambiguous) => return Err(ambiguous()),
+            _ => self.setup.dir.join(name.file()),
+        };
+        match (slot.file().state, slot.digest()) {
+            (FileState::Runs, _) | (FileState::None, None) => return self.shown(name),
+            // Somebody has just offered it.
+            (FileState::New, _) => {
+                return Err(AskError::Refused {
+                    code: "plugin-file-unsteady",
+                    reason: "the file has changed, and the host has not decided on it yet"
+                        .to_owned(),
+                });
+            }
+            (_, Some(digest)) => {
+                let bytes = self.setup.library.load(digest).map_err(not_kept)?;
+                files::put(&path, &self.setup.pipeline.host, &bytes)
+                    .map_err(|error| unwritable(&path, &error))?;
+            }
+            (_, None) => fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?,
+        }
+        self.look();
+        self.unfit.remove(name);
+        self.note_as_it_is(name);
+        let Some(Entry::There(..)) = self.slot(name).seen() else {
+            return self.shown(name);
+        };
+        let taken = self.take(name, &path);
+        self.taken(name, taken)
+    }
+
+    fn no_such_slot(&self, name: &SlotName) -> AskError {
+        AskError::NoSuchSlot(format!("{}/{name}", self.setup.pipeline.name))
     }
 
     /// A slot as it is shown.
@@ -156,10 +203,27 @@ impl Looking {
         }
         self.publish();
         match taken {
-            Taken::Runs | Taken::Compiling => self.shown(name),
+            Taken::Runs | Taken::Left | Taken::Compiling => self.shown(name),
             Taken::Rejected(rejection) => Err(rejection.into()),
             Taken::Later(why) => Err(why),
         }
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> AskError {
+    AskError::Refused {
+        code: "plugin-dir-unwritable",
+        reason: format!("{}: {error}", path.display()),
+    }
+}
+
+fn not_kept(missing: Missing) -> AskError {
+    match missing {
+        Missing::Log(error) => error.into(),
+        Missing::Nowhere(_) | Missing::Damaged(_) => AskError::Refused {
+            code: "plugin-not-kept",
+            reason: missing.to_string(),
+        },
     }
 }
 

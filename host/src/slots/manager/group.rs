@@ -19,7 +19,7 @@ use crate::{
         slot::Slot,
         topic::{
             Presence,
-            known::{Known, Swap},
+            known::{Known, OfSlot, Swap},
             tail::Tail,
         },
         view::{HostView, LimitsView, PartitionState, SlotView, SwapKind, SwapView},
@@ -99,13 +99,13 @@ impl Group {
         let now = Timestamp::now();
         let mut view = slot.view(LimitsView::of(&self.pipeline, name));
         view.agreed = self.agree(name, now);
-        let Some(of) = self.known.slot(name) else {
-            return view;
-        };
-        view.trial_until = slot
-            .digest()
-            .and_then(|digest| of.trial_of(Some(digest), self.confirm_after))
-            .filter(|until| *until > now);
+        let nothing = OfSlot::default();
+        let of = self.known.slot(name).unwrap_or(&nothing);
+        let until = slot.digest().and_then(|digest| match slot.trial_began() {
+            Some(began) => of.trial_since(Some(digest), began, self.confirm_after),
+            None => of.trial_of(Some(digest), self.confirm_after),
+        });
+        view.trial_until = until.filter(|until| *until > now);
         view.hosts = of.present(now).map(host).collect();
         let first = of.swaps.len().saturating_sub(SWAPS_SHOWN);
         view.swaps_of_group = of.swaps.iter().skip(first).map(swap).collect();
@@ -149,6 +149,7 @@ fn host(presence: &Presence) -> HostView {
         host: presence.host.to_string(),
         digest: presence.digest.map(|digest| digest.to_string()),
         state: presence.state,
+        file: presence.file,
         redoing: presence.redoing,
         at: presence.at,
     }
@@ -206,6 +207,7 @@ impl Looking {
                 slot: name.clone(),
                 digest: slot.digest(),
                 state: slot.state(),
+                file: slot.file().state,
                 redoing: u32::try_from(redoing).unwrap_or(u32::MAX),
                 at: Timestamp::now(),
             };

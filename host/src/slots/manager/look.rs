@@ -23,7 +23,7 @@ use crate::{
         library::Missing,
         name::SlotName,
         slot::{Slot, Step},
-        store::{Noted, Undone},
+        store::{Noted, Undone, Unfit},
         view::SlotState,
     },
     types::Digest,
@@ -44,6 +44,8 @@ pub(super) struct Looking {
     pub group: Group,
     /// What is not taken from the directory again.
     pub undone: BTreeMap<SlotName, Undone>,
+    /// The files that failed their rehearsal.
+    pub unfit: BTreeMap<SlotName, Unfit>,
     /// The directives that the workers have.
     pub given: BTreeMap<SlotName, BTreeSet<u64>>,
     /// Up to when each slot's swaps were confirmed, as the workers know.
@@ -170,6 +172,11 @@ impl Looking {
             .iter()
             .filter_map(|(full_name, undone)| Some((name(full_name)?, undone.clone())))
             .collect();
+        self.unfit = noted
+            .unfit
+            .iter()
+            .filter_map(|(full_name, unfit)| Some((name(full_name)?, unfit.clone())))
+            .collect();
         let mut digests: BTreeMap<SlotName, Digest> = noted
             .slots
             .iter()
@@ -234,6 +241,7 @@ impl Looking {
         for (name, slot) in &mut self.slots {
             slot.see(found.get(name).cloned(), now);
         }
+        self.forget_unfit_files();
         self.slots
             .retain(|name, slot| *name == SlotName::Default || !slot.is_vacant());
     }
@@ -320,7 +328,7 @@ impl Looking {
         rejection: Rejection,
     ) -> Taken {
         let slot = self.slot(name);
-        slot.reject(digest, &rejection);
+        slot.reject(digest, rejection.code, &rejection.message);
         tracing::error!(
             slot = %slot.full_name(),
             digest = digest.map(|digest| digest.short()),

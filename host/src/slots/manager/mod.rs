@@ -14,6 +14,7 @@ mod look;
 mod plan;
 mod rollback;
 mod swap;
+mod unfit;
 
 use std::{
     collections::BTreeMap,
@@ -153,6 +154,7 @@ impl Manager {
             )]),
             group: Group::new(&setup, now),
             undone: BTreeMap::new(),
+            unfit: BTreeMap::new(),
             given: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             empty_since: None,

@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use super::{look::Looking, swap::Taken};
 use crate::{
     log::LogError,
-    plugin::Rejection,
     slots::{
         ask::{Answer, Answered, AskError, RollbackView},
         name::SlotName,
-        slot::{Running, Slot},
+        slot::Running,
         topic::{self, known::OfSlot},
+        view::FileState,
     },
     types::{Digest, Position},
     worker::{
@@ -27,6 +27,9 @@ use crate::{
         thread::{Order, Takeover},
     },
 };
+
+/// The code of a file that is not taken, since it was rolled back.
+const ROLLED_BACK: &str = "plugin-rolled-back";
 
 /// A rollback that was asked for here.
 pub(super) struct Awaited {
@@ -122,7 +125,7 @@ impl Looking {
     }
 
     /// The latest directive of a slot that this host has followed.
-    fn followed(&self, name: &SlotName) -> u64 {
+    pub(super) fn followed(&self, name: &SlotName) -> u64 {
         self.undone.get(name).map_or(0, |undone| undone.directive)
     }
 
@@ -259,10 +262,7 @@ impl Looking {
             return;
         };
         undone.digests.retain(|undone| *undone != digest);
-        let digest = self.slots.get(name).and_then(Slot::digest);
-        if let Err(error) = self.note(name, digest) {
-            tracing::error!(code = "plugin-store-failed", %error, "it is not noted that a plugin may come back");
-        }
+        self.note_as_it_is(name);
         self.look_again_at(name);
     }
 
@@ -365,8 +365,8 @@ impl Looking {
         drop(awaited.answer.send(answer));
     }
 
-    /// A file that has a plugin that was undone.
-    pub fn reject_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
+    /// A file that has a plugin that was undone: what runs is as it was ordered.
+    pub fn leave_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
         // A host that is new here has nothing else to run.
         let of = self.group.known().slot(name);
         let directive = of.and_then(OfSlot::latest_directive);
@@ -388,12 +388,19 @@ impl Looking {
                 }
             }
         }
-        let rejection = Rejection {
-            code: "plugin-rolled-back",
-            message:
-                "it was rolled back; put another file there, or this one by `courtside plugins put`"
-                    .to_owned(),
-        };
-        self.reject(name, Some(digest), rejection)
+        let slot = self.slot(name);
+        tracing::info!(
+            slot = %slot.full_name(),
+            digest = %digest.short(),
+            code = ROLLED_BACK,
+            "the file was rolled back, and what runs is another",
+        );
+        slot.leave(
+            FileState::RolledBack,
+            Some(digest),
+            ROLLED_BACK,
+            "it was rolled back; `courtside plugins restore-file` puts what runs there, `courtside plugins put` takes it again",
+        );
+        Taken::Left
     }
 }

@@ -46,6 +46,8 @@ pub(super) enum Taken {
     Rejected(Rejection),
     /// It is being compiled, or waits for that.
     Compiling,
+    /// The file stays where it is, as it was decided before; what runs goes on.
+    Left,
     /// It is to be tried again, and why.
     Later(AskError),
 }
@@ -73,7 +75,10 @@ impl Looking {
             return Taken::Runs;
         }
         if self.is_undone(name, digest) {
-            return self.reject_undone(name, digest);
+            return self.leave_undone(name, digest);
+        }
+        if self.is_unfit(name, digest) {
+            return self.leave_unfit(name, digest);
         }
         self.enter_loading(name, digest);
         let plugin = match self.compiled(name, path, digest, &bytes) {
@@ -88,6 +93,7 @@ impl Looking {
         let passed = match rehearsed {
             Ok(Rehearsed::Passed(passed)) => passed,
             Ok(Rehearsed::Rejected(rejection)) => {
+                self.note_unfit(name, digest, &rejection);
                 return self.reject(name, Some(digest), rejection);
             }
             Err(error) => {
@@ -101,6 +107,7 @@ impl Looking {
         if let Some(undone) = self.undone.get_mut(name) {
             undone.digests.clear();
         }
+        self.unfit.remove(name);
         let kept = self.setup.library.store.keep(digest, &bytes);
         if let Err(error) = kept.and_then(|()| self.note(name, Some(digest))) {
             let rejection = Rejection {
@@ -109,12 +116,31 @@ impl Looking {
             };
             return self.reject(name, Some(digest), rejection);
         }
-        let taken = self.activate(name, Some((plugin, bytes.len() as u64)));
+        let taken = self.swap_to(name, (plugin, bytes.len() as u64));
         // Without partitions there may be no checkpoints to name any.
         if let (Taken::Runs, Some(named)) = (&taken, passed.named)
             && !self.setup.status.is_empty()
         {
             self.keep_copies(named);
+        }
+        taken
+    }
+
+    /// Puts the plugin of a slot's file in force: on trial, but for what the default
+    /// slot runs first.
+    fn swap_to(&mut self, name: &SlotName, plugin: Compiled) -> Taken {
+        let is_trial = !self.setup.config.confirm_after.is_zero()
+            && (*name != SlotName::Default || self.slot(name).running.is_some());
+        // Workers tell of it in milliseconds.
+        let began = Timestamp::from_millisecond(Timestamp::now().as_millisecond());
+        let taken = self.activate(name, Some(plugin));
+        if matches!(taken, Taken::Runs) {
+            let slot = self.slot(name);
+            slot.file_runs();
+            if let Some(began) = began.ok().filter(|_| is_trial) {
+                slot.begin_trial(began);
+            }
+            self.publish();
         }
         taken
     }
@@ -206,6 +232,11 @@ impl Looking {
                 .undone
                 .iter()
                 .map(|(name, undone)| (full_name(name), undone.clone()))
+                .collect(),
+            unfit: self
+                .unfit
+                .iter()
+                .map(|(name, unfit)| (full_name(name), unfit.clone()))
                 .collect(),
         };
         match digest {

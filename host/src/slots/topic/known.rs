@@ -280,15 +280,36 @@ impl OfSlot {
             .filter(move |presence| now.duration_since(presence.at) < HOST_GONE_AFTER)
     }
 
-    /// The latest swap to a plugin, and until when it is on trial.
+    /// Until when the latest swap to a plugin is on trial.
     #[must_use]
     pub fn trial_of(&self, digest: Option<Digest>, confirm_after: Duration) -> Option<Timestamp> {
-        let swap = self
-            .swaps
-            .iter()
-            .rev()
-            .find(|swap| swap.digest == digest && swap.kind == Kind::Swap)?;
+        let swap = self.latest_swap_to(digest)?;
         swap.trial_until(self.confirmed.as_ref(), confirm_after)
+    }
+
+    /// The same of a swap that this host began then. Workers tell of it with their next
+    /// commits; until one has, the swap before it says nothing of this one.
+    #[must_use]
+    pub fn trial_since(
+        &self,
+        digest: Option<Digest>,
+        began: Timestamp,
+        confirm_after: Duration,
+    ) -> Option<Timestamp> {
+        let is_told = |swap: &Swap| swap.at() >= began;
+        if self.latest_swap_to(digest).is_some_and(is_told) {
+            return self.trial_of(digest, confirm_after);
+        }
+        let is_confirmed = |confirmed: &Confirmation| confirmed.at >= began;
+        if self.confirmed.as_ref().is_some_and(is_confirmed) {
+            return None;
+        }
+        Some(end_of_trial(began, confirm_after))
+    }
+
+    fn latest_swap_to(&self, digest: Option<Digest>) -> Option<&Swap> {
+        let mut swaps = self.swaps.iter().rev();
+        swaps.find(|swap| swap.digest == digest && swap.kind == Kind::Swap)
     }
 }
 
@@ -314,9 +335,13 @@ impl Swap {
         if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
             return None;
         }
-        let after = SignedDuration::try_from(confirm_after).unwrap_or(SignedDuration::MAX);
-        Some(at.saturating_add(after).unwrap_or(Timestamp::MAX))
+        Some(end_of_trial(at, confirm_after))
     }
+}
+
+fn end_of_trial(began: Timestamp, confirm_after: Duration) -> Timestamp {
+    let after = SignedDuration::try_from(confirm_after).unwrap_or(SignedDuration::MAX);
+    began.saturating_add(after).unwrap_or(Timestamp::MAX)
 }
 
 /// Of milliseconds since 1970.
@@ -364,6 +389,7 @@ mod tests {
             slot: SLOT,
             digest: Some(digest(plugin)),
             state: crate::slots::view::SlotState::Active,
+            file: crate::slots::view::FileState::Runs,
             redoing: 0,
             at: at(seconds),
         })
@@ -424,6 +450,35 @@ mod tests {
         assert_eq!(trial(&known, "b"), Some(at(3605)), "it was of another");
         known.hear(confirm(6));
         assert_eq!(trial(&known, "b"), None);
+    }
+
+    /// The plugin ran before, and its trial then is over or is another.
+    #[test]
+    fn a_swap_that_nobody_has_told_of_yet_is_on_trial_since_it_began() {
+        let mut known = heard([
+            swap(0, 0, None, "a"),
+            swap(0, 1, Some("a"), "b"),
+            swap(0, 2, Some("b"), "a"),
+        ]);
+        let since = |known: &Known| {
+            let of = known.slot(&SLOT).unwrap();
+            of.trial_since(Some(digest("b")), at(10), HOUR)
+        };
+        assert_eq!(since(&known), Some(at(3610)));
+        // In a partition without events it happens a moment later.
+        known.hear(swap(0, 11, Some("a"), "b"));
+        assert_eq!(since(&known), Some(at(3611)));
+        known.hear(Said::Confirmation(Confirmation {
+            slot: SLOT,
+            digest: Some(digest("b")),
+            at: at(12),
+        }));
+        assert_eq!(since(&known), None);
+        assert_eq!(
+            OfSlot::default().trial_since(Some(digest("b")), at(10), HOUR),
+            Some(at(3610)),
+            "a key's first plugin"
+        );
     }
 
     #[test]

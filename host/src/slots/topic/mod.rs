@@ -20,7 +20,10 @@ use bytestring::ByteString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{name::SlotName, view::SlotState};
+use super::{
+    name::SlotName,
+    view::{FileState, SlotState},
+};
 use crate::{
     types::{Digest, Header, Key, NewRecord, PartitionId, Record, Topic},
     worker::takeover::{Directive, history::Told},
@@ -47,6 +50,9 @@ pub struct Presence {
     pub slot: SlotName,
     pub digest: Option<Digest>,
     pub state: SlotState,
+    /// What its file is beside that; hosts of before did not say.
+    #[serde(default)]
+    pub file: FileState,
     /// How many of its partitions process again what a rollback undid.
     pub redoing: u32,
     pub at: Timestamp,
@@ -254,6 +260,7 @@ mod tests {
             slot: slot.clone(),
             digest: Some(digest),
             state: SlotState::Active,
+            file: FileState::Runs,
             redoing: 0,
             at,
         };

@@ -5,12 +5,11 @@ import { el, setText, setAttribute, show, keyed, cells, count, plural } from "..
 import { badge, because, bytes, clock, drawFacts, moment, short, span } from "./words.js";
 
 const STEPS = ["loading", "rehearsing", "active"];
+const FILES = { none: "none", new: "new", runs: "what runs", rejected: "rejected", "rolled-back": "rolled back" };
 
-/** The state of a slot as a word, which says more than the host's where a plugin was taken back. */
+/** The state of a slot as a word, which says more than the host's while a plugin is taken back. */
 export function stateOf(slot) {
-  if (slot.hosts?.some((host) => host.redoing > 0)) return "rolling back";
-  const undone = slot.state === "rejected" && lastRejection(slot)?.code === "plugin-rolled-back";
-  return undone ? "rolled back" : slot.state;
+  return slot.hosts?.some((host) => host.redoing > 0) ? "rolling back" : slot.state;
 }
 
 export function isChanging(slot) {
@@ -66,6 +65,10 @@ function drawSteps(list, slot) {
 
 function createBody(body) {
   const why = el("p", { class: "note bad" });
+  const file = el("div", { class: "note" });
+  const fileText = el("p", {});
+  const fileCommand = el("code", { class: "command" });
+  file.append(fileText, fileCommand);
   const trial = el("div", { class: "note trial" });
   const facts = el("dl", { class: "facts" });
   const limits = el("dl", { class: "facts" });
@@ -74,7 +77,7 @@ function createBody(body) {
   const history = el("ol", { class: "history", role: "list" });
   const summary = el("summary", {});
   const details = el("details", {}, summary, history);
-  body.append(why, trial, facts, swaps.node, hosts.node,
+  body.append(why, file, trial, facts, swaps.node, hosts.node,
     el("details", {}, el("summary", {}, "Limits"), limits), details);
   const trialText = el("p", {});
   const trialCommand = el("code", { class: "command" });
@@ -83,10 +86,12 @@ function createBody(body) {
     update(slot) {
       const refused = slot.state === "rejected" ? lastRejection(slot) : undefined;
       show(why, Boolean(refused));
-      const undone = refused?.code === "plugin-rolled-back";
-      setText(why, !refused ? "" : undone
-        ? `${short(refused.digest)} was rolled back${slot.plugin ? "; the one before it runs again" : ""}.`
+      setText(why, !refused ? ""
         : `The last plugin offered (${short(refused.digest)}) was rejected: ${because(refused)}.${slot.plugin ? " The one before it goes on." : ""}`);
+      const isOther = !refused && ["rolled-back", "rejected"].includes(slot.file?.state);
+      show(file, isOther);
+      setText(fileText, !isOther ? "" : `The file in this host's directory is not what runs: ${short(slot.file.digest)} was ${slot.file.state === "rejected" ? `rejected (${because(slot.file)})` : "rolled back"}.`);
+      setText(fileCommand, `courtside plugins restore-file ${shell(slot.slot)}`);
       const redoing = (slot.hosts ?? []).reduce((sum, host) => sum + (host.redoing ?? 0), 0);
       show(trial, Boolean(slot.trial_until) || redoing > 0);
       setText(trialText, redoing > 0
@@ -100,6 +105,7 @@ function createBody(body) {
         ["Writes", slot.plugin?.writes],
         ["Reads", slot.plugin?.reads?.join(", ")],
         ["Size", slot.plugin && bytes(slot.plugin.size_bytes)],
+        ["File in the directory", slot.file && FILES[slot.file.state]],
         ["Hosts", slot.hosts?.length > 0 && agreement(slot)],
       ]);
       const { limits: may = {} } = slot;

@@ -1,0 +1,85 @@
+//! Files that failed their rehearsal, over rollbacks and restarts.
+//!
+//! Whether a plugin can read what is live depends on the plugin that wrote it, so a
+//! file that was rejected once could pass later, with nobody wanting it. It stays
+//! rejected until another file is offered, or somebody puts this one again.
+
+use super::{look::Looking, swap::Taken};
+use crate::{
+    plugin::Rejection,
+    slots::{
+        name::SlotName,
+        slot::Slot,
+        store::Unfit,
+        view::{FileState, SlotState},
+    },
+    types::Digest,
+};
+
+impl Looking {
+    /// Whether a slot's file failed its rehearsal, and nothing else was offered since.
+    /// Where nothing runs that could go on instead, it is tried again: the states may
+    /// be gone by a reset.
+    pub fn is_unfit(&self, name: &SlotName, digest: Digest) -> bool {
+        let runs = |name: &SlotName| self.slots.get(name).and_then(Slot::digest).is_some();
+        let unfit = self.unfit.get(name);
+        unfit.is_some_and(|unfit| unfit.digest == digest)
+            && (runs(name) || runs(&SlotName::Default))
+    }
+
+    pub fn note_unfit(&mut self, name: &SlotName, digest: Digest, rejection: &Rejection) {
+        let unfit = Unfit {
+            digest,
+            code: rejection.code.to_owned(),
+            reason: rejection.message.clone(),
+            directive: self.followed(name),
+        };
+        self.unfit.insert(name.clone(), unfit);
+        self.note_as_it_is(name);
+    }
+
+    /// A file that failed before. Where nobody has ordered anything since, the slot is
+    /// in the state that this left it in.
+    pub fn leave_unfit(&mut self, name: &SlotName, digest: Digest) -> Taken {
+        let Some(unfit) = self.unfit.get(name).cloned() else {
+            return Taken::Left;
+        };
+        let is_latest = self.followed(name) <= unfit.directive;
+        let slot = self.slot(name);
+        tracing::info!(slot = %slot.full_name(), digest = %digest.short(), code = unfit.code, "the file stays rejected");
+        if is_latest && slot.state() != SlotState::Rejected {
+            slot.reject(Some(digest), &unfit.code, &unfit.reason);
+        } else {
+            slot.leave(
+                FileState::Rejected,
+                Some(digest),
+                &unfit.code,
+                &unfit.reason,
+            );
+        }
+        Taken::Left
+    }
+
+    /// A file that is gone is not what is offered next.
+    pub fn forget_unfit_files(&mut self) {
+        let is_there = |name: &SlotName| self.slots.get(name).is_some_and(Slot::has_file);
+        let gone: Vec<SlotName> = self
+            .unfit
+            .keys()
+            .filter(|name| !is_there(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.unfit.remove(&name);
+            self.note_as_it_is(&name);
+        }
+    }
+
+    /// Notes what is to outlive the host, where the plugin of a slot stays.
+    pub fn note_as_it_is(&self, name: &SlotName) {
+        let digest = self.slots.get(name).and_then(Slot::digest);
+        if let Err(error) = self.note(name, digest) {
+            tracing::error!(slot = %format!("{}/{name}", self.setup.pipeline.name), code = "plugin-store-failed", %error, "what was decided of a file is not noted");
+        }
+    }
+}
