@@ -293,6 +293,7 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
                     match swap.kind {
                         SwapKind::Swap => "swap".to_owned(),
                         SwapKind::Rollback => "rollback".to_owned(),
+                        SwapKind::Return => "return".to_owned(),
                     },
                     swap.plugin.clone(),
                     or_none(swap.digest.as_ref()),
@@ -333,17 +334,23 @@ fn plan(plan: &RollbackView) -> String {
         plan.entities
     );
     let rows = plan.partitions.iter().map(|(partition, redone)| {
+        let stints = redone.stints.iter();
+        let stints: Vec<_> = stints
+            .map(|stint| format!("{}-{}", stint.from, stint.until))
+            .collect();
         vec![
             partition.clone(),
             redone.from.to_string(),
             redone.until.to_string(),
+            stints.join(" "),
             redone.events.to_string(),
             redone
                 .entities
                 .map_or_else(|| "elsewhere".to_owned(), |count| count.to_string()),
         ]
     });
-    text += &table(&["partition", "from", "until", "events", "entities"], rows);
+    let header = ["partition", "from", "until", "ran", "events", "entities"];
+    text += &table(&header, rows);
     text
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     Recording,
     line::{ATTEMPT_HEADER, HeaderLine, Line, Text},
+    redone,
     timeline::Timeline,
 };
 use crate::{
@@ -127,7 +128,9 @@ fn in_force<'a>(
         let attempt = latest.entry(found.offset.0).or_default();
         *attempt = found.attempt.max(*attempt);
     }
-    let is_rolled_back = latest.values().any(|attempt| *attempt > 1);
+    // Of what was published again, compaction may have left nothing.
+    let is_rolled_back =
+        latest.values().any(|attempt| *attempt > 1) || !redone::of(recording).is_empty();
     let mut undone = 0;
     let mut lines = Vec::new();
     for line in &recording.published {

@@ -9,7 +9,10 @@ use utoipa::ToSchema;
 use super::line::{Malformed, Text};
 use crate::{
     pipeline::{Output, Pipeline, Processing},
-    slots::{name::SlotName, view::LimitsView},
+    slots::{
+        name::SlotName,
+        view::{LimitsView, SwapKind},
+    },
 };
 
 /// An output topic.
@@ -166,6 +169,18 @@ pub struct TakeoverView {
     pub offset: u64,
     /// None: the slot has no plugin from there on.
     pub digest: Option<String>,
+    /// Exports of older hosts do not say.
+    #[serde(default)]
+    pub kind: SwapKind,
+    /// What ran before; of a rollback, what it undid.
+    #[serde(default)]
+    pub previous: Option<String>,
+    /// Of a rollback: what is below it was processed again.
+    #[serde(default)]
+    pub until: Option<u64>,
+    /// How many times, with this takeover, the events are processed.
+    #[serde(default)]
+    pub attempt: u32,
 }
 
 /// The entity of a key in one partition.

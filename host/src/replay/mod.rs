@@ -16,6 +16,7 @@ pub mod compare;
 pub mod entity;
 pub mod fetch;
 pub mod line;
+mod redone;
 pub mod run;
 #[cfg(test)]
 mod tests;
@@ -180,6 +181,7 @@ impl Recording {
             partition: self.partition(),
             key: Key::copy_from_slice(self.key.as_bytes()),
             plugins,
+            redone: redone::of(self),
             events: events?,
         })
     }

@@ -16,6 +16,7 @@ use crate::{
     slots::name::SlotName,
     types::{Key, NewRecord, Offset, PartitionId, Record, TopicPartition},
     worker::{
+        envelope::Redone,
         instances::Active,
         processing::{Interrupted, Processing, Stop},
     },
@@ -31,6 +32,9 @@ pub struct Case {
     pub key: Key,
     /// Each from its offset on, in their order.
     pub plugins: Vec<(Offset, Arc<dyn Plugin>)>,
+    /// What rollbacks had the entity process again, in the order of the first event of
+    /// each.
+    pub redone: Vec<Redone>,
     pub events: Vec<Record>,
 }
 
@@ -81,6 +85,7 @@ impl Case {
         };
         let mut rest = self.events.as_slice();
         let mut plugins = self.plugins.iter().peekable();
+        let mut redone = self.redone.iter().peekable();
         let mut active = None;
         let mut processing = None;
         while let Some(first) = rest.first() {
@@ -101,7 +106,16 @@ impl Case {
             if is_new {
                 processing.activate(&SlotName::Default, active.clone());
             }
-            let until = plugins.peek().map(|(from, _)| *from);
+            // The worker knows from the first event that it processes again which
+            // letters mean nothing any more.
+            while let Some(redone) = redone.next_if(|redone| redone.from <= first.offset) {
+                processing
+                    .note_redone(self.partition, &self.key, *redone)
+                    .map_err(failed)?;
+            }
+            let next_plugin = plugins.peek().map(|(from, _)| *from);
+            let next_redone = redone.peek().map(|redone| redone.from);
+            let until = next_plugin.into_iter().chain(next_redone).min();
             let count = rest
                 .iter()
                 .take(plan.batch.max(1))

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Recording, ReplayError, archive,
+    Recording, ReplayError, archive, check,
     compare::{Comparison, Headers, Kind, compare},
     entity::{EntityPartition, PipelineView, TakeoverView},
     line::{ATTEMPT_HEADER, HeaderLine, Line, Text, provenance},
@@ -14,8 +14,9 @@ use super::{
     timeline::{Stretch, Timeline},
 };
 use crate::{
+    letters::event as letters,
     plugin::Plugin,
-    slots::name::SlotName,
+    slots::{name::SlotName, view::SwapKind},
     types::{
         DIGEST_HEADER, Digest, Header, Key, Offset, PLUGIN_HEADER, PartitionId, Record,
         SOURCE_HEADER, TopicPartition,
@@ -47,6 +48,7 @@ fn case(plugins: Vec<(u64, Arc<dyn Plugin>)>, events: Vec<Record>) -> Case {
         plugins: plugins
             .map(|(from, plugin)| (Offset(from), plugin))
             .collect(),
+        redone: Vec::new(),
         events,
     }
 }
@@ -284,6 +286,10 @@ fn takeover(slot: &str, seq: u64, offset: u64, digest: Option<Digest>) -> Takeov
         seq,
         offset,
         digest: digest.map(|digest| digest.to_string()),
+        kind: SwapKind::Swap,
+        previous: None,
+        until: None,
+        attempt: 1,
     }
 }
 
@@ -446,4 +452,103 @@ fn what_retention_took_is_said() {
     recording.published.clear();
     let said = recording.reservation().unwrap();
     assert!(said.contains("is not known"), "{said}");
+}
+
+/// What an event that changes nothing does to a checkpoint depends on the commit that it
+/// is in: that is nothing that a plugin did.
+#[test]
+fn a_plugin_is_deterministic_whose_last_events_change_nothing() {
+    let nothing = |offset| Record {
+        value: None,
+        ..event(offset, "")
+    };
+    let twice = |offset| {
+        let mut record = event(offset, "x");
+        let header = Header::new(crate::ingest::IDEMPOTENCY_HEADER, "k");
+        record.headers.push(header);
+        record
+    };
+    for last in [
+        vec![event(9, "refuse")],
+        vec![event(9, "refuse"), event(12, "refuse")],
+        vec![nothing(9)],
+        vec![twice(9), twice(12)],
+    ] {
+        let events: Vec<_> = [event(3, "x"), event(6, "x")]
+            .into_iter()
+            .chain(last)
+            .collect();
+        let case = case(vec![(0, plugin("a"))], events);
+        let recording = recording(&case, published(&lines(&case, Plan::default())));
+        let tried = check::try_out(&recording, &plugin("a")).unwrap();
+        assert_eq!(tried.objections, [], "{:?}", case.events);
+    }
+    let events = vec![event(3, "refuse"), event(6, "refuse")];
+    let case = case(vec![(0, plugin("a"))], events);
+    let recording = recording(&case, Vec::new());
+    let tried = check::try_out(&recording, &plugin("a")).unwrap();
+    assert_eq!(tried.objections, [], "nothing but refused events");
+}
+
+/// The letter of an event that a rollback has processed again is redriven: the worker
+/// skips it, and what comes after it goes on as if it had never been.
+#[test]
+fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
+    let (a, b) = (plugin("a").digest(), plugin("b").digest());
+    let redriven = |offset, made_of: &str| {
+        let mut record = event(offset, "x");
+        for (name, value) in [
+            (letters::REDRIVE, "0/0"),
+            (letters::ORIGIN, "in/0/5"),
+            (letters::MADE_OF, made_of),
+        ] {
+            record.headers.push(Header::new(name, value.to_owned()));
+        }
+        record
+    };
+    // b had 4 and 5, and had them taken back at 6. Letters are of the first attempt at
+    // 5, of the one after the rollback, and of an event that b never had.
+    let mut events: Vec<_> = (0..7).map(|offset| event(offset, "x")).collect();
+    events.extend([
+        redriven(7, "5/1"),
+        event(8, "x"),
+        redriven(9, "5/2"),
+        redriven(10, "2/1"),
+    ]);
+    let case = case(vec![(0, plugin("a"))], events);
+    let mut recording = recording(&case, Vec::new());
+    recording.at.takeovers = vec![
+        takeover("default", 1, 0, Some(a)),
+        takeover("default", 2, 4, Some(b)),
+        TakeoverView {
+            kind: SwapKind::Rollback,
+            previous: Some(b.to_string()),
+            until: Some(6),
+            attempt: 2,
+            ..takeover("default", 3, 4, Some(a))
+        },
+    ];
+    for plan in [1, 3, 256].map(|batch| Plan {
+        batch,
+        reopens: batch == 3,
+    }) {
+        let case = recording.case_with(&plugin("a")).unwrap();
+        let values: Vec<_> = lines(&case, plan)
+            .into_iter()
+            .map(|line| (line.source.unwrap(), line.value.unwrap()))
+            .collect();
+        let expected: Vec<_> = (0..11)
+            .filter(|source| *source != 7)
+            .zip(1..)
+            .map(|(source, count)| (source, Text::Utf8(format!("a:g:{count}"))))
+            .collect();
+        assert_eq!(values, expected, "{plan:?}");
+    }
+    // A key of its own, with which b had nothing to do, redrives what it likes.
+    recording
+        .at
+        .takeovers
+        .insert(1, takeover("keys/g", 1, 1, Some(a)));
+    let case = recording.case_with(&plugin("a")).unwrap();
+    assert_eq!(lines(&case, Plan::default()).len(), 11);
 }

@@ -20,7 +20,7 @@ use crate::{
         partitioner::{Method, Partitioner},
     },
     pipeline::Pipeline,
-    slots::{library::Library, manager::SlotViews, name::SlotName, topic},
+    slots::{library::Library, manager::SlotViews, name::SlotName, topic, view::SwapKind},
     types::{Digest, Offset, PartitionId, Record, Topic, TopicPartition},
     worker::{envelope::Envelope, status::PipelineStatus},
 };
@@ -169,6 +169,12 @@ impl Traced {
             seq: u64,
             offset: u64,
             digest: Option<String>,
+            #[serde(default)]
+            kind: SwapKind,
+            previous: Option<String>,
+            until: Option<u64>,
+            #[serde(default)]
+            attempt: u32,
         }
         let topic = topic::name(&self.pipeline.group);
         let bounds = match log.bounds(&topic) {
@@ -200,6 +206,10 @@ impl Traced {
                             seq: recorded.seq,
                             offset: recorded.offset,
                             digest: recorded.digest,
+                            kind: recorded.kind,
+                            previous: recorded.previous,
+                            until: recorded.until,
+                            attempt: recorded.attempt,
                         };
                         found.push((PartitionId(recorded.partition), takeover));
                     }

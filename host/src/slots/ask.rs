@@ -119,13 +119,24 @@ pub struct RollbackView {
 /// What is processed again in a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RedoneView {
-    /// The first offset that the plugin processed.
+    /// The first offset that the plugin processed, of all its stints.
     pub from: u64,
     /// What is committed: from there on everything goes on as ever.
     pub until: u64,
     pub events: u64,
     /// Entities that go back; not known of partitions that another host has.
     pub entities: Option<u64>,
+    /// Where the plugin ran, each from its first offset to the offset at which another
+    /// took over, or to what is committed. Several, where the partition moved between
+    /// hosts that ran different plugins.
+    pub stints: Vec<StintView>,
+}
+
+/// A stretch of a partition that a plugin processed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StintView {
+    pub from: u64,
+    pub until: u64,
 }
 
 /// Why something cannot be done.

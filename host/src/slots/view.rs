@@ -136,13 +136,15 @@ pub struct HostView {
 }
 
 /// How a plugin came to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwapKind {
+    #[default]
     Swap,
-    /// It runs again, and what came since the other one took over is processed
-    /// again.
+    /// What the other plugin did on trial is undone, and processed again.
     Rollback,
+    /// The partition moved to a host that still runs what ran before the swaps on trial.
+    Return,
 }
 
 /// A swap, with the places where it happened.

@@ -20,6 +20,7 @@ mod fleet;
 mod judge;
 mod load;
 mod scale;
+mod upgrades;
 
 use std::{
     env,
@@ -81,6 +82,7 @@ fn tests() -> Vec<(&'static str, Test)> {
         faults::a_host_sleeps_longer_than_its_session,
         faults::the_network_of_a_host_is_cut,
         scale::hosts_come_and_go_under_load,
+        upgrades::a_rolling_upgrade_is_rolled_back,
         chaos::anything_may_fail,
     ]
 }

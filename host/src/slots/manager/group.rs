@@ -160,6 +160,7 @@ fn swap(swap: &Swap) -> SwapView {
         kind: match swap.kind {
             Kind::Swap => SwapKind::Swap,
             Kind::Rollback => SwapKind::Rollback,
+            Kind::Return => SwapKind::Return,
         },
         digest: swap.digest.map(|digest| digest.to_string()),
         plugin: swap.plugin.to_string(),

@@ -66,6 +66,8 @@ impl Looking {
             tracing::debug!(%error, "the slot manager keeps its priority");
         }
         self.learn(asked);
+        // Whoever asks while the host starts sees what the files are, too.
+        self.look();
         self.restore();
         self.look();
         if self.slot(&SlotName::Default).is_vacant() {

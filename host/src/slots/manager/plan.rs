@@ -1,7 +1,7 @@
 //! What a rollback would do: which plugin it would undo, and what would be
 //! processed again where.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -9,14 +9,16 @@ use super::look::Looking;
 use crate::{
     log::{Bounds, LogError},
     slots::{
-        ask::{AskError, RanView, RedoneView, RefusedView, RollbackView},
+        ask::{AskError, RanView, RedoneView, RefusedView, RollbackView, StintView},
         name::SlotName,
-        topic::known::timestamp,
+        topic::{
+            Confirmation,
+            known::{Stint, timestamp},
+        },
     },
     types::{Digest, Offset, PartitionId},
     worker::takeover::{
         SlotRow,
-        history::Kind,
         rows::{self, Row as _, TrialId},
     },
 };
@@ -29,6 +31,8 @@ struct Undoing {
     previous: Option<Digest>,
     at: Timestamp,
     entities: Option<u64>,
+    /// From where until where the plugin ran; the last may run still.
+    stints: Vec<(Offset, Option<Offset>)>,
 }
 
 /// What a rollback would do, and with which plugins.
@@ -88,13 +92,7 @@ impl Looking {
             .iter()
             .map(|(partition, undoing)| {
                 let until = committed.get(partition).copied().unwrap_or(undoing.from);
-                let redone = RedoneView {
-                    from: undoing.from.0,
-                    until: until.0.max(undoing.from.0),
-                    events: until.0.saturating_sub(undoing.from.0),
-                    entities: undoing.entities,
-                };
-                (*partition, redone)
+                (*partition, undoing.view(until))
             })
             .collect();
         let library = &self.setup.library;
@@ -134,8 +132,8 @@ impl Looking {
         })
     }
 
-    /// Where a plugin's swap is on trial: by the rows of the partitions that are
-    /// here, and by what the group was told of the others.
+    /// Where a plugin is on trial: by the rows of the partitions that are here, and by
+    /// what the group was told of the others.
     fn undoing(
         &self,
         name: &SlotName,
@@ -143,6 +141,7 @@ impl Looking {
     ) -> Result<BTreeMap<PartitionId, Undoing>, LogError> {
         let mut undoing = BTreeMap::new();
         let held = self.setup.status.all();
+        let of = self.group.known().slot(name);
         for partition in held.keys() {
             let row = self
                 .setup
@@ -151,43 +150,47 @@ impl Looking {
             let Some(row) = row.as_deref().and_then(|row| SlotRow::decode(row).ok()) else {
                 continue;
             };
-            let Some(trial) = row.trials.last().filter(|trial| trial.digest == Some(bad)) else {
+            let mut trials = row.trials.iter();
+            let Some(trial) = trials.rfind(|trial| trial.digest == Some(bad)) else {
                 continue;
             };
             let entities = self.count_before(*partition, TrialId::of(name, trial.seq))?;
+            let told = of.map_or_else(Vec::new, |of| of.stints(*partition, bad));
+            let stints: Vec<_> = told
+                .into_iter()
+                .filter(|stint| stint.place.seq >= trial.seq)
+                .collect();
+            let last = stints.last();
             let found = Undoing {
                 from: trial.offset,
-                previous: trial.previous,
+                // It may be another than what ran before it came first.
+                previous: last.map_or(trial.previous, |stint| stint.swap.previous),
                 at: timestamp(trial.at),
                 entities: Some(entities),
+                stints: bounds_of(&stints),
             };
             undoing.insert(*partition, found);
         }
-        let Some(of) = self.group.known().slot(name) else {
+        let Some(of) = of else {
             return Ok(undoing);
         };
-        let now = Timestamp::now();
-        for (partition, latest, _) in of.latest() {
-            if held.contains_key(&partition) || latest.digest != Some(bad) {
-                continue;
-            }
-            let swap = of.swaps.iter().rev().find(|swap| {
-                swap.kind == Kind::Swap
-                    && swap.digest == Some(bad)
-                    && swap.places.contains_key(&partition)
-            });
-            let until = swap.and_then(|swap| {
-                swap.trial_until(of.confirmed.as_ref(), self.setup.config.confirm_after)
-            });
-            if let Some(swap) = swap
-                && let Some(place) = swap.places.get(&partition)
-                && until.is_some_and(|until| until > now)
-            {
+        let partitions = (0..self.setup.pipeline.partitions).map(PartitionId);
+        for partition in partitions.filter(|id| !held.contains_key(id)) {
+            let stints = of.stints(partition, bad);
+            let stints = on_trial(
+                &stints,
+                of.confirmed.as_ref(),
+                self.setup.config.confirm_after,
+                Timestamp::now(),
+            );
+            let from = stints.iter().map(|stint| stint.place.offset).min();
+            if let (Some(last), Some(from)) = (stints.last(), from) {
                 let found = Undoing {
-                    from: place.offset,
-                    previous: swap.previous,
-                    at: place.at,
+                    from,
+                    previous: last.swap.previous,
+                    at: last.place.at,
                     entities: None,
+                    stints: bounds_of(stints),
                 };
                 undoing.insert(partition, found);
             }
@@ -219,6 +222,50 @@ impl Looking {
         let swap = of.swaps.iter().rev().find(|swap| swap.digest == digest)?;
         Some(swap.plugin.to_string()).filter(|plugin| !plugin.is_empty())
     }
+}
+
+impl Undoing {
+    /// What is processed again, up to what is committed.
+    fn view(&self, committed: Offset) -> RedoneView {
+        let stints = self.stints.iter().map(|(from, until)| StintView {
+            from: from.0,
+            until: until.unwrap_or(committed).0.max(from.0),
+        });
+        RedoneView {
+            from: self.from.0,
+            until: committed.0.max(self.from.0),
+            events: committed.0.saturating_sub(self.from.0),
+            entities: self.entities,
+            stints: stints.collect(),
+        }
+    }
+}
+
+fn bounds_of(stints: &[Stint<'_>]) -> Vec<(Offset, Option<Offset>)> {
+    let bounds = stints.iter().map(|stint| (stint.place.offset, stint.until));
+    bounds.collect()
+}
+
+/// Of the stints of a plugin those that are on trial: with the last one all before it
+/// that began while the trial went on.
+fn on_trial<'a, 'b>(
+    stints: &'a [Stint<'b>],
+    confirmed: Option<&Confirmation>,
+    confirm_after: Duration,
+    now: Timestamp,
+) -> &'a [Stint<'b>] {
+    let mut next = now;
+    let ended = stints.iter().rposition(|stint| {
+        let until = stint
+            .swap
+            .trial_of_place(stint.place, confirmed, confirm_after);
+        let is_over = until.is_none_or(|until| until <= next);
+        next = stint.place.at;
+        is_over
+    });
+    stints
+        .get(ended.map_or(0, |ended| ended + 1)..)
+        .unwrap_or_default()
 }
 
 /// Why it cannot be done, if so.
@@ -259,6 +306,7 @@ mod tests {
             previous: None,
             at: Timestamp::UNIX_EPOCH,
             entities: None,
+            stints: Vec::new(),
         };
         let undoing = BTreeMap::from([(PartitionId(0), undoing(5)), (PartitionId(1), undoing(9))]);
         let bounds = |starts: [u64; 2]| {

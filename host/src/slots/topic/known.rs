@@ -66,6 +66,15 @@ pub struct Swap {
     is_first: bool,
 }
 
+/// A stretch of a partition that a plugin processed.
+#[derive(Clone, Copy, Debug)]
+pub struct Stint<'a> {
+    pub swap: &'a Swap,
+    pub place: &'a Place,
+    /// Where another plugin took over; none where it has not happened.
+    pub until: Option<Offset>,
+}
+
 /// Where a swap happened in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -265,14 +274,6 @@ impl OfSlot {
         });
     }
 
-    /// The latest takeover of each partition, as far as it is remembered.
-    pub fn latest(&self) -> impl Iterator<Item = (PartitionId, &Swap, &Place)> {
-        self.latest.iter().filter_map(|(partition, number)| {
-            let swap = self.swaps.iter().find(|swap| swap.number == *number)?;
-            Some((*partition, swap, swap.places.get(partition)?))
-        })
-    }
-
     /// What the hosts that are there say of the slot.
     pub fn present(&self, now: Timestamp) -> impl Iterator<Item = &Presence> {
         self.hosts
@@ -307,6 +308,31 @@ impl OfSlot {
         Some(end_of_trial(began, confirm_after))
     }
 
+    /// Where a plugin took over in a partition since it was last undone there, the
+    /// oldest first.
+    #[must_use]
+    pub fn stints(&self, partition: PartitionId, digest: Digest) -> Vec<Stint<'_>> {
+        let mut stints: Vec<Stint<'_>> = Vec::new();
+        for swap in &self.swaps {
+            let Some(place) = swap.places.get(&partition) else {
+                continue;
+            };
+            if let Some(last) = stints.last_mut().filter(|last| last.until.is_none()) {
+                last.until = Some(place.offset.max(last.place.offset));
+            }
+            if swap.kind == Kind::Rollback && swap.previous == Some(digest) {
+                stints.clear();
+            } else if swap.kind == Kind::Swap && swap.digest == Some(digest) {
+                stints.push(Stint {
+                    swap,
+                    place,
+                    until: None,
+                });
+            }
+        }
+        stints
+    }
+
     fn latest_swap_to(&self, digest: Option<Digest>) -> Option<&Swap> {
         let mut swaps = self.swaps.iter().rev();
         swaps.find(|swap| swap.digest == digest && swap.kind == Kind::Swap)
@@ -328,8 +354,27 @@ impl Swap {
         confirmed: Option<&Confirmation>,
         confirm_after: Duration,
     ) -> Option<Timestamp> {
-        let at = self.at();
-        if self.kind == Kind::Rollback || self.is_first {
+        self.trial_since(self.at(), confirmed, confirm_after)
+    }
+
+    /// The same in one partition.
+    #[must_use]
+    pub fn trial_of_place(
+        &self,
+        place: &Place,
+        confirmed: Option<&Confirmation>,
+        confirm_after: Duration,
+    ) -> Option<Timestamp> {
+        self.trial_since(place.at, confirmed, confirm_after)
+    }
+
+    fn trial_since(
+        &self,
+        at: Timestamp,
+        confirmed: Option<&Confirmation>,
+        confirm_after: Duration,
+    ) -> Option<Timestamp> {
+        if self.kind != Kind::Swap || self.is_first {
             return None;
         }
         if confirmed.is_some_and(|confirmed| confirmed.at >= at) {
@@ -420,11 +465,15 @@ mod tests {
             .map(|swap| (&*swap.plugin, swap.places.len()))
             .collect();
         assert_eq!(swaps, [("a", 2), ("b", 1), ("a", 1), ("b", 2), ("a", 1)]);
-        let latest: Vec<_> = of
-            .latest()
-            .map(|(partition, swap, place)| (partition.0, &*swap.plugin, place.seq))
-            .collect();
-        assert_eq!(latest, [(0, "b", 3), (1, "a", 2)]);
+        let latest = |partition| {
+            let mut swaps = of.swaps.iter().rev();
+            swaps.find_map(|swap| {
+                let place = swap.places.get(&PartitionId(partition))?;
+                Some((&*swap.plugin, place.seq))
+            })
+        };
+        assert_eq!(latest(0), Some(("b", 3)));
+        assert_eq!(latest(1), Some(("a", 2)));
     }
 
     #[test]
@@ -450,6 +499,51 @@ mod tests {
         assert_eq!(trial(&known, "b"), Some(at(3605)), "it was of another");
         known.hear(confirm(6));
         assert_eq!(trial(&known, "b"), None);
+    }
+
+    #[test]
+    fn a_plugin_has_a_stint_each_time_that_it_takes_over() {
+        let moved = |seq, from, to| match swap(0, seq, Some(from), to) {
+            Said::Takeover(told) => Said::Takeover(Told {
+                kind: Kind::Return,
+                ..told
+            }),
+            said => said,
+        };
+        let stints = |known: &Known| {
+            let of = known.slot(&SLOT).unwrap();
+            let stints = of.stints(PartitionId(0), digest("b"));
+            let bounds = stints.iter().map(|stint| {
+                let until = stint.until.map(|until| until.0);
+                (stint.place.offset.0, until)
+            });
+            bounds.collect::<Vec<_>>()
+        };
+        let mut known = heard([
+            swap(0, 0, None, "a"),
+            swap(0, 1, Some("a"), "b"),
+            swap(1, 1, Some("a"), "b"),
+            moved(2, "b", "a"),
+            swap(0, 3, Some("a"), "b"),
+        ]);
+        assert_eq!(stints(&known), [(10, Some(20)), (30, None)]);
+        let of = known.slot(&SLOT).unwrap();
+        assert_eq!(
+            of.trial_of(Some(digest("a")), HOUR),
+            None,
+            "nobody swapped to it"
+        );
+        let Said::Takeover(told) = swap(0, 4, Some("b"), "a") else {
+            panic!("a takeover")
+        };
+        known.hear(Said::Takeover(Told {
+            kind: Kind::Rollback,
+            attempt: 2,
+            ..told
+        }));
+        assert_eq!(stints(&known), [], "all of it is undone");
+        known.hear(swap(0, 5, Some("a"), "b"));
+        assert_eq!(stints(&known), [(50, None)]);
     }
 
     /// The plugin ran before, and its trial then is over or is another.

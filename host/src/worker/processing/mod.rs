@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use slab::Slab;
 
 use super::{
@@ -111,7 +111,9 @@ struct Task {
     stopped: bool,
     /// What runs in its slots, and what is processed again.
     slots: Slots,
-    /// Slots whose last swap is to be taken back.
+    /// Slots that swapped while this worker had the partition.
+    swapped: FxHashSet<SlotName>,
+    /// Trials that are to be undone.
     undo: Vec<Undo>,
     /// The same, of a partition that stopped since the log has too little.
     refused: Vec<Undo>,
@@ -123,10 +125,11 @@ struct Task {
     sweep_again: bool,
 }
 
-/// A swap that is to be taken back.
+/// A trial that is to be undone.
 #[derive(Debug)]
 struct Undo {
     slot: SlotName,
+    seq: u32,
     /// Nothing below it is processed again.
     from: Offset,
     /// When the swap was.
@@ -277,6 +280,7 @@ impl Processing {
             loose: Vec::new(),
             stopped: false,
             slots: Slots::read(&*self.checkpoints.0, partition)?,
+            swapped: FxHashSet::default(),
             undo: Vec::new(),
             refused: Vec::new(),
             sweep: Some(first_row()),
@@ -376,6 +380,12 @@ impl Processing {
     pub fn activate(&mut self, slot: &SlotName, active: Option<Arc<Active>>) {
         self.instances.retire_slot(slot);
         self.breakers.forget(slot);
+        for task in self.tasks.values_mut() {
+            // Where it never ran, whatever comes is new.
+            if task.slots.get(slot).is_some() {
+                task.swapped.insert(slot.clone());
+            }
+        }
         match slot {
             SlotName::Default => {}
             SlotName::Key(key) => {

@@ -9,18 +9,24 @@
 //! committed offset stays where it is all the while. A crash at any moment finds
 //! in the rows how far it was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
 use super::{CheckpointReader, Processing, Stop, Task, Undo};
 use crate::{
     log::{Checkpoints, Commit, LogError},
     slots::name::SlotName,
     types::{Key, Offset, PartitionId},
-    worker::takeover::{
-        DIRECTIVES_MAX, Directive, Redone,
-        history::{Kind, Told},
-        partition::{corrupt, read_before},
-        rows::{self, Before, Redo, TrialId},
+    worker::{
+        envelope::Redone as EntityRedone,
+        takeover::{
+            DIRECTIVES_MAX, Directive, Redone,
+            history::{Kind, Told},
+            partition::{corrupt, read_before},
+            rows::{self, Before, Redo, TrialId},
+        },
     },
 };
 
@@ -107,8 +113,8 @@ impl Processing {
         released
     }
 
-    /// Marks what standing directives take back in a partition: one swap after
-    /// the other, where somebody gave several while nobody had it.
+    /// Marks what standing directives undo in a partition: several trials, where
+    /// somebody gave several directives while nobody had it.
     pub(super) fn follow_orders(&mut self, partition: PartitionId) {
         self.confirm_again = true;
         let Some(task) = self.tasks.get_mut(&partition) else {
@@ -122,21 +128,42 @@ impl Processing {
             let mut row = row.clone();
             let confirmed = self.confirmed.get(slot).copied().unwrap_or_default();
             for directive in standing.directives.values() {
-                let trial = directive.takes_back(&row);
+                let trial = directive.undoes(&row);
                 if let Some(trial) = trial.filter(|trial| trial.at > confirmed) {
+                    let seq = trial.seq;
                     wanted.push(Undo {
                         slot: slot.clone(),
+                        seq,
                         from: trial.offset,
                         at: trial.at,
                         approved: false,
                     });
-                    row.trials.pop();
+                    row.trials.retain(|trial| trial.seq != seq);
                 }
             }
         }
         if task.change_undo(|undo| *undo = wanted) {
             self.moved.insert(partition);
         }
+    }
+
+    /// Notes that a rollback had an entity process events again, where no directive does:
+    /// a replay takes them once, by the plugin that got them in the end.
+    pub fn note_redone(
+        &mut self,
+        partition: PartitionId,
+        key: &Key,
+        redone: EntityRedone,
+    ) -> Result<(), LogError> {
+        let id = match self.index.get(&(partition, key.clone())) {
+            Some(id) => Some(*id),
+            None => self.load(partition, key.clone(), Instant::now())?,
+        };
+        // Where there is none its partition has stopped, which is said.
+        if let Some(entity) = id.and_then(|id| self.entities.get_mut(id)) {
+            entity.note_redone(redone);
+        }
+        Ok(())
     }
 
     /// Partitions where a swap is to be taken back, once it is known that the
@@ -293,9 +320,13 @@ impl Task {
         let mut told = Vec::new();
         for undo in self.undo.iter().filter(|undo| undo.approved) {
             let slot = &undo.slot;
-            if self.slots.take_back(slot, self.committed, now).is_some() {
+            if let Some(undone) = self.slots.take_back(slot, undo.seq, self.committed, now) {
                 let kind = Kind::Rollback;
-                told.extend(self.slots.told(slot, kind, partition, host, self.committed));
+                let of = self.slots.told(slot, kind, partition, host, self.committed);
+                told.extend(of.map(|told| Told {
+                    previous: undone.digest,
+                    ..told
+                }));
             }
         }
         if !told.is_empty() {
@@ -372,13 +403,12 @@ impl Task {
         (trial, entity, before): (TrialId, &Key, Before),
     ) -> Result<(), LogError> {
         let position = before.position;
-        // It is further back already: another slot's trial had it before this one.
+        // It is further back already: another trial had it before this one.
         let late = read_late(&*checkpoints.0, partition, redo.id, entity)?;
         if late.is_some_and(|late| late < position) {
             return Ok(());
         }
-        // States from before the trials of another slot that had it meanwhile
-        // are none any more.
+        // States from before other trials that had it since are made of what is undone.
         for other in self.slots.other_trials(trial, entity) {
             let kept = read_before(&*checkpoints.0, partition, other, entity)?;
             if kept.is_some_and(|kept| kept.position > position) {

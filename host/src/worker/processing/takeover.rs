@@ -11,8 +11,9 @@ use crate::{
     worker::{
         instances::Active,
         takeover::{
+            SlotRow,
             history::{Kind, Told},
-            partition::{Takes, read_before},
+            partition::{Cause, Takes, read_before},
             rows::{self, Before, TrialId},
         },
     },
@@ -177,16 +178,18 @@ impl Processing {
                     at: now,
                     directive: latest(&self.directives, &own),
                     is_trial,
+                    cause: task.cause_of(&own),
                 };
                 let kind = task.slots.take_over(&own, takes);
                 told.extend(task.slots.told(&own, kind, partition, host, task.committed));
             }
-            let trial = task.slots.get(slot).and_then(|row| row.trials.last());
-            if let Some(trial) = trial
-                && entity.kept != trial.seq
+            let row = task.slots.get(slot);
+            let trial = row.and_then(SlotRow::current_trial);
+            if let Some(seq) = trial.map(|trial| trial.seq)
+                && entity.kept != seq
             {
-                let id = TrialId::of(slot, trial.seq);
-                entity.kept = trial.seq;
+                let id = TrialId::of(slot, seq);
+                entity.kept = seq;
                 if read_before(&*self.checkpoints.0, partition, id, key)?.is_none() {
                     let envelope = match entity.committed.take() {
                         Some(committed) => committed,
@@ -200,7 +203,7 @@ impl Processing {
                     commit
                         .checkpoints
                         .push((partition, row, Some(before.encode())));
-                    task.slots.lower_trial(slot, before.position);
+                    task.slots.lower_trial(slot, seq, before.position);
                     kept += 1;
                 }
             }
@@ -265,6 +268,15 @@ impl Task {
         row.is_some_and(|row| row.digest == Some(active.plugin.digest()))
     }
 
+    /// Why another plugin than the one on record runs in a slot.
+    fn cause_of(&self, slot: &SlotName) -> Cause {
+        if self.swapped.contains(slot) {
+            Cause::Swap
+        } else {
+            Cause::Move
+        }
+    }
+
     fn take_over(
         &mut self,
         partition: PartitionId,
@@ -281,6 +293,7 @@ impl Task {
             at: now,
             directive,
             is_trial,
+            cause: self.cause_of(&active.slot),
         };
         let kind: Kind = self.slots.take_over(&active.slot, takes);
         self.slots

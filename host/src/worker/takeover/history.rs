@@ -17,6 +17,9 @@ pub const KEPT: u32 = 64;
 pub enum Kind {
     Swap,
     Rollback,
+    /// The partition moved to a host that still runs what ran before all that is on
+    /// trial: nobody swapped, and nothing new is on trial.
+    Return,
 }
 
 /// One takeover in one partition, as JSON.
@@ -35,6 +38,7 @@ pub struct Told {
     pub digest: Option<Digest>,
     /// `name@version`; empty where it is not known.
     pub plugin: String,
+    /// What ran before; of a rollback, what is undone.
     pub previous: Option<Digest>,
     /// The host whose worker it was.
     pub host: String,

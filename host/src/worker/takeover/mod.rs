@@ -23,14 +23,18 @@ use crate::{
     types::{Digest, Offset},
 };
 
-/// Swaps of a slot that can be taken back, one after the other, the newest
-/// first. One more confirms the oldest.
+/// Plugins of a slot that are on trial at a time. One more confirms the one that has
+/// not run for the longest.
 pub const TRIALS_MAX: usize = 4;
 /// Directives of one slot that stand: a partition that nobody had for longer
 /// keeps what it has.
 pub const DIRECTIVES_MAX: usize = 16;
 
 /// What runs in a slot, in one partition.
+///
+/// A trial is of a plugin, and not of a stretch of offsets: a partition may go from
+/// host to host while they run different plugins, and all that one of them did on
+/// trial is undone at once. So no two trials of a slot are of the same plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRow {
     /// None: the slot has no plugin of its own (any more).
@@ -46,28 +50,48 @@ pub struct SlotRow {
     /// 1 until a rollback; then one more than that of any rollback before it in
     /// the partition.
     pub attempt: u32,
-    /// The swaps that are not confirmed, the oldest first.
+    /// The plugins that are not confirmed, in the order in which they came first.
     pub trials: Vec<Trial>,
 }
 
-/// A swap that can be taken back.
+impl SlotRow {
+    /// The trial of what runs, if it is on trial.
+    #[must_use]
+    pub fn current_trial(&self) -> Option<&Trial> {
+        self.trials
+            .iter()
+            .rfind(|trial| trial.digest == self.digest)
+    }
+
+    /// What ran before all that is on trial.
+    #[must_use]
+    pub fn is_before_all_trials(&self, digest: Option<Digest>) -> bool {
+        self.trials
+            .first()
+            .is_some_and(|first| first.previous == digest)
+    }
+}
+
+/// A plugin whose doings can be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
+    /// Of the takeover with which it began.
     pub seq: u32,
     pub digest: Option<Digest>,
     /// Nothing below it was processed under this trial.
     pub offset: Offset,
-    /// What ran before.
+    /// What ran before it came first.
     pub previous: Option<Digest>,
     pub previous_plugin: String,
+    /// When it came last, in milliseconds since 1970.
     pub at: u64,
-    /// The slot's latest directive when it began: that one, and those before,
-    /// are not about this swap.
+    /// The slot's latest directive when it came last: that one, and those before,
+    /// are not about this trial.
     pub directive: u64,
 }
 
-/// "Take back the last swap of that slot where it was to `bad`." It stands: a
-/// partition that nobody has now is set right when somebody gets it.
+/// "Undo all that `bad` did on trial in that slot." It stands: a partition that nobody
+/// has now is set right when somebody gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directive {
     /// Grows from one directive of a slot to the next.
@@ -88,11 +112,11 @@ impl Directive {
         id % DIRECTIVES_MAX as u64
     }
 
-    /// The trial that it takes back, if it is about what runs there.
+    /// The trial that it undoes, whether that plugin runs now or another.
     #[must_use]
-    pub fn takes_back<'a>(&self, row: &'a SlotRow) -> Option<&'a Trial> {
-        let trial = row.trials.last()?;
-        (trial.digest == Some(self.bad) && trial.directive < self.id).then_some(trial)
+    pub fn undoes<'a>(&self, row: &'a SlotRow) -> Option<&'a Trial> {
+        let mut trials = row.trials.iter();
+        trials.rfind(|trial| trial.digest == Some(self.bad) && trial.directive < self.id)
     }
 }
 

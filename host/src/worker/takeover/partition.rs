@@ -4,7 +4,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Directive, SlotRow, TRIALS_MAX, Trial,
+    SlotRow, TRIALS_MAX, Trial,
     history::{Kind, Told},
     rows::{self, Before, Redo, Row as _, TrialId},
 };
@@ -48,6 +48,16 @@ pub struct Takes {
     pub directive: u64,
     /// Whether it can be taken back.
     pub is_trial: bool,
+    pub cause: Cause,
+}
+
+/// Why another plugin runs in a slot of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The host that has the partition swapped.
+    Swap,
+    /// The partition came to a host that runs another plugin than the one before it.
+    Move,
 }
 
 impl Slots {
@@ -109,15 +119,25 @@ impl Slots {
 
     /// Another plugin runs in a slot.
     ///
-    /// What the default slot ran first is no trial: there is no state from before.
-    /// A key's first plugin is one, for the default slot's may have had the key.
+    /// What the default slot ran first is not on trial: there is no state from before.
+    /// A key's first plugin is, for the default slot's may have had the key. A plugin
+    /// that is on trial already goes on with its trial, however it comes back.
     pub fn take_over(&mut self, slot: &SlotName, takes: Takes) -> Kind {
         let old = self.get(slot);
         let seq = old.map_or(0, |old| old.seq).saturating_add(1);
+        let is_return = takes.cause == Cause::Move
+            && old.is_some_and(|old| old.is_before_all_trials(takes.digest));
         let mut trials = old.map_or_else(Vec::new, |old| old.trials.clone());
+        let again = trials.iter_mut().find(|trial| trial.digest == takes.digest);
+        let mut kind = Kind::Swap;
         if !takes.is_trial {
             trials.clear();
-        } else if old.is_some() || *slot != SlotName::Default {
+        } else if let Some(trial) = again {
+            trial.at = takes.at;
+            trial.directive = takes.directive;
+        } else if is_return {
+            kind = Kind::Return;
+        } else if takes.digest.is_some() && (old.is_some() || *slot != SlotName::Default) {
             trials.push(Trial {
                 seq,
                 digest: takes.digest,
@@ -127,8 +147,7 @@ impl Slots {
                 at: takes.at,
                 directive: takes.directive,
             });
-            let confirmed = trials.len().saturating_sub(TRIALS_MAX);
-            trials.drain(..confirmed);
+            confirm_more_than(&mut trials, TRIALS_MAX);
         }
         let row = SlotRow {
             digest: takes.digest,
@@ -140,15 +159,25 @@ impl Slots {
             trials,
         };
         self.stage(slot, row);
-        Kind::Swap
+        kind
     }
 
-    /// Takes the last swap of a slot back.
-    pub fn take_back(&mut self, slot: &SlotName, committed: Offset, at: u64) -> Option<Kind> {
+    /// Undoes a trial of a slot, which may not be of what runs; it is returned.
+    pub fn take_back(
+        &mut self,
+        slot: &SlotName,
+        seq: u32,
+        committed: Offset,
+        at: u64,
+    ) -> Option<Trial> {
         let mut row = self.get(slot)?.clone();
-        let trial = row.trials.pop()?;
-        row.digest = trial.previous;
-        row.plugin = trial.previous_plugin;
+        let index = row.trials.iter().position(|trial| trial.seq == seq)?;
+        let trial = row.trials.remove(index);
+        if row.digest == trial.digest {
+            row.digest = trial.previous;
+            row.plugin.clone_from(&trial.previous_plugin);
+        }
+        follow_without(&mut row.trials, &trial);
         row.seq = row.seq.saturating_add(1);
         row.offset = trial.offset;
         row.at = at;
@@ -171,28 +200,19 @@ impl Slots {
         redo.restoring.push(TrialId::of(slot, trial.seq));
         self.staged_redo = Some(redo);
         self.stage(slot, row);
-        Some(Kind::Rollback)
+        Some(trial)
     }
 
-    /// Whether a directive takes something back here.
-    #[must_use]
-    pub fn takes_back(&self, directive: &Directive) -> Option<&Trial> {
-        directive.takes_back(self.get(&directive.slot)?)
-    }
-
-    /// Nothing below an offset was processed under a slot's last trial: less
-    /// than was thought, where an entity is processed again.
-    pub fn lower_trial(&mut self, slot: &SlotName, position: Offset) {
+    /// Nothing below an offset was processed under a slot's trial: less than was
+    /// thought, where an entity is processed again.
+    pub fn lower_trial(&mut self, slot: &SlotName, seq: u32, position: Offset) {
         let Some(row) = self.get(slot) else {
             return;
         };
-        if row
-            .trials
-            .last()
-            .is_some_and(|trial| position < trial.offset)
-        {
+        let is_later = |trial: &Trial| trial.seq == seq && position < trial.offset;
+        if let Some(index) = row.trials.iter().position(is_later) {
             let mut row = row.clone();
-            if let Some(trial) = row.trials.last_mut() {
+            if let Some(trial) = row.trials.get_mut(index) {
                 trial.offset = position;
             }
             self.stage(slot, row);
@@ -218,11 +238,9 @@ impl Slots {
             let Some(row) = self.get(&slot) else {
                 continue;
             };
-            let over = row.trials.iter().take_while(|trial| trial.at <= until);
-            let over = over.count();
-            if over > 0 {
+            if row.trials.iter().any(|trial| trial.at <= until) {
                 let mut row = row.clone();
-                row.trials.drain(..over);
+                row.trials.retain(|trial| trial.at > until);
                 self.stage(&slot, row);
             }
         }
@@ -260,20 +278,15 @@ impl Slots {
             .collect()
     }
 
-    /// The trials of the slots, other than one, that may have had a key.
+    /// The trials, other than one, under which a key may have been processed.
     pub fn other_trials(&self, than: TrialId, key: &Key) -> Vec<TrialId> {
         let own = self.own(key).map(|(slot, row)| (slot, row.clone()));
         let default = self.get(&SlotName::Default).cloned();
         let default = default.map(|row| (SlotName::Default, row));
         let mut trials = Vec::new();
         for (slot, row) in own.into_iter().chain(default) {
-            let hash = rows::slot_hash(&slot);
-            if hash != than.slot {
-                trials.extend(row.trials.iter().map(|trial| TrialId {
-                    slot: hash,
-                    seq: trial.seq,
-                }));
-            }
+            let of_slot = row.trials.iter().map(|trial| TrialId::of(&slot, trial.seq));
+            trials.extend(of_slot.filter(|id| *id != than));
         }
         trials
     }
@@ -353,6 +366,33 @@ impl Slots {
             attempt: row.attempt,
         })
     }
+}
+
+/// Confirms, of trials, those that have not run for the longest, but for so many.
+fn confirm_more_than(trials: &mut Vec<Trial>, count_max: usize) {
+    while trials.len() > count_max {
+        let ages = trials
+            .iter()
+            .enumerate()
+            .map(|(index, trial)| (trial.at, index));
+        let Some((_, oldest)) = ages.min() else {
+            break;
+        };
+        trials.remove(oldest);
+    }
+}
+
+/// A trial has never been: what came after it came after what was before it. Where
+/// that is the same plugin, nothing changed, and nothing is on trial.
+fn follow_without(trials: &mut Vec<Trial>, undone: &Trial) {
+    let after = trials
+        .iter_mut()
+        .filter(|trial| trial.previous == undone.digest);
+    for trial in after {
+        trial.previous = undone.previous;
+        trial.previous_plugin.clone_from(&undone.previous_plugin);
+    }
+    trials.retain(|trial| trial.previous != trial.digest);
 }
 
 /// A state from before a trial.

@@ -170,6 +170,15 @@ struct World {
     commits: usize,
     /// The log cannot be asked whether it has what a rollback needs.
     is_deaf: bool,
+    /// Another host of the group, which may run other plugins.
+    other: Option<Other>,
+}
+
+/// A host that does nothing until it is turned to.
+struct Other {
+    processing: Processing,
+    read: BTreeMap<PartitionId, Offset>,
+    running: BTreeMap<SlotName, Option<&'static str>>,
 }
 
 impl World {
@@ -193,6 +202,7 @@ impl World {
             told: Vec::new(),
             commits: 0,
             is_deaf: false,
+            other: None,
         };
         for partition in (0..PARTITIONS).map(PartitionId) {
             world.log.insert(partition, Vec::new());
@@ -212,6 +222,64 @@ impl World {
     fn unassign(&mut self, partition: PartitionId) {
         self.read.remove(&partition);
         self.processing.unassign(&[partition]);
+    }
+
+    /// A second host, with the same plugins and none of the partitions.
+    fn add_host(&mut self) {
+        let memory = Arc::clone(&self.memory) as _;
+        self.other = Some(Other {
+            processing: Processing::new(Arc::clone(&self.pipeline), memory),
+            read: BTreeMap::new(),
+            running: BTreeMap::new(),
+        });
+        let running = self.running.clone();
+        self.turn_to_other();
+        for (slot, name) in running {
+            self.put_in_force(&slot, name);
+        }
+        self.turn_to_other();
+    }
+
+    /// The other host is the one that does things from now on.
+    fn turn_to_other(&mut self) {
+        let other = self.other.as_mut().expect("another host");
+        std::mem::swap(&mut self.processing, &mut other.processing);
+        std::mem::swap(&mut self.read, &mut other.read);
+        std::mem::swap(&mut self.running, &mut other.running);
+    }
+
+    /// A partition goes to the other host, which does things from now on.
+    fn move_over(&mut self, partition: u32) {
+        let partition = PartitionId(partition);
+        self.commit();
+        self.unassign(partition);
+        self.turn_to_other();
+        self.assign(partition);
+    }
+
+    /// Takes the partitions that nobody has.
+    fn take_all(&mut self) {
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let is_elsewhere = |other: &Other| other.read.contains_key(&partition);
+            if !self.read.contains_key(&partition) && !self.other.as_ref().is_some_and(is_elsewhere)
+            {
+                self.assign(partition);
+            }
+        }
+    }
+
+    fn runs(&self, slot: &SlotName) -> Option<&'static str> {
+        self.running.get(slot).copied().flatten()
+    }
+
+    /// Does the same at each host.
+    fn at_each_host(&mut self, act: impl Fn(&mut Self)) {
+        act(self);
+        if self.other.is_some() {
+            self.turn_to_other();
+            act(self);
+            self.turn_to_other();
+        }
     }
 
     /// The host is gone, with all that it did not commit, and comes again.
@@ -242,7 +310,6 @@ impl World {
     }
 
     fn roll_back(&mut self, slot: &SlotName, bad: &str, to: Option<&'static str>) {
-        self.commit();
         let id = self.directives.len() as u64 + 1;
         let directive = Directive {
             id,
@@ -252,9 +319,15 @@ impl World {
             at: now_ms(),
         };
         self.directives.push(directive.clone());
-        self.put_in_force(slot, to);
-        self.processing.direct(directive);
-        self.commit();
+        self.at_each_host(|world| {
+            world.commit();
+            // Another plugin than the one that is undone goes on.
+            if world.other.is_none() || world.runs(slot) == Some(bad) {
+                world.put_in_force(slot, to);
+            }
+            world.processing.direct(directive.clone());
+            world.commit();
+        });
     }
 
     fn event(&mut self, partition: u32, key: &str, value: &str) {
@@ -375,16 +448,18 @@ impl World {
     }
 
     fn drain(&mut self) {
-        for _ in 0..100_000 {
-            let polled = self.poll(7);
-            if !self.commit() && !polled && !self.processing.is_restoring() {
-                if !self.processing.has_chores(now_ms()) {
-                    return;
+        self.at_each_host(|world| {
+            for _ in 0..100_000 {
+                let polled = world.poll(7);
+                if !world.commit() && !polled && !world.processing.is_restoring() {
+                    if !world.processing.has_chores(now_ms()) {
+                        return;
+                    }
+                    world.idle();
                 }
-                self.idle();
             }
-        }
-        panic!("it does not come to an end");
+            panic!("it does not come to an end");
+        });
     }
 
     /// Nothing is done, nor known, of a rollback that is ordered: the partitions
@@ -605,9 +680,9 @@ fn without_time_to_take_swaps_back_nothing_is_kept() {
 fn what_is_kept_of_many_swaps_is_bounded() {
     let mut world = World::new(1 << 20);
     begin(&mut world);
-    let names = ["good", "bad"];
+    let names = ["good", "bad", "bad1", "bad2", "bad3", "bad4"];
     for round in 0..200 {
-        world.swap(&SlotName::Default, Some(names[round % 2]));
+        world.swap(&SlotName::Default, Some(names[round % names.len()]));
         for number in 0..50 {
             world.event(0, &format!("key{number}"), "x");
         }
@@ -619,6 +694,136 @@ fn what_is_kept_of_many_swaps_is_bounded() {
     assert_eq!(row.trials.len(), 4);
     world.drain();
     assert_eq!(world.reserved(&rows::BEFORES), 50 * 4);
+}
+
+fn plugins_on_trial(world: &World, partition: u32) -> Vec<Option<Digest>> {
+    let slots = world.slots(partition);
+    let row = slots.get(&SlotName::Default).unwrap();
+    row.trials.iter().map(|trial| trial.digest).collect()
+}
+
+/// What the good plugin alone makes of the events of a partition.
+fn without_bad_plugins(events: &[(&str, &str)]) -> BTreeMap<(PartitionId, Key), Envelope> {
+    let mut reference = World::new(1 << 20);
+    begin(&mut reference);
+    for (key, value) in events {
+        reference.event(0, key, value);
+    }
+    reference.drain();
+    reference.entities()
+}
+
+/// Hosts are upgraded one by one, and partitions come to the bad plugin, away from it
+/// and to it again: one order undoes all that it did.
+#[test]
+fn a_rollback_undoes_every_stint_of_the_bad_plugin() {
+    let events = [
+        ("k2", "1"),
+        ("k3", "1"),
+        ("k2", "2"),
+        ("k4", "2"),
+        ("k2", "3"),
+        ("k5", "3"),
+        ("k3", "4"),
+        ("k5", "4"),
+    ];
+    for ends_at_good in [true, false] {
+        let mut world = World::new(1 << 20);
+        begin(&mut world);
+        world.add_host();
+        world.turn_to_other();
+        world.swap(&SlotName::Default, Some("bad"));
+        world.turn_to_other();
+        let stints = if ends_at_good { 3 } else { 4 };
+        for stint in events.chunks(2).take(stints) {
+            for (key, value) in stint {
+                world.event(0, key, value);
+            }
+            world.drain();
+            world.move_over(0);
+        }
+        assert_eq!(plugins_on_trial(&world, 0), [Some(Digest::of(b"bad"))]);
+        world.roll_back(&SlotName::Default, "bad", Some("good"));
+        for (key, value) in events.chunks(2).skip(stints).flatten() {
+            world.event(0, key, value);
+        }
+        world.drain();
+        assert_eq!(world.entities(), without_bad_plugins(&events));
+        assert_eq!(plugins_on_trial(&world, 0), []);
+        assert_eq!(world.reserved(&rows::BEFORES), 0);
+        let rollbacks = world.told.iter().filter(|told| told.kind == Kind::Rollback);
+        let rollbacks: Vec<_> = rollbacks.filter(|told| told.partition == P).collect();
+        assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");
+        assert_eq!(rollbacks[0].previous, Some(Digest::of(b"bad")));
+        assert_eq!(rollbacks[0].digest, Some(Digest::of(b"good")));
+        assert_eq!(rollbacks[0].offset, Offset(2), "where it came first");
+    }
+}
+
+/// Three swaps are on trial, and a host is three swaps behind.
+#[test]
+fn moves_between_hosts_that_differ_use_up_no_swap() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    world.add_host();
+    let mut events = Vec::new();
+    let bads = ["bad1", "bad2", "bad3"];
+    for bad in bads {
+        world.swap(&SlotName::Default, Some(bad));
+        world.event(0, "k2", bad);
+        events.push(("k2", bad));
+        world.drain();
+    }
+    for number in 0..20 {
+        let key = ["k2", "k3", "k4"][number % 3];
+        world.move_over(0);
+        world.event(0, key, "moved");
+        events.push((key, "moved"));
+        world.drain();
+    }
+    let on_trial = bads.map(|bad| Some(Digest::of(bad.as_bytes())));
+    assert_eq!(plugins_on_trial(&world, 0), on_trial);
+    let returns = world.told.iter().filter(|told| told.kind == Kind::Return);
+    assert_eq!(returns.count(), 10);
+    for (bad, to) in [("bad3", "bad2"), ("bad2", "bad1"), ("bad1", "good")] {
+        world.roll_back(&SlotName::Default, bad, Some(to));
+    }
+    world.drain();
+    assert_eq!(world.entities(), without_bad_plugins(&events));
+}
+
+/// It was put there, taken away on purpose, and put there again by somebody.
+#[test]
+fn a_plugin_in_the_midst_of_others_is_undone_alone() {
+    let mut world = World::new(1 << 20);
+    begin(&mut world);
+    let mut events = Vec::new();
+    for (plugin, value) in [("bad", "1"), ("fix", "2"), ("bad", "3"), ("fix", "4")] {
+        world.swap(&SlotName::Default, Some(plugin));
+        for key in ["k2", value] {
+            world.event(0, key, value);
+            events.push((key, value));
+        }
+        world.drain();
+    }
+    world.roll_back(&SlotName::Default, "bad", Some("fix"));
+    world.drain();
+    let reference = {
+        let mut reference = World::new(1 << 20);
+        begin(&mut reference);
+        reference.swap(&SlotName::Default, Some("fix"));
+        for (key, value) in &events {
+            reference.event(0, key, value);
+        }
+        reference.drain();
+        reference.entities()
+    };
+    assert_eq!(world.entities(), reference);
+    assert_eq!(plugins_on_trial(&world, 0), [Some(Digest::of(b"fix"))]);
+    // And what is on trial still leads back to what was before both.
+    world.roll_back(&SlotName::Default, "fix", Some("good"));
+    world.drain();
+    assert_eq!(world.entities(), without_bad_plugins(&events));
 }
 
 #[test]
@@ -1072,6 +1277,10 @@ enum Turn {
     /// A partition goes away for some turns.
     Leave(u32),
     Come,
+    /// To the other host, which may run other plugins.
+    Move(u32),
+    /// The other host does things.
+    Other,
     Swap(usize),
     RollBack(usize),
     /// Whether rollbacks wait for the log.
@@ -1094,6 +1303,8 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::Abort),
         1 => (0..PARTITIONS).prop_map(Turn::Leave),
         2 => Just(Turn::Come),
+        3 => (0..PARTITIONS).prop_map(Turn::Move),
+        1 => Just(Turn::Other),
         3 => (0_usize..3).prop_map(Turn::Swap),
         3 => (0_usize..3).prop_map(Turn::RollBack),
         1 => Just(Turn::Deaf(true)),
@@ -1117,6 +1328,7 @@ proptest! {
         for world in [&mut world, &mut reference] {
             begin(world);
         }
+        world.add_host();
         let mut stacks = [
             (SlotName::Default, vec![Some("good")]),
             (own_slot(), vec![Some("own")]),
@@ -1166,19 +1378,24 @@ proptest! {
                 }
                 Turn::Leave(partition) => {
                     world.commit();
+                    // Whoever does not have it is not concerned.
                     world.unassign(PartitionId(partition));
                 }
-                Turn::Come => {
-                    for partition in (0..PARTITIONS).map(PartitionId) {
-                        if !world.read.contains_key(&partition) {
-                            world.assign(partition);
-                        }
+                Turn::Come => world.take_all(),
+                Turn::Move(partition) => {
+                    if world.read.contains_key(&PartitionId(partition)) {
+                        world.move_over(partition);
                     }
                 }
+                Turn::Other => world.turn_to_other(),
                 Turn::Swap(slot) => {
                     let (slot, stack) = &mut stacks[slot];
-                    // As many as can be taken back.
-                    if stack.len() <= BAD.len() {
+                    let latest = *stack.last().unwrap();
+                    if world.runs(slot) != latest {
+                        // The other host was first.
+                        world.swap(slot, latest);
+                    } else if stack.len() <= BAD.len() {
+                        // As many as can be taken back.
                         stack.push(Some(BAD[stack.len() - 1]));
                         world.swap(slot, *stack.last().unwrap());
                     }
@@ -1188,11 +1405,7 @@ proptest! {
             }
         }
         world.is_deaf = false;
-        for partition in (0..PARTITIONS).map(PartitionId) {
-            if !world.read.contains_key(&partition) {
-                world.assign(partition);
-            }
-        }
+        world.take_all();
         for stack in &mut stacks {
             for _ in 0..BAD.len() {
                 back(&mut world, stack);
@@ -1215,7 +1428,9 @@ proptest! {
         prop_assert_eq!(of_still(&world), of_still(&reference));
         let slots = stacks.into_iter().map(|(slot, _)| slot);
         for slot in slots.chain([still_slot()]) {
-            world.processing.confirm(&slot, now_ms());
+            world.at_each_host(|world| {
+                world.processing.confirm(&slot, now_ms());
+            });
         }
         world.drain();
         prop_assert_eq!(world.reserved(&rows::BEFORES), 0);

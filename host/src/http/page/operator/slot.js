@@ -171,7 +171,7 @@ function createSwap() {
       setText(name, swap.plugin || "no plugin");
       setText(digest, short(swap.digest));
       setAttribute(digest, "title", swap.digest);
-      how.update(swap.kind === "rollback" ? `rollback, attempt ${swap.attempt}` : "swap");
+      how.update(swap.kind === "rollback" ? `rollback, attempt ${swap.attempt}` : swap.kind ?? "swap");
       setAttribute(how.node, "data-state", swap.kind);
       setAttribute(node, "data-runs", runs ? "" : null);
       keyed(node, [0, 1, 2, ...partitions], (key) => key, (key) => {
