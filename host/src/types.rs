@@ -127,6 +127,9 @@ impl fmt::Display for Position {
     }
 }
 
+/// Header names that begin with this, in either case, are the host's own.
+pub const HOST_HEADER_PREFIX: &str = "courtside-";
+
 /// `name@version` of the plugin that made an output record.
 pub const PLUGIN_HEADER: &str = "courtside-plugin";
 /// The SHA-256 of its file.

@@ -12,8 +12,8 @@ use crate::{
     pipeline::Pipeline,
     plugin::{Emission, Failure, FailureKind, Outcome},
     types::{
-        ATTEMPT_HEADER, DIGEST_HEADER, ENTITY_KEY_BYTES_MAX, Header, NewRecord, PLUGIN_HEADER,
-        PartitionId, Record, SOURCE_HEADER, TopicPartition,
+        ATTEMPT_HEADER, DIGEST_HEADER, ENTITY_KEY_BYTES_MAX, HOST_HEADER_PREFIX, Header, NewRecord,
+        PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER, TopicPartition,
     },
 };
 
@@ -65,6 +65,12 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
                 emission.output.as_deref().unwrap_or_default()
             ));
         }
+        if let Some(header) = emission.headers.iter().find(|header| is_hosts(header)) {
+            return broken(format!(
+                "an emission has the header {:?}, and names that begin with {HOST_HEADER_PREFIX} are the host's own",
+                header.name
+            ));
+        }
     }
     match &outcome.refused {
         Some(refusal) if refusal.index >= events => broken(format!(
@@ -73,6 +79,14 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
         )),
         _ => Ok(outcome),
     }
+}
+
+/// Readers believe the host's headers, so a plugin cannot write them.
+fn is_hosts(header: &Header) -> bool {
+    header
+        .name
+        .get(..HOST_HEADER_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(HOST_HEADER_PREFIX))
 }
 
 /// As the log counts it, without the headers that the host adds.

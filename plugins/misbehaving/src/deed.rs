@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use courtside_plugin::native::{Emission, Outcome, Refusal};
+use courtside_plugin::native::{Emission, Header, Outcome, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::Kept;
 
 /// `{"do":"trap"}`, `{"do":"emit-much","bytes":5000000}`; anything that is
 /// none of these counts and is emitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Deed {
     #[default]
@@ -46,6 +46,11 @@ pub enum Deed {
     /// Refuses an event that the call does not have.
     RefuseNobody,
     EmitElsewhere,
+    /// Emits with a header that is the host's own.
+    EmitHostHeader {
+        #[serde(default = "digest_header")]
+        name: String,
+    },
     /// Makes the state that large.
     Grow {
         #[serde(default = "a_hundred_megabytes")]
@@ -66,6 +71,10 @@ pub enum Deed {
 
 fn a_hundred_megabytes() -> usize {
     100_000_000
+}
+
+fn digest_header() -> String {
+    "courtside-digest".to_owned()
 }
 
 fn ten_thousand() -> u32 {
@@ -140,6 +149,16 @@ impl<'a> Call<'a> {
             Deed::EmitElsewhere => {
                 let nowhere = Some("no-such-output".to_owned());
                 return self.emit(index, nowhere, emitted.to_string());
+            }
+            Deed::EmitHostHeader { name } => {
+                self.emit(index, None, emitted.to_string());
+                if let Some(emission) = self.emissions.last_mut() {
+                    emission.headers.push(Header {
+                        name,
+                        value: Some(b"forged".to_vec()),
+                    });
+                }
+                return;
             }
             Deed::Grow { bytes } => self.kept.ballast = "x".repeat(bytes),
             Deed::TrapInCheckpoint => self.kept.trap_in_checkpoint = true,

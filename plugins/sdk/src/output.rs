@@ -101,7 +101,9 @@ impl Emitted<'_> {
         self
     }
 
-    /// Adds a header.
+    /// Adds a header. Names that begin with `courtside-` are the host's own: an
+    /// emission with one makes its event a dead letter (`plugin-broke-contract`), so a
+    /// plugin that passes on an event's headers leaves those out.
     pub fn header(self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.emission.headers.push(Header {
             name: name.into(),

@@ -282,3 +282,48 @@ impl Processor for Unspeakable {
 fn an_emission_that_cannot_be_written_traps() {
     let _ = Harness::<Unspeakable>::new("k").feed_raw(*b"").run();
 }
+
+/// Passes an event's headers on, as stream processors do.
+#[derive(Serialize, Deserialize)]
+struct Forward;
+
+impl Processor for Forward {
+    const NAME: &'static str = "forward";
+    const VERSION: &'static str = "0.1.0";
+    type Event = Raw;
+
+    fn open(_key: &str) -> Self {
+        Self
+    }
+
+    fn apply(&mut self, event: Raw, meta: &Meta, out: &mut Output) {
+        let mut emitted = out.emit_raw(event.0);
+        for header in meta.headers {
+            emitted = emitted.header(&*header.name, header.value.clone().unwrap_or_default());
+        }
+    }
+}
+
+fn header(name: &str) -> Header {
+    Header {
+        name: name.to_owned(),
+        value: Some(b"x".to_vec()),
+    }
+}
+
+#[test]
+fn other_headers_may_be_passed_on() {
+    let mut harness = Harness::<Forward>::new("k");
+    let run = harness
+        .feed_with(*b"1", vec![header("trace"), header("courtsideness")])
+        .run();
+    assert_eq!(run.emissions[0].headers.len(), 2);
+}
+
+#[test]
+#[should_panic(expected = "event 0 emits the header \"Courtside-Digest\"")]
+fn the_harness_refuses_a_header_of_the_hosts_own() {
+    let _ = Harness::<Forward>::new("k")
+        .feed_with(*b"1", vec![header("Courtside-Digest")])
+        .run();
+}

@@ -325,6 +325,11 @@ fn deeds() -> Vec<(&'static str, &'static str, Value)> {
             "l",
             deed("emit-elsewhere"),
         ),
+        (
+            "emits with a header of the host's own",
+            "forger",
+            deed("emit-host-header"),
+        ),
         ("grows its state to 100 MB", "m", deed("grow")),
         (
             "grows its state a little over the limit",

@@ -36,6 +36,9 @@ use batching::{Plan, Random};
 /// The environment variable that repeats the random batchings of a failed run.
 const SEED_VARIABLE: &str = "COURTSIDE_TEST_SEED";
 
+/// A host takes no emission with a header of this prefix.
+const HOST_HEADER_PREFIX: &str = "courtside-";
+
 /// A case: a key, what is saved of it, and events to feed it.
 #[derive(Clone, Debug)]
 pub struct Harness<P> {
@@ -146,7 +149,8 @@ impl<P: Processor> Harness<P> {
     ///
     /// # Panics
     /// If the plugin does not open the checkpoint, panics itself, lets a
-    /// refusal change the state, or gives other bytes in another batching.
+    /// refusal change the state, emits a header that is the host's own, or gives
+    /// other bytes in another batching.
     #[must_use = "look at what came of it"]
     #[track_caller]
     pub fn run(&self) -> Run {
@@ -154,6 +158,7 @@ impl<P: Processor> Harness<P> {
         let mut random = Random::new(seed);
         let expected = self.execute(&Plan::all_at_once(self.events.len()));
         self.check_refusals();
+        expected.check_headers();
         for plan in batching::plans(self.events.len(), self.splits, &mut random) {
             let run = self.execute(&plan);
             if let Some(difference) = compare::difference(&expected, &run) {
@@ -206,6 +211,19 @@ impl Run {
             .iter()
             .find(|refusal| refusal.index == index)
             .map(|refusal| refusal.reason.as_str())
+    }
+
+    #[track_caller]
+    fn check_headers(&self) {
+        for emission in &self.emissions {
+            for Header { name, .. } in &emission.headers {
+                assert!(
+                    !name.to_ascii_lowercase().starts_with(HOST_HEADER_PREFIX),
+                    "event {} emits the header {name:?}, and names that begin with {HOST_HEADER_PREFIX} are the host's own",
+                    emission.event
+                );
+            }
+        }
     }
 
     /// A case that goes on from here, in this plugin or in another that is to
