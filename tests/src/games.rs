@@ -45,15 +45,20 @@ pub fn invented(count: usize) -> Vec<Game> {
             by_period.insert(team.to_owned(), Vec::new());
         }
         let mut lines = Vec::new();
+        // By `seq`, corrections applied.
+        let mut counted = BTreeMap::new();
         for event in game {
             for periods in by_period.values_mut() {
                 periods.resize(periods.len().max(event.period.into()), 0);
             }
+            lines.push(serde_json::to_string(&event).expect("an event as JSON"));
+            counted.insert(event.corrects.unwrap_or(event.seq), event);
+        }
+        for event in counted.into_values() {
             if let Some(team) = event.team {
                 by_period.get_mut(team).expect("a team of the game")
                     [usize::from(event.period) - 1] += u64::from(event.points);
             }
-            lines.push(serde_json::to_string(&event).expect("an event as JSON"));
         }
         Game {
             id,

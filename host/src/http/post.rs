@@ -77,7 +77,7 @@ struct ScoreEventFields {
     #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     seq: u64,
     r#type: ScoreTypeDoc,
-    /// There where the event has points.
+    /// Required where the event has points and is no correction.
     #[schema(min_length = 1, max_length = 32)]
     team: Option<String>,
     #[schema(min_length = 1, max_length = 128)]
@@ -86,9 +86,15 @@ struct ScoreEventFields {
     points: u64,
     #[schema(minimum = 1, maximum = 64)]
     period: u64,
-    /// Time left in the period, minutes unpadded.
-    #[schema(pattern = "^([1-9]?[0-9]):[0-5][0-9]$")]
+    /// Time left in the period: `9:42`, `0:51.6` or `PT09M42.00S`.
+    #[schema(
+        pattern = r"^([0-9]{1,2}:[0-5][0-9](\.[0-9]{1,3})?|PT([0-9]{1,2}M([0-5]?[0-9](\.[0-9]{1,3})?S)?|[0-5]?[0-9](\.[0-9]{1,3})?S))$"
+    )]
     clock: String,
+    /// The `seq` of the earlier event that this one corrects: `points`, also 0, and
+    /// `team` and `player` where they are named, take the place of that event's.
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
+    corrects: Option<u64>,
 }
 
 #[derive(ToSchema)]

@@ -7,6 +7,7 @@
 //! acknowledges is in the log, and no more is promised.
 
 mod body;
+mod clock;
 mod config;
 mod error;
 mod json;

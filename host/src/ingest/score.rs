@@ -11,6 +11,7 @@ use serde::{
 };
 
 use super::{
+    clock,
     error::{Fault, Place, Reason},
     json::{self, Scalar, Skip, Value},
     key,
@@ -62,6 +63,7 @@ struct Fields<'a> {
     points: Scalar<'a>,
     period: Scalar<'a>,
     clock: Scalar<'a>,
+    corrects: Scalar<'a>,
     too_deep: bool,
     duplicate: Option<Name>,
 }
@@ -77,6 +79,7 @@ impl<'a> Fields<'a> {
             &self.points,
             &self.period,
             &self.clock,
+            &self.corrects,
         ];
         let deep = |value: &&Scalar<'_>| matches!(value, Scalar::Composite { too_deep: true });
         if self.too_deep || all.iter().any(deep) {
@@ -96,11 +99,44 @@ impl<'a> Fields<'a> {
         if self.points != Scalar::Absent {
             check_integer(&self.points, Name::Points, 0, POINTS_MAX)?;
         }
-        if let (Scalar::UInt(1..), Scalar::Absent | Scalar::Null) = (&self.points, &self.team) {
+        let is_correction = self.check_corrects()?;
+        if let (Scalar::UInt(1..), Scalar::Absent | Scalar::Null) = (&self.points, &self.team)
+            && !is_correction
+        {
             return Err(wrong(Name::Team, "must be there: the event has points"));
         }
         check_integer(&self.period, Name::Period, 1, PERIOD_MAX)?;
         check_clock(&self.clock)?;
+        self.game_id()
+    }
+
+    /// Whether the event corrects another. A correction without points would take
+    /// a basket back by an oversight, so it has to say 0.
+    fn check_corrects(&self) -> Result<bool, Fault> {
+        let seq = match self.seq {
+            Scalar::UInt(seq) => seq,
+            _ => 0,
+        };
+        match self.corrects {
+            Scalar::Absent | Scalar::Null => Ok(false),
+            Scalar::UInt(corrected) if corrected >= 1 && corrected < seq => {
+                if self.points == Scalar::Absent {
+                    return Err(Fault::field(
+                        Reason::MissingField,
+                        Name::Points.text(),
+                        "is missing: a correction says the new points, also where they are 0",
+                    ));
+                }
+                Ok(true)
+            }
+            _ => Err(wrong(
+                Name::Corrects,
+                "must be the seq of an earlier event, below this one's own",
+            )),
+        }
+    }
+
+    fn game_id(self) -> Result<Cow<'a, str>, Fault> {
         match self.game_id {
             Scalar::Absent => Err(missing(Name::GameId)),
             Scalar::Str(id) => key::check(&id)
@@ -160,21 +196,12 @@ fn check_name(value: &Scalar<'_>, name: Name) -> Result<(), Fault> {
 fn check_clock(value: &Scalar<'_>) -> Result<(), Fault> {
     match value {
         Scalar::Absent => Err(missing(Name::Clock)),
-        Scalar::Str(clock) if is_clock(clock.as_bytes()) => Ok(()),
+        Scalar::Str(text) if clock::is_clock(text) => Ok(()),
         _ => Err(wrong(
             Name::Clock,
-            "must be the time left, minutes unpadded and seconds in two digits, like 9:42",
+            "must be the time left in the period, like 9:42, 0:51.6 or PT09M42.00S",
         )),
     }
-}
-
-fn is_clock(clock: &[u8]) -> bool {
-    let seconds = match clock {
-        [minutes, b':', seconds @ ..] if minutes.is_ascii_digit() => seconds,
-        [b'1'..=b'9', minutes, b':', seconds @ ..] if minutes.is_ascii_digit() => seconds,
-        _ => return false,
-    };
-    matches!(seconds, [b'0'..=b'5', b'0'..=b'9'])
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -188,6 +215,7 @@ enum Name {
     Points,
     Period,
     Clock,
+    Corrects,
     #[serde(other)]
     Unknown,
 }
@@ -203,6 +231,7 @@ impl Name {
             Self::Points => "points",
             Self::Period => "period",
             Self::Clock => "clock",
+            Self::Corrects => "corrects",
             Self::Unknown => "",
         }
     }
@@ -277,6 +306,7 @@ impl<'de> Visitor<'de> for Score {
                 Name::Points => &mut fields.points,
                 Name::Period => &mut fields.period,
                 Name::Clock => &mut fields.clock,
+                Name::Corrects => &mut fields.corrects,
                 Name::Unknown => {
                     let too_deep = map.next_value_seed(Skip::of(levels))?;
                     fields.too_deep |= too_deep;
@@ -300,15 +330,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks() {
-        for clock in ["0:00", "9:42", "12:00", "10:59", "99:00"] {
-            assert!(is_clock(clock.as_bytes()), "{clock}");
-        }
-        for clock in [
-            "", ":", "9", "09:42", "9:4", "9:60", "9:421", "112:00", "-9:42", "9:42 ", "a:00",
-            "9.42", "00:00",
+    fn corrections() {
+        let checked = |with: serde_json::Value| {
+            let mut event = serde_json::json!({
+                "game_id": "g", "seq": 7, "type": "other", "period": 1, "clock": "1:00",
+            });
+            for (field, value) in with.as_object().unwrap() {
+                event[field] = value.clone();
+            }
+            let text = event.to_string();
+            let checked = check(&text, 32, Place::Whole).map(|_| ());
+            checked.map_err(|fault| format!("{fault:?}"))
+        };
+        for good in [
+            serde_json::json!({"corrects": 1, "points": 0}),
+            serde_json::json!({"corrects": 6, "points": 2}),
+            serde_json::json!({"corrects": 6, "points": 2, "team": "LAL", "player": "A"}),
+            serde_json::json!({"corrects": null}),
         ] {
-            assert!(!is_clock(clock.as_bytes()), "{clock}");
+            assert_eq!(checked(good.clone()), Ok(()), "{good}");
+        }
+        for (bad, field) in [
+            (serde_json::json!({"corrects": 6}), "points"),
+            (serde_json::json!({"corrects": 0, "points": 0}), "corrects"),
+            (serde_json::json!({"corrects": 7, "points": 0}), "corrects"),
+            (serde_json::json!({"corrects": 8, "points": 0}), "corrects"),
+            (
+                serde_json::json!({"corrects": "6", "points": 0}),
+                "corrects",
+            ),
+            (
+                serde_json::json!({"corrects": 1.5, "points": 0}),
+                "corrects",
+            ),
+            (serde_json::json!({"corrects": null, "points": 2}), "team"),
+        ] {
+            let error = checked(bad.clone()).unwrap_err();
+            assert!(error.contains(field), "{bad}: {error}");
         }
     }
 

@@ -200,7 +200,7 @@ async fn a_field_that_is_wrong_is_named() {
         (r#""seq":1"#, r#""seq":"1""#, "seq"),
         (r#""type":"miss""#, r#""type":"dunk""#, "type"),
         (r#""period":1"#, r#""period":65"#, "period"),
-        (r#""clock":"9:42""#, r#""clock":"09:42""#, "clock"),
+        (r#""clock":"9:42""#, r#""clock":"9.42""#, "clock"),
         (r#""x":[1, 2]"#, r#""points":-2"#, "points"),
         (r#""x":[1, 2]"#, r#""points":11"#, "points"),
         (r#""x":[1, 2]"#, r#""points":null"#, "points"),

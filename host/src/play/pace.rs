@@ -23,7 +23,7 @@ pub(super) struct GameTime {
 
 impl GameTime {
     /// The time played when `period` (from 1) shows `clock`, the time left in
-    /// it: `9:42`, `0:03.4` or `58.1`. None where they cannot be read.
+    /// it: `9:42`, `0:03.4`, `58.1` or `PT09M42.00S`. None where they cannot be read.
     pub(super) fn at(period: u32, clock: &str) -> Option<Self> {
         let earlier = period.checked_sub(1)?;
         let overtimes = earlier.saturating_sub(QUARTERS);
@@ -40,7 +40,12 @@ impl GameTime {
 }
 
 fn clock_ms(clock: &str) -> Option<u32> {
-    let (minutes, seconds) = match clock.split_once(':') {
+    let (clock, separator) = match clock.strip_prefix("PT") {
+        Some(duration) => (duration.strip_suffix('S').unwrap_or(duration), 'M'),
+        None => (clock, ':'),
+    };
+    let (minutes, seconds) = match clock.split_once(separator) {
+        Some((minutes, "")) if separator == 'M' => (minutes.parse::<u32>().ok()?, "0"),
         Some((minutes, seconds)) => (minutes.parse::<u32>().ok()?, seconds),
         None => (0, clock),
     };
@@ -182,6 +187,10 @@ mod tests {
         assert_eq!(seconds(6, "5:00"), Some(3180.0));
         assert_eq!(seconds(2, "0:03.4"), Some(1436.6));
         assert_eq!(seconds(2, "58.5"), Some(1381.5));
+        assert_eq!(seconds(1, "PT09M42.00S"), Some(138.0));
+        assert_eq!(seconds(1, "PT12M"), Some(0.0));
+        assert_eq!(seconds(2, "PT00M03.40S"), Some(1436.6));
+        assert_eq!(seconds(2, "PT58.5S"), Some(1381.5));
     }
 
     #[test]
@@ -193,6 +202,8 @@ mod tests {
             (1, "1:60"),
             (1, "1:-5"),
             (1, "1:NaN"),
+            (1, "PT1M60S"),
+            (1, "PT1:00S"),
             (u32::MAX, "1:00"),
             (1, "99999999999:00"),
         ] {

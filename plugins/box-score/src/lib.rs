@@ -39,8 +39,8 @@ impl Processor for BoxScore {
     }
 
     fn apply(&mut self, event: Event, meta: &Meta, out: &mut Output) {
-        let rebound = match event.kind {
-            Kind::Rebound => event.team.clone(),
+        let rebound = match (event.kind, event.corrects) {
+            (Kind::Rebound, None) => event.team.clone(),
             _ => None,
         };
         let counts = self.game.apply(event);

@@ -16,8 +16,12 @@ pub struct Event {
     #[serde(default)]
     pub points: u8,
     pub period: u8,
-    /// Time left in the period, as it is to be shown.
+    /// Time left in the period.
     pub clock: String,
+    /// The `seq` of the event whose points (and team and player, where they are
+    /// named) this one puts right. A correction changes nothing else.
+    #[serde(default)]
+    pub corrects: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -62,7 +66,15 @@ impl Event {
                 self.points
             ));
         }
-        if self.points > 0 && self.team.is_none() {
+        if let Some(corrected) = self.corrects
+            && !(1..self.seq).contains(&corrected)
+        {
+            return Err(format!(
+                "corrects is {corrected}; a correction names an earlier event, and its own seq is {}",
+                self.seq
+            ));
+        }
+        if self.points > 0 && self.team.is_none() && self.corrects.is_none() {
             return Err(format!("points is {} and team is null", self.points));
         }
         check_name("team", self.team.as_deref(), TEAM_BYTES_MAX)?;

@@ -1,44 +1,57 @@
-//! What is remembered of a game, and what an event does to it.
-
-use std::{cmp::Ordering, collections::BTreeMap};
+//! A game's state, and what an event does to it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Kind, players::Players, seen::Seen, teams};
+use crate::{
+    Clock, Event, Kind,
+    baskets::{BASKETS_MAX, Basket, Baskets, CORRECTIONS_MAX, Correction},
+    lead::Lead,
+    players::Players,
+    seen::Seen,
+    teams,
+};
 
 /// A game needs its fourth period to end.
 const PERIODS_MIN: u8 = 4;
 const TEAMS: usize = 2;
 /// A roster has 15; every one of them is in every output.
 const SCORERS_MAX: usize = 64;
+/// Both teams' scorers, and players whose points a correction took away.
+const ROSTER_MAX: usize = 255;
 
 /// A game. Points, periods, players, the clock and the status are the same in
-/// whichever order events come; lead changes are those that were seen.
+/// whichever order events come; lead changes are those of the order in which
+/// baskets came, each as it was corrected later.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Game {
-    pub(crate) teams: BTreeMap<String, Team>,
+    /// In the order in which they became known.
+    pub(crate) teams: Vec<Team>,
+    /// Players that baskets and corrections name, of either team.
+    roster: Vec<String>,
     pub(crate) seen: Seen,
-    /// Of the event with the highest `seq`.
+    baskets: Baskets,
+    pub(crate) lead: Lead,
     pub(crate) period: u8,
     pub(crate) clock: String,
+    /// The highest `seq` of an event that is no correction: `period` and
+    /// `clock` are those of that event.
+    shown: u32,
     /// The highest period seen.
     periods: u8,
     /// The highest period whose end was seen.
     ended: u8,
-    pub(crate) lead_changes: u32,
     /// How many events came, duplicates among them.
     pub(crate) events: u64,
     pub(crate) duplicates: u64,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Team {
+    pub(crate) name: String,
     pub(crate) points: u32,
     /// A number for each period seen, of either team.
     pub(crate) by_period: Vec<u32>,
     pub(crate) players: Players,
-    /// Whether it was the last to lead. A tie leaves that as it is.
-    led_last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,19 +67,18 @@ impl Game {
     /// A game of which nothing is known but its id.
     #[must_use]
     pub fn new(game_id: &str) -> Self {
-        let teams = teams::of(game_id)
-            .into_iter()
-            .flatten()
-            .map(|name| (name.to_owned(), Team::default()))
-            .collect();
+        let names = teams::of(game_id).into_iter().flatten();
         Self {
-            teams,
+            teams: names.map(Team::new).collect(),
+            roster: Vec::new(),
             seen: Seen::default(),
+            baskets: Baskets::default(),
+            lead: Lead::default(),
             period: 0,
             clock: String::new(),
+            shown: 0,
             periods: 0,
             ended: 0,
-            lead_changes: 0,
             events: 0,
             duplicates: 0,
         }
@@ -76,28 +88,87 @@ impl Game {
     /// Why the event cannot be one of this game.
     pub fn check(&self, event: &Event) -> Result<(), String> {
         event.check()?;
-        let Some(name) = &event.team else {
+        if self.seen.is_forgotten(event.seq) {
+            return Err(format!(
+                "seq {} is so far back, among so many gaps, that the game no longer knows whether it came",
+                event.seq
+            ));
+        }
+        if let Some(name) = &event.team
+            && self.team(name).is_none()
+            && self.teams.len() == TEAMS
+        {
+            let names: Vec<&str> = self
+                .teams_by_name()
+                .map(|team| team.name.as_str())
+                .collect();
+            return Err(format!(
+                "team {name} does not play: the game is between {}",
+                names.join(" and ")
+            ));
+        }
+        if let Some(corrected) = event.corrects
+            && !self.seen.contains(event.seq)
+        {
+            self.check_correction(event, corrected)?;
+        }
+        if self.baskets.is_corrected(event.seq) && event.corrects.is_some() {
+            return Err(format!(
+                "seq {} is a correction, and a correction of it came already",
+                event.seq
+            ));
+        }
+        self.check_scorer(event)
+    }
+
+    fn check_correction(&self, event: &Event, corrected: u32) -> Result<(), String> {
+        if self.baskets.may_be_summed(corrected) {
+            return Err(format!(
+                "seq {corrected} is too far back to be corrected: the game keeps its last {BASKETS_MAX} baskets"
+            ));
+        }
+        if let Some(first) = self.baskets.corrected_by(corrected) {
+            return Err(format!(
+                "seq {corrected} is itself a correction, of seq {first}: correct seq {first} again"
+            ));
+        }
+        if self.baskets.corrections() >= CORRECTIONS_MAX {
+            return Err(format!(
+                "the game has {CORRECTIONS_MAX} corrections already, which is the limit"
+            ));
+        }
+        let is_basket = self.baskets.counted(corrected).is_some();
+        if event.points > 0 && event.team.is_none() && self.seen.contains(corrected) && !is_basket {
+            return Err(format!(
+                "points is {} and team is null, and seq {corrected} brought no points before whose team could be kept",
+                event.points
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses one more player of a team than a game keeps.
+    fn check_scorer(&self, event: &Event) -> Result<(), String> {
+        let Some(player) = event.player.as_ref().filter(|_| event.points > 0) else {
             return Ok(());
         };
-        match self.teams.get(name) {
-            None if self.teams.len() == TEAMS => {
-                let names: Vec<&str> = self.teams.keys().map(String::as_str).collect();
-                Err(format!(
-                    "team {name} does not play: the game is between {}",
-                    names.join(" and ")
-                ))
-            }
-            Some(team) if event.points > 0 && team.players.len() == SCORERS_MAX => {
-                match &event.player {
-                    Some(player) if !team.players.contains(player) => Err(format!(
-                        "{player} would be the {}th player of {name} to score",
-                        SCORERS_MAX + 1
-                    )),
-                    _ => Ok(()),
-                }
-            }
-            _ => Ok(()),
+        let corrected = event.corrects.and_then(|seq| self.baskets.counted(seq));
+        let team = match &event.team {
+            Some(name) => self.team(name),
+            None => corrected.map(|basket| basket.team),
+        };
+        let Some(team) = team.and_then(|team| self.teams.get(usize::from(team))) else {
+            return Ok(());
+        };
+        let full = team.players.len() >= SCORERS_MAX || self.roster.len() >= ROSTER_MAX;
+        if full && !team.players.contains(player) {
+            return Err(format!(
+                "{player} would be the {}th player of {} to score",
+                SCORERS_MAX + 1,
+                team.name
+            ));
         }
+        Ok(())
     }
 
     /// Applies an event that was checked; false if it is a duplicate.
@@ -107,50 +178,162 @@ impl Game {
             self.duplicates += 1;
             return false;
         }
-        self.periods = self.periods.max(event.period);
-        if event.kind == Kind::PeriodEnd {
-            self.ended = self.ended.max(event.period);
-        }
-        if self.seen.last() == event.seq {
-            self.period = event.period;
-            self.clock = event.clock;
-        }
-        if let Some(name) = &event.team
-            && !self.teams.contains_key(name)
-        {
-            self.teams.insert(name.clone(), Team::default());
-        }
-        for team in self.teams.values_mut() {
-            team.by_period.resize(usize::from(self.periods), 0);
-        }
-        if event.points > 0
-            && let Some(team) = event.team.and_then(|name| self.teams.get_mut(&name))
-        {
-            team.score(event.period, u32::from(event.points), event.player);
-            self.follow_lead();
+        match event.corrects {
+            Some(corrected) => self.correct(corrected, &event),
+            None => self.play(event),
         }
         true
     }
 
-    fn follow_lead(&mut self) {
-        let mut teams: [Option<&mut Team>; TEAMS] = [None, None];
-        for (place, team) in teams.iter_mut().zip(self.teams.values_mut()) {
-            *place = Some(team);
+    fn play(&mut self, event: Event) {
+        if event.kind == Kind::PeriodEnd {
+            self.ended = self.ended.max(event.period);
         }
-        let [Some(one), other] = teams else { return };
-        let Some(other) = other else {
-            one.led_last = one.points > 0;
+        self.see_period(event.period);
+        let team = event.team.as_deref().map(|name| self.team_or_new(name));
+        let seq = event.seq;
+        if let Some(team) = team
+            && (event.points > 0 || self.baskets.is_corrected(seq))
+        {
+            // An event without points leaves no player, in whichever order it and
+            // its correction come.
+            let player = event.player.filter(|_| event.points > 0);
+            let basket = Basket {
+                team,
+                player: player.and_then(|player| self.player(player)),
+                points: event.points,
+                period: event.period,
+            };
+            if self.baskets.is_corrected(seq) {
+                self.recount(seq, |baskets| baskets.add_corrected(seq, basket));
+            } else {
+                self.baskets.add(seq, basket);
+                self.credit(basket);
+                self.follow_lead();
+            }
+        }
+        if seq > self.shown {
+            self.shown = seq;
+            self.period = event.period;
+            self.clock = match Clock::read(&event.clock) {
+                Some(clock) => clock.to_string(),
+                None => event.clock,
+            };
+        }
+    }
+
+    fn correct(&mut self, corrected: u32, event: &Event) {
+        let correction = Correction {
+            seq: event.seq,
+            team: event.team.as_deref().map(|name| self.team_or_new(name)),
+            player: event
+                .player
+                .as_ref()
+                .and_then(|player| self.player(player.clone())),
+            points: event.points,
+            period: event.period,
+        };
+        self.recount(corrected, |baskets| baskets.correct(corrected, correction));
+    }
+
+    /// Counts an event again whose basket a change makes another one. The change
+    /// may move the lead at any time since.
+    fn recount(&mut self, seq: u32, change: impl FnOnce(&mut Baskets)) {
+        if let Some(before) = self.baskets.counted(seq) {
+            self.uncredit(before);
+        }
+        change(&mut self.baskets);
+        if let Some(now) = self.baskets.counted(seq) {
+            self.see_period(now.period);
+            self.credit(now);
+        }
+        self.lead = self.baskets.lead();
+    }
+
+    fn follow_lead(&mut self) {
+        let mut points = self.teams.iter().map(|team| team.points);
+        let points = [points.next().unwrap_or(0), points.next().unwrap_or(0)];
+        self.lead.follow(points);
+    }
+
+    fn credit(&mut self, basket: Basket) {
+        let Some(team) = self.teams.get_mut(usize::from(basket.team)) else {
             return;
         };
-        let (leader, trailer) = match one.points.cmp(&other.points) {
-            Ordering::Greater => (one, other),
-            Ordering::Less => (other, one),
-            Ordering::Equal => return,
-        };
-        leader.led_last = true;
-        if std::mem::take(&mut trailer.led_last) {
-            self.lead_changes += 1;
+        let points = u32::from(basket.points);
+        team.points += points;
+        if let Some(in_period) = team.in_period(basket.period) {
+            *in_period += points;
         }
+        if points > 0
+            && let Some(player) = basket
+                .player
+                .and_then(|id| self.roster.get(usize::from(id)))
+        {
+            team.players.add(player, points);
+        }
+    }
+
+    fn uncredit(&mut self, basket: Basket) {
+        let Some(team) = self.teams.get_mut(usize::from(basket.team)) else {
+            return;
+        };
+        let points = u32::from(basket.points);
+        team.points = team.points.saturating_sub(points);
+        if let Some(in_period) = team.in_period(basket.period) {
+            *in_period = in_period.saturating_sub(points);
+        }
+        if let Some(player) = basket
+            .player
+            .and_then(|id| self.roster.get(usize::from(id)))
+        {
+            team.players.take(player, points);
+        }
+    }
+
+    fn see_period(&mut self, period: u8) {
+        self.periods = self.periods.max(period);
+        for team in &mut self.teams {
+            team.by_period.resize(usize::from(self.periods), 0);
+        }
+    }
+
+    fn team(&self, name: &str) -> Option<u8> {
+        let at = self.teams.iter().position(|team| team.name == name);
+        at.and_then(|at| u8::try_from(at).ok())
+    }
+
+    fn team_or_new(&mut self, name: &str) -> u8 {
+        if let Some(team) = self.team(name) {
+            return team;
+        }
+        let mut team = Team::new(name);
+        team.by_period.resize(usize::from(self.periods), 0);
+        self.teams.push(team);
+        u8::try_from(self.teams.len() - 1).unwrap_or(u8::MAX)
+    }
+
+    /// A player's index in the roster; none where the roster is full, and then
+    /// the points are the team's alone.
+    fn player(&mut self, name: String) -> Option<u8> {
+        let at = self.roster.iter().position(|player| *player == name);
+        let at = at.unwrap_or_else(|| {
+            if self.roster.len() < ROSTER_MAX {
+                self.roster.push(name);
+                self.roster.len() - 1
+            } else {
+                ROSTER_MAX
+            }
+        });
+        u8::try_from(at)
+            .ok()
+            .filter(|at| usize::from(*at) < ROSTER_MAX)
+    }
+
+    pub(crate) fn teams_by_name(&self) -> impl ExactSizeIterator<Item = &Team> {
+        let mut teams: Vec<&Team> = self.teams.iter().collect();
+        teams.sort_by(|one, other| one.name.cmp(&other.name));
+        teams.into_iter()
     }
 
     #[must_use]
@@ -168,20 +351,23 @@ impl Game {
     }
 
     fn is_level(&self) -> bool {
-        let mut points = self.teams.values().map(|team| team.points);
+        let mut points = self.teams.iter().map(|team| team.points);
         points.next().unwrap_or(0) == points.next().unwrap_or(0)
     }
 }
 
 impl Team {
-    fn score(&mut self, period: u8, points: u32, player: Option<String>) {
-        self.points += points;
-        let period = usize::from(period).saturating_sub(1);
-        if let Some(in_period) = self.by_period.get_mut(period) {
-            *in_period += points;
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            points: 0,
+            by_period: Vec::new(),
+            players: Players::default(),
         }
-        if let Some(player) = player {
-            self.players.score(player, points);
-        }
+    }
+
+    fn in_period(&mut self, period: u8) -> Option<&mut u32> {
+        self.by_period
+            .get_mut(usize::from(period).saturating_sub(1))
     }
 }

@@ -2,17 +2,21 @@
 //! without a word of WebAssembly or Kafka: the plugins `nba-scoring` and
 //! `box-score` put it behind the contract.
 //!
-//! A [`Game`] is what is remembered: one game from its first event on, 2 KB or
+//! A [`Game`] is what is remembered: one game from its first event on, 4 KB or
 //! so at its end. Everything that events can make grow has a bound, and what
 //! goes over it is refused by [`Game::check`].
 
+mod baskets;
+mod clock;
 mod event;
 mod game;
+mod lead;
 mod players;
 mod scoreboard;
 mod seen;
 mod teams;
 
+pub use clock::Clock;
 pub use event::{Event, Kind};
 pub use game::{Game, Status};
 pub use scoreboard::Scoreboard;

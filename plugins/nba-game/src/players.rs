@@ -28,9 +28,25 @@ impl Players {
         self.points.contains_key(player)
     }
 
-    pub(crate) fn score(&mut self, player: String, points: u32) {
-        *self.points.entry(player).or_default() += points;
+    pub(crate) fn add(&mut self, player: &str, points: u32) {
+        match self.points.get_mut(player) {
+            Some(scored) => *scored += points,
+            None => {
+                self.points.insert(player.to_owned(), points);
+            }
+        }
         self.json.take();
+    }
+
+    /// A player without points is no longer listed.
+    pub(crate) fn take(&mut self, player: &str, points: u32) {
+        if let Some(scored) = self.points.get_mut(player) {
+            *scored = scored.saturating_sub(points);
+            if *scored == 0 {
+                self.points.remove(player);
+            }
+            self.json.take();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ impl Serialize for Scoreboard<'_> {
         fields.serialize_field("points", &ByTeam(game, |team| &team.points))?;
         fields.serialize_field("by_period", &ByTeam(game, |team| &team.by_period))?;
         fields.serialize_field("players", &ByTeam(game, |team| &team.players))?;
-        fields.serialize_field("lead_changes", &game.lead_changes)?;
+        fields.serialize_field("lead_changes", &game.lead.changes)?;
         fields.serialize_field("last_seq", &game.seen.last())?;
         fields.serialize_field("events", &game.events)?;
         fields.serialize_field("duplicates", &game.duplicates)?;
@@ -37,6 +37,6 @@ struct ByTeam<'a, T>(&'a Game, fn(&Team) -> &T);
 impl<T: Serialize> Serialize for ByTeam<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(game, of) = self;
-        serializer.collect_map(game.teams.iter().map(|(name, team)| (name, of(team))))
+        serializer.collect_map(game.teams_by_name().map(|team| (&team.name, of(team))))
     }
 }

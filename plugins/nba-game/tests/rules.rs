@@ -281,3 +281,282 @@ fn what_is_not_an_event_does_not_parse() {
         assert!(serde_json::from_value::<Event>(event).is_err(), "{with}");
     }
 }
+
+#[test]
+fn a_late_basket_counts_however_wide_the_gaps_are() {
+    let mut events: Vec<Value> = (1..=300)
+        .map(|nth| basket(nth * 10_000, "SEA", 1))
+        .collect();
+    events.push(basket(15_000, "SEA", 3));
+    let shown = shown(&played(GAME, &events));
+    assert_eq!(
+        (&shown["points"]["SEA"], &shown["duplicates"]),
+        (&json!(303), &json!(0))
+    );
+}
+
+#[test]
+fn a_basket_that_may_have_come_is_refused_and_not_dropped() {
+    let events: Vec<Value> = (1..=1_100).map(|nth| basket(nth * 10, "SEA", 1)).collect();
+    assert_eq!(
+        refusal(&events, &basket(15, "SEA", 3)),
+        "seq 15 is so far back, among so many gaps, that the game no longer knows whether it came"
+    );
+    let shown = shown(&played(GAME, &events));
+    assert_eq!(shown["points"]["SEA"], 1_100);
+}
+
+#[test]
+fn clocks_are_shown_in_one_way() {
+    for (clock, shown_as) in [
+        ("9:42", "9:42"),
+        ("09:42", "9:42"),
+        ("PT09M42.00S", "9:42"),
+        ("0:51.6", "0:51.6"),
+        ("PT00M51.60S", "0:51.6"),
+        // A producer that writes past the HTTP door may have words of its own.
+        ("half-time", "half-time"),
+    ] {
+        let game = played(GAME, &[event(1, "other", json!({"clock": clock}))]);
+        assert_eq!(shown(&game)["clock"], shown_as, "{clock}");
+    }
+}
+
+/// A correction of `corrected`; `with` overwrites its fields.
+fn correction(seq: u64, corrected: u64, points: u64, with: Value) -> Value {
+    let mut correction = event(seq, "other", with);
+    correction["corrects"] = corrected.into();
+    correction["points"] = points.into();
+    correction
+}
+
+#[test]
+fn a_correction_changes_the_points_of_an_earlier_event() {
+    let three = in_period(1, basket(1, "SEA", 3));
+    let mut events = vec![
+        three,
+        in_period(2, basket(2, "LVG", 2)),
+        in_period(3, correction(3, 1, 2, json!({"clock": "1:00"}))),
+    ];
+    let after = shown(&played(GAME, &events));
+    assert_eq!(after["points"], json!({"LVG": 2, "SEA": 2}));
+    assert_eq!(after["by_period"], json!({"LVG": [0, 2], "SEA": [2, 0]}));
+    assert_eq!(after["players"]["SEA"], json!({"SEA Star": 2}));
+    // The clock is that of the game, not of the review.
+    assert_eq!(
+        (&after["period"], &after["clock"]),
+        (&json!(2), &json!("9:42"))
+    );
+    assert_eq!((&after["last_seq"], &after["gaps"]), (&json!(3), &json!(0)));
+
+    // Taken back, nobody scored.
+    events.push(correction(4, 1, 0, json!({})));
+    let after = shown(&played(GAME, &events));
+    assert_eq!(after["points"], json!({"LVG": 2, "SEA": 0}));
+    assert_eq!(after["players"]["SEA"], json!({}));
+
+    // Another player's, and then the other team's.
+    events.push(correction(5, 1, 3, json!({"player": "SEA Guard"})));
+    assert_eq!(
+        shown(&played(GAME, &events))["players"]["SEA"],
+        json!({"SEA Guard": 3})
+    );
+    events.push(correction(6, 1, 3, json!({"team": "LVG"})));
+    let after = shown(&played(GAME, &events));
+    assert_eq!(after["points"], json!({"LVG": 5, "SEA": 0}));
+    assert_eq!(after["players"], json!({"LVG": {"LVG Star": 2}, "SEA": {}}));
+}
+
+#[test]
+fn a_miss_may_become_a_basket() {
+    let events = [
+        event(1, "miss", json!({"team": "SEA", "player": "SEA Star"})),
+        correction(2, 1, 2, json!({"team": "SEA", "player": "SEA Star"})),
+    ];
+    assert_eq!(
+        shown(&played(GAME, &events))["players"]["SEA"],
+        json!({"SEA Star": 2})
+    );
+}
+
+#[test]
+fn a_correction_can_make_a_final_game_level_again() {
+    let mut events = vec![basket(1, "SEA", 3), basket(2, "LVG", 2), period_end(3, 4)];
+    assert_eq!(played(GAME, &events).status(), Status::Final);
+    events.push(correction(4, 1, 2, json!({})));
+    assert_eq!(played(GAME, &events).status(), Status::Live);
+}
+
+#[test]
+fn a_correction_that_cannot_be_is_refused() {
+    let events = [
+        event(1, "miss", json!({"team": "SEA"})),
+        basket(2, "SEA", 2),
+        correction(3, 2, 3, json!({})),
+    ];
+    for (event, reason) in [
+        (
+            correction(9, 0, 2, json!({})),
+            "corrects is 0; a correction names an earlier event, and its own seq is 9",
+        ),
+        (
+            correction(9, 9, 2, json!({})),
+            "corrects is 9; a correction names an earlier event, and its own seq is 9",
+        ),
+        (
+            correction(9, 3, 2, json!({})),
+            "seq 3 is itself a correction, of seq 2: correct seq 2 again",
+        ),
+        (
+            correction(9, 1, 2, json!({})),
+            "points is 2 and team is null, and seq 1 brought no points before whose team could be kept",
+        ),
+        (
+            correction(9, 2, 2, json!({"team": "BOS"})),
+            "team BOS does not play: the game is between LVG and SEA",
+        ),
+    ] {
+        assert_eq!(refusal(&events, &event), reason);
+    }
+    // A correction of a correction, the outer one first.
+    let outer = [
+        basket(2, "SEA", 2),
+        correction(9, 5, 1, json!({"team": "SEA"})),
+    ];
+    assert_eq!(
+        refusal(&outer, &correction(5, 2, 3, json!({}))),
+        "seq 5 is a correction, and a correction of it came already"
+    );
+}
+
+#[test]
+fn corrections_are_bounded() {
+    let mut events = vec![basket(1, "SEA", 2)];
+    events.extend((2..258).map(|seq| correction(seq, 1, seq % 4, json!({}))));
+    assert_eq!(
+        refusal(&events, &correction(258, 1, 3, json!({}))),
+        "the game has 256 corrections already, which is the limit"
+    );
+}
+
+#[test]
+fn a_basket_far_back_counts_and_cannot_be_corrected() {
+    let mut events: Vec<Value> = (2..=600).map(|seq| basket(seq, "SEA", 1)).collect();
+    events.push(basket(1, "LVG", 3));
+    assert_eq!(
+        shown(&played(GAME, &events))["points"],
+        json!({"LVG": 3, "SEA": 599})
+    );
+    assert_eq!(
+        refusal(&events, &correction(601, 50, 0, json!({}))),
+        "seq 50 is too far back to be corrected: the game keeps its last 512 baskets"
+    );
+}
+
+mod by_chance {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An event by what a game counts: who scored, how much, in which period.
+    #[derive(Clone, Debug)]
+    struct Play {
+        team: &'static str,
+        player: Option<u8>,
+        points: u64,
+        period: u64,
+    }
+
+    fn play() -> impl Strategy<Value = Play> {
+        (
+            prop::sample::select(vec!["SEA", "LVG"]),
+            prop::option::of(0..4_u8),
+            0..4_u64,
+            1..6_u64,
+        )
+            .prop_map(|(team, player, points, period)| Play {
+                team,
+                player,
+                points,
+                period,
+            })
+    }
+
+    fn posted(seq: u64, play: &Play) -> Value {
+        let player = play.player.map(|player| format!("{} {player}", play.team));
+        event(
+            seq,
+            "field_goal",
+            json!({"team": play.team, "player": player, "points": play.points, "period": play.period}),
+        )
+    }
+
+    /// All but what counts events, which corrections are, too.
+    fn score(game: &Game) -> Value {
+        let mut score = shown(game);
+        for field in ["events", "last_seq", "gaps", "duplicates"] {
+            score.as_object_mut().unwrap().remove(field);
+        }
+        score
+    }
+
+    proptest! {
+        /// A game with corrections, in any order, through checkpoints, is the game
+        /// that was posted right from the start.
+        #[test]
+        fn a_corrected_game_is_the_game_posted_right_from_the_start(
+            plays in prop::collection::vec(play(), 1..60),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), play(), any::<bool>()), 0..20),
+            order in prop::collection::vec(any::<u64>(), 80),
+        ) {
+            // An event without points leaves neither team nor player to keep.
+            let mut right: Vec<Play> = plays
+                .iter()
+                .map(|play| Play {
+                    player: play.player.filter(|_| play.points > 0),
+                    ..play.clone()
+                })
+                .collect();
+            let mut events: Vec<Value> = (1..).zip(&plays).map(|(seq, play)| posted(seq, play)).collect();
+            for (index, change, names_team) in changes {
+                let corrected = index.index(plays.len());
+                let now = &mut right[corrected];
+                let seq = events.len() as u64 + 1;
+                let names_team = names_team || plays[corrected].points == 0;
+                let mut event = posted(seq, &Play { period: now.period, ..change.clone() });
+                if names_team {
+                    if change.player.is_some() || change.team != now.team {
+                        now.player = change.player;
+                    }
+                    now.team = change.team;
+                } else {
+                    event["team"] = Value::Null;
+                    event["player"] = Value::Null;
+                }
+                now.points = change.points;
+                event["corrects"] = (corrected + 1).into();
+                events.push(event);
+            }
+            let right: Vec<Value> = (1..).zip(&right).map(|(seq, play)| posted(seq, play)).collect();
+            let right = score(&played(GAME, &right));
+            prop_assert_eq!(&score(&played(GAME, &events)), &right);
+
+            // The same events in another order, with a checkpoint after each.
+            let mut shuffled: Vec<(u64, Value)> = order.into_iter().zip(events).collect();
+            shuffled.sort_by_key(|(place, _)| *place);
+            let mut game = Game::new(GAME);
+            for (_, event) in shuffled {
+                let event = parse(&event);
+                prop_assert_eq!(game.check(&event), Ok(()));
+                game.apply(event);
+                game = serde_json::from_slice(&serde_json::to_vec(&game).unwrap()).unwrap();
+            }
+            // Lead changes are those of the order in which baskets came.
+            let (mut shuffled, mut right) = (score(&game), right);
+            for score in [&mut shuffled, &mut right] {
+                score.as_object_mut().unwrap().remove("lead_changes");
+            }
+            prop_assert_eq!(shuffled, right);
+        }
+    }
+}

@@ -97,9 +97,11 @@ export default {
     const id = "2016-01-01-AAA-BBB";
     const points = [["AAA", 2, 1, "9:00"], ["BBB", 3, 1, "6:00"], ["AAA", 2, 2, "8:00"], ["BBB", 3, 2, "4:00"]];
     const events = points.map(([team, points, period, clock], i) => ({ game_id: id, seq: i + 1, type: "field_goal", team, player: "P", points, period, clock }));
-    const shown = output(id, { AAA: 4, BBB: 6 }, { period: 2, clock: "4:00", last_seq: 4, events: 4, by_period: { AAA: [2, 2], BBB: [3, 3] } });
-    for (const [answer, told, again] of [
+    const review = (corrects, points) => ({ ...events[corrects - 1], seq: 5, corrects, points });
+    for (const [answer, told, again, last = 4] of [
       [{ body: lines(events) }, "Every basket, by the events in the log.", false],
+      // A review made a three of the first basket a two.
+      [{ body: lines([...events.with(0, { ...events[0], points: 3 }), review(1, 2)]) }, "Every basket, by the events in the log.", false, 5],
       // A duplicate counts once, and so does a line that is no event.
       [{ body: `${lines([...events, events[1]])}{"value":"no JSON"}\n` }, "Every basket, by the events in the log.", false],
       [{ body: lines(events.slice(2)) }, "From Q2 8:00 on by the events in the log, which holds nothing older (dashed: by period ends).", false],
@@ -107,6 +109,7 @@ export default {
       [{ body: "" }, "No more than that, for the log holds no events of it any more.", true],
       [{ status: 403, json: {} }, "No more than that, for the log may not be read from here.", true],
     ]) {
+      const shown = output(id, { AAA: 4, BBB: 6 }, { period: 2, clock: "4:00", last_seq: last, events: last, by_period: { AAA: [2, 2], BBB: [3, 3] } });
       const before = async (page) => {
         await page.route("**/events", (route) => route.fulfill(stream(shown)));
         await page.route("**/games?*", listing([shown]));

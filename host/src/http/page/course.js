@@ -71,21 +71,38 @@ function keep(events, line) {
   } catch {
     return; // No JSON: no plugin has counted it.
   }
-  const { seq, team, points, period, clock } = event ?? {};
+  const { seq, team, points, period, clock, corrects } = event ?? {};
   if (!Number.isSafeInteger(seq) || events.has(seq)) return;
-  events.set(seq, { seq, team, points: Number.isSafeInteger(points) ? points : 0, period, at: elapsed(period, clock) });
+  events.set(seq, { seq, team, points: Number.isSafeInteger(points) ? points : 0, period, at: elapsed(period, clock), corrects });
+}
+
+/** Events with their corrections applied, as the plugin applies them. */
+function corrected(events) {
+  const made = new Map();
+  const corrections = [];
+  for (const event of events) {
+    if (Number.isSafeInteger(event.corrects)) corrections.push(event);
+    else made.set(event.seq, event);
+  }
+  corrections.sort((a, b) => a.seq - b.seq);
+  for (const correction of corrections) {
+    const event = made.get(correction.corrects) ?? { ...correction, seq: correction.corrects };
+    made.set(event.seq, { ...event, team: correction.team ?? event.team, points: correction.points });
+  }
+  return [...made.values()];
 }
 
 /** Pure, for it decides what is true: the events of a game, beside what its plugin made of them. */
 export function courseOf(game, events) {
-  const counted = [...events.values()].filter(({ seq, at }) => seq <= game.lastSeq && at !== null);
+  const held = [...events.values()].filter(({ seq, at }) => seq <= game.lastSeq && at !== null);
+  const counted = corrected(held);
   if (counted.length === 0) return { refused: "the log holds no events of it any more" };
   counted.sort((a, b) => a.period - b.period || a.at - b.at || a.seq - b.seq);
   const [away, home] = game.teams;
   const change = ({ team, points }) => (team === home.name ? points : team === away.name ? -points : 0);
   const sum = (list) => list.reduce((sum, event) => sum + change(event), 0);
   // Where the beginning is gone, the end says what it must have been.
-  const whole = counted.length >= game.lastSeq - (game.gaps ?? 0);
+  const whole = held.length >= game.lastSeq - (game.gaps ?? 0);
   const start = whole ? 0 : game.difference - sum(counted);
   let told = 0;
   for (let period = 1; period <= game.period; period += 1) {

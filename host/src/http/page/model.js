@@ -119,9 +119,10 @@ export function momentAt(second) {
 
 /** Seconds of game time at a clock's reading; null where it is none. */
 export function elapsed(period, clock) {
-  const match = /^(\d{1,2}):(\d\d(?:\.\d+)?)$/.exec(clock ?? "");
+  const match = /^(\d{1,2}):(\d\d(?:\.\d+)?)$/.exec(clock ?? "")
+    ?? /^PT(?:(\d{1,2})M)?(?:(\d{1,2}(?:\.\d+)?)S)?$/.exec(clock ?? "");
   if (!(period >= 1 && period <= 99) || !match) return null;
-  const left = Number(match[1]) * 60 + Number(match[2]);
+  const left = Number(match[1] ?? 0) * 60 + Number(match[2] ?? 0);
   return Math.max(periodEnd(period - 1), periodEnd(period) - left);
 }
 

@@ -30,6 +30,8 @@ pub struct Game {
     /// Seconds left in the period.
     left: u16,
     stage: Stage,
+    /// A basket that the officials look at again.
+    review: Option<Event>,
     /// Made, and not yet asked for: the events of one possession at most.
     ready: VecDeque<Event>,
 }
@@ -64,6 +66,7 @@ impl Game {
             period: 0,
             left: 0,
             stage: Stage::Break,
+            review: None,
             ready: VecDeque::new(),
         }
     }
@@ -114,8 +117,10 @@ impl Game {
         if self.chance(25) {
             self.last_shot();
         }
+        self.decide_review();
         if self.period >= QUARTERS + OVERTIMES_MAX && self.level() {
             self.score(EventKind::ThreePointer);
+            self.review = None;
         }
         self.push(EventKind::PeriodEnd, None, None);
         self.stage = if self.period >= QUARTERS && !self.level() {
@@ -135,6 +140,7 @@ impl Game {
             return self.end_period();
         }
         self.left -= seconds;
+        self.decide_review();
         match self.rng.random_range(0..100) {
             0..13 => self.turnover(),
             13..22 => self.common_foul(),
@@ -208,6 +214,31 @@ impl Game {
     fn basket(&mut self, kind: EventKind, shooter: Option<Arc<str>>) {
         self.offense.points += u32::from(kind.points());
         self.push(kind, Some(self.offense.team.code), shooter);
+        if kind != EventKind::FreeThrow && self.review.is_none() && self.chance(3) {
+            self.review = self.ready.back().cloned();
+        }
+    }
+
+    /// The officials decide before the next possession, or when the period ends:
+    /// a three was a two, or the basket does not count.
+    fn decide_review(&mut self) {
+        let Some(basket) = self.review.take() else {
+            return;
+        };
+        let kind = match basket.kind {
+            EventKind::ThreePointer if self.chance(70) => EventKind::FieldGoal,
+            _ => EventKind::Miss,
+        };
+        let less = u32::from(basket.points - kind.points());
+        for side in [&mut self.offense, &mut self.defense] {
+            if Some(side.team.code) == basket.team {
+                side.points -= less;
+            }
+        }
+        self.push(kind, basket.team, basket.player);
+        if let Some(event) = self.ready.back_mut() {
+            event.corrects = Some(basket.seq);
+        }
     }
 
     fn free_throw(&mut self, shooter: Option<Arc<str>>) -> bool {
@@ -297,6 +328,7 @@ impl Game {
             points: kind.points(),
             period: self.period,
             clock: Clock(self.left),
+            corrects: None,
         });
     }
 }

@@ -84,6 +84,9 @@ pub struct Event {
     pub points: u8,
     pub period: u8,
     pub clock: Clock,
+    /// The `seq` of the event that a review changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrects: Option<u32>,
 }
 
 impl Event {

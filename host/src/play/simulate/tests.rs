@@ -5,11 +5,19 @@ use serde_json::json;
 
 use super::*;
 
+/// The points of each team, corrections applied.
 fn points(events: &[Event]) -> BTreeMap<&'static str, u32> {
-    let mut points = BTreeMap::new();
+    let mut counted = BTreeMap::new();
     for event in events {
-        if let Some(team) = event.team {
-            *points.entry(team).or_default() += u32::from(event.points);
+        counted.insert(
+            event.corrects.unwrap_or(event.seq),
+            (event.team, event.points),
+        );
+    }
+    let mut points = BTreeMap::new();
+    for (team, scored) in counted.into_values() {
+        if let Some(team) = team {
+            *points.entry(team).or_default() += u32::from(scored);
         }
     }
     points
@@ -21,7 +29,6 @@ fn check(id: &str, events: &[Event]) {
     let mut seq = 0;
     let mut period = 0;
     let mut clock = Clock(0);
-    let mut points = BTreeMap::<_, u32>::new();
     let mut open = false;
     for event in events {
         assert_eq!(&*event.game_id, id);
@@ -47,18 +54,30 @@ fn check(id: &str, events: &[Event]) {
         }
         if event.points > 0 {
             assert!(event.player.is_some());
-            *points.entry(event.team.unwrap()).or_default() += u32::from(event.points);
+        }
+        if let Some(corrected) = event.corrects {
+            let basket = &events[corrected as usize - 1];
+            assert_eq!((basket.team, &basket.player), (event.team, &event.player));
+            assert_eq!(basket.period, event.period, "decided in another period");
+            assert!(
+                event.points < basket.points,
+                "a review that changes nothing"
+            );
         }
         if event.kind == EventKind::PeriodEnd {
             assert_eq!(event.clock, Clock(0));
             open = false;
-            let level = points.values().collect::<BTreeSet<_>>().len() == 1;
+            let level = points(&events[..event.seq as usize])
+                .values()
+                .collect::<BTreeSet<_>>()
+                .len()
+                == 1;
             let last = event.seq as usize == events.len();
             assert_eq!(last, period >= 4 && !level, "ends when decided, not before");
         }
     }
     assert!(!open && period >= 4);
-    assert_eq!(points.len(), 2);
+    assert_eq!(points(events).len(), 2);
 }
 
 proptest! {
@@ -114,12 +133,13 @@ fn the_calendar_ends() {
 fn games_look_right() {
     const GAMES: u32 = 300;
     let mut kinds = BTreeMap::<String, u32>::new();
-    let (mut events, mut scored, mut overtimes) = (0, 0, 0);
+    let (mut events, mut scored, mut overtimes, mut corrections) = (0, 0, 0, 0);
     for game in Season::new(11).take(GAMES as usize) {
         let game: Vec<_> = game.collect();
         events += game.len() as u32;
         scored += points(&game).values().sum::<u32>();
         overtimes += u32::from(game.iter().any(|event| event.period > 4));
+        corrections += game.iter().filter(|event| event.corrects.is_some()).count();
         for event in &game {
             *kinds.entry(format!("{:?}", event.kind)).or_default() += 1;
         }
@@ -146,6 +166,11 @@ fn games_look_right() {
         near(kind, mean, kinds[kind]);
     }
     assert!((1..GAMES / 5).contains(&overtimes), "{overtimes} overtimes");
+    let corrections = u32::try_from(corrections).unwrap();
+    assert!(
+        (GAMES..GAMES * 4).contains(&corrections),
+        "{corrections} corrections"
+    );
 }
 
 #[test]
@@ -159,6 +184,7 @@ fn an_event_is_what_post_score_takes() {
         points: 3,
         period: 1,
         clock: Clock(9 * 60 + 2),
+        corrects: None,
     };
     assert_eq!(
         serde_json::to_value(&event).unwrap(),
