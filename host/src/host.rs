@@ -3,14 +3,12 @@
 //! Only this module knows which engine the record log has.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow};
-use bytestring::ByteString;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +26,7 @@ use crate::{
     },
     pipeline::{
         Output, Pipeline, Processing, SlotLimits,
+        kept::KeptTopic,
         layout::{self, Layout, LayoutError},
     },
     plugin::{
@@ -357,11 +356,11 @@ fn pipeline(
     log: &dyn RecordLog,
 ) -> anyhow::Result<(Arc<Pipeline>, Layout)> {
     let group = config.group(name);
-    let input: Topic = settings.input.as_str().into();
+    let input: Topic = settings.input.topic.as_str().into();
     let partitions = topics::ensure_input(config, settings, log)?;
     check_partitioner(name, settings, partitions)?;
     let layout = Layout {
-        input: settings.input.clone(),
+        input: settings.input.topic.clone(),
         partitions,
         partitioner: settings.partitioner.clone(),
     };
@@ -375,13 +374,8 @@ fn pipeline(
         topic: slots::topic::name(&group),
         partition: slots::topic::ONLY,
     };
-    let output: Topic = settings.output.as_str().into();
-    let outputs: BTreeMap<ByteString, Topic> = settings
-        .outputs
-        .iter()
-        .map(|(name, topic)| (name.as_str().into(), topic.as_str().into()))
-        .collect();
-    let with_partitions = |topic: Topic| -> anyhow::Result<Output> {
+    let output = |kept: &KeptTopic| -> anyhow::Result<Output> {
+        let topic: Topic = kept.topic.as_str().into();
         let partitions = log.partitions(&topic)?;
         Ok(Output { topic, partitions })
     };
@@ -392,10 +386,11 @@ fn pipeline(
         group: group.into(),
         input,
         partitions,
-        output: with_partitions(output)?,
-        outputs: outputs
-            .into_iter()
-            .map(|(name, topic)| Ok((name, with_partitions(topic)?)))
+        output: output(&settings.output)?,
+        outputs: settings
+            .outputs
+            .iter()
+            .map(|(name, kept)| Ok((name.as_str().into(), output(kept)?)))
             .collect::<anyhow::Result<_>>()?,
         dead_letter,
         plugins: Some(plugins),

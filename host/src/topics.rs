@@ -3,9 +3,12 @@
 
 use crate::{
     config::{Config, PipelineConfig},
-    letters::notes,
+    letters::{self, notes},
     log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
-    pipeline::layout,
+    pipeline::{
+        kept::{Keep, KeptTopic},
+        layout,
+    },
     slots,
     types::Topic,
 };
@@ -66,11 +69,11 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
             });
         };
         add(Role::Input, input(config, settings));
-        for output in outputs(settings) {
-            add(Role::Output, spec(output, None, compacted(config)));
+        for output in settings.written() {
+            add(Role::Output, kept(config, output, None));
         }
-        let letters = dead_letter(&group);
-        add(Role::DeadLetter, spec(letters, None, deleted(config)));
+        let dead_letter = dead_letter(&group);
+        add(Role::DeadLetter, spec(dead_letter, None, deleted(config)));
         if let Some(checkpoints) = log.checkpoints_topic(&group) {
             add(Role::Checkpoints, checkpoints);
         }
@@ -170,9 +173,6 @@ pub struct Coded(pub LogError);
 /// one that makes a topic is the one that says how many partitions it has.
 #[must_use]
 pub fn in_order(config: &Config) -> Vec<&str> {
-    let writes = |pipeline: &PipelineConfig, topic: &str| {
-        pipeline.output == topic || pipeline.outputs.values().any(|output| output == topic)
-    };
     let mut waiting: Vec<(&str, &PipelineConfig)> = config
         .pipelines
         .iter()
@@ -183,7 +183,7 @@ pub fn in_order(config: &Config) -> Vec<&str> {
         let free = waiting.iter().position(|(_, reader)| {
             !waiting
                 .iter()
-                .any(|(_, writer)| writes(writer, &reader.input))
+                .any(|(_, writer)| writer.writes(&reader.input.topic))
         });
         // In a ring nobody is first; then any may be.
         let (name, _) = waiting.remove(free.unwrap_or(0));
@@ -199,7 +199,7 @@ pub fn ensure_of_all(config: &Config, log: &dyn Admin) -> Result<(), LogError> {
             create_input(config, settings, log)?;
             create_others(config, name, settings, log)?;
             let group = config.group(name);
-            log.ensure_group(&group, &settings.input.as_str().into())?;
+            log.ensure_group(&group, &settings.input.topic.as_str().into())?;
             log.ensure_topics(&[layout::topic(&group)])?;
         }
     }
@@ -222,7 +222,7 @@ fn create_others(
     settings: &PipelineConfig,
     log: &dyn RecordLog,
 ) -> Result<(), LogError> {
-    let partitions = log.partitions(&settings.input.as_str().into())?;
+    let partitions = log.partitions(&settings.input.topic.as_str().into())?;
     let group = config.group(pipeline);
     let letters = dead_letter(&group);
     let mut specs = vec![
@@ -230,15 +230,14 @@ fn create_others(
         plugins(config, &group),
         redrive(config, &group, Some(partitions)),
     ];
-    for output in outputs(settings) {
-        // One that is there (another pipeline's input, say) stays as it is.
-        let missing = match log.partitions(&output) {
+    for output in settings.written() {
+        // One that is there (another pipeline's input, say) has its partitions.
+        let missing = match log.partitions(&output.topic.as_str().into()) {
             Ok(_) => false,
             Err(LogError::NoSuchTopic { .. }) => true,
             Err(error) => return Err(error),
         };
-        let partitions = missing.then_some(partitions);
-        specs.push(spec(output, partitions, compacted(config)));
+        specs.push(kept(config, output, missing.then_some(partitions)));
     }
     log.ensure_topics(&specs)
 }
@@ -246,7 +245,7 @@ fn create_others(
 /// Where a pipeline's dead letters go.
 #[must_use]
 pub fn dead_letter(group: &str) -> Topic {
-    format!("{group}.dead-letter").into()
+    format!("{group}{}", letters::TOPIC_SUFFIX).into()
 }
 
 fn plugins(config: &Config, group: &str) -> TopicSpec {
@@ -258,23 +257,15 @@ fn redrive(config: &Config, group: &str, partitions: Option<u32>) -> TopicSpec {
 }
 
 fn input(config: &Config, settings: &PipelineConfig) -> TopicSpec {
-    // A topic that another pipeline writes is compacted; it stays as it is.
-    let is_output = config.pipelines.values().any(|other| {
-        other.output == settings.input
-            || other.outputs.values().any(|topic| *topic == settings.input)
-    });
-    let cleanup = if is_output { compacted } else { deleted };
-    spec(
-        settings.input.as_str().into(),
-        settings.partitions,
-        cleanup(config),
-    )
+    kept(config, &settings.input, settings.partitions)
 }
 
-fn outputs(settings: &PipelineConfig) -> impl Iterator<Item = Topic> {
-    std::iter::once(&settings.output)
-        .chain(settings.outputs.values())
-        .map(|name| name.as_str().into())
+fn kept(config: &Config, topic: &KeptTopic, partitions: Option<u32>) -> TopicSpec {
+    let cleanup = match topic.keep {
+        Keep::Latest => compacted(config),
+        Keep::All => deleted(config),
+    };
+    spec(topic.topic.as_str().into(), partitions, cleanup)
 }
 
 fn spec(name: Topic, partitions: Option<u32>, cleanup: Cleanup) -> TopicSpec {

@@ -158,22 +158,28 @@ impl Place {
             let group = toml::Value::from(format!("courtside-{name}"));
             pipeline.entry("group").or_insert(group);
             for (setting, value) in pipeline {
-                match value {
-                    toml::Value::String(value)
-                        if ["input", "output", "group"].contains(&&**setting) =>
-                    {
-                        *value = self.topic(value);
-                    }
-                    toml::Value::Table(outputs) if setting == "outputs" => {
-                        for (_, output) in outputs {
-                            *output = self.topic(output.as_str().expect("a topic")).into();
-                        }
+                match &**setting {
+                    "input" | "output" => self.name(value),
+                    "group" => *value = self.topic(value.as_str().expect("a group")).into(),
+                    "outputs" => {
+                        let outputs = value.as_table_mut().expect("outputs");
+                        outputs.iter_mut().for_each(|(_, output)| self.name(output));
                     }
                     _ => {}
                 }
             }
         }
         config.to_string()
+    }
+
+    /// Gives a topic of a configuration the name that it has here.
+    fn name(&self, topic: &mut toml::Value) {
+        match topic {
+            toml::Value::Table(table) => {
+                self.name(table.get_mut("topic").expect("a topic's name"));
+            }
+            name => *name = self.topic(name.as_str().expect("a topic")).into(),
+        }
     }
 
     /// Another data directory.

@@ -173,7 +173,7 @@ fn live_text(group: &GroupView) -> String {
 fn pipeline_of(config: &Config, group: &str) -> Option<(String, Topic)> {
     let mut pipelines = config.pipelines.iter();
     let (name, settings) = pipelines.find(|(name, _)| config.group(name) == group)?;
-    Some((name.clone(), settings.input.as_str().into()))
+    Some((name.clone(), settings.input.topic.as_str().into()))
 }
 
 fn list(config: &Config, log: &dyn Admin, output: &OutputArgs) -> anyhow::Result<()> {

@@ -85,7 +85,7 @@ pub fn run(args: &ResetArgs) -> anyhow::Result<ExitCode> {
     };
     let log = open_admin(&config, false)?;
     let group = config.group(&args.pipeline);
-    let input = settings.input.as_str().into();
+    let input = settings.input.topic.as_str().into();
     let outcome = reset(args, &*log, group, &input);
     log.close();
     let answer = outcome?;

@@ -3,6 +3,7 @@
 //! anything starts.
 
 pub mod settings;
+mod topics;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use crate::{
         kafka::{Assignor, KafkaConfig},
         partitioner::{Method, Partitioner},
     },
+    pipeline::kept::{self, KeptTopic},
     plugin::{Limits, wasm::CompileLimits},
     scoreboard::ScoreboardConfig,
     slots::{manager::SlotsConfig, name::SlotName},
@@ -271,13 +273,19 @@ pub struct SlotConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineConfig {
-    /// The topic it reads.
-    pub input: String,
-    /// The topic it writes.
-    pub output: String,
+    /// The topic it reads: a stream, unless it says `keep = "latest"`.
+    #[serde(deserialize_with = "kept::input")]
+    pub input: KeptTopic,
+    /// The topic it writes: a table, unless it says `keep = "all"`.
+    #[serde(deserialize_with = "kept::output")]
+    pub output: KeptTopic,
     /// Further topics it writes, by the names that its plugins use.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub outputs: BTreeMap<String, String>,
+    #[serde(
+        default,
+        deserialize_with = "kept::outputs",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub outputs: BTreeMap<String, KeptTopic>,
     /// JSON pointer to the key in an event posted to `/events/{pipeline}`.
     pub key: String,
     /// The consumer group; by default `courtside-<pipeline>`.
@@ -305,8 +313,8 @@ impl PipelineConfig {
     #[must_use]
     pub fn scores() -> Self {
         Self {
-            input: "NBA-Games".into(),
-            output: "NBA-Scores".into(),
+            input: KeptTopic::stream("NBA-Games"),
+            output: KeptTopic::table("NBA-Scores"),
             outputs: BTreeMap::new(),
             key: "/game_id".into(),
             group: None,
@@ -315,6 +323,17 @@ impl PipelineConfig {
             plugin: None,
             slots: BTreeMap::new(),
         }
+    }
+
+    /// The topics that it writes.
+    pub fn written(&self) -> impl Iterator<Item = &KeptTopic> {
+        std::iter::once(&self.output).chain(self.outputs.values())
+    }
+
+    /// Whether it writes a topic of that name.
+    #[must_use]
+    pub fn writes(&self, topic: &str) -> bool {
+        self.written().any(|written| written.topic == topic)
     }
 }
 
@@ -417,7 +436,7 @@ impl Config {
             }
             self.check_slots(name, pipeline)?;
         }
-        Ok(())
+        topics::check(self)
     }
 
     /// On Kafka a worker that must let go of partitions has a call at hand, which
@@ -569,10 +588,7 @@ impl Config {
         if let Some(problem) = self.contradicts(name, pipeline) {
             return invalid(".partitioner", problem);
         }
-        let written: Vec<&String> = std::iter::once(&pipeline.output)
-            .chain(pipeline.outputs.values())
-            .collect();
-        if written.contains(&&pipeline.input) {
+        if pipeline.writes(&pipeline.input.topic) {
             return invalid(
                 ".output",
                 "a pipeline cannot write the topic it reads".into(),
@@ -585,21 +601,15 @@ impl Config {
     fn contradicts(&self, name: &str, pipeline: &PipelineConfig) -> Option<String> {
         let others = self.pipelines.iter().filter(|(other, _)| *other != name);
         for (other, config) in others {
-            if config.input == pipeline.input && config.partitioner != pipeline.partitioner {
+            let input = &pipeline.input.topic;
+            if config.input.topic == *input && config.partitioner != pipeline.partitioner {
                 return Some(format!(
-                    "pipeline {other} has another, and the same input, {}",
-                    pipeline.input
+                    "pipeline {other} has another, and the same input, {input}"
                 ));
             }
-            let writes = config.output == pipeline.input
-                || config
-                    .outputs
-                    .values()
-                    .any(|topic| *topic == pipeline.input);
-            if writes && pipeline.partitioner != Partitioner::default() {
+            if config.writes(input) && pipeline.partitioner != Partitioner::default() {
                 return Some(format!(
-                    "pipeline {other} writes the input, {}, and outputs are partitioned by {}",
-                    pipeline.input,
+                    "pipeline {other} writes the input, {input}, and outputs are partitioned by {}",
                     Method::default()
                 ));
             }
@@ -728,6 +738,18 @@ mod tests {
                 "pipelines.b.partitioner: pipeline a writes the input",
             ),
             (
+                "[pipelines.a]\ninput = \"x\"\noutput = { topic = \"y\", keep = \"some\" }\nkey = \"/id\"",
+                "pipelines.a.output.keep: unknown variant: found `some`",
+            ),
+            (
+                "[pipelines.a]\ninput = { topic = \"x\", kept = \"all\" }\noutput = \"y\"\nkey = \"/id\"",
+                "pipelines.a.input.kept: unknown field",
+            ),
+            (
+                "[pipelines.a]\ninput = \"x\"\noutput = 3\nkey = \"/id\"",
+                "expected the name of a topic, or a table with topic and keep",
+            ),
+            (
                 "[pipelines.a]\ninput = \"x\"\noutput = \"y\"\nkey = \"/id\"\n[pipelines.a.slots.LAL-BOS.plugin]\nmemory_bytes_max = \"1GiB\"",
                 "pipelines.a.slots.\"LAL-BOS\": a slot is default, or keys/",
             ),
@@ -751,6 +773,102 @@ mod tests {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(name), "{toml}: {error}");
         }
+    }
+
+    /// Two pipelines, of which some topics are as given.
+    fn pair(a_input: &str, a_output: &str, b_input: &str, b_outputs: &str) -> String {
+        format!(
+            "[pipelines.a]\ninput = {a_input}\noutput = {a_output}\nkey = \"/id\"
+             [pipelines.b]\ninput = {b_input}\noutput = \"z\"\noutputs = {b_outputs}\nkey = \"/id\""
+        )
+    }
+
+    #[test]
+    fn an_input_is_a_stream_and_an_output_a_table_unless_they_say_otherwise() {
+        let config = load(
+            &pair(
+                "\"x\"",
+                "{ topic = \"y\", keep = \"all\" }",
+                "\"y\"",
+                "{ more = \"m\", log = { topic = \"l\", keep = \"all\" }, plain = { topic = \"p\" } }",
+            ),
+            &[],
+        )
+        .unwrap();
+        let [a, b] = ["a", "b"].map(|name| config.pipelines.get(name).unwrap());
+        assert_eq!(a.input, KeptTopic::stream("x"));
+        assert_eq!(a.output, KeptTopic::stream("y"));
+        assert_eq!(b.input, KeptTopic::stream("y"));
+        assert_eq!(b.output, KeptTopic::table("z"));
+        let outputs = [
+            ("more", KeptTopic::table("m")),
+            ("log", KeptTopic::stream("l")),
+            ("plain", KeptTopic::table("p")),
+        ];
+        let outputs = outputs.map(|(name, topic)| (name.to_owned(), topic));
+        assert_eq!(b.outputs, BTreeMap::from(outputs));
+        let dump = settings::dump(&config);
+        assert_eq!(load(&dump, &[]).unwrap(), config, "{dump}");
+    }
+
+    #[test]
+    fn a_topic_is_of_one_kind_wherever_it_is_named() {
+        let (x, none) = ("\"x\"", "{}");
+        let (table, stream) = (
+            "{ topic = \"y\", keep = \"latest\" }",
+            "{ topic = \"y\", keep = \"all\" }",
+        );
+        for (toml, place) in [
+            (pair(x, "\"y\"", "\"y\"", none), "pipelines.a.output"),
+            (pair(x, stream, table, none), "pipelines.b.input"),
+            (pair("\"y\"", "\"o\"", table, none), "pipelines.b.input"),
+            (
+                pair(x, stream, x, "{ more = \"y\" }"),
+                "pipelines.b.outputs.more",
+            ),
+            (
+                pair(
+                    x,
+                    "\"o\"",
+                    x,
+                    "{ more = { topic = \"z\", keep = \"all\" } }",
+                ),
+                "pipelines.b.output",
+            ),
+        ] {
+            let error = load(&toml, &[]).unwrap_err().to_string();
+            // The table is what becomes a stream: that way nothing is lost.
+            let step = format!("keep = \"all\" }} in {place}, which keeps every record");
+            assert!(error.contains(&step), "{step} in {error}");
+        }
+        for toml in [
+            pair(x, "\"y\"", table, none),
+            pair(x, stream, "\"y\"", none),
+            pair(x, "\"y\"", x, "{ more = \"y\" }"),
+        ] {
+            load(&toml, &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_group_keeps_for_itself_is_no_output() {
+        let (x, o, none) = ("\"x\"", "\"o\"", "{}");
+        for suffix in [
+            "pipeline",
+            "plugins",
+            "redrive",
+            "checkpoints",
+            "dead-letter",
+        ] {
+            let own = format!("\"courtside-b.{suffix}\"");
+            let error = load(&pair(x, &own, x, none), &[]).unwrap_err().to_string();
+            let said = "pipelines.a.output: topic courtside-b.";
+            assert!(error.contains(said), "{error}");
+        }
+        let error = load(&pair("\"courtside-b.plugins\"", o, x, none), &[]).unwrap_err();
+        assert!(error.to_string().contains("pipelines.a.input"), "{error}");
+        // Dead letters may be read.
+        load(&pair("\"courtside-b.dead-letter\"", o, x, none), &[]).unwrap();
     }
 
     #[test]

@@ -43,6 +43,7 @@ struct State {
 struct Part {
     records: Vec<Record>,
     end: u64,
+    start: u64,
 }
 
 #[derive(Debug)]
@@ -123,6 +124,14 @@ impl MemoryLog {
     }
 
     /// Leaves a gap at the end of a partition, as a transaction's marker does.
+    /// Drops what stands before an offset, as retention does.
+    pub fn retain(&self, topic: &str, partition: usize, start: u64) {
+        let mut state = self.state.lock();
+        let part = &mut state.topics.get_mut(topic).unwrap()[partition];
+        part.start = start;
+        part.records.retain(|record| record.offset.0 >= start);
+    }
+
     pub fn skip(&self, topic: &str, partition: usize) {
         let mut state = self.state.lock();
         state.topics.get_mut(topic).unwrap()[partition].end += 1;
@@ -183,7 +192,7 @@ impl RecordLog for MemoryLog {
                 topic: topic.clone(),
             })?;
         let bounds = |part: &Part| Bounds {
-            start: Offset(0),
+            start: Offset(part.start),
             end: Offset(part.end),
         };
         Ok(parts.iter().map(bounds).collect())

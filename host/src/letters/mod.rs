@@ -38,6 +38,9 @@ use crate::{
 
 /// Why a question about letters has no answer, or a redrive did not come to its
 /// end.
+/// What the topic of a group's dead letters has after the group's name.
+pub const TOPIC_SUFFIX: &str = ".dead-letter";
+
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LettersError {
     #[error("there is no dead letter {partition}/{offset}: it never was, or retention took it")]

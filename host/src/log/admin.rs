@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec};
+use super::{Bounds, GroupName, LogError, RecordLog, TopicSpec, kafka::CHECKPOINTS_SUFFIX};
 use crate::{
-    letters::notes,
+    letters::{self, notes},
     pipeline::layout,
     slots,
     types::{PartitionId, Topic},
@@ -164,6 +164,7 @@ pub(super) fn remedy(topic: &Topic, what: &str, wanted: &str) -> String {
     match what {
         "partitions" => "set `partitions` of the pipeline to what the topic has, or name another topic; keys would move if it got more".to_owned(),
         "replicas" => "set kafka.replication_factor to what the topic has (0 takes any), or give it more by Kafka's kafka-reassign-partitions".to_owned(),
+        "cleanup.policy" => policy_remedy(topic, wanted),
         setting => {
             let other = match setting {
                 "min.insync.replicas" => "set kafka.min_insync_replicas to what the topic has (0 takes any)",
@@ -172,5 +173,37 @@ pub(super) fn remedy(topic: &Topic, what: &str, wanted: &str) -> String {
             };
             format!("`courtside topics alter {topic} -c {setting}={wanted}`, or {other}")
         }
+    }
+}
+
+/// What mends a topic that is a stream and should be a table, or the other way
+/// round. No record that is there may be lost by it, so a stream is never
+/// compacted, and a table that becomes a stream gets no retention.
+fn policy_remedy(topic: &Topic, wanted: &str) -> String {
+    let as_configured = |keep| {
+        format!(
+            "say {{ topic = \"{topic}\", keep = \"{keep}\" }} wherever the configuration names it"
+        )
+    };
+    let to_stream = format!(
+        "`courtside topics alter {topic} -c cleanup.policy=delete -c retention.ms=-1 -c retention.bytes=-1` keeps all records that are still there and all that come"
+    );
+    let others = [letters::TOPIC_SUFFIX, CHECKPOINTS_SUFFIX];
+    let is_hosts_own =
+        kept_for(topic).is_some() || others.iter().any(|suffix| topic.ends_with(suffix));
+    match (wanted, is_hosts_own) {
+        // Hosts read the latest record of each key there, and no other.
+        ("compact", true) => {
+            format!("`courtside topics alter {topic} -c cleanup.policy=compact`")
+        }
+        ("compact", false) => format!(
+            "{}, which leaves it the stream that it is, or name another topic",
+            as_configured("all")
+        ),
+        (_, true) => to_stream,
+        (_, false) => format!(
+            "{to_stream}; or, where the latest record of each key is enough, {}; or name another topic",
+            as_configured("latest")
+        ),
     }
 }

@@ -1,6 +1,7 @@
 //! A pipeline as the parts share it: the topics it reads and writes, its
 //! group, and how it is processed.
 
+pub mod kept;
 pub mod layout;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -262,13 +262,16 @@ impl Board {
             if matches!(found.state, State::Deleted) {
                 return Ok(None);
             }
-            let loaded = self.load(vec![found], usize::MAX).await?;
+            let loaded = self.load(vec![found.clone()], usize::MAX).await?;
             if let Some((found, Some(latest))) = loaded.into_iter().next() {
                 return Ok(Some(Game {
                     key: found.key,
                     place: found.place,
                     latest,
                 }));
+            }
+            if self.is_past_retention(found.place).await? {
+                return Ok(None);
             }
             timeout_at(deadline, changed.changed())
                 .await
@@ -277,6 +280,16 @@ impl Board {
                 })?
                 .ok();
         }
+    }
+
+    /// Whether retention has taken a record that is not there, and no later one of
+    /// its key is on its way: so it is with outputs that are kept as a stream.
+    async fn is_past_retention(self: &Arc<Self>, place: Place) -> Result<bool, LogError> {
+        let board = Arc::clone(self);
+        let bounds = blocking(move || board.log.bounds(&board.spec.output)).await?;
+        let held = bounds.get(place.partition.0 as usize);
+        let is_before = held.is_some_and(|held| place.offset < held.start);
+        Ok(is_before && self.has_read(&bounds))
     }
 
     /// The values of these games, in their order: no more of them than it takes

@@ -187,6 +187,26 @@ async fn a_value_compacted_away_is_its_successors() {
     assert_eq!(waiting.await.unwrap().as_deref(), Some("2"));
 }
 
+/// An output that is kept as a stream has records without a successor.
+#[tokio::test]
+async fn a_value_that_retention_took_is_none() {
+    let log = MemoryLog::new(&[("in", 1), ("out", 1)]);
+    let config = ScoreboardConfig {
+        memory_bytes_max: ByteSize::b(1),
+        ..ScoreboardConfig::default()
+    };
+    for (key, text) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        log.put("out", 0, output(key, Some(text)));
+    }
+    let (_scoreboard, board) = start(&log, config);
+    synced(&log, &board).await;
+    log.retain("out", 0, 2);
+    assert_eq!(value(&board, "a").await, None);
+    let page = board.page(None, 10).await.unwrap();
+    let keys: Vec<_> = page.games.iter().map(|game| &*game.key).collect();
+    assert_eq!(keys, [b"c"]);
+}
+
 #[tokio::test]
 async fn a_slow_reader_gets_the_latest_only() {
     let log = MemoryLog::new(&[("in", 1), ("out", 1)]);

@@ -11,6 +11,7 @@
 
 mod disk;
 mod input;
+mod kinds;
 mod pipelines;
 mod start;
 mod stop;
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
             input::bad_events_are_answered_with_what_is_wrong_and_leave_nothing,
             input::a_connection_cut_in_the_middle_leaves_nothing,
             input::the_answer_says_where_the_events_are,
+            kinds::a_stream_of_one_key_is_processed_whole,
+            kinds::a_table_that_is_to_be_a_stream_loses_nothing,
+            kinds::a_stream_that_is_to_be_a_table_stays_one,
             pipelines::pipelines_share_topics_and_follow_each_other,
             pipelines::a_pipeline_in_trouble_is_alone_in_it,
             pipelines::entities_that_close_and_open_again_count_as_others_do,
@@ -55,6 +59,8 @@ fn main() -> ExitCode {
         disk::a_host_starts_where_less_room_is_than_is_kept_free,
         disk::a_host_starts_where_no_room_is,
         disk::a_full_disk_does_not_keep_a_host_from_stopping,
+        kinds::a_table_of_one_key_is_compacted_behind_its_readers,
+        kinds::pipelines_that_disagree_on_a_topic_are_named,
         start::an_address_has_one_host,
         start::a_data_directory_that_cannot_be_written_is_named,
         start::a_data_directory_of_somebody_else_is_named,

@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::point;
 
-/// Two pipelines read one topic, a third reads what the first writes.
+/// Two pipelines read one topic, a third reads the stream that the first writes.
 pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
     let place = Place::new().on(engine).configured(
         r#"
         [pipelines.scores]
         input = "NBA-Games"
-        output = "NBA-Scores"
+        output = { topic = "NBA-Scores", keep = "all" }
         key = "/game_id"
 
         [pipelines.rebounds]

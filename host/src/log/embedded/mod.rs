@@ -11,10 +11,10 @@
 //! that wait to be durable (`queue_bytes_max`), one open batch for each
 //! partition a member reads, and during compaction a bounded map of keys.
 //!
-//! Differences from Kafka on purpose: retention never drops what a group that
-//! reads the topic has not committed yet; and committed offsets are kept
-//! however long a group is away, only that after `group_retention` retention
-//! waits for it no longer.
+//! Differences from Kafka on purpose: neither retention nor compaction drops
+//! what a group that reads the topic has not committed yet; and committed offsets
+//! are kept however long a group is away, only that after `group_retention`
+//! cleaning no longer waits for it.
 
 mod admin;
 mod batch;
@@ -104,6 +104,11 @@ impl Shared {
 
     fn record_bytes_max(&self) -> usize {
         usize::try_from(self.config.record_bytes_max.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    /// A group without members that has committed nothing since then is gone.
+    fn groups_since(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(ms(self.config.group_retention))
     }
 
     fn set_trouble(&self, trouble: Option<LogError>) {

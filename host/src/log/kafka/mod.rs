@@ -75,7 +75,7 @@ use super::{
 use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
 /// What the topic of a group's checkpoints has after the group's name.
-const CHECKPOINTS_SUFFIX: &str = ".checkpoints";
+pub(super) const CHECKPOINTS_SUFFIX: &str = ".checkpoints";
 /// The name of clients that only ask.
 const ASKERS: &str = "courtside-askers";
 /// What others committed is looked for this often, while somebody watches.
@@ -85,7 +85,9 @@ const COMMAND_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often brokers that cannot be reached are tried.
 const PROBE: Duration = Duration::from_millis(500);
 
-fn checkpoints_topic(group: &str) -> Topic {
+/// Where a group's checkpoints are on Kafka.
+#[must_use]
+pub fn checkpoints_topic(group: &str) -> Topic {
     format!("{group}{CHECKPOINTS_SUFFIX}").into()
 }
 

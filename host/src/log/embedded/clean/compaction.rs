@@ -8,6 +8,10 @@
 //! goes when its timestamp is older than the retention: by then the round that
 //! mapped it, this one or an earlier, has dropped all that it deletes. Records
 //! without a key go too, for nothing could ever supersede them.
+//!
+//! A round ends where the slowest group that reads the topic has committed, as
+//! retention does: so a group of this host gets every record of a table, however
+//! often its key was written meanwhile.
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
@@ -17,8 +21,10 @@ use crate::{
     log::{
         LogError,
         embedded::{
+            EmbeddedConfig,
             batch::{Batch, Builder},
             read::damaged,
+            rows::PartitionRow,
         },
     },
     types::Record,
@@ -33,21 +39,38 @@ const MERGE_BELOW_BYTES: u32 = 64 << 10;
 type Latest = FxHashMap<u128, u64>;
 
 /// Drops what is superseded, and tombstones older than `tombstones_before_ms`.
-pub(super) fn apply(place: &Place<'_>, tombstones_before_ms: u64) -> Result<(), LogError> {
-    while is_worth_it(place) {
-        let round = map(place)?;
+pub(super) fn apply(
+    place: &Place<'_>,
+    tombstones_before_ms: u64,
+    now_ms: u64,
+) -> Result<(), LogError> {
+    loop {
+        let row = place.topic.row(place.partition);
+        let end = row.end.min(place.read_up_to(now_ms));
+        if !is_worth_it(&place.shared.config, row, end) {
+            return Ok(());
+        }
+        let round = map(place, end)?;
+        if round.end == row.cleaned {
+            // The next batch is read in part only.
+            return Ok(());
+        }
         rewrite(place, &round, tombstones_before_ms)?;
     }
-    Ok(())
 }
 
+/// Whether enough is new before `end`. How many bytes these are, the row does
+/// not say; they are taken for the same part of the new bytes as their offsets
+/// are of the new offsets, which is exact where no group is behind.
 #[allow(clippy::cast_precision_loss)]
-fn is_worth_it(place: &Place<'_>) -> bool {
-    let row = place.topic.row(place.partition);
-    let config = &place.shared.config;
-    let ratio = row.dirty_bytes as f64 / row.bytes.max(1) as f64;
-    row.cleaned < row.end
-        && row.dirty_bytes >= config.compaction_dirty_bytes_min.as_u64()
+fn is_worth_it(config: &EmbeddedConfig, row: PartitionRow, end: u64) -> bool {
+    if end <= row.cleaned {
+        return false;
+    }
+    let part = (end - row.cleaned) as f64 / (row.end - row.cleaned) as f64;
+    let dirty_bytes = row.dirty_bytes as f64 * part;
+    let ratio = dirty_bytes / row.bytes.max(1) as f64;
+    dirty_bytes >= config.compaction_dirty_bytes_min.as_u64() as f64
         && ratio >= config.compaction_dirty_ratio_min
 }
 
@@ -70,8 +93,8 @@ fn records(place: &Place<'_>, base: u64, batch: Batch) -> Result<Vec<Record>, Lo
         .map_err(|damage| damaged(place.topic, place.partition, base, damage))
 }
 
-/// Maps the dirty part, or as much of it as has not too many keys.
-fn map(place: &Place<'_>) -> Result<Round, LogError> {
+/// Maps the dirty part before `end`, or as much of it as has not too many keys.
+fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
     let row = place.topic.row(place.partition);
     let keys_max = place.shared.config.compaction_keys_max;
     let mut round = Round {
@@ -79,28 +102,30 @@ fn map(place: &Place<'_>) -> Result<Round, LogError> {
         end: row.cleaned,
         bytes: 0,
     };
-    while round.end < row.end {
-        let chunk = place.chunk(round.end, row.end, CHUNK_BYTES)?;
+    while round.end < end {
+        let chunk = place.chunk(round.end, end, CHUNK_BYTES)?;
         if chunk.is_empty() {
             // Nothing is left of what was there.
-            round.end = row.end;
+            round.end = end;
         }
         for (base, value) in chunk {
-            round.bytes += stored_bytes(&value);
+            let bytes = stored_bytes(&value);
             let batch = parse(place, base, value)?;
             let next = base
                 .saturating_add(batch.head.last_delta.into())
                 .saturating_add(1);
+            // A batch goes whole or not at all, and only between batches is it
+            // asked how many keys there are, so that a round always gets on.
+            if next > end || round.latest.len() >= keys_max {
+                return Ok(round);
+            }
             for record in records(place, base, batch)? {
                 if let Some(key) = &record.key {
                     round.latest.insert(xxh3_128(key), record.offset.0);
                 }
             }
+            round.bytes += bytes;
             round.end = next;
-            // Only between batches, so that a round always gets on.
-            if round.latest.len() >= keys_max {
-                return Ok(round);
-            }
         }
     }
     Ok(round)

@@ -4,6 +4,8 @@
 //! and has the writer apply what it decided in small atomic steps, each of
 //! which leaves the partition readable and no record that should stay missing:
 //! a crash between two steps costs nothing but doing some of it again.
+//!
+//! Neither takes what a group that reads the topic has not committed yet.
 
 mod compaction;
 mod retention;
@@ -82,7 +84,11 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
                 } => retention::apply(&place, *retention_ms, *retention_bytes, now_ms()),
                 CleanupRow::Compact {
                     tombstone_retention_ms,
-                } => compaction::apply(&place, now_ms().saturating_sub(*tombstone_retention_ms)),
+                } => {
+                    let now_ms = now_ms();
+                    let before_ms = now_ms.saturating_sub(*tombstone_retention_ms);
+                    compaction::apply(&place, before_ms, now_ms)
+                }
             };
             outcome = outcome.and(cleaned);
         }
@@ -130,6 +136,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// The offset before which every group that reads the topic has read all;
+    /// the largest number where no group reads it. A group that is away longer
+    /// than `group_retention` is not waited for.
+    fn read_up_to(&self, now_ms: u64) -> u64 {
+        let since_ms = self.shared.groups_since(now_ms);
+        let groups = &self.shared.groups;
+        let read = groups.read_up_to(self.topic.id, self.partition, since_ms);
+        read.unwrap_or(u64::MAX)
+    }
+
     /// Batches from offset `from` to before `to`, up to about `bytes_max`; none
     /// where there are no more.
     fn chunk(

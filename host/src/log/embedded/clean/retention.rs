@@ -9,7 +9,7 @@
 use super::{CHUNK_BYTES, Place, Step, stored_bytes};
 use crate::log::{
     LogError,
-    embedded::{batch::Head, ms, read::damaged},
+    embedded::{batch::Head, read::damaged},
 };
 
 pub(super) fn apply(
@@ -21,12 +21,7 @@ pub(super) fn apply(
     if retention_ms.is_none() && retention_bytes.is_none() {
         return Ok(());
     }
-    let group_since = now_ms.saturating_sub(ms(place.shared.config.group_retention));
-    let read = place
-        .shared
-        .groups
-        .read_up_to(place.topic.id, place.partition, group_since);
-    let read = read.unwrap_or(u64::MAX);
+    let read = place.read_up_to(now_ms);
     let expired = |head: &Head| {
         retention_ms.is_some_and(|ms| head.timestamp_ms_max.saturating_add(ms) < now_ms)
     };

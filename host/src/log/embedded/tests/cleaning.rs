@@ -138,6 +138,62 @@ fn what_a_group_has_not_committed_stays() {
     assert_eq!(bounds(&*log, &topic), (4, 4), "it is long gone");
 }
 
+/// Commits that a member has read a partition up to there.
+fn commit(member: &mut dyn crate::log::Member, next: u64) {
+    let offsets = vec![(PartitionId(0), Offset(next))];
+    let commit = Commit {
+        offsets,
+        ..Commit::default()
+    };
+    member.commit(&commit).unwrap();
+}
+
+#[test]
+fn compaction_waits_for_the_groups_that_read_the_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = "a".into();
+    log.ensure_topics(&[compacted(&topic, 1)]).unwrap();
+    // One batch of three, two of one, and one of two.
+    for values in [&["0", "1", "2"][..], &["3"], &["4"], &["5", "6"]] {
+        append(&*log, &topic, 0, values);
+    }
+    let all = ["0", "1", "2", "3", "4", "5", "6"];
+    let mut member = join(&*log, "g", &topic, 0, 1);
+    let mut other = join(&*log, "h", &topic, 0, 1);
+    assigned(&mut *member, 1);
+    assigned(&mut *other, 1);
+    let mut left_at = |member_at, other_at| {
+        commit(&mut *member, member_at);
+        commit(&mut *other, other_at);
+        log.clean_now().unwrap();
+        values(&*log, &topic, 0, 0)
+    };
+    assert_eq!(left_at(0, 7), all, "one has read nothing");
+    assert_eq!(left_at(2, 7), all, "one is in the midst of the first batch");
+    assert_eq!(left_at(3, 4), all[2..], "of the first batch the last stays");
+    assert_eq!(left_at(6, 5), all[4..], "the slowest counts");
+    assert_eq!(left_at(6, 7), all[4..], "one is in the midst of the last");
+    assert_eq!(left_at(7, 7), all[6..]);
+    drop((member, other));
+    append(&*log, &topic, 0, &["7", "8"]);
+    log.close();
+    let log = open(dir.path());
+    log.clean_now().unwrap();
+    assert_eq!(
+        values(&*log, &topic, 0, 0),
+        ["6", "7", "8"],
+        "both are away"
+    );
+    log.close();
+    let mut config = config();
+    config.group_retention = Duration::ZERO;
+    let log = Embedded::open(dir.path(), config).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    log.clean_now().unwrap();
+    assert_eq!(values(&*log, &topic, 0, 0), ["8"], "both are long gone");
+}
+
 #[test]
 fn the_thread_cleans_on_its_own() {
     let dir = tempfile::tempdir().unwrap();

@@ -73,7 +73,23 @@ fn each_difference_is_refused_and_says_what_to_do() {
             refused(config(&brokers), &[("max.message.bytes", larger)], |a| {
                 compacted(a, 2)
             }),
-            ["delete", "compact", "-c cleanup.policy=compact"],
+            ["delete", "compact", "keep = \"all\""],
+        ),
+        (
+            "cleanup.policy",
+            refused(
+                config(&brokers),
+                &[
+                    ("max.message.bytes", larger),
+                    ("cleanup.policy", "compact,delete"),
+                ],
+                |a| deleted(a, 2),
+            ),
+            [
+                "compact,delete",
+                "-c cleanup.policy=delete -c retention.ms=-1 -c retention.bytes=-1",
+                "keep = \"latest\"",
+            ],
         ),
         (
             "min.insync.replicas",
