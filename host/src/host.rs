@@ -27,7 +27,7 @@ use crate::{
     pipeline::{
         Output, Pipeline, Processing, SlotLimits,
         kept::KeptTopic,
-        layout::{self, Layout, LayoutError},
+        layout::{self, Layout, LayoutError, Writes},
     },
     plugin::{
         Compiler,
@@ -233,13 +233,14 @@ impl Host {
 
     /// Waits for what ends a host that nobody told to end.
     pub async fn failed(&self) -> anyhow::Error {
-        let mut looked = Instant::now();
+        // Soon after the start as well: another host may have started meanwhile.
+        let mut looked: Option<Instant> = None;
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             if self.workers.iter().any(Worker::has_ended) {
                 return anyhow!("worker-panicked: a worker ended");
             }
-            if looked.elapsed() < LAYOUT_INTERVAL {
+            if looked.is_some_and(|looked| looked.elapsed() < LAYOUT_INTERVAL) {
                 continue;
             }
             let overview = Arc::clone(&self.overview);
@@ -247,7 +248,7 @@ impl Host {
             if let Ok(Some(reason)) = look.await {
                 return anyhow!("pipeline-mismatch: {reason}");
             }
-            looked = Instant::now();
+            looked = Some(Instant::now());
         }
     }
 
@@ -363,6 +364,10 @@ fn pipeline(
         input: settings.input.topic.clone(),
         partitions,
         partitioner: settings.partitioner.clone(),
+        writes: Some(Writes {
+            output: settings.output.clone(),
+            outputs: settings.outputs.clone(),
+        }),
     };
     layout::settle(log, &group, &layout).map_err(|error| match error {
         LayoutError::Log(error) => Coded(error).into(),

@@ -1,6 +1,12 @@
-//! What must stay as it is as long as a group has state: the input, its number
-//! of partitions, and its partitioner. An entity is a key in a partition, so
-//! with any other layout games would start again from zero.
+//! What all hosts of a group must have alike, and what must stay as it is as long
+//! as the group has state: the input, its number of partitions, and its
+//! partitioner. An entity is a key in a partition, so with any other layout games
+//! would start again from zero.
+//!
+//! The topics that a group writes are part of it, for hosts that write to
+//! different ones would each show a part of the games. They may change, but only
+//! while no host of the group runs: the first that starts then records the new
+//! ones.
 //!
 //! The layout that a group was created with is the first record of the topic
 //! `<group>.pipeline`, which has one partition and keeps everything. A later
@@ -24,6 +30,7 @@ use crate::{
         block::block_on,
         partitioner::{Method, Partitioner},
     },
+    pipeline::kept::KeptTopic,
     types::{NewRecord, Offset, PartitionId, Record, Topic},
 };
 
@@ -39,13 +46,42 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Each one more than the first is for a host that wrote at the same time.
 const ATTEMPTS: usize = 8;
 
-/// Where the keys of a pipeline's input are.
+/// Where the keys of a pipeline's input are, and where its outputs go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     pub input: String,
     pub partitions: u32,
     pub partitioner: Partitioner,
+    /// A record from before these were recorded has none; the next host that
+    /// starts records its own.
+    #[serde(default)]
+    pub writes: Option<Writes>,
+}
+
+/// The topics that a pipeline writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Writes {
+    pub output: KeptTopic,
+    pub outputs: BTreeMap<String, KeptTopic>,
+}
+
+impl Writes {
+    /// The names of the topics.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        let all = std::iter::once(&self.output).chain(self.outputs.values());
+        all.map(|written| written.topic.as_str())
+    }
+
+    /// Every topic, with the name that the configuration has for the output.
+    fn named(&self) -> BTreeMap<String, &KeptTopic> {
+        let outputs = self.outputs.iter();
+        let outputs = outputs.map(|(name, topic)| (format!("outputs.{name}"), topic));
+        outputs
+            .chain([("output".to_owned(), &self.output)])
+            .collect()
+    }
 }
 
 /// A layout as it is recorded.
@@ -70,6 +106,10 @@ pub enum LayoutError {
         "group {group} was created with another layout: {reason}. What this configuration names is not where its state and its offsets are"
     )]
     Elsewhere { group: String, reason: String },
+    #[error(
+        "hosts of group {group} run with other outputs: {reason}. Set what they have; or stop all of them, and wait for the session timeout of those that were killed: the first host that starts then may have other outputs"
+    )]
+    OtherOutputs { group: String, reason: String },
 }
 
 impl LayoutError {
@@ -78,7 +118,9 @@ impl LayoutError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Log(error) => error.code(),
-            Self::Mismatch { .. } | Self::Elsewhere { .. } => "pipeline-mismatch",
+            Self::Mismatch { .. } | Self::Elsewhere { .. } | Self::OtherOutputs { .. } => {
+                "pipeline-mismatch"
+            }
         }
     }
 }
@@ -98,7 +140,7 @@ pub fn topic(group: &str) -> TopicSpec {
 
 /// Records the layout of a group that has none, and compares it with the one
 /// that it has. A map of keys may have grown by keys that the input does not hold
-/// in another partition.
+/// in another partition, and outputs may be others while the group has no member.
 pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), LayoutError> {
     let spec = topic(group);
     let topic = spec.name.clone();
@@ -113,6 +155,9 @@ pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), L
             Some((offset, found)) => {
                 let added = added_keys(&found, layout).map_err(mismatch)?;
                 must_be_new(log, &found, layout, &added)?.map_err(mismatch)?;
+                if let Some(reason) = other_writes(&found, layout) {
+                    nobody_runs(log, group, layout, &reason)?;
+                }
                 Some(offset.0)
             }
             None => None,
@@ -132,17 +177,21 @@ pub fn check(
     input: &str,
     partitions: u32,
 ) -> Result<(), LayoutError> {
-    let found = match in_force(log, &topic(group).name) {
-        Err(LogError::NoSuchTopic { .. }) => None,
-        found => found?,
-    };
-    let Some((_, found)) = found else {
+    let Some(found) = recorded(log, group)? else {
         return Ok(());
     };
     same_place(&found, input, partitions).map_err(|reason| LayoutError::Elsewhere {
         group: group.to_owned(),
         reason,
     })
+}
+
+/// The layout of a group, where one is recorded.
+pub fn recorded(log: &dyn RecordLog, group: &str) -> Result<Option<Layout>, LogError> {
+    match in_force(log, &topic(group).name) {
+        Err(LogError::NoSuchTopic { .. }) => Ok(None),
+        found => Ok(found?.map(|(_, layout)| layout)),
+    }
 }
 
 /// A running host's look at whether its layout is still the one in force: one
@@ -175,10 +224,12 @@ impl Watch {
         }
         match in_force(log, &self.topic)? {
             Some((_, found)) if found != self.own => {
-                Ok(Some(match added_keys(&self.own, &found) {
-                    Ok(added) => format!("the partitioner's map has now {added:?}, too"),
-                    Err(reason) => reason,
-                }))
+                let added = added_keys(&self.own, &found);
+                let other = added.map(|added| match other_writes(&self.own, &found) {
+                    Some(reason) => reason,
+                    None => format!("the partitioner's map has now {added:?}, too"),
+                });
+                Ok(Some(other.unwrap_or_else(|reason| reason)))
             }
             _ => {
                 *seen = end;
@@ -276,6 +327,46 @@ fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, St
     Ok(added.map(String::as_str).collect())
 }
 
+/// How the topics that two layouts write differ, in words; none where they are
+/// the same, and where one does not say.
+fn other_writes(from: &Layout, to: &Layout) -> Option<String> {
+    let (from, to) = (from.writes.as_ref()?.named(), to.writes.as_ref()?.named());
+    let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+    let word = |topic: Option<&&KeptTopic>| match topic {
+        Some(topic) => topic.to_string(),
+        None => "not there".to_owned(),
+    };
+    let differences = names.into_iter().filter_map(|name| {
+        let (before, now) = (from.get(name), to.get(name));
+        (before != now).then(|| format!("{name} was {}, and is {}", word(before), word(now)))
+    });
+    let words: Vec<String> = differences.collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+/// Refuses other outputs while the group has members: each of them would go on
+/// with its own.
+fn nobody_runs(
+    log: &dyn RecordLog,
+    group: &str,
+    layout: &Layout,
+    reason: &str,
+) -> Result<(), LayoutError> {
+    let status = log.group_status(group, &layout.input.as_str().into())?;
+    if status.members.is_empty() {
+        tracing::warn!(
+            group,
+            reason,
+            "the group's outputs are others from now on; what was written stays in the topics that it went to"
+        );
+        return Ok(());
+    }
+    Err(LayoutError::OtherOutputs {
+        group: group.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
 /// Looks for the keys in the partitions that they went to until now; or says,
 /// in words, which is there. It reads those partitions up to the first such
 /// event, whole where there is none.
@@ -364,7 +455,7 @@ mod tests {
 
     use super::*;
     use crate::log::{
-        conformance::{append, deleted, record, wait},
+        conformance::{append, assigned, deleted, join, record, wait},
         embedded::{Embedded, EmbeddedConfig},
     };
 
@@ -389,6 +480,17 @@ mod tests {
             partitioner: serde_json::from_str::<Of>(&partitioner)
                 .unwrap()
                 .partitioner,
+            writes: Some(writes(KeptTopic::table("out"), &[])),
+        }
+    }
+
+    fn writes(output: KeptTopic, outputs: &[(&str, KeptTopic)]) -> Writes {
+        let outputs = outputs.iter().cloned();
+        Writes {
+            output,
+            outputs: outputs
+                .map(|(name, topic)| (name.to_owned(), topic))
+                .collect(),
         }
     }
 
@@ -479,6 +581,77 @@ mod tests {
         settle(&*log, GROUP, &grown(home.0)).unwrap();
         // Who has the map from before would move it.
         refused(&*log, &layout(r#"{"manual":{"a":1}}"#));
+    }
+
+    #[test]
+    fn outputs_change_while_no_host_of_the_group_runs() {
+        let (_dir, log) = log();
+        let base = layout(r#""murmur2""#);
+        let of = |writes| Layout {
+            writes: Some(writes),
+            ..base.clone()
+        };
+        let (table, stream) = (KeptTopic::table("out"), KeptTopic::stream("out"));
+        let alerts = |topic: &str| ("alerts", KeptTopic::table(topic));
+        let first = of(writes(table.clone(), &[alerts("a")]));
+        settle(&*log, GROUP, &first).unwrap();
+        let mut member = join(&*log, GROUP, &"in".into(), 0, 1);
+        assigned(&mut *member, 8);
+        settle(&*log, GROUP, &first).unwrap();
+        for (other, words) in [
+            (
+                writes(KeptTopic::table("o"), &[alerts("a")]),
+                "output was out (keep = \"latest\"), and is o (keep = \"latest\")",
+            ),
+            (
+                writes(stream, &[alerts("a")]),
+                "output was out (keep = \"latest\"), and is out (keep = \"all\")",
+            ),
+            (
+                writes(table.clone(), &[]),
+                "outputs.alerts was a (keep = \"latest\"), and is not there",
+            ),
+            (
+                writes(
+                    table.clone(),
+                    &[alerts("a"), ("more", KeptTopic::stream("m"))],
+                ),
+                "outputs.more was not there, and is m (keep = \"all\")",
+            ),
+        ] {
+            let said = refused(&*log, &of(other));
+            assert!(said.contains(words), "{said}");
+            assert!(said.contains("stop all of them"), "{said}");
+        }
+        assert_eq!(records(&*log), 1);
+        drop(member);
+        let other = of(writes(KeptTopic::table("o"), &[alerts("b")]));
+        settle(&*log, GROUP, &other).unwrap();
+        assert_eq!(records(&*log), 2);
+        // One that joined meanwhile with the outputs from before learns of it.
+        let said = Watch::new(GROUP, first).other(&*log).unwrap().unwrap();
+        assert!(said.contains("outputs.alerts was a"), "{said}");
+        // What must not change does not change along with them.
+        let moved = Layout {
+            partitions: 9,
+            ..base.clone()
+        };
+        let said = refused(&*log, &moved);
+        assert!(said.contains("was 8, and is 9"), "{said}");
+    }
+
+    #[test]
+    fn a_layout_from_before_outputs_were_recorded_gets_them() {
+        let (_dir, log) = log();
+        let own = layout(r#""murmur2""#);
+        log.ensure_topics(&[super::topic(GROUP)]).unwrap();
+        let before =
+            r#"{"replaces":null,"layout":{"input":"in","partitions":8,"partitioner":"murmur2"}}"#;
+        append(&*log, &super::topic(GROUP).name, 0, &[before]);
+        for _ in 0..2 {
+            settle(&*log, GROUP, &own).unwrap();
+        }
+        assert_eq!(records(&*log), 2);
     }
 
     #[test]
