@@ -320,12 +320,104 @@ async fn what_cannot_be_is_said_by_its_code(engine: Engine) {
     host.stop().await;
 }
 
+/// Two pipelines on one input: what one of them refused, the other has counted.
+async fn an_input_that_two_pipelines_read_takes_no_redriven_events(engine: Engine) {
+    let place = Place::new().on(engine).configured(
+        r#"
+        [pipelines.scores]
+        input = "NBA-Games"
+        output = "NBA-Scores"
+        key = "/game_id"
+
+        [pipelines.rebounds]
+        input = "NBA-Games"
+        output = "NBA-Rebounds"
+        key = "/game_id"
+        "#,
+    );
+    place.put(SLOT, &built::plugin("misbehaving"));
+    place.put("rebounds/default", &built::plugin("box-score"));
+    let host = place.start_ready().await;
+    host.accepts_all("/score", &lines(REFUSED, 1..=3)).await;
+    host.has_processed_all().await;
+    mend(&place, &host).await;
+    let other = place.topic("courtside-rebounds");
+    for words in [&["--all", "--yes"][..], &["--key", REFUSED, "--dry-run"]] {
+        let (code, _, said) = dead_letter(&host, &[&["redrive"], words].concat());
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("redrive-shared-input"), "{said}");
+        assert!(said.contains(&other), "{said}");
+    }
+    let address = format!("{}/dead-letters/scores/redrive", host.url());
+    let request = reqwest::Client::new().post(address);
+    let answer = request.json(&json!({ "all": true })).send().await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    let problem: Value = answer.json().await.expect("a problem");
+    assert_eq!(problem["code"], "redrive-shared-input", "{problem}");
+
+    let late = host.accepts("/score", &event(REFUSED, 4)).await;
+    let seen = host.game_after(REFUSED, "rebounds", &late).await;
+    let seen = seen.expect("an output");
+    assert_eq!(
+        (&seen["events"], &seen["duplicates"]),
+        (&json!(4), &json!(0))
+    );
+    assert_eq!(answer_open(&host), 3, "the letters wait");
+    host.stop().await;
+}
+
+/// How many letters of `scores` can be redriven.
+fn answer_open(host: &Host) -> usize {
+    let listed = answer(host, &["list", "--state", "open"], 0);
+    listed["letters"].as_array().expect("letters").len()
+}
+
+/// A redriven event would come after newer states of its game.
+async fn an_input_that_another_pipeline_writes_takes_no_redriven_events(engine: Engine) {
+    let place = Place::new().on(engine).configured(
+        r#"
+        [pipelines.first]
+        input = "NBA-Games"
+        output = "NBA-Scores"
+        key = "/game_id"
+
+        [pipelines.scores]
+        input = { topic = "NBA-Scores", keep = "latest" }
+        output = "Seen"
+        key = "/game_id"
+        "#,
+    );
+    place.put("first/default", &built::plugin("nba-scoring"));
+    place.put(SLOT, &built::plugin("misbehaving"));
+    let host = place.start_ready().await;
+    host.accepts_all("/events/first", &lines(REFUSED, 1..=1))
+        .await;
+    host.has_processed_all().await;
+    until("the output to be a dead letter", || async {
+        match answer_open(&host) {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let (code, _, said) = dead_letter(&host, &["redrive", "--all", "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    let other = place.topic("courtside-first");
+    for part in ["redrive-shared-input", &other, "writes it"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    host.stop().await;
+}
+
 fn main() -> ExitCode {
     let tests = || {
         tests![
             a_halted_game_goes_on_where_it_halted,
             refused_events_are_redriven_once,
             a_host_that_is_killed_redrives_the_rest,
+            an_input_that_two_pipelines_read_takes_no_redriven_events,
+            an_input_that_another_pipeline_writes_takes_no_redriven_events,
             what_cannot_be_is_said_by_its_code,
         ]
     };

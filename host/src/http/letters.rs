@@ -237,7 +237,7 @@ pub async fn one(
         (status = 202, description = "It has begun: GET says how it goes", body = RedriveView),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another one runs, or the letter is one of a halted entity", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another one runs, the letter is one of a halted entity, or others read or write the input", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -301,9 +301,10 @@ impl From<LettersError> for Problem {
         let status = match error {
             LettersError::Log(error) => return error.into(),
             LettersError::NotFound { .. } => StatusCode::NOT_FOUND,
-            LettersError::Running | LettersError::Elsewhere | LettersError::NeedsKey => {
-                StatusCode::CONFLICT
-            }
+            LettersError::Running
+            | LettersError::Elsewhere
+            | LettersError::NeedsKey
+            | LettersError::SharedInput { .. } => StatusCode::CONFLICT,
             LettersError::NotProcessed { .. } | LettersError::Interrupted => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

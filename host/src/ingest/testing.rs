@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::{
     log::{
-        Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog, TopicSpec,
+        Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member,
+        RecordLog, TopicSpec,
     },
     types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
 };
@@ -42,8 +43,8 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Part {
     records: Vec<Record>,
-    end: u64,
     start: u64,
+    end: u64,
 }
 
 #[derive(Debug)]
@@ -123,7 +124,6 @@ impl MemoryLog {
         }
     }
 
-    /// Leaves a gap at the end of a partition, as a transaction's marker does.
     /// Drops what stands before an offset, as retention does.
     pub fn retain(&self, topic: &str, partition: usize, start: u64) {
         let mut state = self.state.lock();
@@ -132,6 +132,7 @@ impl MemoryLog {
         part.records.retain(|record| record.offset.0 >= start);
     }
 
+    /// Leaves a gap at the end of a partition, as a transaction's marker does.
     pub fn skip(&self, topic: &str, partition: usize) {
         let mut state = self.state.lock();
         state.topics.get_mut(topic).unwrap()[partition].end += 1;
@@ -271,6 +272,14 @@ impl RecordLog for MemoryLog {
             members: Vec::new(),
             committed: self.state.lock().committed.clone(),
         })
+    }
+
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError> {
+        Ok(Vec::new())
+    }
+
+    fn reads(&self, _: &str, _: &Topic) -> Result<bool, LogError> {
+        Ok(false)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

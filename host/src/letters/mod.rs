@@ -9,6 +9,7 @@ pub mod event;
 pub mod notes;
 mod pages;
 mod redrive;
+pub mod sharing;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -28,19 +29,20 @@ use parking_lot::Mutex;
 pub use self::pages::{Filter, From};
 use self::{
     notes::Notes,
+    sharing::Sharer,
     view::{Plan, RedriveState, RedriveView, Selection},
 };
 use crate::{
     log::{LogError, RecordLog},
     pipeline::Pipeline,
-    types::{Offset, PartitionId},
+    types::{Offset, PartitionId, Topic},
 };
 
-/// Why a question about letters has no answer, or a redrive did not come to its
-/// end.
 /// What the topic of a group's dead letters has after the group's name.
 pub const TOPIC_SUFFIX: &str = ".dead-letter";
 
+/// Why a question about letters has no answer, or a redrive did not come to its
+/// end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LettersError {
     #[error("there is no dead letter {partition}/{offset}: it never was, or retention took it")]
@@ -62,6 +64,10 @@ pub enum LettersError {
         "events of partition {partition} that were redriven are not processed: {lag} records are before their end; the pipeline's plugin may be missing, or the partition stopped"
     )]
     NotProcessed { partition: PartitionId, lag: u64 },
+    #[error(
+        "the input {topic} is not this pipeline's alone: {}. Nothing was redriven", sharers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    SharedInput { topic: Topic, sharers: Vec<Sharer> },
     #[error("the host stops, or lost its place in the group: redrive again, nothing happens twice")]
     Interrupted,
     #[error(transparent)]
@@ -78,6 +84,7 @@ impl LettersError {
             Self::Elsewhere => "redrive-elsewhere",
             Self::NeedsKey => "redrive-needs-key",
             Self::NotProcessed { .. } => "redrive-not-processed",
+            Self::SharedInput { .. } => "redrive-shared-input",
             Self::Interrupted => "redrive-interrupted",
             Self::Log(error) => error.code(),
         }
@@ -191,7 +198,7 @@ impl Letters {
                 return Err(LettersError::NeedsKey);
             }
         }
-        Ok(())
+        sharing::check(&*self.log, &self.pipeline)
     }
 
     fn run(&self, selection: &Selection) {

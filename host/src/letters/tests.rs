@@ -20,13 +20,18 @@ use super::{
 };
 use crate::{
     log::{
-        Bounds, Checkpoints, Cleanup, Commit, GroupSpec, GroupStatus, Health, LogError, Member,
-        Polled, RecordLog, TopicSpec,
+        Bounds, Checkpoints, Cleanup, Commit, GroupName, GroupSpec, GroupStatus, Health, LogError,
+        Member, Polled, RecordLog, TopicSpec,
         block::block_on,
-        conformance::deleted,
+        conformance::{assigned, deleted, join},
         embedded::{Embedded, EmbeddedConfig},
+        partitioner::Partitioner,
     },
-    pipeline::Pipeline,
+    pipeline::{
+        Pipeline,
+        kept::KeptTopic,
+        layout::{self, Layout, Writes},
+    },
     plugin::{
         Description, EntityId, Event, Failure, FailureKind, Instance, OpenError, Outcome, Plugin,
         Refusal, SavedState,
@@ -239,6 +244,12 @@ impl RecordLog for Deadly {
     fn group_status(&self, group: &str, input: &Topic) -> Result<GroupStatus, LogError> {
         self.log.group_status(group, input)
     }
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError> {
+        self.log.group_names()
+    }
+    fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError> {
+        self.log.reads(group, topic)
+    }
     fn changes(&self) -> watch::Receiver<u64> {
         self.log.changes()
     }
@@ -431,6 +442,91 @@ fn a_redrive_that_waits_ends_when_it_is_told_to() {
     let progress = letters.progress();
     assert_eq!(progress.state, RedriveState::Failed);
     assert_eq!(progress.code.as_deref(), Some("redrive-interrupted"));
+}
+
+/// A member that has all partitions of a topic.
+fn joined(log: &dyn RecordLog, group: &str, topic: &Topic) -> Box<dyn Member> {
+    let mut member = join(log, group, topic, 0, 1);
+    let partitions = log.partitions(topic).unwrap();
+    assigned(&mut *member, partitions as usize);
+    member
+}
+
+/// Refused with these words, also where nothing is to be done.
+fn is_refused(letters: &Arc<Letters>, words: &[&str]) {
+    let plan = letters.plan(&Selection::All).map(drop);
+    let redrive = letters.redrive(Selection::All).map(drop);
+    for outcome in [plan, redrive] {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.code(), "redrive-shared-input", "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{word} in {error}");
+        }
+    }
+    assert_eq!(letters.progress().state, RedriveState::None);
+}
+
+#[test]
+fn an_input_that_others_read_takes_no_redriven_events() {
+    let scene = Scene::new();
+    let letters = scene.letters();
+    let input = &scene.pipeline.input;
+    scene.swap(false);
+    scene.append("no-a", "1");
+    scene.settle();
+    // A reader of another topic is no matter.
+    let elsewhere = joined(&*scene.log, "elsewhere", &scene.pipeline.output.topic);
+    assert_eq!(redrive(&letters, Selection::All).state, RedriveState::Done);
+    let mut one = joined(&*scene.log, "one", input);
+    let two = joined(&*scene.log, "two", input);
+    is_refused(
+        &scene.letters(),
+        &["group one reads it", "group two reads it"],
+    );
+    drop((two, elsewhere));
+    let offsets = vec![(PartitionId(1), Offset(0))];
+    one.commit(&Commit {
+        offsets,
+        ..Commit::default()
+    })
+    .unwrap();
+    drop(one);
+    // It is away, and may come back.
+    is_refused(&scene.letters(), &["group one reads it"]);
+}
+
+#[test]
+fn an_input_that_another_pipeline_writes_takes_no_redriven_events() {
+    let scene = Scene::new();
+    let elsewhere = Topic::from("elsewhere");
+    scene.log.ensure_topics(&[deleted(&elsewhere, 1)]).unwrap();
+    let writes = |output: &str, also: &str| Writes {
+        output: KeptTopic::table(output),
+        outputs: BTreeMap::from([("also".to_owned(), KeptTopic::table(also))]),
+    };
+    let layout = |writes| Layout {
+        input: elsewhere.to_string(),
+        partitions: 1,
+        partitioner: Partitioner::default(),
+        writes: Some(writes),
+    };
+    let input = &*scene.pipeline.input;
+    let settle = |group: &str, writes| layout::settle(&*scene.log, group, &layout(writes)).unwrap();
+    settle("harmless", writes("x", "y"));
+    settle("writer", writes(input, "y"));
+    settle("second", writes("x", input));
+    let harmless = joined(&*scene.log, "harmless", &elsewhere);
+    // A pipeline that is no more writes nothing.
+    assert_eq!(
+        redrive(&scene.letters(), Selection::All).state,
+        RedriveState::Done
+    );
+    let writer = joined(&*scene.log, "writer", &elsewhere);
+    is_refused(&scene.letters(), &["pipeline of group writer writes it"]);
+    drop(writer);
+    let second = joined(&*scene.log, "second", &elsewhere);
+    is_refused(&scene.letters(), &["pipeline of group second writes it"]);
+    drop((harmless, second));
 }
 
 /// Says how many redrives were killed.

@@ -93,6 +93,7 @@ macro_rules! conformance {
             a_commit_means_the_topics_of_its_ids,
             what_a_group_keeps_is_not_deleted,
             groups_are_listed_with_their_topics,
+            a_group_reads_what_it_has_offsets_or_members_of,
             a_reset_moves_offsets_and_checkpoints_together,
             a_reset_of_some_partitions_leaves_the_others,
             a_reset_is_refused_while_somebody_is_there,

@@ -397,6 +397,14 @@ pub trait RecordLog: Send + Sync + 'static {
 
     fn group_status(&self, group: &str, input: &Topic) -> Result<GroupStatus, LogError>;
 
+    /// The names of all groups that have members or committed offsets, in order;
+    /// also of those that are no Courtside's.
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError>;
+
+    /// Whether a group reads a topic: it has a member there, or committed offsets
+    /// that the log still counts.
+    fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError>;
+
     /// Ticks after records were committed (by anyone: the value means nothing).
     fn changes(&self) -> watch::Receiver<u64>;
 

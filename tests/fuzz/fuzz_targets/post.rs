@@ -10,7 +10,7 @@ use bytes::Bytes;
 use courtside::{
     ingest::{Door, Format, Ingest, IngestConfig, KeyRule, Schema},
     log::{
-        Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
+        Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
         TopicSpec, partitioner::Partitioner,
     },
     types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
@@ -94,6 +94,14 @@ impl RecordLog for Taken {
     }
 
     fn group_status(&self, _: &str, _: &Topic) -> Result<GroupStatus, LogError> {
+        nothing()
+    }
+
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError> {
+        nothing()
+    }
+
+    fn reads(&self, _: &str, _: &Topic) -> Result<bool, LogError> {
         nothing()
     }
 

@@ -414,6 +414,26 @@ pub(crate) fn groups_are_listed_with_their_topics(subject: &mut impl Subject) {
     assert_eq!((&*listed.state, listed.members), ("stable", 1));
 }
 
+pub(crate) fn a_group_reads_what_it_has_offsets_or_members_of(subject: &mut impl Subject) {
+    let (log, a, b) = (subject.admin(), subject.name("a"), subject.name("b"));
+    let (group, other) = (subject.name("g"), subject.name("h"));
+    log.ensure_topics(&[deleted(&b, 1)]).unwrap();
+    processed(&*log, &a, &group);
+    let is_known = |group: &Topic| log.group_names().unwrap().iter().any(|name| name == group);
+    assert!(is_known(&group) && !is_known(&other));
+    let reads = |group: &Topic, topic| log.reads(group, topic).unwrap();
+    assert!(reads(&group, &a) && !reads(&group, &b));
+    assert!(!reads(&other, &a) && !reads(&other, &b));
+    // A member is enough, also before its first commit.
+    let mut member = join(&*log, &other, &b, 0, 1);
+    assigned(&mut *member, 1);
+    assert!(is_known(&other));
+    assert!(reads(&other, &b) && !reads(&other, &a));
+    drop(member);
+    until_empty(&*log, &b, &other);
+    assert!(!reads(&other, &b));
+}
+
 pub(crate) fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl Subject) {
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);

@@ -88,6 +88,15 @@ struct Group {
     members: BTreeMap<u32, Arc<Listener>>,
 }
 
+impl Group {
+    /// It reads its topic while it has a member there, and after that until its
+    /// latest commit is older than `since_ms`.
+    fn reads(&self, since_ms: u64) -> bool {
+        let latest = self.committed.values().map(|row| row.at_ms).max();
+        !self.members.is_empty() || latest.is_some_and(|at_ms| at_ms >= since_ms)
+    }
+}
+
 /// All groups.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
@@ -190,16 +199,19 @@ impl Groups {
         }
     }
 
+    /// Whether a group reads its topic, as of [`Group::reads`].
+    pub fn reads(&self, key: &GroupKey, since_ms: u64) -> bool {
+        let groups = self.groups.lock();
+        groups.get(key).is_some_and(|group| group.reads(since_ms))
+    }
+
     /// The offset up to which all groups that read a partition have read it;
-    /// none where no group does. A group reads a topic while it has a member
-    /// there, and after that until its latest commit is older than `since_ms`.
+    /// none where no group does.
     pub fn read_up_to(&self, topic: u32, partition: u32, since_ms: u64) -> Option<u64> {
         let groups = self.groups.lock();
-        let reading = groups.iter().filter(|(key, group)| {
-            let latest = group.committed.values().map(|row| row.at_ms).max();
-            let recent = latest.is_some_and(|at_ms| at_ms >= since_ms);
-            key.topic == topic && (recent || !group.members.is_empty())
-        });
+        let reading = groups
+            .iter()
+            .filter(|(key, group)| key.topic == topic && group.reads(since_ms));
         reading
             .map(|(_, group)| group.committed.get(&partition).map_or(0, |row| row.offset))
             .min()
@@ -266,6 +278,7 @@ mod tests {
             "nothing of it committed"
         );
         assert_eq!(groups.read_up_to(1, 0, 3000), None, "both are long gone");
+        assert!(groups.reads(&other, 2000) && !groups.reads(&other, 3000));
         let member = Arc::new(Listener::new(0, 1));
         groups.join(key(), Arc::clone(&member));
         assert_eq!(groups.read_up_to(1, 0, 3000), Some(7), "one is back");

@@ -35,7 +35,7 @@ mod topics;
 mod write;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
     path::{Path, PathBuf},
@@ -66,8 +66,8 @@ use self::{
     },
 };
 use super::{
-    Bounds, Checkpoints, GroupSpec, GroupStatus, Health, LogError, Member, MemberStatus, RecordLog,
-    TopicSpec,
+    Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, MemberStatus,
+    RecordLog, TopicSpec,
 };
 use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
@@ -358,6 +358,25 @@ impl RecordLog for Embedded {
                 .map(|(partition, row)| (PartitionId(partition), Offset(row.offset)))
                 .collect(),
         })
+    }
+
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError> {
+        drop(self.shared.store()?);
+        let groups = self.shared.groups.all().into_iter();
+        let names: BTreeSet<GroupName> = groups.map(|(key, _)| key.group).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError> {
+        let topic = self.shared.topics.read().get(topic)?;
+        let key = GroupKey {
+            group: group.into(),
+            topic: topic.id,
+        };
+        Ok(self
+            .shared
+            .groups
+            .reads(&key, self.shared.groups_since(now_ms())))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

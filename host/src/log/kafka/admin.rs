@@ -52,7 +52,7 @@ impl Admin for Kafka {
             .map(|group| (group, "state"))
             .or(kept_for(topic));
         let owner = keeps.map(|(group, _)| group);
-        for group in self.group_names()? {
+        for group in self.consumer_groups()? {
             let found = self.groups.describe(&group)?;
             let keeps = owner == Some(&*group) && !found.members.is_empty();
             if keeps || topics_of(&found).contains(topic) {
@@ -96,12 +96,12 @@ impl Admin for Kafka {
                 members: found.members.len(),
             })
         };
-        self.group_names()?.into_iter().map(listing).collect()
+        self.consumer_groups()?.into_iter().map(listing).collect()
     }
 
     fn group_topics(&self, group: &str) -> Result<Vec<Topic>, LogError> {
         self.shared.check_open()?;
-        if !self.group_names()?.contains(&GroupName::from(group)) {
+        if !self.consumer_groups()?.contains(&GroupName::from(group)) {
             return Err(LogError::NoSuchGroup {
                 group: group.into(),
             });
@@ -115,7 +115,7 @@ impl Admin for Kafka {
 
 impl Kafka {
     /// The consumer groups there are, of either protocol.
-    fn group_names(&self) -> Result<BTreeSet<GroupName>, LogError> {
+    pub(super) fn consumer_groups(&self) -> Result<BTreeSet<GroupName>, LogError> {
         let timeout = self.shared.config.request_timeout;
         let list = self
             .shared

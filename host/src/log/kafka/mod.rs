@@ -50,7 +50,10 @@ use std::{
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer as _},
+    error::RDKafkaErrorCode,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -69,8 +72,8 @@ use self::{
     topics::Topics,
 };
 use super::{
-    Bounds, Checkpoints, Cleanup, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
-    TopicSpec,
+    Bounds, Checkpoints, Cleanup, GroupName, GroupSpec, GroupStatus, Health, LogError, Member,
+    RecordLog, TopicSpec,
 };
 use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
@@ -403,6 +406,32 @@ impl RecordLog for Kafka {
         self.shared.check_open()?;
         let partitions = self.shared.topics.partitions(input)?;
         self.groups.status(group, input, partitions)
+    }
+
+    fn group_names(&self) -> Result<Vec<GroupName>, LogError> {
+        self.shared.check_open()?;
+        Ok(self.consumer_groups()?.into_iter().collect())
+    }
+
+    /// Asked by the client that all questions share: a group that is asked for
+    /// here may be anybody's, and gets no client of its own.
+    fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError> {
+        self.shared.check_open()?;
+        let partitions = self.shared.topics.partitions(topic)?;
+        let client = self.shared.committed.client();
+        let timeout = self.shared.config.request_timeout;
+        let reads = native::has_committed(client, group, (topic, partitions), timeout).and_then(
+            |committed| Ok(committed || native::group(client, group, timeout)?.reads(topic)),
+        );
+        match reads {
+            Err(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                tracing::warn!(group, %topic, "the brokers do not tell what a group reads (ACL Describe on the group)");
+                Ok(false)
+            }
+            reads => reads.map_err(|code| LogError::Unavailable {
+                reason: format!("whether group {group} reads {topic} is not known: {code}"),
+            }),
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -1,6 +1,7 @@
 //! What librdkafka tells and `rdkafka` does not pass on: who a member is for
-//! the brokers, who the members of a group are under either protocol, the ids
-//! of topics, and a header's name as bytes.
+//! the brokers, who the members of a group are under either protocol, what a group
+//! has committed without a client of that group, the ids of topics, and a header's
+//! name as bytes.
 //!
 //! This is the engine's only unsafe code: calls into the C library with
 //! pointers that live here, and nothing of it leaves without being copied.
@@ -18,24 +19,29 @@ use rdkafka::{
     ClientContext,
     bindings::{
         rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new,
-        rd_kafka_AdminOptions_set_request_timeout, rd_kafka_ConsumerGroupDescription_error,
-        rd_kafka_ConsumerGroupDescription_member, rd_kafka_ConsumerGroupDescription_member_count,
-        rd_kafka_ConsumerGroupDescription_state, rd_kafka_ConsumerGroupDescription_t,
-        rd_kafka_DescribeConsumerGroups, rd_kafka_DescribeConsumerGroups_result_groups,
-        rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics,
-        rd_kafka_MemberAssignment_partitions, rd_kafka_MemberDescription_assignment,
-        rd_kafka_MemberDescription_client_id, rd_kafka_MemberDescription_consumer_id,
-        rd_kafka_MemberDescription_group_instance_id, rd_kafka_MemberDescription_host,
-        rd_kafka_MemberDescription_t, rd_kafka_TopicCollection_destroy,
-        rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
-        rd_kafka_TopicDescription_name, rd_kafka_TopicDescription_t,
-        rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_least_significant_bits,
-        rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t,
-        rd_kafka_consumer_group_state_name, rd_kafka_error_code,
+        rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t,
+        rd_kafka_ConsumerGroupDescription_error, rd_kafka_ConsumerGroupDescription_member,
+        rd_kafka_ConsumerGroupDescription_member_count, rd_kafka_ConsumerGroupDescription_state,
+        rd_kafka_ConsumerGroupDescription_t, rd_kafka_DescribeConsumerGroups,
+        rd_kafka_DescribeConsumerGroups_result_groups, rd_kafka_DescribeTopics,
+        rd_kafka_DescribeTopics_result_topics, rd_kafka_ListConsumerGroupOffsets,
+        rd_kafka_ListConsumerGroupOffsets_destroy, rd_kafka_ListConsumerGroupOffsets_new,
+        rd_kafka_ListConsumerGroupOffsets_result_groups, rd_kafka_MemberAssignment_partitions,
+        rd_kafka_MemberDescription_assignment, rd_kafka_MemberDescription_client_id,
+        rd_kafka_MemberDescription_consumer_id, rd_kafka_MemberDescription_group_instance_id,
+        rd_kafka_MemberDescription_host, rd_kafka_MemberDescription_t,
+        rd_kafka_TopicCollection_destroy, rd_kafka_TopicCollection_of_topic_names,
+        rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_name,
+        rd_kafka_TopicDescription_t, rd_kafka_TopicDescription_topic_id,
+        rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits,
+        rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name, rd_kafka_error_code,
         rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_DescribeTopics_result,
-        rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_header_get_all, rd_kafka_mem_free,
+        rd_kafka_event_ListConsumerGroupOffsets_result, rd_kafka_event_destroy,
+        rd_kafka_event_error, rd_kafka_event_t, rd_kafka_group_result_error,
+        rd_kafka_group_result_partitions, rd_kafka_header_get_all, rd_kafka_mem_free,
         rd_kafka_memberid, rd_kafka_message_headers, rd_kafka_queue_destroy, rd_kafka_queue_new,
-        rd_kafka_queue_poll,
+        rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_add_range,
+        rd_kafka_topic_partition_list_destroy, rd_kafka_topic_partition_list_new,
     },
     client::Client,
     error::RDKafkaErrorCode,
@@ -118,6 +124,112 @@ pub(super) struct DescribedGroup {
     pub members: Vec<DescribedMember>,
 }
 
+impl DescribedGroup {
+    /// Whether a member has a partition of the topic.
+    pub fn reads(&self, topic: &str) -> bool {
+        let members = self.members.iter();
+        let mut partitions = members.flat_map(|member| &member.partitions);
+        partitions.any(|(name, _)| name == topic)
+    }
+}
+
+/// Whether a group has committed an offset of any of so many partitions of a
+/// topic; one that does not exist has not.
+pub(super) fn has_committed<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    (topic, partitions): (&str, u32),
+    timeout: Duration,
+) -> Result<bool, RDKafkaErrorCode> {
+    let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
+    let topic = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+    let last = i32::try_from(partitions)
+        .unwrap_or(i32::MAX)
+        .saturating_sub(1);
+    let handle = client.native_ptr();
+    let failed = RDKafkaErrorCode::Fail;
+    // SAFETY: the handle lives as long as the client; the list, the request and
+    // the event are ours until they are dropped, which is after the last use of
+    // what is in them; the names live to the end. The request copies the list.
+    unsafe {
+        let list = rd_kafka_topic_partition_list_new(0);
+        let list = Owned::new(list, rd_kafka_topic_partition_list_destroy).ok_or(failed)?;
+        rd_kafka_topic_partition_list_add_range(list.get(), topic.as_ptr(), 0, last);
+        let request = rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.get());
+        let request =
+            Owned::new(request, rd_kafka_ListConsumerGroupOffsets_destroy).ok_or(failed)?;
+        let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+        let answer = ask(handle, operation, timeout, |options, queue| {
+            let mut request = request.get();
+            rd_kafka_ListConsumerGroupOffsets(handle, &raw mut request, 1, options, queue);
+        })?;
+        let result = rd_kafka_event_ListConsumerGroupOffsets_result(answer.event.get());
+        if result.is_null() {
+            return Err(failed);
+        }
+        let mut count = 0;
+        let groups = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+        if groups.is_null() || count == 0 {
+            return Ok(false);
+        }
+        let error = rd_kafka_group_result_error(*groups);
+        if !error.is_null() {
+            match check(rd_kafka_error_code(error)) {
+                Err(RDKafkaErrorCode::GroupIdNotFound) => return Ok(false),
+                outcome => outcome?,
+            }
+        }
+        let Some(found) = rd_kafka_group_result_partitions(*groups).as_ref() else {
+            return Ok(false);
+        };
+        let count = usize::try_from(found.cnt).unwrap_or_default();
+        Ok((0..count).any(|index| (*found.elems.add(index)).offset >= 0))
+    }
+}
+
+/// What the brokers said, and the queue that it came by, which is freed after it.
+struct Answer {
+    event: Owned<rd_kafka_event_t>,
+    _queue: Owned<rd_kafka_queue_t>,
+}
+
+/// Asks the brokers something, and waits for the answer.
+///
+/// # Safety
+/// The handle is a client's that outlives the call, and `question` is the
+/// operation's own function.
+unsafe fn ask(
+    handle: *mut rd_kafka_t,
+    operation: rd_kafka_admin_op_t,
+    timeout: Duration,
+    question: impl FnOnce(*const rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
+) -> Result<Answer, RDKafkaErrorCode> {
+    let failed = RDKafkaErrorCode::Fail;
+    // SAFETY: as this function's; the options are ours until they are dropped,
+    // which is after the answer, and the queue goes with the answer.
+    unsafe {
+        let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
+        let options = rd_kafka_AdminOptions_new(handle, operation);
+        let options = Owned::new(options, rd_kafka_AdminOptions_destroy).ok_or(failed)?;
+        let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
+        check(rd_kafka_AdminOptions_set_request_timeout(
+            options.get(),
+            ms(timeout),
+            words.as_mut_ptr(),
+            words.len(),
+        ))?;
+        question(options.get(), queue.get());
+        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
+        let event =
+            Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+        check(rd_kafka_event_error(event.get()))?;
+        Ok(Answer {
+            event,
+            _queue: queue,
+        })
+    }
+}
+
 /// Describes a group of either protocol; one that does not exist has no members.
 pub(super) fn group<C: ClientContext>(
     client: &Client<C>,
@@ -127,30 +239,16 @@ pub(super) fn group<C: ClientContext>(
     let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
     let handle = client.native_ptr();
     let failed = RDKafkaErrorCode::Fail;
-    // SAFETY: the handle lives as long as the client; the queue, the options
-    // and the event are ours until they are dropped, which is after the last
-    // use of what is in them; the name lives to the end.
+    // SAFETY: the handle lives as long as the client; the event is ours until it
+    // is dropped, which is after the last use of what is in it; the name lives to
+    // the end.
     unsafe {
-        let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
-        let options = rd_kafka_AdminOptions_new(
-            handle,
-            rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        );
-        let options = Owned::new(options, rd_kafka_AdminOptions_destroy).ok_or(failed)?;
-        let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
-        check(rd_kafka_AdminOptions_set_request_timeout(
-            options.get(),
-            ms(timeout),
-            words.as_mut_ptr(),
-            words.len(),
-        ))?;
-        let mut name = group.as_ptr();
-        rd_kafka_DescribeConsumerGroups(handle, &raw mut name, 1, options.get(), queue.get());
-        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
-        let event =
-            Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
-        check(rd_kafka_event_error(event.get()))?;
-        let result = rd_kafka_event_DescribeConsumerGroups_result(event.get());
+        let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let answer = ask(handle, operation, timeout, |options, queue| {
+            let mut name = group.as_ptr();
+            rd_kafka_DescribeConsumerGroups(handle, &raw mut name, 1, options, queue);
+        })?;
+        let result = rd_kafka_event_DescribeConsumerGroups_result(answer.event.get());
         if result.is_null() {
             return Err(failed);
         }
@@ -178,31 +276,17 @@ pub(super) fn topics<C: ClientContext>(
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let handle = client.native_ptr();
     let failed = RDKafkaErrorCode::Fail;
-    // SAFETY: the handle lives as long as the client; the queue, the options,
-    // the collection and the event are ours until they are dropped, which is
-    // after the last use of what is in them; the names live to the end.
+    // SAFETY: the handle lives as long as the client; the collection and the
+    // answer are ours until they are dropped, which is after the last use of what
+    // is in them; the names live to the end.
     unsafe {
-        let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
-        let options = rd_kafka_AdminOptions_new(
-            handle,
-            rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-        );
-        let options = Owned::new(options, rd_kafka_AdminOptions_destroy).ok_or(failed)?;
-        let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
-        check(rd_kafka_AdminOptions_set_request_timeout(
-            options.get(),
-            ms(timeout),
-            words.as_mut_ptr(),
-            words.len(),
-        ))?;
         let named = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let named = Owned::new(named, rd_kafka_TopicCollection_destroy).ok_or(failed)?;
-        rd_kafka_DescribeTopics(handle, named.get(), options.get(), queue.get());
-        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
-        let event =
-            Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
-        check(rd_kafka_event_error(event.get()))?;
-        let result = rd_kafka_event_DescribeTopics_result(event.get());
+        let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let answer = ask(handle, operation, timeout, |options, queue| {
+            rd_kafka_DescribeTopics(handle, named.get(), options, queue);
+        })?;
+        let result = rd_kafka_event_DescribeTopics_result(answer.event.get());
         if result.is_null() {
             return Err(failed);
         }

@@ -1,8 +1,11 @@
-//! Records that other producers wrote, in ways that ours never does.
+//! Records that other producers wrote in ways that ours never does, and groups of
+//! other consumers.
 
 use std::time::Duration;
 
 use rdkafka::{
+    TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
@@ -64,4 +67,35 @@ fn headers_of_any_bytes_are_read() {
     let mut wanted = headers;
     wanted[0].0 = "tr\u{fffd}ce";
     assert_eq!(seen, wanted);
+}
+
+#[test]
+fn a_group_of_another_consumer_is_seen_by_what_it_committed() {
+    let Some(brokers) = brokers() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let log = Kafka::open(dir.path(), config(&brokers), &limits()).unwrap();
+    let [a, b] = ["a", "b"].map(|name| Topic::from(format!("{}{name}", prefix())));
+    log.ensure_topics(&[deleted(&a, 3), deleted(&b, 1)])
+        .unwrap();
+    let group = format!("{}others", prefix());
+    assert!(!log.reads(&group, &a).unwrap());
+
+    // It assigns partitions to itself, and so has no members.
+    let other: BaseConsumer = config(&brokers)
+        .client()
+        .set("group.id", &group)
+        .create()
+        .unwrap();
+    let mut offsets = TopicPartitionList::new();
+    let offset = rdkafka::Offset::Offset(0);
+    offsets.add_partition_offset(&a, 2, offset).unwrap();
+    other.commit(&offsets, CommitMode::Sync).unwrap();
+    assert!(log.reads(&group, &a).unwrap());
+    assert!(!log.reads(&group, &b).unwrap());
+    assert!(
+        log.group_names()
+            .unwrap()
+            .iter()
+            .any(|name| **name == *group)
+    );
 }
