@@ -1,7 +1,7 @@
 //! What a replay led to, beside what was published.
 //!
-//! Output topics are compacted: the log may have let go of a record whose key
-//! has a later one. So what is not there is a difference only where it would have
+//! The log lets go of records: of an output that is a table, those whose key has a
+//! later one, and of one that is a stream, the oldest. So what is not there is a difference only where it would have
 //! to be; the rest is counted as gone.
 
 use std::collections::BTreeMap;
@@ -228,6 +228,9 @@ impl<'a> Kept<'a> {
     fn may_be_gone(&self, replayed: &Line) -> bool {
         if replayed.topic == self.recording.pipeline.dead_letter {
             return self.recording.at.dead_letter_start > 0;
+        }
+        if self.recording.at.outputs_cut.contains(&replayed.topic) {
+            return true;
         }
         let own = replayed.key.as_ref().and_then(|key| key.bytes().ok());
         if own.as_deref() != Some(self.recording.key.as_bytes()) {

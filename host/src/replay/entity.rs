@@ -194,6 +194,9 @@ pub struct EntityPartition {
     pub committed: Option<u64>,
     /// The first dead letter that the log still holds.
     pub dead_letter_start: u64,
+    /// Output topics of which retention has taken records: those kept as streams.
+    #[serde(default)]
+    pub outputs_cut: Vec<String>,
     /// Whether a worker of this host has the partition: only then it knows the
     /// checkpoint.
     pub held: bool,

@@ -89,6 +89,7 @@ fn recording(case: &Case, published: Vec<Line>) -> Recording {
             end: 100,
             committed: Some(100),
             dead_letter_start: 0,
+            outputs_cut: Vec::new(),
             held: true,
             checkpoint: None,
             takeovers: Vec::new(),
@@ -271,6 +272,21 @@ fn dead_letters_are_gone_only_where_the_log_has_let_go_of_some() {
         gone, differences, ..
     } = compare(&recording, &now, Headers::All);
     assert_eq!((gone, differences.len()), (1, 0));
+}
+
+/// Of a stream's records, the last of a key goes like the others.
+#[test]
+fn what_retention_took_of_a_stream_is_gone() {
+    let events = (0..5).map(|offset| event(offset, "x")).collect();
+    let case = case(vec![(0, plugin("a"))], events);
+    let now = lines(&case, Plan::default());
+    let mut recording = recording(&case, Vec::new());
+    assert_eq!(compare(&recording, &now, Headers::All).differences.len(), 5);
+    recording.at.outputs_cut = vec![now[0].topic.clone()];
+    let Comparison {
+        gone, differences, ..
+    } = compare(&recording, &now, Headers::All);
+    assert_eq!((gone, differences.len()), (5, 0));
 }
 
 fn stretches(timeline: &Timeline) -> Vec<(u64, Digest)> {

@@ -6,7 +6,10 @@
 //! published under any key), a page at a time: that is the time it takes, and a
 //! page is the memory. Nothing is kept between two questions.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
@@ -102,6 +105,7 @@ impl Traced {
             .committed;
         let bounds = log.bounds(&pipeline.input)?;
         let letters = log.bounds(&pipeline.dead_letter)?;
+        let outputs_cut = self.outputs_cut(log)?;
         let takeovers = self.takeovers(log, key.as_bytes())?;
         let partitions = partitions.iter().map(|id| {
             let of_partition = |bounds: &[crate::log::Bounds]| {
@@ -123,6 +127,7 @@ impl Traced {
                 end: bounds.end.0,
                 committed: committed.get(id).map(|offset| offset.0),
                 dead_letter_start: of_partition(&letters)?.start.0,
+                outputs_cut: outputs_cut.clone(),
                 held,
                 checkpoint: stored.as_ref().map(checkpoint).transpose()?,
                 takeovers: takeovers
@@ -286,14 +291,7 @@ impl Traced {
             });
         }
         let mut pages = VecDeque::new();
-        let outputs = self.pipeline.outputs.values();
-        let mut topics: Vec<&Topic> = std::iter::once(&self.pipeline.output)
-            .chain(outputs)
-            .map(|output| &output.topic)
-            .collect();
-        topics.sort();
-        topics.dedup();
-        for topic in topics {
+        for topic in self.output_topics() {
             let count = log.partitions(topic)?;
             let all: Vec<_> = (0..count).map(PartitionId).collect();
             pages.extend(self.pages(log, topic, &all)?);
@@ -304,6 +302,24 @@ impl Traced {
             pages,
             wanted: Wanted::Published(sources),
         })
+    }
+
+    /// Each topic that the pipeline writes, once.
+    fn output_topics(&self) -> BTreeSet<&Topic> {
+        let outputs = self.pipeline.outputs.values();
+        let outputs = std::iter::once(&self.pipeline.output).chain(outputs);
+        outputs.map(|output| &output.topic).collect()
+    }
+
+    /// The output topics that do not hold their first records any more.
+    fn outputs_cut(&self, log: &dyn RecordLog) -> Result<Vec<String>, LogError> {
+        let mut cut = Vec::new();
+        for topic in self.output_topics() {
+            if log.bounds(topic)?.iter().any(|held| held.start.0 > 0) {
+                cut.push(topic.to_string());
+            }
+        }
+        Ok(cut)
     }
 
     fn pages(
