@@ -1,7 +1,7 @@
 //! Streams and tables: what is kept of a topic that one pipeline writes, another
 //! reads, and a client posts to.
 
-use courtside_tests::{Engine, Place, built, place::output, topics::Topics};
+use courtside_tests::{Engine, Place, built, place::output, topics::Topics, until};
 use serde_json::{Value, json};
 
 /// Events of one key, 10 MB of them.
@@ -150,4 +150,52 @@ pub async fn a_stream_that_is_to_be_a_table_stays_one(engine: Engine) {
     let step = format!("{{ topic = \\\"{topic}\\\", keep = \\\"all\\\" }}");
     assert!(said.contains(&step), "{step} in {said}");
     assert!(!said.contains("topics alter"), "{said}");
+}
+
+/// Hosts that wrote to different topics would each show a part of the games.
+pub async fn outputs_change_while_no_host_of_the_group_runs(engine: Engine) {
+    let of = |output: &str| {
+        format!(
+            "[pipelines.scores]\ninput = \"NBA-Games\"\noutput = {output}\nkey = \"/game_id\"\n"
+        )
+    };
+    let (first, second) = (
+        "\"NBA-Scores\"",
+        "{ topic = \"Other-Scores\", keep = \"all\" }",
+    );
+    let place = Place::new().on(engine).configured(&of(first));
+    let host = place.start().await;
+    // A directory of the embedded engine has one host; brokers have many.
+    let place = if engine == Engine::Kafka {
+        let other = place.beside().configured(&of(second));
+        until("the first host to be in the group", || async {
+            let view = host.get("/group").await.json();
+            let members = view["groups"][0]["members"].as_array().map(Vec::len);
+            (members > Some(0)).then_some(()).ok_or(view.to_string())
+        })
+        .await;
+        let said = other.spawn().refuses_to_start().await;
+        for part in [
+            "pipeline-mismatch",
+            &*place.topic("NBA-Scores"),
+            &*place.topic("Other-Scores"),
+            "stop all of them",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        host.stop().await;
+        other
+    } else {
+        host.stop().await;
+        place.configured(&of(second))
+    };
+    let host = place.start().await;
+    let said = host.log();
+    assert!(said.contains("outputs are others from now on"), "{said}");
+    host.stop().await;
+    // From here on they are the group's.
+    let host = place.start().await;
+    let said = host.log();
+    assert!(!said.contains("outputs are others from now on"), "{said}");
+    host.stop().await;
 }

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             kinds::a_stream_of_one_key_is_processed_whole,
             kinds::a_table_that_is_to_be_a_stream_loses_nothing,
             kinds::a_stream_that_is_to_be_a_table_stays_one,
+            kinds::outputs_change_while_no_host_of_the_group_runs,
             pipelines::pipelines_share_topics_and_follow_each_other,
             pipelines::a_pipeline_in_trouble_is_alone_in_it,
             pipelines::entities_that_close_and_open_again_count_as_others_do,
