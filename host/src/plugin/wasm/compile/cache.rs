@@ -7,9 +7,9 @@
 //! used longest ago go.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -46,11 +46,7 @@ impl CodeCache {
             .recursive(true)
             .mode(0o700)
             .create(&dir)?;
-        let path = dir.join(KEY_FILE);
-        let key = match read_key(&path) {
-            Some(key) => key,
-            None => make_key(&path)?,
-        };
+        let key = own_key(&dir.join(KEY_FILE), &dir)?;
         Ok(Self {
             dir,
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -111,7 +107,7 @@ impl CodeCache {
             bytes = bytes.saturating_add(*length);
             // The newest stays in any case.
             if number > 0 && (number >= FILES_MAX || bytes > BYTES_MAX) {
-                fs::remove_file(path)?;
+                remove(path)?;
             }
         }
         Ok(())
@@ -134,24 +130,40 @@ fn read_key(path: &Path) -> Option<[u8; KEY_BYTES]> {
     is_own.then_some(key)
 }
 
-/// Another key, with which no code that was kept counts any more.
-fn make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+/// The key that is there, or another, with which no code that was kept counts any
+/// more. Hosts that share the directory and start together end up with the same.
+fn own_key(path: &Path, dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    if let Some(key) = read_key(path) {
+        return Ok(key);
+    }
     let mut key = [0; KEY_BYTES];
     SystemRandom::new()
         .fill(&mut key)
         .map_err(|_| io::Error::other("the system has no randomness for a key"))?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    // Its owner alone can read it, and it is there whole or not at all.
+    let mut draft = tempfile::NamedTempFile::new_in(dir)?;
+    draft.write_all(&key)?;
+    draft.as_file().sync_all()?;
+    let Err(taken) = draft.persist_noclobber(path) else {
+        return Ok(key);
+    };
+    if taken.error.kind() != io::ErrorKind::AlreadyExists {
+        return Err(taken.error);
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    // Another host was quicker; otherwise what is there is of no use.
+    if let Some(key) = read_key(path) {
+        return Ok(key);
+    }
+    taken.file.persist(path).map_err(io::Error::from)?;
     Ok(key)
+}
+
+/// Removes a file; it may have gone.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -208,6 +220,21 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(open().load(digest), None);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn hosts_that_start_together_have_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = Digest::of(b"plugin");
+        let open = || CodeCache::open(dir.path().to_owned()).unwrap();
+        let caches: Vec<CodeCache> = std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            opening.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        caches[0].keep(digest, b"code").unwrap();
+        for cache in caches {
+            assert_eq!(cache.load(digest).as_deref(), Some(&b"code"[..]));
+        }
     }
 
     #[test]
