@@ -8,7 +8,7 @@
 //! ```text
 //! 0   8  xxh3 of all that follows     10  4  count       26  4  length of the records
 //! 8   1  format, 1                    14  4  last offset - first offset
-//! 9   1  flags: 1 LZ4, 2 sparse       18  8  latest timestamp (ms)
+//! 9   1  flags: 1 LZ4, 2 sparse       18  8  latest timestamp (ms), at most the append's
 //! 30  records, LZ4-compressed where that pays, each:
 //!     [sparse: offset - first offset] timestamp key headers value
 //! ```
@@ -54,6 +54,8 @@ pub(super) struct Head {
     pub count: u32,
     /// From the first record's offset to the last's.
     pub last_delta: u32,
+    /// The latest of its records' times, but never later than its append: what it
+    /// says of the batch's age is not only the records' own word.
     pub timestamp_ms_max: u64,
     pub raw_len: u32,
 }
@@ -154,6 +156,7 @@ pub(super) struct Builder {
     count: u32,
     last_delta: u32,
     timestamp_ms_max: u64,
+    appended_ms: u64,
 }
 
 impl Builder {
@@ -174,6 +177,15 @@ impl Builder {
             count: 0,
             last_delta: 0,
             timestamp_ms_max: 0,
+            appended_ms: u64::MAX,
+        }
+    }
+
+    /// For records that are appended at that time.
+    pub fn appended_at(self, appended_ms: u64) -> Self {
+        Self {
+            appended_ms,
+            ..self
         }
     }
 
@@ -254,7 +266,7 @@ impl Builder {
             sparse: self.sparse_base.is_some(),
             count: self.count,
             last_delta: self.last_delta,
-            timestamp_ms_max: self.timestamp_ms_max,
+            timestamp_ms_max: self.timestamp_ms_max.min(self.appended_ms),
             raw_len: u32::try_from(raw_len).unwrap_or(u32::MAX),
         };
         if raw_len >= COMPRESS_FROM_BYTES {
@@ -343,6 +355,21 @@ impl Batch {
             return Err(Damage("the length is wrong"));
         }
         Ok(Self { head, base, raw })
+    }
+
+    /// A batch as it is stored, but with another latest time.
+    pub fn restamped(value: &UserValue, timestamp_ms_max: u64) -> Result<Encoded, Damage> {
+        let head = Self::parse(0, value.clone())?.head;
+        let head = Head {
+            timestamp_ms_max,
+            ..head
+        };
+        let mut bytes = value.to_vec();
+        close(&mut bytes, head);
+        Ok(Encoded {
+            head,
+            value: UserValue::from(bytes),
+        })
     }
 
     pub fn records(self) -> Records {

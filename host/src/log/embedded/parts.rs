@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use super::{
     Shared,
     batch::{Builder, Encoded},
+    now_ms,
     topics::TopicState,
     write::Part,
 };
@@ -55,7 +56,7 @@ impl PartBuilder {
             topic,
             partition,
             batches: Vec::new(),
-            open: Builder::dense(),
+            open: Builder::dense().appended_at(now_ms()),
         }
     }
 
@@ -66,7 +67,8 @@ impl PartBuilder {
     pub fn push(&mut self, shared: &Shared, record: &NewRecord) -> Result<(), LogError> {
         let size = check_size(record, shared.record_bytes_max() + COMMIT_EXTRA_BYTES)?;
         if self.open.is_full_for(size) {
-            let full = std::mem::replace(&mut self.open, Builder::dense());
+            let next = Builder::dense().appended_at(now_ms());
+            let full = std::mem::replace(&mut self.open, next);
             self.batches.push(full.seal());
         }
         self.open.push(

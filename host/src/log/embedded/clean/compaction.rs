@@ -22,7 +22,8 @@ use crate::{
         LogError,
         embedded::{
             EmbeddedConfig,
-            batch::{Batch, Builder},
+            batch::{Batch, Builder, Head},
+            now_ms,
             read::damaged,
             rows::PartitionRow,
         },
@@ -132,13 +133,14 @@ fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
 }
 
 fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Result<(), LogError> {
-    let stays = |record: &Record| {
+    let stays = |head: &Head, record: &Record| {
         let Some(key) = &record.key else {
             return false;
         };
         let latest = round.latest.get(&xxh3_128(key));
         let superseded = latest.is_some_and(|latest| *latest > record.offset.0);
-        let expired = record.value.is_none() && record.timestamp_ms < tombstones_before_ms;
+        let time_ms = record.timestamp_ms.min(head.timestamp_ms_max);
+        let expired = record.value.is_none() && time_ms < tombstones_before_ms;
         !superseded && !expired
     };
     let mut at = place.topic.row(place.partition).start;
@@ -156,7 +158,7 @@ fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Resul
                 .saturating_add(head.last_delta.into())
                 .saturating_add(1);
             let mut kept = records(place, base, batch)?;
-            kept.retain(stays);
+            kept.retain(|record| stays(&head, record));
             let whole = kept.len() == head.count as usize;
             if whole && head.raw_len >= MERGE_BELOW_BYTES {
                 merge.close();
@@ -197,7 +199,7 @@ impl Merge {
             if self.open.is_some() {
                 self.emit();
             }
-            let mut open = Builder::sparse(record.offset.0);
+            let mut open = Builder::sparse(record.offset.0).appended_at(now_ms());
             open.push_at(record);
             self.open = Some((record.offset.0, open));
         }

@@ -10,7 +10,14 @@ use crate::{
     log::{
         Cleanup, Commit, RecordLog, TopicSpec,
         conformance::{append, assigned, compacted, deleted, join, read_all, record, values, wait},
-        embedded::{Embedded, now_ms, rows},
+        embedded::{
+            Embedded,
+            batch::{Batch, Head},
+            now_ms,
+            read::Batches,
+            rows,
+            write::{Clean, Request},
+        },
     },
     types::{NewRecord, Offset, PartitionId, Record, Topic},
 };
@@ -69,6 +76,119 @@ fn records_older_than_the_retention_go() {
     let log = open(dir.path());
     assert_eq!(append(&*log, &topic, 0, &["new"]), [4]);
     assert_eq!(values(&*log, &topic, 0, 0), ["new"]);
+}
+
+/// The latest times of the batches of a topic's only partition.
+fn latest_times(log: &Embedded, topic: &Topic) -> Vec<u64> {
+    let topic = log.shared.topics.read().get(topic).unwrap();
+    let store = log.shared.store().unwrap();
+    let row = topic.row(0);
+    Batches::from_within(&store, (topic.id, 0), row.start, row.end)
+        .map(|batch| Head::parse(&batch.unwrap().1).unwrap().timestamp_ms_max)
+        .collect()
+}
+
+/// Rewrites the batches of a topic's only partition as a host would have left them
+/// whose clock was ahead.
+fn append_by_a_clock_ahead(log: &Embedded, topic: &Topic, time_ms: u64) {
+    let topic = log.shared.topics.read().get(topic).unwrap();
+    let row = topic.row(0);
+    let batches: Vec<_> = {
+        let store = log.shared.store().unwrap();
+        Batches::from_within(&store, (topic.id, 0), row.start, row.end)
+            .map(Result::unwrap)
+            .collect()
+    };
+    log.shared
+        .ask(|reply| {
+            Request::Clean(Box::new(Clean {
+                topic: std::sync::Arc::clone(&topic),
+                partition: 0,
+                remove: batches.iter().map(|(base, _)| *base).collect(),
+                removed_bytes: row.bytes,
+                insert: batches
+                    .iter()
+                    .map(|(base, value)| (*base, Batch::restamped(value, time_ms).unwrap()))
+                    .collect(),
+                start: None,
+                cleaned: None,
+                reply,
+            }))
+        })
+        .unwrap();
+}
+
+/// A record's word on its age is not the last one.
+#[test]
+fn a_record_of_the_future_is_no_younger_than_its_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic: Topic = "a".into();
+    let hour = Duration::from_secs(3600);
+    log.ensure_topics(&[retained(&topic, Some(hour), None)])
+        .unwrap();
+    let before = now_ms();
+    let old = before - 7_200_000;
+    let times = [
+        old,
+        before + 7_200_000,
+        before * 1000,
+        u64::MAX,
+        old,
+        before,
+    ];
+    for time in times {
+        append_at(&*log, &topic, time, "x");
+    }
+    let latest = latest_times(&log, &topic);
+    assert_eq!((latest[0], latest[4], latest[5]), (old, old, before));
+    for bounded in &latest[1..4] {
+        assert!((before..=now_ms()).contains(bounded), "{bounded}");
+    }
+    // Their own times are as they were.
+    let read = read_all(&*log, &topic, 0, 0);
+    let read: Vec<_> = read.iter().map(|record| record.timestamp_ms).collect();
+    assert_eq!(read, times);
+    log.clean_now().unwrap();
+    assert_eq!(bounds(&*log, &topic), (1, 6));
+
+    // Once the retention is over, they go with the others.
+    log.ensure_topics(&[retained(&topic, Some(Duration::ZERO), None)])
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    log.clean_now().unwrap();
+    assert_eq!(bounds(&*log, &topic), (6, 6));
+}
+
+/// A clock that was years ahead, and was set right.
+#[test]
+fn batches_from_after_now_age_from_when_that_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic: Topic = "a".into();
+    let hour = Duration::from_secs(3600);
+    log.ensure_topics(&[retained(&topic, Some(hour), None)])
+        .unwrap();
+    for value in ["0", "1", "2"] {
+        append_at(&*log, &topic, now_ms(), value);
+    }
+    append_by_a_clock_ahead(&log, &topic, now_ms() + 10 * 365 * 86_400_000);
+    let old = now_ms() - 7_200_000;
+    append_at(&*log, &topic, old, "old");
+    let before = now_ms();
+    log.clean_now().unwrap();
+    assert_eq!(bounds(&*log, &topic), (0, 4), "they are as young as can be");
+    let latest = latest_times(&log, &topic);
+    assert_eq!(latest[3], old);
+    for restamped in &latest[..3] {
+        assert!((before..=now_ms()).contains(restamped), "{restamped}");
+    }
+    assert_eq!(values(&*log, &topic, 0, 0), ["0", "1", "2", "old"]);
+    log.ensure_topics(&[retained(&topic, Some(Duration::ZERO), None)])
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    log.clean_now().unwrap();
+    assert_eq!(bounds(&*log, &topic), (4, 4));
 }
 
 #[test]
