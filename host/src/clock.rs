@@ -1,4 +1,4 @@
-//! The CPU clock of this thread.
+//! The clocks of the system: CPU time, and the time of day.
 
 use std::time::Duration;
 
@@ -14,6 +14,12 @@ pub fn thread_cpu_time() -> Duration {
 #[must_use]
 pub fn process_cpu_time() -> Duration {
     cpu_time(ClockId::ProcessCPUTime)
+}
+
+/// The time of day, in milliseconds since 1970. The system may set it back.
+#[must_use]
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 fn cpu_time(clock: ClockId) -> Duration {

@@ -140,6 +140,10 @@ pub const SOURCE_HEADER: &str = "courtside-source";
 /// How often the event was processed, where it was again, after a rollback.
 pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 
+/// The event's own time, in milliseconds since 1970, on a record that has another
+/// one: a dead letter, and an output whose event's time would not do.
+pub const EVENT_TIME_HEADER: &str = "courtside-event-time";
+
 /// A record header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -153,6 +157,13 @@ impl Header {
             name: name.into(),
             value: Some(value.into()),
         }
+    }
+
+    /// What an event's own time was.
+    #[must_use]
+    pub fn event_time(timestamp_ms: u64) -> Self {
+        let name = ByteString::from_static(EVENT_TIME_HEADER);
+        Self::new(name, timestamp_ms.to_string())
     }
 }
 

@@ -468,6 +468,7 @@ mod tests {
             code: "plugin-trap".to_owned(),
             reason: "wasm trap\nstate       redriven".to_owned(),
             timestamp_ms: 0,
+            dead_since_ms: 0,
             origin: None,
             source: None,
             plugin: Some(FORGED.to_owned()),

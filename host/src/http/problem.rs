@@ -193,9 +193,9 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let (status, retry_after_s) = match error {
             LogError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
-            LogError::Unavailable { .. } | LogError::Fenced { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, Some(1))
-            }
+            LogError::Unavailable { .. }
+            | LogError::Fenced { .. }
+            | LogError::TimeRefused { .. } => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
             LogError::Full { .. } | LogError::Denied { .. } | LogError::TopicMissing { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(5))
             }

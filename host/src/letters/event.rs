@@ -8,8 +8,8 @@ use crate::{
     log::{COMMIT_EXTRA_BYTES, LogError, RecordLog},
     pipeline::Pipeline,
     types::{
-        ATTEMPT_HEADER, DIGEST_HEADER, Header, Key, NewRecord, Offset, PLUGIN_HEADER, PartitionId,
-        Position, Record, SOURCE_HEADER,
+        ATTEMPT_HEADER, DIGEST_HEADER, EVENT_TIME_HEADER, Header, Key, NewRecord, Offset,
+        PLUGIN_HEADER, PartitionId, Position, Record, SOURCE_HEADER,
     },
     worker::{
         entity::{ENTITY_HALTED, Redriven},
@@ -133,11 +133,23 @@ impl Letter {
 
     /// How many times the record that it was made of had been processed then.
     fn attempt(&self) -> u32 {
+        self.own(ATTEMPT_HEADER).unwrap_or(1)
+    }
+
+    /// The event's own time. A letter of an older host has it as its own.
+    #[must_use]
+    pub fn event_time_ms(&self) -> u64 {
+        self.own(EVENT_TIME_HEADER)
+            .unwrap_or(self.record.timestamp_ms)
+    }
+
+    /// What the host wrote under that name: the event may have such a header, too.
+    fn own<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         let headers = &self.record.headers;
         let own = headers.get(own_headers(headers)..).unwrap_or_default();
-        let header = own.iter().find(|header| &*header.name == ATTEMPT_HEADER);
-        let text = header.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok());
-        text.and_then(|text| text.parse().ok()).unwrap_or(1)
+        let header = own.iter().find(|header| &*header.name == name)?;
+        let text = std::str::from_utf8(header.value.as_ref()?).ok()?;
+        text.parse().ok()
     }
 
     /// The event's place in the order of its entity.
@@ -201,7 +213,7 @@ impl Letter {
             headers.push(Header::new(ORIGIN, origin.to_string()));
         }
         let event = NewRecord {
-            timestamp_ms: self.record.timestamp_ms,
+            timestamp_ms: self.event_time_ms(),
             key: self.record.key.clone(),
             headers,
             value,
@@ -242,7 +254,14 @@ fn own_headers(headers: &[Header]) -> usize {
             }
         }
     };
-    skip(&[&ERROR_REASON, &ERROR_CODE, &CUT, ATTEMPT_HEADER], 4);
+    let last = [
+        &*ERROR_REASON,
+        &ERROR_CODE,
+        &CUT,
+        EVENT_TIME_HEADER,
+        ATTEMPT_HEADER,
+    ];
+    skip(&last, last.len());
     skip(&[SOURCE_HEADER], 1);
     skip(&[ATTEMPT_HEADER], 1);
     skip(&[DIGEST_HEADER], 1);

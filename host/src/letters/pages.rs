@@ -157,7 +157,7 @@ impl Letters {
         Ok(())
     }
 
-    /// Those of each partition's end, the newest events first, and whether these
+    /// Those of each partition's end, the newest letters first, and whether these
     /// are all.
     fn newest(
         &self,
@@ -198,7 +198,7 @@ impl Letters {
             found.extend(of_partition.drain(surplus..));
         }
         found.sort_by_key(|view: &LetterView| {
-            std::cmp::Reverse((view.timestamp_ms, view.partition, view.offset))
+            std::cmp::Reverse((view.dead_since_ms, view.partition, view.offset))
         });
         complete &= found.len() <= limit;
         found.truncate(limit);

@@ -736,6 +736,33 @@ fn what_can_never_be_redriven_is_told() {
     assert_eq!((progress.redriven, progress.unfit), (0, unfit));
 }
 
+/// Its topic's retention counts from when it became one; its event goes back as it was.
+#[test]
+fn a_letter_has_its_own_time_and_its_event_keeps_its_own() {
+    let scene = Scene::new();
+    scene.swap(true);
+    let before = super::now_ms();
+    scene.append("no-a", "1no");
+    scene.settle();
+    let letters = scene.letters();
+    let listed = letters.page(&Filter::default(), From::Newest, 10).unwrap();
+    let letter = &listed.letters[0];
+    assert_eq!(letter.timestamp_ms, 1);
+    assert!((before..=super::now_ms()).contains(&letter.dead_since_ms));
+    let place = partition("no-a");
+    let letters_topic = &scene.pipeline.dead_letter;
+    let written = scene.log.read(letters_topic, place, Offset(0), 1).unwrap();
+    assert_eq!(written[0].timestamp_ms, letter.dead_since_ms);
+    assert_eq!(redrive(&letters, Selection::All).redriven, 1);
+    let input = scene
+        .log
+        .read(&scene.pipeline.input, place, Offset(0), 1 << 20)
+        .unwrap();
+    let times: Vec<_> = input.iter().map(|record| record.timestamp_ms).collect();
+    assert_eq!(times, [1, 1]);
+    assert!(input[1].header("courtside-event-time").is_none());
+}
+
 /// The state that letters belong to was deleted: they stay to be read.
 #[test]
 fn a_reset_makes_letters_void() {

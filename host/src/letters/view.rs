@@ -54,6 +54,9 @@ pub struct LetterView {
     pub reason: String,
     /// The event's.
     pub timestamp_ms: u64,
+    /// When the event became a dead letter, which its topic's retention counts from.
+    #[serde(default)]
+    pub dead_since_ms: u64,
     /// Where the event was first.
     pub origin: Option<Place>,
     /// The record that this letter was made of: another one than `origin` where
@@ -90,7 +93,8 @@ impl LetterView {
             reason: letter
                 .header(&crate::worker::output::ERROR_REASON)
                 .unwrap_or_default(),
-            timestamp_ms: letter.record.timestamp_ms,
+            timestamp_ms: letter.event_time_ms(),
+            dead_since_ms: letter.record.timestamp_ms,
             origin: letter.origin.as_ref().map(Into::into),
             source: letter.source.as_ref().map(Into::into),
             plugin: letter.header(crate::types::PLUGIN_HEADER),

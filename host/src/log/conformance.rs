@@ -69,6 +69,7 @@ macro_rules! conformance {
             a_commit_is_all_of_it,
             a_refused_commit_is_none_of_it,
             a_commit_keeps_the_order_of_records,
+            records_of_any_time_are_taken,
             checkpoints_are_read_back,
             keys_of_the_host_stand_last,
             a_commit_may_repeat_its_offset_and_is_fenced_all_the_same,
@@ -878,6 +879,36 @@ pub(crate) fn a_commit_keeps_the_order_of_records(subject: &mut impl Subject) {
         assert_eq!(read.len(), 7500);
         assert!(read.is_sorted());
     }
+}
+
+/// Where the log does not take a record's time, it says so in a header.
+pub(crate) fn records_of_any_time_are_taken(subject: &mut impl Subject) {
+    let (log, a, together) = (subject.log(), subject.name("a"), subject.name("b"));
+    log.ensure_topics(&[deleted(&a, 1), deleted(&together, 1)])
+        .unwrap();
+    let now = crate::clock::now_ms();
+    let times = [now, now + 7_200_000, now * 1000, 1, now, i64::MAX as u64];
+    let at = |timestamp_ms| NewRecord {
+        timestamp_ms,
+        ..record("k", "x")
+    };
+    for time in times {
+        let appended = log.append(&a, vec![(PartitionId(0), at(time))]).unwrap();
+        wait(appended)[0].as_ref().unwrap();
+    }
+    let read = read_all(&*log, &a, 0, 0);
+    assert_eq!(read.len(), times.len());
+    for (time, record) in times.into_iter().zip(read) {
+        let told = record.header(crate::types::EVENT_TIME_HEADER);
+        let told = told.map(|text| str::from_utf8(text).unwrap().parse().unwrap());
+        assert_eq!(told.unwrap_or(record.timestamp_ms), time);
+    }
+
+    // In one request, each is taken; those whose time is refused may come later.
+    let records = times.map(|time| (PartitionId(0), at(time))).into();
+    let appended = wait(log.append(&together, records).unwrap());
+    appended.into_iter().for_each(|one| drop(one.unwrap()));
+    assert_eq!(read_all(&*log, &together, 0, 0).len(), times.len());
 }
 
 pub(crate) fn checkpoints_are_read_back(subject: &mut impl Subject) {

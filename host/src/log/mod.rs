@@ -117,6 +117,10 @@ pub enum LogError {
         size_bytes: usize,
         limit_bytes: usize,
     },
+    /// The brokers refuse the record's time, which is too far from their clock for
+    /// the topic's settings.
+    #[error("the brokers refuse the time of a record of topic {topic}")]
+    TimeRefused { topic: Topic },
     /// An offset to read from, or to commit, that the partition does not have.
     #[error("offset {offset} of {topic}/{partition} is out of the log's range {start} to {end}")]
     OffsetOutOfRange {
@@ -142,6 +146,7 @@ impl LogError {
                 | Self::Busy
                 | Self::Full { .. }
                 | Self::TopicMissing { .. }
+                | Self::TimeRefused { .. }
         )
     }
 
@@ -167,6 +172,7 @@ impl LogError {
             Self::InUse { .. } => "data-dir-in-use",
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",
+            Self::TimeRefused { .. } => "time-refused",
             Self::OffsetOutOfRange { .. } => "offset-out-of-range",
             Self::Corrupt { .. } => "log-corrupt",
         }

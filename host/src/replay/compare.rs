@@ -16,7 +16,7 @@ use super::{
     timeline::Timeline,
 };
 use crate::{
-    types::{DIGEST_HEADER, Offset, PLUGIN_HEADER},
+    types::{DIGEST_HEADER, EVENT_TIME_HEADER, Offset, PLUGIN_HEADER},
     worker::output::{ERROR_CODE, ERROR_REASON},
 };
 
@@ -163,7 +163,7 @@ fn meeting(line: &Line) -> Meeting {
 
 fn is_same(published: &Line, replayed: &Line, headers: Headers) -> bool {
     published.partition == replayed.partition
-        && published.timestamp_ms == replayed.timestamp_ms
+        && published.event_time_ms() == replayed.event_time_ms()
         && published.value == replayed.value
         && counted(published, headers).eq(counted(replayed, headers))
 }
@@ -176,7 +176,7 @@ fn counted(line: &Line, headers: Headers) -> impl Iterator<Item = &HeaderLine> {
         .is_some_and(|code| code != "event-refused");
     line.headers.iter().filter(move |header| {
         let names_plugin = [PLUGIN_HEADER, DIGEST_HEADER].contains(&&*header.name);
-        header.name != ATTEMPT_HEADER
+        ![ATTEMPT_HEADER, EVENT_TIME_HEADER].contains(&&*header.name)
             && !(headers == Headers::ButThePlugin && names_plugin)
             && !(is_failure && header.name == *ERROR_REASON)
     })
@@ -293,11 +293,11 @@ fn changes(published: &Line, replayed: &Line, headers: Headers) -> Vec<String> {
             published.partition, replayed.partition
         ));
     }
-    if published.timestamp_ms != replayed.timestamp_ms {
-        changes.push(format!(
-            "timestamp {} → {}",
-            published.timestamp_ms, replayed.timestamp_ms
-        ));
+    // Where a record has another time than its event, that of its commit, no replay
+    // makes it again.
+    let times = (published.event_time_ms(), replayed.event_time_ms());
+    if times.0 != times.1 {
+        changes.push(format!("timestamp {} → {}", times.0, times.1));
     }
     for header in counted(replayed, headers) {
         let same_name = |other: &&HeaderLine| other.name == header.name;

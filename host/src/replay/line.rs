@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::types::{
-    DIGEST_HEADER, Digest, Header, NewRecord, Offset, PartitionId, Record, SOURCE_HEADER,
-    TopicPartition,
+    DIGEST_HEADER, Digest, EVENT_TIME_HEADER, Header, NewRecord, Offset, PartitionId, Record,
+    SOURCE_HEADER, TopicPartition,
 };
 
 /// On records that were made again after a rollback.
@@ -155,6 +155,15 @@ impl Line {
             Text::Utf8(text) => Some(text),
             Text::Hex { .. } => None,
         }
+    }
+
+    /// The time of the event that led to it. A record may have another time: that of
+    /// its commit, and the event's in a header.
+    #[must_use]
+    pub fn event_time_ms(&self) -> u64 {
+        let header = self.text(EVENT_TIME_HEADER);
+        let replaced = header.and_then(|text| text.parse().ok());
+        replaced.unwrap_or(self.timestamp_ms)
     }
 
     /// Bytes it takes in memory, about.

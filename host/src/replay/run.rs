@@ -19,6 +19,7 @@ use crate::{
         envelope::Redone,
         instances::Active,
         processing::{Interrupted, Processing, Stop},
+        times,
     },
 };
 
@@ -130,6 +131,9 @@ impl Case {
             processing.settle(&commit);
             let mut records = commit.records;
             records.retain(|(place, _)| self.is_of_entity(place));
+            records
+                .iter_mut()
+                .for_each(|(_, record)| times::take_back(record));
             // A commit has the dead letters last; here all are in the order of
             // their events, however those were batched.
             records

@@ -234,6 +234,39 @@ fn the_same_is_no_difference_and_a_change_is_one() {
     assert!(text.contains("in/0/3 → out\n  a:g:1 → b:g:1"), "{text}");
 }
 
+/// A host gave these another time than their events have, and said so.
+#[test]
+fn records_with_the_time_of_their_commit_are_as_they_were_published() {
+    let far = 4_000_000_000_000_000;
+    let mut events = vec![
+        event(0, "x"),
+        event(1, "refuse"),
+        event(2, "x"),
+        event(3, "x"),
+    ];
+    events[2].timestamp_ms = far;
+    events[3].timestamp_ms = 0;
+    let case = case(vec![(0, plugin("a"))], events);
+    let now = lines(&case, Plan::default());
+    let times: Vec<_> = now.iter().map(|line| line.timestamp_ms).collect();
+    assert_eq!(times, [1_000, 1_001, far, 0]);
+    let mut all = published(&now);
+    for line in &mut all[1..] {
+        line.headers.push(HeaderLine {
+            name: "courtside-event-time".to_owned(),
+            value: Some(Text::Utf8(line.timestamp_ms.to_string())),
+        });
+        line.timestamp_ms = 1_790_000_000_000;
+    }
+    let compared = compare(&recording(&case, all.clone()), &now, Headers::All);
+    assert_eq!((compared.same, compared.differences), (4, vec![]));
+    // An event's time that is another is a difference all the same.
+    all[2].headers.last_mut().unwrap().value = Some(Text::Utf8("5".to_owned()));
+    let compared = compare(&recording(&case, all), &now, Headers::All);
+    let text = compared.differences[0].text("in", 0, Headers::All);
+    assert!(text.contains("timestamp 5 → 4000000000000000"), "{text}");
+}
+
 #[test]
 fn what_compaction_took_is_gone_and_the_last_never_is() {
     let events = (0..5).map(|offset| event(offset, "x")).collect();

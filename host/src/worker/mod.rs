@@ -12,6 +12,7 @@ pub mod processing;
 pub mod status;
 pub mod takeover;
 pub mod thread;
+pub mod times;
 
 #[cfg(test)]
 pub(crate) mod tests;

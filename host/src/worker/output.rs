@@ -153,6 +153,7 @@ pub fn dead_letter(
         event,
         attempt,
     );
+    headers.push(Header::event_time(event.timestamp_ms));
     let reason = reason
         .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
         .unwrap_or_default();

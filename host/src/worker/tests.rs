@@ -16,7 +16,7 @@ use super::{
     envelope::Envelope,
     instances::Active,
     output,
-    processing::{Budget, Interrupted, Processing, Stop},
+    processing::{Budget, Interrupted, Processing, Stop, now_ms},
 };
 use crate::{
     ingest::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
@@ -498,6 +498,43 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
             "in/0/4 event-without-key"
         ]
     );
+}
+
+/// An output has its event's time where that will do, a dead letter never: it is kept
+/// from when it became one.
+#[test]
+fn outputs_and_dead_letters_have_times_that_will_do() {
+    let mut bench = Bench::new(8, 100);
+    let before = now_ms();
+    let times = [1, before, before + 7_200_000, before * 1000, 0, u64::MAX];
+    for value in ["x", "refuse"] {
+        let records = times.map(|time| Record {
+            timestamp_ms: time,
+            ..bench.record(Some("g"), value)
+        });
+        bench.feed(records.into());
+    }
+    bench.commit();
+    let after = now_ms();
+    let is_now = |time: u64| (before..=after).contains(&time);
+    let (outputs, letters): (Vec<_>, Vec<_>) = bench
+        .committed
+        .iter()
+        .partition(|record| header(record, "courtside-error-code").is_none());
+    let told = |record: &NewRecord| header(record, "courtside-event-time");
+    assert_eq!((outputs.len(), letters.len()), (times.len(), times.len()));
+    for (own, output) in times.into_iter().zip(outputs) {
+        if [1, before].contains(&own) {
+            assert_eq!((output.timestamp_ms, told(output)), (own, None));
+        } else {
+            assert!(is_now(output.timestamp_ms), "{own}");
+            assert_eq!(told(output), Some(own.to_string()));
+        }
+    }
+    for (own, letter) in times.into_iter().zip(letters) {
+        assert!(is_now(letter.timestamp_ms), "{own}");
+        assert_eq!(told(letter), Some(own.to_string()));
+    }
 }
 
 /// Whatever another producer got into the log, what it leads to can be

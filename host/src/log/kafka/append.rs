@@ -23,12 +23,15 @@ use rdkafka::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
+    Limits,
     config::KafkaConfig,
     context, convert,
     errors::{closed, unavailable, without},
     reach::Reach,
+    times::{Times, without_time},
 };
 use crate::{
+    clock::now_ms,
     log::LogError,
     types::{NewRecord, Offset, PartitionId, Position, Topic, TopicPartition},
 };
@@ -131,8 +134,24 @@ fn delivery_error(error: &KafkaError, topic: &str, size_bytes: usize) -> LogErro
             size_bytes,
             limit_bytes: size_bytes.saturating_sub(1),
         },
+        code if is_of_time(code) => LogError::TimeRefused {
+            topic: topic.into(),
+        },
         _ => without(|| format!("Write on topic {topic}"), error.clone()),
     }
+}
+
+/// Whether a record may not have been taken for its time, or for that of another in
+/// its batch: where it is not the only one, the client has no better word.
+pub(super) const fn is_of_time(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::InvalidDifferentRecord
+        )
+    )
 }
 
 pub(super) struct Appender {
@@ -143,25 +162,27 @@ pub(super) struct Appender {
     changes: watch::Sender<u64>,
     reach: Arc<Reach>,
     fatal: Arc<AtomicBool>,
+    times: Arc<Times>,
     producer: RwLock<Option<ThreadedProducer<Deliveries>>>,
 }
 
 impl Appender {
     pub fn new(
         config: &KafkaConfig,
-        record_bytes_max: usize,
-        queue_bytes_max: usize,
+        limits: &Limits,
         changes: watch::Sender<u64>,
         reach: Arc<Reach>,
+        times: Arc<Times>,
     ) -> Result<Self, LogError> {
         let appender = Self {
             config: config.clone(),
-            record_bytes_max,
-            queue_bytes_max,
+            record_bytes_max: limits.record_bytes_max,
+            queue_bytes_max: limits.queue_bytes_max,
             waiting_bytes: Arc::default(),
             changes,
             reach,
             fatal: Arc::default(),
+            times,
             producer: RwLock::new(None),
         };
         *appender.producer.write() = Some(appender.create()?);
@@ -204,12 +225,11 @@ impl Appender {
 
     /// Takes records whose partitions are known to exist.
     pub fn append(
-        &self,
+        self: &Arc<Self>,
         topic: &Topic,
-        records: &[(PartitionId, NewRecord)],
+        records: Vec<(PartitionId, NewRecord)>,
     ) -> Result<BoxFuture<'static, Results>, LogError> {
-        let mut bytes = 0_usize;
-        for (_, record) in records {
+        for (_, record) in &records {
             let size_bytes = record.size();
             if size_bytes > self.record_bytes_max {
                 return Err(LogError::TooLarge {
@@ -217,19 +237,75 @@ impl Appender {
                     limit_bytes: self.record_bytes_max,
                 });
             }
-            bytes = bytes.saturating_add(size_bytes);
         }
+        let records: Vec<_> = records
+            .into_iter()
+            .map(|(partition, record)| {
+                let topic = topic.clone();
+                (TopicPartition { topic, partition }, record)
+            })
+            .collect();
+        let sent = self.send(topic, &records)?;
+        let (appender, topic) = (Arc::clone(self), topic.clone());
+        Ok(Box::pin(async move {
+            let results = sent.await;
+            appender
+                .append_without_times(&topic, &records, results)
+                .await
+        }))
+    }
+
+    /// Appends those records again, without a time, whose time was refused: this
+    /// host's clock may be wrong, and that is no fault of who appends.
+    async fn append_without_times(
+        &self,
+        topic: &Topic,
+        records: &[(TopicPartition, NewRecord)],
+        mut results: Results,
+    ) -> Results {
+        let refused = results
+            .iter_mut()
+            .zip(records)
+            .filter(|(result, _)| matches!(result, Err(LogError::TimeRefused { .. })));
+        let (places, again): (Vec<_>, Vec<_>) = refused
+            .map(|(result, (place, record))| (result, (place.clone(), without_time(record))))
+            .unzip();
+        if places.is_empty() {
+            return results;
+        }
+        let outcome = match self.send(topic, &again) {
+            Ok(sent) => sent.await,
+            Err(error) => again.iter().map(|_| Err(error.clone())).collect(),
+        };
+        if outcome.iter().any(Result::is_ok) {
+            self.times.took_none(topic);
+        }
+        for (place, result) in places.into_iter().zip(outcome) {
+            *place = result;
+        }
+        results
+    }
+
+    /// Hands records to the client.
+    fn send(
+        &self,
+        topic: &Topic,
+        records: &[(TopicPartition, NewRecord)],
+    ) -> Result<BoxFuture<'static, Results>, LogError> {
         self.revive()?;
         let producer = self.producer.read();
         let producer = producer.as_ref().ok_or_else(closed)?;
         if records.is_empty() {
             return Ok(Box::pin(std::future::ready(Vec::new())));
         }
+        let bytes = records.iter().fold(0_usize, |sum, (_, record)| {
+            sum.saturating_add(record.size())
+        });
         self.reserve(bytes)?;
         let (reply, answer) = oneshot::channel();
         let pending = Arc::new(Pending {
             topic: topic.clone(),
-            partitions: records.iter().map(|(partition, _)| *partition).collect(),
+            partitions: records.iter().map(|(place, _)| place.partition).collect(),
             state: Mutex::new(State {
                 offsets: vec![None; records.len()],
                 left: records.len(),
@@ -239,25 +315,23 @@ impl Appender {
             waiting_bytes: Arc::clone(&self.waiting_bytes),
         });
         let mut failed = None;
-        for (index, (partition, record)) in records.iter().enumerate() {
+        let records = records.iter().map(|(place, record)| (place, record));
+        let settled = self.times.rules().settle(records, now_ms());
+        for (index, (place, record)) in settled.iter().enumerate() {
             // What follows one that the client did not take stays behind it.
             if let Some(error) = &failed {
                 pending.settle(index, Err(LogError::clone(error)));
                 continue;
             }
-            let place = TopicPartition {
-                topic: topic.clone(),
-                partition: *partition,
-            };
             let opaque = Box::new((Arc::clone(&pending), index));
-            let sent = producer.send(convert::base_record(&place, record, opaque));
+            let sent = producer.send(convert::base_record(place, record, opaque));
             if let Err((error, _)) = sent {
                 let error = delivery_error(&error, topic, record.size());
                 pending.settle(index, Err(error.clone()));
                 failed = Some(error);
             }
         }
-        let count = records.len();
+        let count = settled.len();
         Ok(Box::pin(async move {
             answer
                 .await

@@ -42,7 +42,13 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// A record of ours, to be produced. The client copies it.
+/// In the place of a record's time: it has none, which every broker takes, whatever
+/// bounds a topic sets. Such a record is read with the time 0.
+pub(super) const NO_TIME_MS: u64 = u64::MAX;
+const NO_TIME: i64 = -1;
+
+/// A record of ours, to be produced. The client copies it, and gives one of time 0
+/// the time of its append.
 pub(super) fn base_record<'a, D: IntoOpaque>(
     place: &'a TopicPartition,
     record: &'a NewRecord,
@@ -50,7 +56,10 @@ pub(super) fn base_record<'a, D: IntoOpaque>(
 ) -> BaseRecord<'a, [u8], [u8], D> {
     let mut base = BaseRecord::with_opaque_to(&place.topic, opaque)
         .partition(number(place.partition))
-        .timestamp(i64::try_from(record.timestamp_ms).unwrap_or(i64::MAX));
+        .timestamp(match record.timestamp_ms {
+            NO_TIME_MS => NO_TIME,
+            time => i64::try_from(time).unwrap_or(i64::MAX),
+        });
     if let Some(key) = &record.key {
         base = base.key(&**key);
     }

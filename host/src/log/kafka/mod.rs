@@ -32,6 +32,7 @@ mod reader;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod times;
 mod topics;
 mod transactions;
 
@@ -69,6 +70,7 @@ use self::{
     member::KafkaMember,
     reach::Reach,
     reader::Readers,
+    times::Times,
     topics::Topics,
 };
 use super::{
@@ -111,6 +113,7 @@ struct Shared {
     record_bytes_max: usize,
     tombstone_retention: Duration,
     topics: Topics,
+    times: Arc<Times>,
     /// They ask where partitions end, for readers of either kind.
     committed: Arc<BaseConsumer<Plain>>,
     uncommitted: BaseConsumer<Plain>,
@@ -142,7 +145,7 @@ impl Shared {
 /// The Kafka engine. Dropping it closes it.
 pub struct Kafka {
     shared: Arc<Shared>,
-    appender: Appender,
+    appender: Arc<Appender>,
     readers: Readers,
     groups: Groups,
     pulse: Mutex<Option<JoinHandle<()>>>,
@@ -213,12 +216,13 @@ impl Kafka {
         let uncommitted = asker(Isolation::Uncommitted, None)?;
         reach.connect(&committed, &config.brokers, config.request_timeout)?;
         let changes = watch::Sender::new(0);
+        let times = Arc::<Times>::default();
         let appender = Appender::new(
             &config,
-            limits.record_bytes_max,
-            limits.queue_bytes_max,
+            limits,
             changes.clone(),
             Arc::clone(&reach),
+            Arc::clone(&times),
         )?;
         let shared = Arc::new(Shared {
             topics: Topics::new(
@@ -228,6 +232,7 @@ impl Kafka {
                 Arc::clone(&committed),
             ),
             ids: Ids::start(Arc::clone(&committed), config.request_timeout)?,
+            times,
             store: Arc::new(Store::open(&path.join("checkpoints"))?),
             instance,
             record_bytes_max: limits.record_bytes_max,
@@ -250,7 +255,7 @@ impl Kafka {
                 })?
         };
         Ok(Arc::new(Self {
-            appender,
+            appender: Arc::new(appender),
             readers,
             groups: Groups::new(&shared.config),
             shared,
@@ -370,7 +375,7 @@ impl RecordLog for Kafka {
                 partition: *partition,
             });
         }
-        self.appender.append(topic, &records)
+        self.appender.append(topic, records)
     }
 
     fn read(

@@ -4,21 +4,27 @@
 //! does not recover from. `init_transactions` ends what a predecessor of the
 //! same id left open, so ids are stable over restarts.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
+    message::{DeliveryResult, Message as _},
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use super::{config::KafkaConfig, context, convert, errors::is_denial};
+use super::{append::is_of_time, config::KafkaConfig, context, convert, errors::is_denial};
 use crate::{
     log::LogError,
-    types::{NewRecord, TopicPartition},
+    types::{NewRecord, Topic, TopicPartition},
 };
 
 /// How often it is looked at what is in flight. The client's own waits are in
@@ -39,6 +45,9 @@ const RECORDS_PER_LOOK: usize = 1000;
 pub(super) enum Failure {
     /// Nothing of it happened, and it may be tried again.
     Again(LogError),
+    /// Nothing of it happened: the brokers refuse records of these topics, most likely
+    /// for their times.
+    Times(BTreeSet<Topic>),
     /// Nothing of it happened: the group does not take offsets of this member
     /// as it was.
     Generation(String),
@@ -49,7 +58,19 @@ pub(super) enum Failure {
 }
 
 /// Nobody waits for deliveries one by one: a failed one fails the transaction.
-struct Quiet;
+struct Quiet {
+    refusals: Arc<Mutex<Refusals>>,
+}
+
+/// Why the brokers refused records. Of several batches that are under way, the others
+/// fail for their order then, and the transaction's own word may be that.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Topics of records that may have been refused for their times.
+    times: BTreeSet<Topic>,
+    /// A topic that a record is too large for.
+    size: Option<Topic>,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
@@ -65,7 +86,16 @@ impl ProducerContext for Quiet {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
+        if let Err((error, message)) = result {
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    self.refusals.lock().size = Some(message.topic().into());
+                }
+                code if is_of_time(code) => {
+                    self.refusals.lock().times.insert(message.topic().into());
+                }
+                _ => {}
+            }
             tracing::debug!(%error, "a record of a transaction was not delivered");
         }
     }
@@ -76,6 +106,7 @@ pub(super) struct Transactions {
     id: String,
     record_bytes_max: usize,
     producer: Option<BaseProducer<Quiet>>,
+    refusals: Arc<Mutex<Refusals>>,
     must_abort: bool,
     /// The last producer may have left a transaction open.
     is_open: bool,
@@ -84,7 +115,7 @@ pub(super) struct Transactions {
 
 /// What goes into a transaction.
 pub(super) struct Contents<'a> {
-    pub records: Vec<(&'a TopicPartition, &'a NewRecord)>,
+    pub records: Vec<(&'a TopicPartition, Cow<'a, NewRecord>)>,
     pub offsets: TopicPartitionList,
 }
 
@@ -95,6 +126,7 @@ impl Transactions {
             id,
             record_bytes_max,
             producer: None,
+            refusals: Arc::default(),
             must_abort: false,
             is_open: false,
             tidied: None,
@@ -147,8 +179,11 @@ impl Transactions {
         if !self.config.properties.contains_key(IDLE_PROPERTY) {
             config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
         }
+        let context = Quiet {
+            refusals: Arc::clone(&self.refusals),
+        };
         let producer: BaseProducer<Quiet> =
-            config.create_with_context(Quiet).map_err(unavailable)?;
+            config.create_with_context(context).map_err(unavailable)?;
         retry(deadline, || producer.init_transactions(left(deadline))).map_err(unavailable)?;
         self.producer = Some(producer);
         self.is_open = false;
@@ -167,6 +202,7 @@ impl Transactions {
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + time.min(self.config.transaction_timeout);
         self.ready_by(deadline).map_err(Failure::Again)?;
+        *self.refusals.lock() = Refusals::default();
         let Some(producer) = &self.producer else {
             return Err(Failure::Unknown("there is no producer".to_owned()));
         };
@@ -225,7 +261,17 @@ impl Transactions {
                 self.is_open = false;
             }
         }
+        let refusals = std::mem::take(&mut *self.refusals.lock());
+        if let (Verdict::Abort | Verdict::Renew, Some(topic)) = (verdict, &refusals.size) {
+            return Failure::Again(LogError::Invalid {
+                what: "a record of a commit".to_owned(),
+                reason: format!("it is too large for topic {topic} as that is set now: {reason}"),
+            });
+        }
         match verdict {
+            Verdict::Abort | Verdict::Renew if !refusals.times.is_empty() => {
+                Failure::Times(refusals.times)
+            }
             Verdict::Abort | Verdict::Renew => Failure::Again(failed(&self.id, error)),
             Verdict::Generation => Failure::Generation(reason),
             Verdict::Fenced => Failure::Fenced(reason),

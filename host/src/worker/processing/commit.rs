@@ -4,24 +4,20 @@ use std::{collections::BTreeSet, time::Instant};
 
 use super::{Interrupted, Planned, Processing};
 use crate::{
+    clock::now_ms,
     log::Commit,
     types::{Digest, Key, PartitionId},
     worker::{
         breaker::Step,
-        entity::{Prepared, Verdict},
+        entity::{Prepared, Produced, Verdict},
         envelope::Envelope,
         takeover::rows::is_reserved,
+        times,
     },
 };
 
 /// The digest in the checkpoint of an entity that no plugin ever processed.
 const NO_PLUGIN: Digest = Digest([0; 32]);
-
-/// The time, in milliseconds since 1970.
-#[must_use]
-pub fn now_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
-}
 
 impl Processing {
     /// What the next commit is to hold; none where nothing is pending. The
@@ -51,7 +47,8 @@ impl Processing {
             return Ok((None, stops));
         }
         let mut commit = Commit::default();
-        self.keep_house(&mut commit, now_ms())?;
+        let now_ms = now_ms();
+        self.keep_house(&mut commit, now_ms)?;
         let told = std::mem::take(&mut commit.records);
         let kept: BTreeSet<PartitionId> = commit
             .checkpoints
@@ -95,9 +92,21 @@ impl Processing {
                 is_letter.then_some(produced.source)
             });
         }
+        let letters = &self.pipeline.dead_letter;
         commit.records = produced
             .into_iter()
-            .map(|produced| (produced.place, produced.record))
+            .map(
+                |Produced {
+                     place, mut record, ..
+                 }| {
+                    if place.topic == *letters {
+                        times::settle_letter(&mut record, now_ms);
+                    } else {
+                        times::settle_output(&mut record, now_ms);
+                    }
+                    (place, record)
+                },
+            )
             .chain(told)
             .collect();
         if commit.is_empty() {

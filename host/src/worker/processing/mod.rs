@@ -12,7 +12,7 @@ mod run;
 mod take;
 mod takeover;
 
-pub use commit::now_ms;
+pub use crate::clock::now_ms;
 use rollback::Directives;
 pub use rollback::OUT_OF_RANGE;
 use takeover::first_row;

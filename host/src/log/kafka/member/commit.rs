@@ -9,11 +9,13 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _
 
 use super::{Gone, seat::Seat};
 use crate::{
+    clock::now_ms,
     log::{
         COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
         kafka::{
             convert::number,
             errors::unavailable,
+            times::Rules,
             transactions::{Contents, Failure},
         },
     },
@@ -62,6 +64,10 @@ impl Seat {
                 }
                 self.shared.tick();
                 Ok(())
+            }
+            Err(Failure::Times(topics)) => {
+                let topic = topics.into_iter().next().unwrap_or_default();
+                Err(LogError::TimeRefused { topic }.into())
             }
             Err(Failure::Again(error)) => {
                 if let LogError::Denied { reason } = &error {
@@ -160,7 +166,42 @@ impl Seat {
         Ok(list)
     }
 
+    /// One transaction, and again with other times where the brokers refuse those of
+    /// records. Each round changes the rule of a topic, which has two at most.
     fn transact(&mut self, commit: &Commit, time: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + time.min(self.shared.config.transaction_timeout);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let rules = self.shared.times.rules();
+            let outcome = self.transact_once(commit, &rules, left);
+            let Err(Failure::Times(refused)) = &outcome else {
+                return outcome;
+            };
+            let (times, topics) = (&self.shared.times, &self.shared.topics);
+            let mut is_changed = false;
+            for topic in refused {
+                is_changed |= times.refused(&rules, topic, || topics.time_bounds(topic));
+            }
+            if !is_changed {
+                // Without a time, it is not for that.
+                let topics: Vec<&str> = refused.iter().map(|topic| &**topic).collect();
+                return Err(Failure::Again(LogError::Invalid {
+                    what: "a record of a commit".to_owned(),
+                    reason: format!("the brokers refuse it for topic {}", topics.join(", ")),
+                }));
+            }
+            if Instant::now() >= deadline {
+                return outcome;
+            }
+        }
+    }
+
+    fn transact_once(
+        &mut self,
+        commit: &Commit,
+        rules: &Rules,
+        time: Duration,
+    ) -> Result<(), Failure> {
         let again = Failure::Again;
         let offsets = self.offsets(commit).map_err(again)?;
         let checkpoints: Vec<(TopicPartition, NewRecord)> = commit
@@ -181,8 +222,9 @@ impl Seat {
             })
             .collect();
         let records = commit.records.iter().chain(&checkpoints);
+        let records = records.map(|(place, record)| (place, record));
         let contents = Contents {
-            records: records.map(|(place, record)| (place, record)).collect(),
+            records: rules.settle(records, now_ms()),
             offsets,
         };
         let Some(identity) = &self.identity else {

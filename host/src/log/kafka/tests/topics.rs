@@ -144,6 +144,22 @@ fn what_is_larger_than_needed_is_taken() {
     assert_eq!(error.code(), "topic-mismatch");
 }
 
+/// Where retention counts from records' times, the brokers' own bound ahead stays.
+#[test]
+fn topics_that_a_host_creates_take_records_of_any_age() {
+    let Some(brokers) = brokers() else { return };
+    let log = beside(config(&brokers));
+    let [stream, table] = ["a", "b"].map(|name| Topic::from(format!("{}{name}", prefix())));
+    log.ensure_topics(&[deleted(&stream, 1), compacted(&table, 1)])
+        .unwrap();
+    let bounds = |topic| log.shared.topics.time_bounds(topic).unwrap();
+    let any = i64::MAX as u64;
+    let (stream, table) = (bounds(&stream), bounds(&table));
+    assert_eq!((table.before_ms, table.after_ms), (any, any));
+    assert_eq!(stream.before_ms, any);
+    assert!(stream.after_ms < any);
+}
+
 #[test]
 fn more_replicas_than_brokers_are_named() {
     let Some(brokers) = brokers() else { return };

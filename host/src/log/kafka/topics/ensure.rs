@@ -31,6 +31,7 @@ use crate::{
             config::message_bytes_max,
             context::Plain,
             errors::{is_denial, unavailable, without},
+            times::Bounds,
         },
         name::check_name,
     },
@@ -45,6 +46,8 @@ const CHECKPOINT_DIRTY_RATIO: &str = "0.1";
 const CLEANUP: &str = "cleanup.policy";
 const IN_SYNC_MIN: &str = "min.insync.replicas";
 const MESSAGE_BYTES_MAX: &str = "max.message.bytes";
+const TIME_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
+const TIME_AFTER_MAX: &str = "message.timestamp.after.max.ms";
 
 impl Topics {
     /// Creates the topics that are missing; nothing is created where one of the
@@ -67,8 +70,19 @@ impl Topics {
         for spec in &missing {
             let replicas = i32::try_from(self.config.replication_factor).unwrap_or(i32::MAX);
             let settings = self.settings(spec);
-            let settings = settings.iter().map(|(name, value)| (*name, &**value));
-            match self.create(&admin, &spec.name, spec.partitions, replicas, settings) {
+            let create = |is_taken: fn(&str) -> bool| {
+                let settings = settings.iter().filter(|(name, _)| is_taken(name));
+                let settings = settings.map(|(name, value)| (*name, &**value));
+                self.create(&admin, &spec.name, spec.partitions, replicas, settings)
+            };
+            let created = match create(|_| true) {
+                // Brokers before Kafka 3.6 do not bound times by these.
+                Err(LogError::Invalid { .. }) => {
+                    create(|name| ![TIME_BEFORE_MAX, TIME_AFTER_MAX].contains(&name))
+                }
+                created => created,
+            };
+            match created {
                 // Another host was faster.
                 Ok(()) | Err(LogError::TopicExists { .. }) => {}
                 Err(error) => return Err(error),
@@ -141,6 +155,8 @@ impl Topics {
                     return mismatch(spec, name, actual, wanted);
                 }
                 MESSAGE_BYTES_MAX => {}
+                // The brokers do not know it.
+                TIME_BEFORE_MAX | TIME_AFTER_MAX if actual.is_empty() => {}
                 _ => tracing::info!(
                     topic = %spec.name,
                     setting = name,
@@ -201,6 +217,20 @@ impl Topics {
             .into_iter()
             .collect::<Result<_, _>>()
             .map_err(|error| unavailable(KafkaError::AdminOp(error)))
+    }
+
+    /// How far the times of a topic's records may be from the brokers' clock; none
+    /// where they do not tell.
+    pub fn time_bounds(&self, topic: &Topic) -> Option<Bounds> {
+        let described = self.describe_once(&self.admin().ok()?, &[topic]).ok()?;
+        let bound = |name: &str| -> Option<u64> {
+            let entry = described.first()?.get(name)?;
+            entry.value.as_deref()?.parse().ok()
+        };
+        Some(Bounds {
+            before_ms: bound(TIME_BEFORE_MAX)?,
+            after_ms: bound(TIME_AFTER_MAX)?,
+        })
     }
 
     /// As many replicas as 0 says are what the brokers take by default.
@@ -304,12 +334,17 @@ impl Topics {
             MESSAGE_BYTES_MAX,
             message_bytes_max(self.record_bytes_max).to_string(),
         )];
+        // An event may be of any age, and so may what comes of it.
+        settings.push((TIME_BEFORE_MAX, i64::MAX.to_string()));
         let ms = |time: Duration| time.as_millis().min(i64::MAX as u128).to_string();
         match &spec.cleanup {
             Cleanup::Compact {
                 tombstone_retention,
             } => {
                 settings.push((CLEANUP, "compact".to_owned()));
+                // Hosts' clocks may be ahead. Where retention counts from records'
+                // times, the brokers' bound stays: it is what other producers meet.
+                settings.push((TIME_AFTER_MAX, i64::MAX.to_string()));
                 settings.push(("delete.retention.ms", ms(*tombstone_retention)));
                 if spec.name.ends_with(CHECKPOINTS_SUFFIX) {
                     settings.push(("segment.bytes", CHECKPOINT_SEGMENT_BYTES.to_owned()));
