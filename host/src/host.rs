@@ -570,10 +570,11 @@ impl Operator for Overview {
             }
             for (partition, status) in working.status.all() {
                 // Who processes events again processes, and answers.
-                if !matches!(
+                let is_at_work = matches!(
                     status.state,
                     PartitionState::Running | PartitionState::Redoing
-                ) {
+                );
+                if !is_at_work || status.code.is_some() {
                     reasons.push(NotReady {
                         code: status.code.unwrap_or("partition-stopped").into(),
                         reason: format!(

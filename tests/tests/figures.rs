@@ -197,10 +197,11 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     .await;
     seen.read(&host).await;
     let missing = [("code", "plugin-missing")];
+    let blocked = [("state", "waiting"), ("code", "plugin-missing")];
     assert_eq!(value(&text, "courtside_ready", &[]), Some(0.0));
     assert_eq!(value(&text, "courtside_not_ready", &missing), Some(1.0));
     assert_eq!(
-        value(&text, "courtside_partition_blocked", &missing),
+        value(&text, "courtside_partition_blocked", &blocked),
         Some(1.0)
     );
     let state = [("slot", "default"), ("state", "waiting")];

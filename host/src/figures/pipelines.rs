@@ -43,7 +43,7 @@ static PARTITIONS: Metric = Metric::gauge(
 );
 static BLOCKED: Metric = Metric::gauge(
     "courtside_partition_blocked",
-    "1 for a partition of this host that does not go on, with the code that says why.",
+    "1 for a partition of this host that does not go on, with what it does and the code that says why.",
 );
 static MEMBERS: Metric = Metric::gauge(
     "courtside_group_members",
@@ -163,6 +163,7 @@ impl Seen<'_> {
             PartitionState::Running,
             PartitionState::Waiting,
             PartitionState::Redoing,
+            PartitionState::Stalled,
             PartitionState::Stopped,
         ] {
             let count = held.values().filter(|one| one.state == state).count();
@@ -171,7 +172,12 @@ impl Seen<'_> {
         }
         for (id, status) in &held {
             if let Some(code) = status.code {
-                let labels = [pipeline, ("partition", &id.to_string()), ("code", code)];
+                let labels = [
+                    pipeline,
+                    ("partition", &id.to_string()),
+                    ("state", status.state.word()),
+                    ("code", code),
+                ];
                 out.flag(&BLOCKED, &labels, true);
             }
         }

@@ -150,6 +150,20 @@ impl LogError {
         )
     }
 
+    /// Whether somebody may mend it while the host runs: a topic that does not take
+    /// what it should, or is gone.
+    #[must_use]
+    pub const fn may_be_mended(&self) -> bool {
+        self.may_pass()
+            || matches!(
+                self,
+                Self::NoSuchTopic { .. }
+                    | Self::NoSuchPartition { .. }
+                    | Self::Invalid { .. }
+                    | Self::TooLarge { .. }
+            )
+    }
+
     /// The stable code of `docs/errors.md`.
     #[must_use]
     pub const fn code(&self) -> &'static str {

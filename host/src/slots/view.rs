@@ -266,6 +266,9 @@ pub enum PartitionState {
     /// Processes events again after a rollback, those of the entities that it
     /// brought back; the others wait until it has caught up.
     Redoing,
+    /// Events wait, and nothing could be committed for more than ten seconds. The
+    /// host tries on, and the partition runs again once that succeeds.
+    Stalled,
     /// Stopped by an error that needs an operator.
     Stopped,
 }
@@ -279,6 +282,7 @@ impl PartitionState {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Redoing => "redoing",
+            Self::Stalled => "stalled",
             Self::Stopped => "stopped",
         }
     }

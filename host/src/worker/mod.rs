@@ -5,6 +5,7 @@ mod breaker;
 pub mod entity;
 pub mod envelope;
 pub mod figures;
+mod given_up;
 pub mod instances;
 pub mod metrics;
 pub mod output;

@@ -1,6 +1,10 @@
 //! What the workers of a pipeline say of their partitions, for the doors.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -16,11 +20,24 @@ pub struct PartitionStatus {
     pub reason: Option<String>,
 }
 
+/// A worker whose events wait for longer than this to be committed is stalled.
+pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Events of a worker wait to be committed.
+#[derive(Clone, Debug)]
+struct Wait {
+    since: Instant,
+    /// Why the last try failed; none before it has.
+    why: Option<(&'static str, String)>,
+}
+
 /// The partitions of a pipeline that workers of this host have, and what is
 /// counted of them and of its slots.
 #[derive(Debug, Default)]
 pub struct PipelineStatus {
     partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
+    /// By worker: a commit is one for all of its partitions.
+    waits: Mutex<BTreeMap<u32, Wait>>,
     figures: Arc<PipelineFigures>,
 }
 
@@ -37,9 +54,36 @@ impl PipelineStatus {
         }
     }
 
+    /// A worker has events to commit. Since when it waits is known from the first
+    /// time until they are committed, or are no longer its own.
+    pub fn waits(&self, worker: u32) {
+        self.waits_since(worker, Instant::now());
+    }
+
+    fn waits_since(&self, worker: u32, since: Instant) {
+        let mut waits = self.waits.lock();
+        waits.entry(worker).or_insert(Wait { since, why: None });
+    }
+
+    /// A worker could not commit what it has.
+    pub fn waits_for(&self, worker: u32, code: &'static str, reason: String) {
+        let mut waits = self.waits.lock();
+        let wait = waits.entry(worker).or_insert_with(|| Wait {
+            since: Instant::now(),
+            why: None,
+        });
+        wait.why = Some((code, reason));
+    }
+
+    /// A worker has committed, or has nothing to commit.
+    pub fn goes_on(&self, worker: u32) {
+        self.waits.lock().remove(&worker);
+    }
+
     #[must_use]
     pub fn get(&self, partition: PartitionId) -> Option<PartitionStatus> {
-        self.partitions.lock().get(&partition).cloned()
+        let status = self.partitions.lock().get(&partition).cloned()?;
+        Some(self.as_of(status, Instant::now()))
     }
 
     #[must_use]
@@ -55,6 +99,95 @@ impl PipelineStatus {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeMap<PartitionId, PartitionStatus> {
-        self.partitions.lock().clone()
+        let held = self.partitions.lock().clone();
+        let now = Instant::now();
+        held.into_iter()
+            .map(|(partition, status)| (partition, self.as_of(status, now)))
+            .collect()
+    }
+
+    /// What a worker said, and whether it is stalled by now. A partition that
+    /// processes events again is told as such, for a rollback waits for its end.
+    fn as_of(&self, mut status: PartitionStatus, now: Instant) -> PartitionStatus {
+        let is_at_work = matches!(
+            status.state,
+            PartitionState::Running | PartitionState::Redoing
+        );
+        let waits = self.waits.lock();
+        let stalled = waits
+            .get(&status.worker)
+            .filter(|wait| now.saturating_duration_since(wait.since) > STALLED_AFTER);
+        let Some(wait) = stalled.filter(|_| is_at_work) else {
+            return status;
+        };
+        let (code, reason) = wait.why.clone().unwrap_or_else(|| {
+            let reason = "the log has not answered a commit".to_owned();
+            ("log-unavailable", reason)
+        });
+        let seconds = now.saturating_duration_since(wait.since).as_secs();
+        status.code = Some(code);
+        status.reason = Some(format!("nothing was committed for {seconds} s: {reason}"));
+        if status.state == PartitionState::Running {
+            status.state = PartitionState::Stalled;
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(
+        status: &PipelineStatus,
+        partition: u32,
+    ) -> (PartitionState, Option<&'static str>) {
+        let all = status.all();
+        let one = all.get(&PartitionId(partition)).unwrap();
+        (one.state, one.code)
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_long_stalls_its_partitions_by_the_reasons_code() {
+        let status = PipelineStatus::default();
+        for (partition, worker, state) in [
+            (0, 0, PartitionState::Running),
+            (1, 0, PartitionState::Redoing),
+            (2, 0, PartitionState::Waiting),
+            (3, 1, PartitionState::Running),
+        ] {
+            let code = (state == PartitionState::Waiting).then_some("plugin-missing");
+            let told = PartitionStatus {
+                worker,
+                state,
+                code,
+                reason: None,
+            };
+            status.set(PartitionId(partition), told);
+        }
+        // Not for long yet.
+        status.waits(0);
+        status.waits_for(0, "log-access-denied", "told to".to_owned());
+        assert_eq!(status_of(&status, 0), (PartitionState::Running, None));
+        status.goes_on(0);
+
+        let long_ago = Instant::now() - STALLED_AFTER - Duration::from_secs(1);
+        status.waits_since(0, long_ago);
+        let stalled = PartitionState::Stalled;
+        assert_eq!(status_of(&status, 0), (stalled, Some("log-unavailable")));
+        status.waits_for(0, "log-access-denied", "told to".to_owned());
+        // Since when it waits stays.
+        status.waits(0);
+        let denied = Some("log-access-denied");
+        assert_eq!(status_of(&status, 0), (stalled, denied));
+        assert_eq!(status_of(&status, 1), (PartitionState::Redoing, denied));
+        let missing = (PartitionState::Waiting, Some("plugin-missing"));
+        assert_eq!(status_of(&status, 2), missing);
+        assert_eq!(status_of(&status, 3), (PartitionState::Running, None));
+        let told = status.get(PartitionId(0)).unwrap();
+        assert!(told.reason.unwrap().ends_with("told to"));
+        status.goes_on(0);
+        assert_eq!(status_of(&status, 0), (PartitionState::Running, None));
+        assert_eq!(status_of(&status, 1), (PartitionState::Redoing, None));
     }
 }

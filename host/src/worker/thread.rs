@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     figures::Gap,
+    given_up::GivenUp,
     instances::Active,
     metrics::{Change, Handles},
     output,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::thread_cpu_time,
-    log::{Assignment, Commit, GroupSpec, LogError, Member, Polled, RecordLog},
+    log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, RecordLog},
     pipeline::Pipeline,
     slots::{name::SlotName, view::PartitionState},
     types::{NewRecord, Offset, PartitionId},
@@ -165,6 +166,8 @@ impl Worker {
             starts,
             redoing: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            given_up: GivenUp::default(),
+            rewinds: 0,
             chores_at: Instant::now(),
             processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
             pipeline: Arc::clone(pipeline),
@@ -257,6 +260,10 @@ struct Running {
     redoing: BTreeSet<PartitionId>,
     /// Partitions that do not go on by themselves, whatever plugin comes.
     stopped: BTreeSet<PartitionId>,
+    /// Those of them that are tried again now and then.
+    given_up: GivenUp,
+    /// How many times it went back to what is committed.
+    rewinds: u64,
     /// When an idle worker writes what it has to, after it could not.
     chores_at: Instant,
     /// Partitions that wait for a plugin.
@@ -278,6 +285,7 @@ impl Running {
         let partitions: Vec<_> = self.partitions.iter().copied().collect();
         self.member.release(&partitions);
         self.status.forget(self.partitions.iter());
+        self.status.goes_on(self.worker);
         tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
     }
 
@@ -288,6 +296,7 @@ impl Running {
             return;
         }
         self.begin_rollbacks();
+        self.try_again();
         let is_restoring = self.processing.is_restoring();
         let timeout = match self.processing.pending_since() {
             None if !is_restoring => IDLE_WAIT,
@@ -302,6 +311,9 @@ impl Running {
             self.poll_wait = RETRY_WAIT_MIN;
         }
         match polled {
+            Ok(Polled::Records(fetched)) if self.given_up.has_trials() => {
+                self.accept_apart(fetched);
+            }
             Ok(Polled::Records(fetched)) => {
                 match self.processing.accept(fetched) {
                     Ok(stops) => self.stop_partitions(stops),
@@ -316,6 +328,7 @@ impl Running {
                 if is_restoring || self.processing.pending_since().is_some() {
                     self.commit();
                 } else {
+                    self.status.goes_on(self.worker);
                     self.gap.idle(Instant::now());
                     self.do_chores();
                     self.processing.close_idle(Instant::now());
@@ -516,6 +529,7 @@ impl Running {
             self.go_where_moved();
             return true;
         };
+        self.status.waits(self.worker);
         let started = Instant::now();
         // A group that has just moved on takes the next try at once.
         let mut wait = Duration::ZERO;
@@ -532,6 +546,8 @@ impl Running {
                 Ok(()) => break,
                 Err(error @ LogError::Fenced { .. }) => {
                     self.handles.commit_failed(error.code(), 1);
+                    self.status
+                        .waits_for(self.worker, error.code(), error.to_string());
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit fenced");
                     // What the member has all the same goes on, the rest is lost.
                     self.rewind();
@@ -544,6 +560,8 @@ impl Running {
                 }
                 Err(error) => {
                     self.handles.commit_failed(error.code(), 1);
+                    self.status
+                        .waits_for(self.worker, error.code(), error.to_string());
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit failed, trying again");
                 }
             }
@@ -557,8 +575,10 @@ impl Running {
             std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
             wait = (wait * 2).clamp(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         }
+        self.status.goes_on(self.worker);
         self.note_opened(self.processing.entities_pending());
         self.processing.settle(&commit);
+        self.note_recovered(&commit);
         self.wait = RETRY_WAIT_MIN;
         let poll_bytes_max = self.pipeline.processing.poll_bytes_max;
         if self.poll_bytes < poll_bytes_max {
@@ -571,25 +591,79 @@ impl Running {
         true
     }
 
-    /// A commit that can never be: its partitions wait for an operator.
+    /// The log refuses a commit, and would again: its partitions stop. Where that may
+    /// be mended, they are tried again later.
     fn give_up(&mut self, commit: &Commit, error: &LogError) {
-        let stops = commit
-            .offsets
-            .iter()
-            .map(|(partition, _)| {
-                let stop = Stop {
-                    code: error.code(),
-                    reason: format!("commit: {error}"),
-                    waits: false,
-                };
-                (*partition, stop)
-            })
-            .collect::<Vec<_>>();
+        self.status.goes_on(self.worker);
         self.processing.abort();
-        for (partition, _) in &stops {
+        let mut stops = Vec::with_capacity(commit.offsets.len());
+        for (partition, _) in &commit.offsets {
+            match self.processing.committed(*partition) {
+                Some(next) if error.may_be_mended() => {
+                    self.given_up.add(*partition, next, Instant::now());
+                }
+                _ => self.given_up.forget(*partition),
+            }
             self.processing.unassign(&[*partition]);
+            let stop = Stop {
+                code: error.code(),
+                reason: format!("commit: {error}"),
+                waits: false,
+            };
+            stops.push((*partition, stop));
         }
         self.stop_partitions(stops);
+    }
+
+    /// Takes partitions up again that were given up a while ago. They count as
+    /// stopped until something of them is committed.
+    fn try_again(&mut self) {
+        let due = self.given_up.take_due(Instant::now());
+        // Of what is pending nothing may share a commit with them.
+        if self.given_up.has_trials() && self.processing.pending_since().is_some() {
+            self.commit();
+        }
+        for (partition, next) in due {
+            let assignment = Assignment { partition, next };
+            if let Err(error) = self.processing.assign(&assignment) {
+                tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
+                self.given_up.add(partition, next, Instant::now());
+                continue;
+            }
+            let position = self.processing.positions().find(|(id, _)| *id == partition);
+            let position = position.map_or(next, |(_, position)| position);
+            if self.seek(partition, position) {
+                self.member.resume(&[partition]);
+            }
+        }
+    }
+
+    /// Processes and commits the records of each partition by themselves.
+    fn accept_apart(&mut self, fetched: Vec<Fetched>) {
+        for of_partition in fetched {
+            let rewinds = self.rewinds;
+            match self.processing.accept(vec![of_partition]) {
+                Ok(stops) => self.stop_partitions(stops),
+                Err(interrupted) => self.start_over(&interrupted),
+            }
+            self.commit();
+            // Otherwise the rest is read again.
+            if self.rewinds != rewinds || self.stopping.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// What was given up goes on once something of it is committed.
+    fn note_recovered(&mut self, commit: &Commit) {
+        let committed = commit.offsets.iter().map(|(partition, _)| *partition);
+        for partition in self.given_up.take_committed(committed) {
+            self.stopped.remove(&partition);
+            if self.is_running(partition) {
+                tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "partition goes on again");
+                self.note(partition, PartitionState::Running, None);
+            }
+        }
     }
 
     fn set_budget(&mut self) {
@@ -632,7 +706,9 @@ impl Running {
                 self.poll_bytes = 1;
                 self.set_budget();
             }
-            Interrupted::Log(_) => {
+            Interrupted::Log(error) => {
+                self.status
+                    .waits_for(self.worker, error.code(), error.to_string());
                 std::thread::sleep(self.wait);
                 self.wait = (self.wait * 2).min(RETRY_WAIT_MAX);
             }
@@ -642,6 +718,7 @@ impl Running {
 
     /// Back to what is committed.
     fn rewind(&mut self) {
+        self.rewinds += 1;
         self.processing.abort();
         let positions: Vec<_> = self.processing.positions().collect();
         for (partition, next) in positions {
@@ -654,6 +731,7 @@ impl Running {
         let partition = assignment.partition;
         self.partitions.insert(partition);
         self.stopped.remove(&partition);
+        self.given_up.forget(partition);
         let figures = self.status.figures();
         figures.assigned(partition, assignment.next);
         self.note(partition, PartitionState::Running, None);
@@ -671,6 +749,8 @@ impl Running {
                 self.stop_partitions(vec![(partition, stop)]);
                 return;
             }
+            self.status
+                .waits_for(self.worker, error.code(), error.to_string());
             tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
             std::thread::sleep(wait);
             wait = (wait * 2).min(RETRY_WAIT_MAX);
@@ -767,6 +847,7 @@ impl Running {
         self.waiting.remove(&partition);
         self.redoing.remove(&partition);
         self.stopped.remove(&partition);
+        self.given_up.forget(partition);
     }
 
     fn is_running(&self, partition: PartitionId) -> bool {
@@ -800,6 +881,11 @@ impl Running {
                     reason: format!("to read from offset {next}: {error}"),
                     waits: false,
                 };
+                if error.may_pass()
+                    && let Some(next) = self.processing.committed(partition)
+                {
+                    self.given_up.add(partition, next, Instant::now());
+                }
                 self.processing.unassign(&[partition]);
                 self.stop_partitions(vec![(partition, stop)]);
                 return false;
@@ -829,6 +915,9 @@ impl Running {
             self.forget(*partition);
         }
         self.status.forget(partitions.iter());
+        if self.partitions.is_empty() {
+            self.status.goes_on(self.worker);
+        }
     }
 
     fn stop_partitions(&mut self, stops: Vec<(PartitionId, Stop)>) {

@@ -319,6 +319,12 @@ impl Processing {
         self.tasks.iter().map(|(id, task)| (*id, task.position()))
     }
 
+    /// The committed offset of a partition at work.
+    #[must_use]
+    pub fn committed(&self, partition: PartitionId) -> Option<Offset> {
+        self.tasks.get(&partition).map(|task| task.committed)
+    }
+
     /// What plugins do is counted there.
     pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
         self.instances.count_in(figures, worker);

@@ -92,6 +92,8 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
         starts: Box::new(|_| Ok(Offset(0))),
         redoing: BTreeSet::new(),
         stopped: BTreeSet::new(),
+        given_up: GivenUp::default(),
+        rewinds: 0,
         chores_at: Instant::now(),
         eased: None,
         poll_bytes: pipeline.processing.poll_bytes_max,
@@ -492,4 +494,97 @@ impl Member for Storing {
     fn release(&mut self, partitions: &[PartitionId]) {
         self.0.release(partitions);
     }
+}
+
+/// A log that refuses commits of [`P`] until that is mended.
+#[derive(Default)]
+struct Refusal {
+    refuses: bool,
+    is_assigned: bool,
+    unread: BTreeSet<PartitionId>,
+    paused: BTreeSet<PartitionId>,
+    committed: Vec<Vec<PartitionId>>,
+}
+
+struct Refusing(Arc<Mutex<Refusal>>);
+
+impl Member for Refusing {
+    fn poll(&mut self, _: Duration, _: usize) -> Result<Polled, LogError> {
+        let mut log = self.0.lock().unwrap();
+        if !std::mem::replace(&mut log.is_assigned, true) {
+            log.unread = [P, Q].into();
+            return Ok(assigned());
+        }
+        let readable: Vec<_> = log.unread.difference(&log.paused).copied().collect();
+        log.unread.retain(|partition| !readable.contains(partition));
+        Ok(match readable.as_slice() {
+            [] => Polled::Idle,
+            readable => records(readable),
+        })
+    }
+
+    fn pause(&mut self, partitions: &[PartitionId]) {
+        self.0.lock().unwrap().paused.extend(partitions);
+    }
+
+    fn resume(&mut self, partitions: &[PartitionId]) {
+        let mut log = self.0.lock().unwrap();
+        log.paused.retain(|paused| !partitions.contains(paused));
+    }
+
+    fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
+        if next == Offset(0) {
+            self.0.lock().unwrap().unread.insert(partition);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<(), LogError> {
+        let mut log = self.0.lock().unwrap();
+        let partitions: Vec<_> = commit.offsets.iter().map(|(id, _)| *id).collect();
+        if log.refuses && partitions.contains(&P) {
+            return Err(LogError::Invalid {
+                what: "a record of a commit".to_owned(),
+                reason: "told to".to_owned(),
+            });
+        }
+        log.committed.push(partitions);
+        Ok(())
+    }
+
+    fn release(&mut self, _: &[PartitionId]) {}
+}
+
+/// The reason may pass, and it is nobody else's.
+#[test]
+fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
+    let script = Arc::<Mutex<Script>>::default();
+    let log = Arc::new(Mutex::new(Refusal {
+        refuses: true,
+        ..Refusal::default()
+    }));
+    let mut running = running(&script);
+    running.member = Box::new(Refusing(Arc::clone(&log)));
+    let until = |running: &mut Running, is: &dyn Fn(&Running) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is(running) {
+            assert!(Instant::now() < deadline, "in vain");
+            running.step();
+        }
+    };
+    let stopped = (PartitionState::Stopped, Some("log-invalid"));
+    let runs = (PartitionState::Running, None);
+    until(&mut running, &|running| {
+        !running.partitions.is_empty() && state_of(running, P) == stopped
+    });
+    // They were in one commit.
+    assert_eq!(state_of(&running, Q), stopped);
+    until(&mut running, &|running| state_of(running, Q) == runs);
+    assert_eq!(state_of(&running, P), stopped);
+    assert_eq!(log.lock().unwrap().committed, [[Q]]);
+    log.lock().unwrap().refuses = false;
+    until(&mut running, &|running| state_of(running, P) == runs);
+    assert_eq!(log.lock().unwrap().committed, [[Q], [P]]);
+    let positions: Vec<_> = running.processing.positions().collect();
+    assert_eq!(positions, [(P, Offset(1)), (Q, Offset(1))]);
 }
