@@ -1,12 +1,16 @@
-//! Reading JSON once, without building it: the few values that matter are
-//! borrowed from the body, the rest is skipped with a look at its depth.
+//! Reading JSON once, without building it: values are slices of the body, the few
+//! that matter are looked at, and the rest is only known to be JSON.
 //!
-//! Nothing here fails on the type of a value, so that what is wrong with a
-//! field can be said in the field's own words afterwards.
+//! So what is ignored may be anything that JSON allows: half of a surrogate pair, a
+//! number that no machine has, any depth up to the limit. Nothing here fails on a
+//! value that is JSON, so that what is wrong with a field can be said in the field's
+//! own words afterwards. `serde_json` skips without recursion, so the depth of the
+//! input never becomes depth of the stack.
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A value, as far as a field or a key cares.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +20,8 @@ pub enum Scalar<'a> {
     Null,
     Bool,
     Str(Cow<'a, str>),
+    /// A string that is no text: it has half of a surrogate pair.
+    NoText,
     UInt(u64),
     /// An integer below zero.
     Negative(i64),
@@ -28,155 +34,118 @@ pub enum Scalar<'a> {
     },
 }
 
-/// Reads a value as a [`Scalar`]; `levels` is how many arrays and objects may
-/// stand within each other here.
-#[derive(Clone, Copy, Debug)]
-pub struct Value {
-    pub levels: u32,
-}
-
-impl<'de> DeserializeSeed<'de> for Value {
-    type Value = Scalar<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Scalar<'de>, D::Error> {
-        deserializer.deserialize_any(self)
+impl<'a> Scalar<'a> {
+    /// Looks at a value that is known to be JSON; `levels` is how many arrays and
+    /// objects may stand within each other here.
+    pub fn of(json: &'a str, levels: u32) -> Self {
+        match json.as_bytes().first() {
+            Some(b'n') => Self::Null,
+            Some(b't' | b'f') => Self::Bool,
+            Some(b'"') => text(json).map_or(Self::NoText, Self::Str),
+            Some(b'[' | b'{') => Self::Composite {
+                too_deep: is_deeper(json, levels),
+            },
+            _ => match (json.parse(), json.parse()) {
+                (Ok(number), _) => Self::UInt(number),
+                // Minus zero is a number of another kind.
+                (_, Ok(number @ ..0)) => Self::Negative(number),
+                _ => Self::Float,
+            },
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Value {
-    type Value = Scalar<'de>;
+/// What a string of JSON says, if it is text.
+pub fn text(json: &str) -> Option<Cow<'_, str>> {
+    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inside.contains('\\') {
+        serde_json::from_str(json).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inside))
+    }
+}
+
+/// Whether more arrays and objects stand within each other in a value that is known
+/// to be JSON.
+pub fn is_deeper(json: &str, levels: u32) -> bool {
+    let (mut depth, mut is_text, mut is_escaped) = (0_u32, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => {
+                depth = depth.saturating_add(1);
+                if depth > levels {
+                    return true;
+                }
+            }
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Checks that a text is JSON, and nothing behind it.
+pub fn check(json: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<&RawValue>(json).map(|_| ())
+}
+
+/// Takes each field of an object: its name, as JSON, and its value.
+pub fn fields<'a>(
+    json: &'a str,
+    take: impl FnMut(&'a str, &'a str),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.deserialize_map(Fields(take))?;
+    deserializer.end()
+}
+
+/// Takes each element of an array, with its index.
+pub fn elements<'a>(
+    json: &'a str,
+    take: impl FnMut(usize, &'a str),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.deserialize_seq(Elements(take))?;
+    deserializer.end()
+}
+
+struct Fields<F>(F);
+
+impl<'de, F: FnMut(&'de str, &'de str)> Visitor<'de> for Fields<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+        f.write_str("an object")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Scalar::Null)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Scalar::Bool)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Scalar::UInt(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        // A visitor gets what is not negative as u64.
-        Ok(Scalar::Negative(value))
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Scalar::Float)
-    }
-
-    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(Scalar::Str(Cow::Borrowed(value)))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Scalar::Str(Cow::Owned(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        let too_deep = Skip::of(self.levels).visit_seq(seq)?;
-        Ok(Scalar::Composite { too_deep })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let too_deep = Skip::of(self.levels).visit_map(map)?;
-        Ok(Scalar::Composite { too_deep })
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            (self.0)(name.get(), value.get());
+        }
+        Ok(())
     }
 }
 
-/// Skips a value and tells whether it is too deep. It recurses no deeper than
-/// it may; below that `serde_json` goes on without recursion, so the depth of
-/// the input never becomes depth of the stack.
-#[derive(Clone, Copy, Debug)]
-pub struct Skip {
-    levels: u32,
-}
+struct Elements<F>(F);
 
-impl Skip {
-    pub const fn of(levels: u32) -> Self {
-        Self { levels }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Skip {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Skip {
-    type Value = bool;
+impl<'de, F: FnMut(usize, &'de str)> Visitor<'de> for Elements<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+        f.write_str("an array")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
-        let Some(levels) = self.levels.checked_sub(1) else {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(true);
-        };
-        let mut too_deep = false;
-        while let Some(element) = seq.next_element_seed(Self { levels })? {
-            too_deep |= element;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let mut index = 0_usize;
+        while let Some(element) = seq.next_element::<&RawValue>()? {
+            (self.0)(index, element.get());
+            index = index.saturating_add(1);
         }
-        Ok(too_deep)
+        Ok(())
     }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let Some(levels) = self.levels.checked_sub(1) else {
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(true);
-        };
-        let mut too_deep = false;
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            too_deep |= map.next_value_seed(Self { levels })?;
-        }
-        Ok(too_deep)
-    }
-}
-
-/// Reads `text` with `seed`, to its end.
-pub fn read<'de, S: DeserializeSeed<'de>>(
-    text: &'de str,
-    seed: S,
-) -> Result<S::Value, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = seed.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
 }
 
 #[cfg(test)]
@@ -184,7 +153,8 @@ mod tests {
     use super::*;
 
     fn scalar(text: &str) -> Scalar<'_> {
-        read(text, Value { levels: 3 }).unwrap()
+        check(text).unwrap();
+        Scalar::of(text, 3)
     }
 
     #[test]
@@ -195,6 +165,14 @@ mod tests {
         assert_eq!(scalar("-7"), Scalar::Negative(-7));
         assert_eq!(scalar("7.0"), Scalar::Float);
         assert_eq!(scalar("18446744073709551616"), Scalar::Float);
+        assert_eq!(scalar("-9223372036854775809"), Scalar::Float);
+        assert_eq!(scalar("-0"), Scalar::Float);
+        assert_eq!(scalar("1e400"), Scalar::Float);
+        assert_eq!(scalar(r#""\ud800""#), Scalar::NoText);
+        assert_eq!(
+            scalar(r#""\ud83c\udfc0""#),
+            Scalar::Str(Cow::Borrowed("🏀"))
+        );
         assert!(matches!(scalar("\"a\""), Scalar::Str(Cow::Borrowed("a"))));
         assert_eq!(scalar(r#""\u0041""#), Scalar::Str(Cow::Borrowed("A")));
     }
@@ -206,6 +184,10 @@ mod tests {
         assert!(!levels("[[[[1]]]]"));
         assert!(levels(r#"{"a":{"b":[1]}}"#));
         assert!(!levels(r#"[1,{"a":{"b":[]}}]"#));
+        // Neither what stands in a string, nor what stands beside, is depth.
+        assert!(levels(
+            r#"["[[[[", "\"[[[[", "\\", {"{{{{":[]}, [[]], [[]]]"#
+        ));
     }
 
     #[test]
@@ -228,7 +210,7 @@ mod tests {
             "01",
             "\u{feff}{}",
         ] {
-            assert!(read(text, Value { levels: 3 }).is_err(), "{text:?}");
+            assert!(check(text).is_err(), "{text:?}");
         }
     }
 }

@@ -1,15 +1,15 @@
 //! A record's key, found in the event by a JSON pointer (RFC 6901).
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{
     Deserialize, Serialize,
-    de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor},
+    de::{Deserializer, Error},
 };
 
 use super::{
     error::{Fault, Place, Reason},
-    json::{self, Scalar, Skip, Value},
+    json::{self, Scalar},
 };
 
 const KEY_BYTES_MAX: usize = 128;
@@ -59,9 +59,8 @@ impl KeyRule {
         levels: u32,
         place: Place,
     ) -> Result<Cow<'a, str>, Fault> {
-        let path = &self.path;
         let found =
-            json::read(text, At { path, levels }).map_err(|error| Fault::json(&error, place))?;
+            Found::at(text, &self.path, levels).map_err(|error| Fault::json(&error, place))?;
         let fault = |reason, detail: &str| Fault::field(reason, &self.pointer, detail);
         if found.too_deep {
             return Err(too_deep(levels));
@@ -125,130 +124,71 @@ struct Found<'a> {
     duplicate: bool,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     const NOTHING: Self = Self {
         value: Scalar::Absent,
         too_deep: false,
         duplicate: false,
     };
-}
 
-/// Reads the value at a path, and skips what is not on the way.
-#[derive(Clone, Copy)]
-struct At<'p> {
-    path: &'p [String],
-    levels: u32,
-}
-
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Found<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found<'de>, D::Error> {
-        if self.path.is_empty() {
-            let levels = self.levels;
-            let value = Value { levels }.deserialize(deserializer)?;
-            let too_deep = matches!(value, Scalar::Composite { too_deep: true });
-            return Ok(Found {
-                value,
-                too_deep,
-                duplicate: false,
-            });
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Found<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Found::NOTHING)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let (Some((part, path)), Some(levels)) =
-            (self.path.split_first(), self.levels.checked_sub(1))
+    /// Looks for the value at a path, and at how deep all the others are.
+    fn at(json: &'a str, path: &[String], levels: u32) -> Result<Self, serde_json::Error> {
+        let is_composite = json.starts_with(['{', '[']);
+        let (Some((part, path)), Some(inner), true) =
+            (path.split_first(), levels.checked_sub(1), is_composite)
         else {
-            let too_deep = Skip::of(self.levels).visit_seq(seq)?;
-            return Ok(Found {
-                too_deep,
-                ..Found::NOTHING
-            });
+            json::check(json)?;
+            let is_there = path.is_empty();
+            return Ok(Self::whole(json, is_there, levels));
         };
-        let wanted = array_index(part);
-        let mut found = Found::NOTHING;
-        for index in 0_usize.. {
-            if wanted == Some(index) {
-                let Some(element) = seq.next_element_seed(At { path, levels })? else {
-                    break;
-                };
-                let too_deep = found.too_deep | element.too_deep;
-                found = Found {
-                    too_deep,
-                    ..element
-                };
-            } else {
-                let Some(too_deep) = seq.next_element_seed(Skip::of(levels))? else {
-                    break;
-                };
-                found.too_deep |= too_deep;
-            }
+        let mut matches = Matches::default();
+        if json.starts_with('{') {
+            json::fields(json, |name, value| {
+                let is_part = json::text(name).is_some_and(|name| name == *part);
+                matches.take(value, is_part, inner);
+            })?;
+        } else {
+            let wanted = array_index(part);
+            json::elements(json, |index, value| {
+                matches.take(value, wanted == Some(index), inner);
+            })?;
         }
+        let mut found = match matches.last {
+            Some(value) => Self::at(value, path, inner)?,
+            None => Self::NOTHING,
+        };
+        found.too_deep |= matches.too_deep;
+        found.duplicate |= matches.duplicate;
         Ok(found)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (Some((part, path)), Some(levels)) =
-            (self.path.split_first(), self.levels.checked_sub(1))
-        else {
-            let too_deep = Skip::of(self.levels).visit_map(map)?;
-            return Ok(Found {
-                too_deep,
-                ..Found::NOTHING
-            });
-        };
-        let mut found = Found::NOTHING;
-        let mut seen = false;
-        while let Some(is_part) = map.next_key_seed(Is(part))? {
-            if is_part {
-                let value = map.next_value_seed(At { path, levels })?;
-                let too_deep = found.too_deep | value.too_deep;
-                let duplicate = seen | value.duplicate;
-                found = Found {
-                    too_deep,
-                    duplicate,
-                    ..value
-                };
-                seen = true;
-            } else {
-                found.too_deep |= map.next_value_seed(Skip::of(levels))?;
-            }
+    /// A value at the end of the path, or one that the path does not lead into.
+    fn whole(json: &'a str, is_there: bool, levels: u32) -> Self {
+        let value = Scalar::of(json, levels);
+        Self {
+            too_deep: matches!(value, Scalar::Composite { too_deep: true }),
+            value: if is_there { value } else { Scalar::Absent },
+            duplicate: false,
         }
-        Ok(found)
+    }
+}
+
+/// The values of an object or an array, by whether the path leads into them.
+#[derive(Default)]
+struct Matches<'a> {
+    last: Option<&'a str>,
+    duplicate: bool,
+    too_deep: bool,
+}
+
+impl<'a> Matches<'a> {
+    fn take(&mut self, value: &'a str, is_part: bool, levels: u32) {
+        if !is_part {
+            self.too_deep |= json::is_deeper(value, levels);
+        } else if let Some(before) = self.last.replace(value) {
+            self.duplicate = true;
+            self.too_deep |= json::is_deeper(before, levels);
+        }
     }
 }
 
@@ -257,29 +197,6 @@ fn array_index(part: &str) -> Option<usize> {
     let digits = part.bytes().all(|byte| byte.is_ascii_digit());
     let padded = part.len() > 1 && part.starts_with('0');
     (digits && !padded).then(|| part.parse().ok()).flatten()
-}
-
-/// Whether a field's name is this one.
-struct Is<'p>(&'p str);
-
-impl<'de> DeserializeSeed<'de> for Is<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field's name")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
-    }
 }
 
 #[cfg(test)]
@@ -322,6 +239,9 @@ mod tests {
             (r#"{"id":"a","id":"b"}"#, Reason::DuplicateField),
             (r#"{"x":[[[[[1]]]]],"id":"a"}"#, Reason::TooDeep),
             (r#"{"id":"a""#, Reason::InvalidJson),
+            (r#"{"id":"\ud800"}"#, Reason::InvalidField),
+            (r#"{"id":1e400}"#, Reason::InvalidField),
+            (r#"{"id":"a","\u0069d":"b"}"#, Reason::DuplicateField),
         ];
         for (text, reason) in cases {
             assert_eq!(find("/id", text), Err(reason), "{text}");
@@ -336,6 +256,22 @@ mod tests {
         );
         let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(129));
         assert_eq!(find("/id", &long), Err(Reason::InvalidField));
+    }
+
+    #[test]
+    fn what_is_ignored_may_be_any_json() {
+        for ignored in [
+            r#""\ud800""#,
+            "1e400",
+            "-0",
+            r#"{"\udfff":1}"#,
+            r#"["[[[[[["]"#,
+        ] {
+            let text = format!(r#"{{"x":{ignored},"\ud800":1,"\u0069d":"a","y":[{ignored}]}}"#);
+            assert_eq!(find("/id", &text).unwrap(), "a", "{text}");
+            let text = format!(r#"[{ignored},{{"id":"a","x":{ignored}}}]"#);
+            assert_eq!(find("/1/id", &text).unwrap(), "a", "{text}");
+        }
     }
 
     #[test]

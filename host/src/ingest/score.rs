@@ -3,17 +3,12 @@
 //! Only what a scoring plugin relies on is checked, so that a client sees its
 //! mistake at once and not as a dead letter. Unknown fields pass untouched.
 
-use std::{borrow::Cow, fmt};
-
-use serde::{
-    Deserialize,
-    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use std::borrow::Cow;
 
 use super::{
     clock,
     error::{Fault, Place, Reason},
-    json::{self, Scalar, Skip, Value},
+    json::{self, Scalar},
     key,
 };
 
@@ -37,20 +32,21 @@ const PERIOD_MAX: u64 = 64;
 
 /// Checks one event and returns its `game_id`.
 pub(super) fn check(text: &str, levels: u32, place: Place) -> Result<Cow<'_, str>, Fault> {
-    let read = json::read(text, Score { levels }).map_err(|error| Fault::json(&error, place))?;
-    match read {
-        Shape::Object(fields) => fields.check(levels),
-        Shape::Other { too_deep: true } => Err(key::too_deep(levels)),
-        Shape::Other { too_deep: false } => Err(Fault::new(
-            Reason::InvalidJson,
-            "an event must be a JSON object",
-        )),
-    }
+    let fault = |error| Fault::json(&error, place);
+    let (Some(inner), true) = (levels.checked_sub(1), text.starts_with('{')) else {
+        json::check(text).map_err(fault)?;
+        if json::is_deeper(text, levels) {
+            return Err(key::too_deep(levels));
+        }
+        return Err(no_event("an event must be a JSON object"));
+    };
+    let mut fields = Fields::default();
+    json::fields(text, |name, value| fields.take(name, value, inner)).map_err(fault)?;
+    fields.check(levels)
 }
 
-enum Shape<'a> {
-    Object(Box<Fields<'a>>),
-    Other { too_deep: bool },
+fn no_event(detail: &str) -> Fault {
+    Fault::new(Reason::InvalidJson, detail)
 }
 
 #[derive(Default)]
@@ -66,24 +62,48 @@ struct Fields<'a> {
     corrects: Scalar<'a>,
     too_deep: bool,
     duplicate: Option<Name>,
+    /// A field's name has half of a surrogate pair, and a plugin cannot read it.
+    has_nameless: bool,
 }
 
 impl<'a> Fields<'a> {
+    fn take(&mut self, name: &str, value: &'a str, levels: u32) {
+        let name = json::text(name);
+        self.has_nameless |= name.is_none();
+        let Some(name) = name.and_then(|name| Name::of(&name)) else {
+            self.too_deep |= json::is_deeper(value, levels);
+            return;
+        };
+        let value = Scalar::of(value, levels);
+        self.too_deep |= matches!(value, Scalar::Composite { too_deep: true });
+        let before = std::mem::replace(self.field(name), value);
+        if before != Scalar::Absent {
+            self.duplicate.get_or_insert(name);
+        }
+    }
+
+    fn field(&mut self, name: Name) -> &mut Scalar<'a> {
+        match name {
+            Name::GameId => &mut self.game_id,
+            Name::Seq => &mut self.seq,
+            Name::Type => &mut self.kind,
+            Name::Team => &mut self.team,
+            Name::Player => &mut self.player,
+            Name::Points => &mut self.points,
+            Name::Period => &mut self.period,
+            Name::Clock => &mut self.clock,
+            Name::Corrects => &mut self.corrects,
+        }
+    }
+
     fn check(self, levels: u32) -> Result<Cow<'a, str>, Fault> {
-        let all = [
-            &self.game_id,
-            &self.seq,
-            &self.kind,
-            &self.team,
-            &self.player,
-            &self.points,
-            &self.period,
-            &self.clock,
-            &self.corrects,
-        ];
-        let deep = |value: &&Scalar<'_>| matches!(value, Scalar::Composite { too_deep: true });
-        if self.too_deep || all.iter().any(deep) {
+        if self.too_deep {
             return Err(key::too_deep(levels));
+        }
+        if self.has_nameless {
+            return Err(no_event(
+                "the name of a field is no text: it has half of a surrogate pair",
+            ));
         }
         if let Some(name) = self.duplicate {
             return Err(Fault::field(
@@ -204,8 +224,7 @@ fn check_clock(value: &Scalar<'_>) -> Result<(), Fault> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     GameId,
     Seq,
@@ -216,11 +235,25 @@ enum Name {
     Period,
     Clock,
     Corrects,
-    #[serde(other)]
-    Unknown,
 }
 
 impl Name {
+    const ALL: [Self; 9] = [
+        Self::GameId,
+        Self::Seq,
+        Self::Type,
+        Self::Team,
+        Self::Player,
+        Self::Points,
+        Self::Period,
+        Self::Clock,
+        Self::Corrects,
+    ];
+
+    fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.text() == text)
+    }
+
     const fn text(self) -> &'static str {
         match self {
             Self::GameId => "game_id",
@@ -232,94 +265,7 @@ impl Name {
             Self::Period => "period",
             Self::Clock => "clock",
             Self::Corrects => "corrects",
-            Self::Unknown => "",
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Score {
-    levels: u32,
-}
-
-impl<'de> DeserializeSeed<'de> for Score {
-    type Value = Shape<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl Score {
-    const SCALAR: Shape<'static> = Shape::Other { too_deep: false };
-}
-
-impl<'de> Visitor<'de> for Score {
-    type Value = Shape<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Self::SCALAR)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        let too_deep = Skip::of(self.levels).visit_seq(seq)?;
-        Ok(Shape::Other { too_deep })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Some(levels) = self.levels.checked_sub(1) else {
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(Shape::Other { too_deep: true });
-        };
-        let mut fields = Box::<Fields<'de>>::default();
-        while let Some(name) = map.next_key::<Name>()? {
-            let field = match name {
-                Name::GameId => &mut fields.game_id,
-                Name::Seq => &mut fields.seq,
-                Name::Type => &mut fields.kind,
-                Name::Team => &mut fields.team,
-                Name::Player => &mut fields.player,
-                Name::Points => &mut fields.points,
-                Name::Period => &mut fields.period,
-                Name::Clock => &mut fields.clock,
-                Name::Corrects => &mut fields.corrects,
-                Name::Unknown => {
-                    let too_deep = map.next_value_seed(Skip::of(levels))?;
-                    fields.too_deep |= too_deep;
-                    continue;
-                }
-            };
-            let first = *field == Scalar::Absent;
-            *field = map.next_value_seed(Value { levels })?;
-            if !first {
-                fields.duplicate.get_or_insert(name);
-            }
-        }
-        Ok(Shape::Object(fields))
     }
 }
 

@@ -69,6 +69,76 @@ async fn keeps_an_event_as_it_was_sent() {
     assert_eq!(position.partition, Method::Murmur2.partition(b"LAL-BOS", 4));
 }
 
+/// Whatever it is, if it is JSON; and not a byte of it changes.
+#[tokio::test]
+async fn what_is_ignored_may_be_any_json() {
+    let bet = r#"{"bet":{"id":"b"},"x":7}"#;
+    for ignored in [
+        r#""\ud800""#,
+        r#""\udc00\ud800 \u0000""#,
+        "1e400",
+        "-1E+99999",
+        "-0",
+        "123456789012345678901234567890.5",
+        r#"{"\ud800":1,"a":1,"a":2}"#,
+        r#"[[[{"a":"[[[[[\"[[[[["}]]]"#,
+    ] {
+        for (pipeline, event) in [
+            (SCORES, GOOD.replace("[1, 2]", ignored)),
+            ("bets", bet.replace('7', ignored)),
+        ] {
+            for (format, body) in [
+                (Format::Json, event.clone()),
+                (Format::Json, format!("[{event}]")),
+                (Format::NdJson, format!("{event}\n")),
+            ] {
+                let (log, ingest) = ingest(IngestConfig::default());
+                let sent = send(&ingest, pipeline, format, body).await;
+                assert!(sent.is_ok(), "{event}: {sent:?}");
+                let topic = if pipeline == SCORES {
+                    "NBA-Games"
+                } else {
+                    "Bets"
+                };
+                let value = log.records(topic)[0].value.clone();
+                assert_eq!(value.as_deref(), Some(event.as_bytes()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_matters_must_be_what_it_should_be() {
+    let with = |from: &str, to: &str| GOOD.replace(from, to);
+    let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
+    for (event, reason) in [
+        (with("\"LAL-BOS\"", r#""\ud800""#), Reason::InvalidField),
+        (with("\"seq\":1", "\"seq\":1e400"), Reason::InvalidField),
+        (
+            with("\"clock\"", r#""game\u005fid":"NYK-CHI","clock""#),
+            Reason::DuplicateField,
+        ),
+        (with("[1, 2]", &deep), Reason::TooDeep),
+        // The plugin reads the names of all fields.
+        (with("\"x\"", r#""\ud800""#), Reason::InvalidJson),
+        (with("[1, 2]", r#""\u12""#), Reason::InvalidJson),
+        (with("[1, 2]", "1e"), Reason::InvalidJson),
+        (with("[1, 2]", "\"\n\""), Reason::InvalidJson),
+    ] {
+        let refused = refused(SCORES, Format::Json, event.clone()).await;
+        assert_eq!(refused.reason, reason, "{event}: {refused}");
+    }
+    let event = r#"{"bet":{"id":"\ud800"}}"#;
+    assert_eq!(
+        refused("bets", Format::Json, event).await.reason,
+        Reason::InvalidField
+    );
+    // Where nobody reads it, a name may be anything, too.
+    let (_, ingest) = ingest(IngestConfig::default());
+    let event = r#"{"\ud800":1,"b\u0065t":{"id":"b","\udfff":2}}"#;
+    assert!(send(&ingest, "bets", Format::Json, event).await.is_ok());
+}
+
 #[tokio::test]
 async fn an_escaped_key_is_the_key_it_stands_for() {
     let (log, ingest) = ingest(IngestConfig::default());
