@@ -136,6 +136,8 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
     };
     routes.layer(from_fn(observe::observe)).with_state(shared)
 }
+    // Before all that reads the host's name: CORS and the checks of access.
+    let routes = routes.layer(from_fn(access::authority::check));
 
 fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // Compressed are answers that are large and not streams; a layer more is

@@ -243,23 +243,26 @@ async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt,
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, Problem> {
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-content-encoding",
             "send the body without a content encoding",
         ));
     }
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
-    Format::of(content_type.and_then(Result::ok)).map_err(|error| {
-        Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            error.to_string(),
-        )
-    })
+    let unsupported = |detail: String| {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Problem::new(status, "unsupported-media-type", detail)
+    };
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let content_type = types.next().map(HeaderValue::to_str);
+    if types.next().is_some() {
+        return Err(unsupported(
+            "Content-Type is there more than once".to_owned(),
+        ));
+    }
+    Format::of(content_type.and_then(Result::ok)).map_err(|error| unsupported(error.to_string()))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

@@ -1,11 +1,11 @@
 //! Who may operate a host that has no tokens: whoever is on its own machine. And
 //! who may not, though a browser of theirs is: pages of other sites.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use axum::http::{HeaderMap, header::HOST};
+use axum::http::HeaderMap;
 
-use super::origin::is_same_site;
+use super::{authority, origin::is_same_site};
 
 /// What proxies say of whom they ask for, beside all of `x-forwarded-...`.
 const PROXY_HEADERS: [&str; 3] = ["forwarded", "via", "x-real-ip"];
@@ -30,17 +30,7 @@ pub fn check(peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), &'stat
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
-        return false;
-    };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse()
-            .is_ok_and(|address: IpAddr| address.is_loopback())
+    authority::of(headers).is_some_and(|host| host.is_loopback())
 }
 
 /// Whether a proxy says that it asks for somebody else. One that says nothing, and
@@ -55,7 +45,10 @@ fn is_passed_on(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, header::ORIGIN};
+    use axum::http::{
+        HeaderName,
+        header::{HOST, ORIGIN},
+    };
 
     use super::*;
     use crate::http::access::tests::headers;
@@ -104,6 +97,8 @@ mod tests {
             "10.0.0.1:8080",
             "",
             "localhost.evil.example",
+            "localhost:80@evil.example",
+            "[::1]evil.example",
         ] {
             assert!(!may_operate(peer, &[(HOST, host)]), "{host}");
         }

@@ -5,6 +5,7 @@
 //! is one SHA-256 and a comparison with each token; it comes before the body is
 //! read, so that who is refused costs no more.
 
+pub mod authority;
 mod config;
 mod local;
 mod origin;

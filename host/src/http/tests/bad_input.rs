@@ -252,7 +252,7 @@ async fn good_input_is_answered_with_its_place() {
 
     let bets = r#"{"bet":{"id":1e400000}}"#;
     let out_of_range = host.post("/events/bets", JSON, bets).await;
-    out_of_range.is_problem(400, "invalid-json");
+    out_of_range.is_problem(400, "invalid-field");
     let bets = "{\"bet\":{\"id\":7}}\n{\"bet\":{\"id\":\"b\"}}";
     let places = host.post("/events/bets", NDJSON, bets).await.json();
     assert_eq!(
@@ -263,4 +263,61 @@ async fn good_input_is_answered_with_its_place() {
     let bad = host.post("/events/bets", JSON, r#"{"bet":{}}"#).await;
     assert_eq!(bad.is_problem(400, "missing-field")["field"], "/bet/id");
     assert_eq!(host.post("/score", JSON, "[]").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn of_two_lines_of_a_header_none_counts() {
+    let host = TestHost::new();
+    let post = |own: &[(&str, &str)]| {
+        let mut request = Request::post("/score");
+        for (name, value) in own {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::from(GOOD)).unwrap()
+    };
+    let json = ("content-type", "application/json");
+    for (own, status, code) in [
+        (
+            [("host", "localhost"), ("host", "evil.example"), json],
+            400,
+            "invalid-host",
+        ),
+        (
+            [
+                ("origin", "http://localhost:8080"),
+                ("origin", "http://evil.example"),
+                json,
+            ],
+            400,
+            "invalid-origin",
+        ),
+        (
+            [
+                ("host", "localhost:80@evil.example"),
+                ("accept", "*/*"),
+                json,
+            ],
+            400,
+            "invalid-host",
+        ),
+        (
+            [json, ("content-type", "text/plain"), ("accept", "*/*")],
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            [
+                json,
+                ("content-encoding", "identity"),
+                ("content-encoding", "gzip"),
+            ],
+            415,
+            "unsupported-content-encoding",
+        ),
+    ] {
+        host.ask(post(&own)).await.is_problem(status, code);
+    }
+    assert_eq!(host.log.len(INPUT), 0);
+    let taken = host.ask(post(&[json])).await;
+    assert_eq!(taken.status, 200);
 }

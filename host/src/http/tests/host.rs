@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{HeaderMap, Request, StatusCode},
+    http::{HeaderMap, HeaderValue, Request, StatusCode, header::HOST},
+    middleware::map_request,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -206,7 +207,7 @@ impl TestHost {
     }
 
     pub fn router(&self) -> Router {
-        router(self.host.clone(), self.shutdown.clone())
+        router(self.host.clone(), self.shutdown.clone()).layer(map_request(named))
     }
 
     pub async fn ask(&self, request: Request<Body>) -> Answer {
@@ -279,6 +280,13 @@ impl TestHost {
 }
 
 /// A connection, raw.
+/// As every client does, a request says whom it is for.
+async fn named(mut request: Request<Body>) -> Request<Body> {
+    let host = HeaderValue::from_static("localhost:8080");
+    request.headers_mut().entry(HOST).or_insert(host);
+    request
+}
+
 pub struct Wire {
     pub stream: TcpStream,
     pub read: String,
