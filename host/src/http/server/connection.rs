@@ -3,6 +3,10 @@
 //!
 //! It goes wherever the socket goes, into a WebSocket too, so that what counts
 //! connections counts all of them.
+//!
+//! A client may close its side once it has sent a request, and is answered all the
+//! same. So while a request is under way nobody reads, and a client that is gone shows
+//! only when something is sent to it. [`HalfClosed`] tells a stream when to try.
 
 use std::{
     io,
@@ -16,12 +20,29 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::tls::Peek;
 
+/// Whether a request's client has closed its side, and may be gone. Over TLS this
+/// stays unknown: what is there to read first is the client's goodbye.
+#[derive(Clone, Debug, Default)]
+pub struct HalfClosed(CancellationToken);
+
+impl HalfClosed {
+    pub fn is_so(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until it is so.
+    pub async fn becomes_so(&self) {
+        self.0.cancelled().await;
+    }
+}
+
 pub struct Connection<S> {
     stream: S,
+    half_closed: HalfClosed,
     write_timeout: Duration,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -39,11 +60,16 @@ impl<S> Connection<S> {
         metrics::gauge!("courtside_http_connections").increment(1.0);
         Self {
             stream,
+            half_closed: HalfClosed::default(),
             write_timeout,
             stalled: None,
             _permit: permit,
             _token: token,
         }
+    }
+
+    pub fn half_closed(&self) -> HalfClosed {
+        self.half_closed.clone()
     }
 
     /// Passes on what a write says, unless it waits for too long.
@@ -71,6 +97,10 @@ impl<S: Peek + Sync> Peek for Connection<S> {
     async fn first_byte(&self) -> io::Result<Option<u8>> {
         self.stream.first_byte().await
     }
+
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.stream.poll_end(cx)
+    }
 }
 
 impl<S> Drop for Connection<S> {
@@ -89,7 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Peek + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,6 +143,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes each time that a connection wakes up, whether it reads or not.
+        if !self.half_closed.is_so() {
+            match self.stream.poll_end(cx) {
+                Poll::Ready(Ok(true)) => self.half_closed.0.cancel(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+            }
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch(cx, flushed)
     }

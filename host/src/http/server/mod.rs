@@ -29,7 +29,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::connection::Connection;
-pub use self::tls::{Tls, TlsConfig, TlsError};
+pub use self::{
+    connection::HalfClosed,
+    tls::{Tls, TlsConfig, TlsError},
+};
 use super::{App, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -83,6 +86,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     http.timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout)
         .max_buf_size(BUFFER_BYTES_MAX);
+        // A client that has sent its request may close its side, and wants the answer.
+        .half_close(true)
     let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let tracker = TaskTracker::new();
@@ -132,6 +137,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             service: TowerToHyperService::new(router.clone()),
             peer,
         };
+            half_closed: io.half_closed(),
         let (http, shutdown, kill) = (http.clone(), shutdown.clone(), kill.clone());
         match tls.clone() {
             None => tracker.spawn(connection(http, io, service, shutdown, kill)),
@@ -171,6 +177,7 @@ struct OfPeer {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
 }
+    half_closed: HalfClosed,
 
 impl Service<Request<Incoming>> for OfPeer {
     type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
@@ -180,7 +187,9 @@ impl Service<Request<Incoming>> for OfPeer {
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.peer));
+        extensions.insert(self.half_closed.clone());
         Box::pin(self.service.call(request))
     }
 }

@@ -4,7 +4,13 @@
 //! come: those that are open keep what they began with. A handshake counts as a
 //! connection from its first byte, and has a time to end.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::http::StatusCode;
 use rustls::{
@@ -13,7 +19,7 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -146,6 +152,9 @@ pub trait Peek {
     fn first_byte(&self) -> impl Future<Output = io::Result<Option<u8>>> + Send;
 }
 
+    /// Whether nothing more comes.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
 impl Peek for TcpStream {
     async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut byte = [0];
@@ -153,6 +162,12 @@ impl Peek for TcpStream {
         Ok(byte.first().copied().filter(|_| count > 0))
     }
 }
+
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut byte = [0];
+        let peeked = self.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        peeked.map_ok(|count| count == 0)
+    }
 
 /// For who takes an `https` address for an `http` one.
 fn not_plain() -> Vec<u8> {

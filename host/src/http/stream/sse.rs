@@ -3,13 +3,13 @@
 //! With gzip, a chunk is made of values compressed once for all readers and of
 //! the few words around them, which are left as they are.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Uri,
+        HeaderMap, HeaderName, HeaderValue,
         header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY},
     },
     response::{IntoResponse, Response},
@@ -24,6 +24,7 @@ use super::{
         gzip::{self, GZIP, Gzip},
         problem::Problem,
         query::Segment,
+        server::HalfClosed,
     },
     Open, subscribe, words,
 };
@@ -33,6 +34,9 @@ use crate::scoreboard::{Change, Subscription, Update, deflate};
 /// back after a cut.
 const HELLO: &str = ": courtside\nretry: 1000\n\n";
 const HEARTBEAT: &str = ":\n\n";
+/// The same to a client that has closed its side: the first thing sent to one that is
+/// gone is answered by a reset, and the second one fails.
+const HALF_CLOSED_HEARTBEAT: Duration = Duration::from_secs(1);
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// What of an event is not its data.
 const EVENT_BYTES_ABOUT: usize = 64;
@@ -77,14 +81,8 @@ pub enum StreamEventKind {
         (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn all(
-    State(app): State<SharedApp>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let open = Open::new(&app, "sse")?;
-    let subscription = subscribe(&app, None, &uri, &headers).await?;
-    Ok(stream(app, subscription, open, &headers))
+pub async fn all(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
+    follow(app, None, request).await
 }
 
 /// The updates of one game, as server-sent events.
@@ -108,12 +106,21 @@ pub async fn all(
 pub async fn game(
     State(app): State<SharedApp>,
     Segment(id): Segment,
-    uri: Uri,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
+    follow(app, Some(id), request).await
+}
+
+async fn follow(
+    app: SharedApp,
+    game: Option<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
     let open = Open::new(&app, "sse")?;
-    let subscription = subscribe(&app, Some(id), &uri, &headers).await?;
-    Ok(stream(app, subscription, open, &headers))
+    let subscription = subscribe(&app, game, &parts.uri, &parts.headers).await?;
+    let client = parts.extensions.remove().unwrap_or_default();
+    Ok(stream(app, subscription, open, client, &parts.headers))
 }
 
 struct Reader {
@@ -123,6 +130,9 @@ struct Reader {
     /// What has been written so far, where the client takes gzip.
     gzip: Option<Gzip>,
     open: Open,
+    client: HalfClosed,
+    /// The client has been sent something since it closed its side.
+    is_tried: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -132,7 +142,13 @@ enum Phase {
     Over,
 }
 
-fn stream(app: SharedApp, subscription: Subscription, open: Open, request: &HeaderMap) -> Response {
+fn stream(
+    app: SharedApp,
+    subscription: Subscription,
+    open: Open,
+    client: HalfClosed,
+    request: &HeaderMap,
+) -> Response {
     let takes_gzip = gzip::is_accepted(request);
     // In a box, because a future that goes by the name of its argument has it
     // twice.
@@ -142,6 +158,8 @@ fn stream(app: SharedApp, subscription: Subscription, open: Open, request: &Head
         phase: Phase::Begin,
         gzip: takes_gzip.then(Gzip::new),
         open,
+        client,
+        is_tried: false,
     });
     let chunks = stream::unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
@@ -168,6 +186,10 @@ impl Reader {
         let app = &self.app;
         let mut chunk = Chunk::new(self.gzip.as_mut());
         let mut told = 0;
+        let silence_max = match app.config.heartbeat {
+            heartbeat if self.client.is_so() => heartbeat.min(HALF_CLOSED_HEARTBEAT),
+            heartbeat => heartbeat,
+        };
         match self.phase {
             Phase::Begin => {
                 self.phase = Phase::Follow;
@@ -193,7 +215,11 @@ impl Reader {
                     return None;
                 }
             },
-            () = tokio::time::sleep(app.config.heartbeat) => chunk.text(HEARTBEAT),
+            () = self.client.becomes_so(), if !self.is_tried => {
+                self.is_tried = true;
+                chunk.text(HEARTBEAT);
+            }
+            () = tokio::time::sleep(silence_max) => chunk.text(HEARTBEAT),
         }
         let chunk = chunk.end();
         self.open.sent(told, chunk.len(), &mut self.subscription);

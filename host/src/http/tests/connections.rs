@@ -129,6 +129,59 @@ async fn a_request_under_way_is_answered_when_the_host_stops() {
     assert_eq!(host.log.len(INPUT), 1);
 }
 
+/// A client may say that it has said all; that is no reason not to answer.
+#[tokio::test]
+async fn a_client_that_closes_its_side_gets_its_answer() {
+    let host = TestHost::new();
+    host.caught_up().await;
+    let (address, _) = host.listen().await;
+    let mut posted = Vec::new();
+    for _ in 0..40 {
+        let mut wire = Wire::open(address, &format!("{}{GOOD}", head(GOOD.len()))).await;
+        wire.stream.shutdown().await.unwrap();
+        posted.push(wire);
+    }
+    let mut partition = 0;
+    for wire in posted {
+        let answer = wire.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let place: serde_json::Value = serde_json::from_str(body).unwrap();
+        partition = u32::try_from(place["partition"].as_u64().unwrap()).unwrap();
+    }
+    assert_eq!(host.log.len(INPUT), 40);
+    // Also where the answer comes long after the end of the request.
+    let request = format!("GET /games/LAL-BOS?after={partition}:39 HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut asked = Vec::new();
+    for _ in 0..40 {
+        let mut wire = Wire::open(address, &request).await;
+        wire.stream.shutdown().await.unwrap();
+        asked.push(wire);
+    }
+    // Later connections are taken after these.
+    let mut other = Wire::open(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    other.until("ok\n").await;
+    host.put(0, "LAL-BOS", Some("{}"));
+    host.log.commit(partition, 40);
+    for wire in asked {
+        let answer = wire.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_for_a_reader_that_closes_its_side() {
+    let host = TestHost::new();
+    let (address, _) = host.listen().await;
+    let mut wire = Wire::open(address, "GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    wire.stream.shutdown().await.unwrap();
+    wire.until("retry: 1000\n\n").await;
+    for number in 0..3 {
+        host.put(0, "LAL-BOS", Some(&format!("{{\"n\":{number}}}")));
+        wire.until(&format!("{{\"n\":{number}}}")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_said_so() {
     let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

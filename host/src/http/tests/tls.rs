@@ -1,11 +1,15 @@
 //! TLS, by sockets: certificates that change, handshakes that do not end.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
 
-use super::host::{TestHost, Wire};
+use super::host::{GOOD, INPUT, TestHost, Wire};
 use crate::http::{Tls, TlsConfig};
 
 fn make() -> CertifiedKey<KeyPair> {
@@ -146,6 +150,40 @@ async fn who_speaks_plain_http_is_told() {
     );
     let problem: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(problem["code"], "tls-required");
+}
+
+#[tokio::test]
+async fn a_client_that_says_goodbye_gets_its_answer() {
+    let secure = serve(PATIENT, 100).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(secure.made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let request = format!(
+        "POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{GOOD}",
+        GOOD.len()
+    );
+    for _ in 0..20 {
+        let stream = TcpStream::connect(secure.address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENT, stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK"),
+            "{read:?}: {answer:?}"
+        );
+    }
+    assert_eq!(secure.host.log.len(INPUT), 20);
 }
 
 #[tokio::test]
