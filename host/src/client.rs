@@ -11,6 +11,8 @@ use reqwest::{
     redirect,
 };
 
+use crate::terminal::say_line;
+
 /// Not an argument: those can be read by everybody on the machine.
 const TOKEN: &str = "COURTSIDE_TOKEN";
 
@@ -54,9 +56,9 @@ impl HostArgs {
         let mut headers = HeaderMap::new();
         if let Some(token) = self.token()? {
             if url.scheme() == "http" && !is_here(&url) {
-                eprintln!(
+                say_line(&format!(
                     "courtside: the token goes to {url} as plain text, for all on the way to read"
-                );
+                ));
             }
             headers.insert(AUTHORIZATION, token);
         }
@@ -127,10 +129,23 @@ fn is_here(url: &Url) -> bool {
     })
 }
 
+/// Why a host gave no answer, with its code first.
+pub fn no_answer(url: &str, error: &reqwest::Error) -> String {
+    if is_untrusted(error) {
+        let why = root(error);
+        format!("host-untrusted: what answers at {url} is not believed to be the host: {why}")
+    } else {
+        format!("host-unreachable: no answer from {url}: {}", root(error))
+    }
+}
+
 /// What lies under reqwest's layers of wrapping: "Connection refused", for one.
 pub fn root(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
+    }
+    if let Some(error) = of_tls(error) {
+        return tls_words(error);
     }
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
@@ -144,10 +159,14 @@ pub fn root(error: &reqwest::Error) -> String {
 /// Whether the host showed a certificate that is not to be believed: to ask again
 /// changes nothing.
 pub fn is_untrusted(error: &reqwest::Error) -> bool {
+    matches!(of_tls(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
         if let Some(error) = source.downcast_ref() {
-            return matches!(error, rustls::Error::InvalidCertificate(_));
+            return Some(error);
         }
         // An error of input and output does not name what it wraps as its source.
         next = match source.downcast_ref::<std::io::Error>() {
@@ -155,7 +174,33 @@ pub fn is_untrusted(error: &reqwest::Error) -> bool {
             None => source.source(),
         };
     }
-    false
+    None
+}
+
+/// In words what rustls says in its types' names.
+fn tls_words(error: &rustls::Error) -> String {
+    use rustls::{CertificateError as Wrong, Error};
+    let Error::InvalidCertificate(wrong) = error else {
+        return match error {
+            Error::InvalidMessage(_) => "it does not speak TLS: ask with http://".to_owned(),
+            error => error.to_string(),
+        };
+    };
+    let words = match wrong {
+        Wrong::UnknownIssuer => "nobody that is trusted has signed its certificate",
+        Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; check the clock"
+        }
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+            "its certificate is for another name"
+        }
+        Wrong::Revoked => "its certificate was revoked",
+        Wrong::BadSignature => "its certificate's signature is wrong",
+        Wrong::BadEncoding => "its certificate is malformed",
+        _ => "its certificate is of a kind that is not for hosts",
+    };
+    words.to_owned()
 }
 
 #[cfg(test)]
@@ -225,6 +270,22 @@ mod tests {
         for wrong in ["", "no certificate"] {
             let error = with(wrong).unwrap_err().to_string();
             assert!(error.starts_with("cacert-unreadable: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_in_words() {
+        use rustls::{CertificateError, Error};
+        for wrong in [
+            CertificateError::UnknownIssuer,
+            CertificateError::Expired,
+            CertificateError::NotValidForName,
+            CertificateError::BadEncoding,
+            CertificateError::InvalidPurpose,
+        ] {
+            let words = tls_words(&Error::InvalidCertificate(wrong.clone()));
+            assert!(words.contains("its certificate"), "{words}");
+            assert!(!words.contains(&format!("{wrong:?}")), "{words}");
         }
     }
 

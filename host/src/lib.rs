@@ -3,6 +3,12 @@
 //! The modules stand in the order of the way of an event, after those that put
 //! them together; `ARCHITECTURE.md` tells it from end to end.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "both panic where nobody reads; `terminal` and `logging` do not"
+)]
+
 /// Events are allocated on one thread and freed on another, and games of all
 /// sizes come and go for months: glibc's allocator was a tenth of the time of
 /// 100,000 games, and fragments.
@@ -25,8 +31,10 @@ pub mod worker;
 
 pub mod clock;
 pub mod figures;
+pub mod logging;
 pub mod pipeline;
 pub mod play;
 pub mod replay;
+pub mod terminal;
 pub mod topics;
 pub mod types;

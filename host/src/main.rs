@@ -1,5 +1,11 @@
 //! The command line.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "both panic where nobody reads; `terminal` does not"
+)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -52,7 +58,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage::answer::<Cli>(&error),
+    };
+    let result = match cli.command {
         Command::Serve(args) => cli::serve::run(&args),
         Command::Play(args) => cli::block_on(play::run(args)).and_then(|code| code),
         Command::Health(args) => cli::block_on(cli::health::run(args)).and_then(|code| code),
@@ -69,8 +79,7 @@ fn main() -> ExitCode {
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
     };
     result.unwrap_or_else(|error| {
-        // What a host says of an event is the event's.
-        eprintln!("courtside: {}", cli::plain::lines(&format!("{error:#}")));
+        cli::failure::complain(&error);
         ExitCode::FAILURE
     })
 }

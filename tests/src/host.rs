@@ -62,17 +62,31 @@ impl Answer {
 }
 
 impl Host {
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut process = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let log = Log::default();
-        log.follow(process.stderr.take().expect("a pipe from the host's log"));
+    pub(crate) fn spawn(command: Command) -> Self {
+        let mut host = Self::of(command, Stdio::null(), Stdio::piped());
+        let stderr = host.process.stderr.take();
+        host.log.follow(stderr.expect("a pipe from the host's log"));
+        host
+    }
+
+    /// One whose log nobody follows here, at an address that is known.
+    pub(crate) fn spawn_onto(
+        command: Command,
+        address: &str,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Self {
+        let mut host = Self::of(command, stdout, stderr);
+        host.log.tail().is_complete = true;
+        host.address = Some(address.to_owned());
+        host
+    }
+
+    fn of(mut command: Command, stdout: Stdio, stderr: Stdio) -> Self {
+        let process = command.stdout(stdout).stderr(stderr).spawn();
         Self {
-            process,
-            log,
+            process: process.expect("the binary starts"),
+            log: Log::default(),
             address: None,
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -100,6 +114,15 @@ impl Host {
             .await
         };
         self.address = Some(address);
+    }
+
+    /// Waits until it answers, where its log does not say that it listens.
+    pub async fn answers(&self) {
+        until("the host to answer", || async {
+            let answer = self.send(self.request(Method::GET, "/healthz")).await;
+            answer.map(|_| ()).map_err(|error| format!("{error:?}"))
+        })
+        .await;
     }
 
     /// Waits until it has its plugins and takes events.
@@ -182,7 +205,8 @@ impl Host {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Any other.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id())
             .ok()
             .and_then(Pid::from_raw);

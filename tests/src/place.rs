@@ -316,6 +316,13 @@ impl Place {
         Host::spawn(self.command())
     }
 
+    /// Starts a host whose standard output and log are somebody else's; where it
+    /// listens is fixed.
+    #[must_use]
+    pub fn spawn_onto(&self, stdout: Stdio, stderr: Stdio) -> Host {
+        Host::spawn_onto(self.command(), &self.listen, stdout, stderr)
+    }
+
     /// Starts a host that listens.
     pub async fn start(&self) -> Host {
         let mut host = self.spawn();

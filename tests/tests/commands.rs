@@ -10,14 +10,15 @@
 )]
 
 use std::{
-    process::{ExitCode, Stdio},
+    fs,
+    process::{ExitCode, Output, Stdio},
     time::Duration,
 };
 
 use courtside_tests::{
     Engine, Host, Place, built,
     games::{self, Game},
-    place::output,
+    place::{courtside, output},
     play::Player,
     suite::Suite,
     tests, until,
@@ -392,8 +393,232 @@ async fn a_reset_that_is_killed_is_done_again(engine: Engine) {
     host.stop().await;
 }
 
+/// What a command says that fails: one line, and nothing else of it.
+fn complaint(place: &Place, command: &str, status: i32) -> String {
+    let said = run(place, command, Stdio::piped());
+    assert_eq!(said.status.code(), Some(status), "{command}: {said:?}");
+    assert!(said.stdout.is_empty(), "{command}: {said:?}");
+    let words = String::from_utf8(said.stderr).expect("text");
+    assert_eq!(words.matches('\n').count(), 1, "{command}: {words:?}");
+    assert!(words.ends_with('\n'), "{command}: {words:?}");
+    words
+}
+
+fn run(place: &Place, command: &str, stdout: Stdio) -> Output {
+    let mut words = command.split_whitespace();
+    let mut process = courtside(words.next().expect("a command"));
+    process
+        .args(words)
+        .current_dir(place.path(""))
+        .stdout(stdout)
+        .stderr(Stdio::piped());
+    let child = process.spawn().expect("the binary starts");
+    child.wait_with_output().expect("its end")
+}
+
+/// Each way to be wrong that a command can find out by itself.
+async fn what_is_wrong_is_told_in_one_line_with_a_code(_: Engine) {
+    let place = Place::new();
+    fs::write(place.path("broken.toml"), "a = 1\nx = [\n").expect("a file");
+    fs::write(place.path("broken.ndjson"), "{\n").expect("a file");
+    let nowhere = "--url http://127.0.0.1:1";
+    let unreachable = "host-unreachable";
+    let table = [
+        ("serve --config nowhere.toml", 1, "config-invalid"),
+        ("serve --config broken.toml", 1, "config-invalid"),
+        ("serve --config .", 1, "config-invalid"),
+        ("serve --set worker.workers=many", 1, "config-invalid"),
+        ("serve --listen here", 2, "arguments-invalid"),
+        ("serve --unknown", 2, "arguments-invalid"),
+        ("topics list --data-dir nowhere", 1, "no-record-log"),
+        ("topics list --output yaml", 2, "arguments-invalid"),
+        ("topics describe", 2, "arguments-invalid"),
+        (
+            "topics list --kafka 127.0.0.1:1 --set kafka.request_timeout=1s",
+            1,
+            "log-unavailable",
+        ),
+        ("groups --data-dir nowhere", 1, "no-record-log"),
+        ("reset scores --to yesterday", 2, "arguments-invalid"),
+        (
+            "reset scores --to earliest --data-dir nowhere",
+            1,
+            "no-record-log",
+        ),
+        ("token ci", 2, "arguments-invalid"),
+        ("token ci --scope all", 2, "arguments-invalid"),
+        ("plugin check nowhere.wasm", 2, "plugin-file-unreadable"),
+        ("plugin check .", 2, "plugin-file-unreadable"),
+        (
+            "plugins put scores/default nowhere.wasm",
+            1,
+            "file-unreadable",
+        ),
+        ("replay --from nowhere.courtside", 2, "export-invalid"),
+        ("replay --from broken.toml", 2, "export-invalid"),
+        ("play", 2, "arguments-invalid"),
+        ("play nowhere.ndjson", 1, "play-file-unreadable"),
+        ("play .", 1, "play-file-is-directory"),
+        ("play broken.ndjson", 1, "play-broken-line"),
+        ("play --simulate 1 --batch many", 2, "arguments-invalid"),
+        ("health --url nonsense", 1, "bad-url"),
+        ("health --token-file nowhere", 1, "token-unreadable"),
+        ("health --token-file .", 1, "token-unreadable"),
+        ("health --cacert nowhere", 1, "cacert-unreadable"),
+        ("health --cacert broken.toml", 1, "cacert-unreadable"),
+        ("health --url http://nobody.invalid", 1, unreachable),
+    ];
+    for (command, status, code) in table {
+        let words = complaint(&place, command, status);
+        assert!(
+            words.starts_with(&format!("courtside: {code}: ")),
+            "{command}: {words}"
+        );
+    }
+    let asking = [
+        ("health", 1),
+        ("games", 1),
+        ("games --follow", 1),
+        ("groups --live", 1),
+        ("plugins list", 1),
+        ("plugins rollback scores/default --yes", 1),
+        ("dead-letter list", 1),
+        ("replay --key x", 2),
+        ("export --key x -o x.courtside", 2),
+    ];
+    for (command, status) in asking {
+        let words = complaint(&place, &format!("{command} {nowhere}"), status);
+        assert!(
+            words.starts_with("courtside: host-unreachable: "),
+            "{command}: {words}"
+        );
+        assert!(words.contains("Connection refused"), "{command}: {words}");
+        assert!(
+            words.ends_with("start the host, or say with --url where it is\n"),
+            "{words}"
+        );
+    }
+    assert!(!place.path("nowhere").exists(), "nothing was made");
+}
+
+/// It waits for a host, says so once, and gives up with one error.
+async fn a_player_that_nobody_answers_says_so_once(_: Engine) {
+    let place = Place::new();
+    let command = "play --simulate 1 --timeout 12s --url http://127.0.0.1:1";
+    let said = run(&place, command, Stdio::piped());
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let words = String::from_utf8(said.stderr).expect("text");
+    assert_eq!(words.matches("waiting for the host").count(), 1, "{words}");
+    let errors: Vec<_> = words
+        .lines()
+        .filter(|line| line.starts_with("courtside: "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{words}");
+    assert!(
+        errors[0].starts_with("courtside: play-timeout: "),
+        "{words}"
+    );
+    assert!(errors[0].contains("--url"), "{words}");
+}
+
+fn full() -> Stdio {
+    let full = fs::File::options().write(true).open("/dev/full");
+    full.expect("/dev/full").into()
+}
+
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+/// Standard output on a full disk is an error; one that nobody reads any more is none.
+async fn an_answer_that_cannot_be_written_is_told(_: Engine) {
+    let place = Place::with_plugin(&built::plugin("nba-scoring"));
+    let host = place.start_ready().await;
+    host.accepts(
+        "/score",
+        &serde_json::json!({
+            "game_id": "LAL-BOS", "seq": 1, "type": "miss", "period": 1, "clock": "9:42",
+        }),
+    )
+    .await;
+    host.has_processed_all().await;
+    let url = host.url();
+    fs::write(place.path("plugin.wasm"), built::plugin("nba-scoring")).expect("a file");
+    let commands = [
+        ("serve --dump-config".to_owned(), 1),
+        ("--help".to_owned(), 1),
+        ("--version".to_owned(), 1),
+        ("topics list --help".to_owned(), 1),
+        ("token ci --scope read --output json".to_owned(), 1),
+        ("plugin check plugin.wasm".to_owned(), 2),
+        (format!("health --url {url}"), 1),
+        (format!("games --url {url}"), 1),
+        (format!("games LAL-BOS --output json --url {url}"), 1),
+        (format!("groups --live --url {url}"), 1),
+        (format!("plugins list --url {url}"), 1),
+        (format!("dead-letter list --url {url}"), 1),
+        (format!("replay --key LAL-BOS --outputs --url {url}"), 2),
+    ];
+    for (command, status) in &commands {
+        let said = run(&place, command, full());
+        assert_eq!(said.status.code(), Some(*status), "{command}: {said:?}");
+        let words = String::from_utf8(said.stderr).expect("text");
+        assert_eq!(words.lines().count(), 1, "{command}: {words}");
+        assert!(
+            words.starts_with("courtside: output-unwritable: "),
+            "{command}: {words}"
+        );
+
+        let said = run(&place, command, unread());
+        let words = String::from_utf8(said.stderr).expect("text");
+        assert!(said.status.success(), "{command}: {words}");
+        assert!(
+            !words.contains("courtside:") && !words.contains("panicked"),
+            "{command}: {words}"
+        );
+    }
+    let play = format!("play --simulate 2 --seed 1 --url {url}");
+    let said = run(&place, &play, full());
+    let words = String::from_utf8(said.stderr).expect("text");
+    assert_eq!(said.status.code(), Some(1), "{words}");
+    assert!(words.contains("courtside: output-unwritable: "), "{words}");
+    let said = run(&place, &play, unread());
+    assert!(said.status.success(), "{said:?}");
+    host.stop().await;
+}
+
+/// Words that nobody gets change nothing.
+async fn a_command_does_without_standard_error(_: Engine) {
+    let place = Place::new();
+    for stderr in [full, unread] {
+        let mut command = courtside("token");
+        let said = command
+            .args(["ci", "--scope", "read"])
+            .stderr(stderr())
+            .output();
+        let said = said.expect("the binary runs");
+        assert!(said.status.success(), "{said:?}");
+        assert!(!said.stdout.is_empty());
+        let mut command = courtside("topics");
+        command
+            .current_dir(place.path(""))
+            .args(["list", "--data-dir", "nowhere"]);
+        let status = command.stderr(stderr()).status().expect("the binary runs");
+        assert_eq!(status.code(), Some(1));
+    }
+}
+
 fn main() -> ExitCode {
+    let of_the_binary = tests![
+        what_is_wrong_is_told_in_one_line_with_a_code,
+        a_player_that_nobody_answers_says_so_once,
+        an_answer_that_cannot_be_written_is_told,
+        a_command_does_without_standard_error,
+    ];
     Suite::new()
+        .on(Engine::Embedded, of_the_binary)
         .on_both(|| {
             tests![
                 topics_from_their_creation_to_their_end,

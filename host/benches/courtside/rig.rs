@@ -200,6 +200,7 @@ impl Rig {
             config: self.config.http.clone(),
             access: http::Access::default(),
             tls: None,
+            reload: tokio::sync::watch::channel(()).1,
         };
         let stop = CancellationToken::new();
         let listener = runtime

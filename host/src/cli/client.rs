@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::client::HostArgs;
-use crate::client::root;
+use crate::client::{no_answer, root};
 
 /// Longer than any answer of a host takes by default.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -67,11 +67,13 @@ impl Client {
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let unreachable = |why: &str| anyhow!("host-unreachable: no answer from {url}: {why}");
         let answer = match tokio::time::timeout(TIMEOUT, request.send()).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Opened::Later(unreachable(&root(&error))),
-            Err(_) => return Opened::Later(unreachable("no answer in time")),
+            Ok(Err(error)) => return Opened::Later(anyhow!(no_answer(url.as_str(), &error))),
+            Err(_) => {
+                let text = format!("host-unreachable: no answer from {url} in time");
+                return Opened::Later(anyhow!(text));
+            }
         };
         let status = answer.status();
         if status.is_success() {
@@ -114,7 +116,7 @@ impl Client {
         let answer = request
             .send()
             .await
-            .map_err(|error| anyhow!("host-unreachable: no answer from {url}: {}", root(&error)))?;
+            .map_err(|error| anyhow!(no_answer(url.as_str(), &error)))?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(|error| {
             anyhow!(

@@ -6,13 +6,11 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde::Deserialize;
 
-use super::{
-    operator::{Output, write_out},
-    plain,
-};
+use super::{operator::Output, plain};
 use crate::{
-    client::{HostArgs, builder, root},
+    client::{HostArgs, builder, no_answer},
     slots::view::NotReady,
+    terminal::write_out,
 };
 
 #[derive(Args, Debug)]
@@ -58,9 +56,10 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
         .get(&url)
         .send()
         .await
-        .map_err(|error| anyhow!("host-unreachable: no answer from {url}: {}", root(&error)))?;
+        .map_err(|error| anyhow!(no_answer(&url, &error)))?;
     let status = answer.status();
-    let said = answer.text().await?;
+    let said = answer.text().await;
+    let said = said.map_err(|error| anyhow!(no_answer(&url, &error)))?;
     let said = said.trim_end();
     let said = match args.output {
         Some(Output::Json) if !args.ready => {

@@ -1,12 +1,7 @@
 //! `courtside dead-letter`: what could not be processed, asked of a host, and
 //! its way back.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
@@ -20,7 +15,10 @@ use super::{
     operator::{OutputArgs, confirm, or_dash, table},
     plain,
 };
-use crate::letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView};
+use crate::{
+    letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView},
+    terminal::{say, say_line},
+};
 
 /// Some redriven event is a dead letter again, or some letter was not redriven.
 const INCOMPLETE: u8 = 2;
@@ -339,7 +337,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
         return Ok(exit_status(&nothing));
     }
     if !args.yes {
-        eprint!("{}", plain::lines(&plan_text(&plan)));
+        say(&plain::lines(&plan_text(&plan)));
     }
     let question = format!(
         "Have pipeline {} process these events now, by the plugin that is in force?",
@@ -361,12 +359,14 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
             ));
         }
         if shows {
-            eprint!("\r{} of {} redriven", progress.redriven, plan.letters);
-            std::io::stderr().flush()?;
+            say(&format!(
+                "\r{} of {} redriven",
+                progress.redriven, plan.letters
+            ));
         }
     }
     if shows {
-        eprintln!();
+        say_line("");
     }
     args.at.output.show(&progress, || result_text(&progress))?;
     if progress.state == RedriveState::Failed {

@@ -2,6 +2,7 @@
 
 mod client;
 mod descriptors;
+pub mod failure;
 pub mod games;
 pub mod groups;
 pub mod health;
@@ -14,8 +15,10 @@ pub mod replay;
 pub mod reset;
 pub mod serve;
 mod settings;
+mod signals;
 pub mod token;
 pub mod topics;
+pub mod usage;
 
 use std::future::Future;
 

@@ -1,15 +1,18 @@
 //! What the operator's commands have in common: how they answer, and ask.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::plain;
-use crate::log::LogError;
+use crate::{
+    log::LogError,
+    terminal::{Words, say, write_out},
+};
 
 #[derive(Args, Debug)]
 pub struct OutputArgs {
@@ -48,27 +51,11 @@ impl OutputArgs {
     }
 }
 
-/// Writes an answer to standard output.
-pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
-    try_write(bytes).map(|_| ())
-}
-
-/// The same; false says that nobody reads it any more (`| head`).
-pub fn try_write(bytes: &[u8]) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("the answer cannot be written")
-        }
-        written => Ok(written.is_ok()),
-    }
-}
-
 /// Errors of the log go to standard error while a command runs, and nothing else.
 pub fn start_logging() {
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::ERROR)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Words)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
@@ -107,8 +94,7 @@ pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
             "confirmation-needed: {question} Say --yes: standard input is no terminal to ask at"
         ));
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+    say(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_lowercase().as_str() {

@@ -19,10 +19,13 @@ use super::{
     operator::{OutputArgs, confirm, or_dash, table},
     plain,
 };
-use crate::slots::{
-    ask::RollbackView,
-    name::SlotName,
-    view::{GroupsView, PartitionState, PluginsView, SlotState, SlotView, SwapKind, SwapView},
+use crate::{
+    slots::{
+        ask::RollbackView,
+        name::SlotName,
+        view::{GroupsView, PartitionState, PluginsView, SlotState, SlotView, SwapKind, SwapView},
+    },
+    terminal::{say, say_line},
 };
 
 /// How often it is looked how far a rollback is.
@@ -369,7 +372,7 @@ async fn rollback(
     if dry_run {
         output.show(&planned, || plan(&planned))?;
     } else {
-        eprint!("{}", plain::lines(&plan(&planned)));
+        say(&plain::lines(&plan(&planned)));
     }
     if let Some(refused) = &planned.refused {
         return Err(anyhow!("{}: {}", refused.code, refused.reason));
@@ -391,7 +394,7 @@ async fn rollback(
         let left = left(client, slot, &done).await?;
         let Some(left) = left else { break };
         if left != told {
-            eprintln!("{}", plain::line(&left));
+            say_line(&plain::line(&left));
             told = left;
         }
         if Instant::now() >= deadline {

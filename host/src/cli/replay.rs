@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use super::{
     block_on,
-    operator::{OutputArgs, start_logging, write_out},
+    failure::complain,
+    operator::{OutputArgs, start_logging},
 };
 use crate::{
     client::HostArgs,
@@ -31,6 +32,7 @@ use crate::{
         line::Line,
         run::{Case, Plan},
     },
+    terminal::{say_line, write_out},
     types::{PartitionId, TopicPartition},
 };
 
@@ -110,7 +112,7 @@ pub struct ExportArgs {
 /// Says what went wrong; status 1 has another meaning here.
 pub fn or_failed(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("courtside: {error:#}");
+        complain(&error);
         ExitCode::from(FAILED)
     })
 }
@@ -161,29 +163,29 @@ fn export_it(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         .with_context(unwritable)?;
     for stretch in recording.timeline().0 {
         if !recording.plugins.contains_key(&stretch.digest) {
-            eprintln!(
+            say_line(&format!(
                 "the plugin {} is not in it: no copy of it is left, and a replay needs another from offset {} on",
                 stretch.digest, stretch.from
-            );
+            ));
         }
     }
     if !recording.at.held {
-        eprintln!(
+        say_line(&format!(
             "the checkpoint is not in it: another host has partition {}, and GET /group says which",
             recording.at.partition
-        );
+        ));
     }
     if let Some(reservation) = recording.reservation() {
-        eprintln!("{reservation}");
+        say_line(&reservation);
     }
-    eprintln!(
+    say_line(&format!(
         "{}: {} events of {:?}, {} records published, {} plugins",
         path.display(),
         recording.events.len(),
         recording.key,
         recording.published.len(),
         recording.plugins.len(),
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -232,9 +234,9 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let text: String = lines.iter().map(Line::to_json).collect();
         write_out(text.as_bytes())?;
     }
-    eprintln!("{}", summary(&recording, &case, &comparison));
+    say_line(&summary(&recording, &case, &comparison));
     if let Some(reservation) = recording.reservation() {
-        eprintln!("{reservation}");
+        say_line(&reservation);
     }
     Ok(if is_diff && differs {
         ExitCode::FAILURE

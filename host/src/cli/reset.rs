@@ -19,6 +19,7 @@ use crate::{
         reset::{self, Moved, Target},
     },
     pipeline::layout,
+    terminal::say,
     topics,
     types::{Offset, PartitionId, Topic, TopicPartition},
 };
@@ -128,7 +129,7 @@ fn reset(
                 at.to.to_string(),
             ]
         });
-        eprint!("{}", table(&["partition", "committed", "to"], rows));
+        say(&table(&["partition", "committed", "to"], rows));
     }
     let question = format!(
         "Move group {group} to these offsets of {input}, and delete the state of all keys in these partitions?"

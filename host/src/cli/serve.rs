@@ -1,33 +1,26 @@
 //! `courtside serve`: a host, from its configuration to its clean end.
 
-use std::{
-    backtrace::{Backtrace, BacktraceStatus},
-    io::IsTerminal as _,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use metrics_exporter_prometheus::Matcher;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::{
     descriptors,
+    failure::complaint,
     settings::{SettingsArgs, path},
+    signals::Signals,
 };
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     figures,
     host::Host,
-    http, letters, worker,
+    http, letters, logging,
+    terminal::write_out,
+    worker,
 };
 
 #[derive(Args, Debug)]
@@ -61,10 +54,10 @@ impl ServeArgs {
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.load()?;
     if args.dump_config {
-        print!("{}", settings::dump(&config));
+        write_out(settings::dump(&config).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    start_logging(&config)?;
+    logging::start(&config.logging)?;
     if let Some(room) = descriptors::make_room(config.http.connections_max) {
         tracing::warn!(
             code = "descriptors-few",
@@ -74,51 +67,20 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         );
         config.http.connections_max = room;
     }
-    super::block_on(serve(config))?.inspect_err(|error| {
-        // Who reads the log as JSON finds the end there, too.
+    let ended = super::block_on(serve(config)).and_then(|ended| ended);
+    if let Err(error) = &ended {
+        // A reader of the log as JSON finds the end there, too.
         let text = format!("{error:#}");
         let code = text.split(':').next().filter(|code| !code.contains(' '));
         tracing::error!(code, error = text, "the host ends");
-    })
-}
-
-fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.logging.filter).with_context(|| {
-        format!(
-            "config-invalid: logging.filter: {:?}",
-            config.logging.filter
-        )
-    })?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match config.logging.format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
     }
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = std::thread::current();
-        let backtrace = Some(Backtrace::capture());
-        let backtrace = backtrace.filter(|it| it.status() == BacktraceStatus::Captured);
-        let payload = panic.payload();
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        tracing::error!(
-            thread = thread.name(),
-            location = panic.location().map(ToString::to_string),
-            panic = text,
-            backtrace = backtrace.map(|backtrace| backtrace.to_string()),
-            "panicked",
-        );
-    }));
-    Ok(())
+    logging::end(ended.as_ref().err().map(complaint).as_deref());
+    Ok(ended.unwrap_or(ExitCode::FAILURE))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // First of all: as process 1 of a container, what has no handler is ignored.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::take().context("start-failed: signals cannot be handled")?;
     figures::process::started();
     let metrics = worker::metrics::BUCKETS
         .iter()
@@ -144,8 +106,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut starting = tokio::task::spawn_blocking(move || Host::start(&starting, &stop_starting));
     let host = tokio::select! {
         started = &mut starting => started??,
-        _ = terminate.recv() => return give_up(&stop, starting).await,
-        _ = interrupt.recv() => return give_up(&stop, starting).await,
+        signal = signals.end() => {
+            tracing::info!(signal, "stopping");
+            return give_up(&stop, starting).await;
+        }
     };
     let doors = http::App {
         log: host.log(),
@@ -156,20 +120,25 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         config: config.http.clone(),
         access,
         tls,
+        reload: signals.reload(),
     };
     let mut doors = tokio::spawn(http::serve(listener, doors, stop.clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.logging.format == LogFormat::Text {
-        greet(address, &config);
+        let greeting = greeting(address, &config);
+        // Standard output may be a pipe that nobody reads.
+        std::thread::Builder::new()
+            .name("greeting".to_owned())
+            .spawn(move || write_out(greeting.as_bytes()))
+            .context("start-failed: no thread for the greeting")?;
     }
 
-    let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        error = host.failed() => Err(error),
-        _ = &mut doors => Err(anyhow!("doors-closed: the doors closed by themselves")),
+    let (signal, ended) = tokio::select! {
+        signal = signals.end() => (Some(signal), Ok(())),
+        error = host.failed() => (None, Err(error)),
+        _ = &mut doors => (None, Err(anyhow!("doors-closed: the doors closed by themselves"))),
     };
-    tracing::info!("stopping");
+    tracing::info!(signal, "stopping");
     stop.cancel();
     if !doors.is_finished() {
         // Requests that are under way are answered first.
@@ -195,20 +164,19 @@ async fn give_up(
 }
 
 /// What to do next, for a person.
-fn greet(address: SocketAddr, config: &Config) {
+fn greeting(address: SocketAddr, config: &Config) -> String {
     let scheme = if config.http.tls.is_set() {
         "https"
     } else {
         "http"
     };
     let url = format!("{scheme}://{address}");
-    println!("\n  Courtside is running. The games are at  {url}/\n");
+    let mut text = format!("\n  Courtside is running. The games are at  {url}/\n\n");
     if !config.pipelines.contains_key(SCORES) {
         for name in config.pipelines.keys() {
-            println!("  Events of {name} go to  {url}/events/{name}");
+            text += &format!("  Events of {name} go to  {url}/events/{name}\n");
         }
-        println!();
-        return;
+        return text + "\n";
     }
     let courtside = std::env::args()
         .next()
@@ -218,7 +186,7 @@ fn greet(address: SocketAddr, config: &Config) {
     } else {
         "curl"
     };
-    println!(
+    text += &format!(
         r#"  Post a score:
     {curl} -H 'content-type: application/json' {url}/score -d '{{"game_id":"2026-11-20-LAL-BOS","seq":1,"type":"three_pointer","team":"BOS","player":"Ada Park","points":3,"period":1,"clock":"11:42"}}'
 
@@ -227,6 +195,8 @@ fn greet(address: SocketAddr, config: &Config) {
 
   Invent some games:
     {courtside} play --simulate 10 --url {url}
+
 "#
     );
+    text
 }

@@ -6,8 +6,11 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
-use super::operator::{Output, OutputArgs, write_out};
-use crate::http::{Scope, Token, TokensFile};
+use super::operator::{Output, OutputArgs};
+use crate::{
+    http::{Scope, Token, TokensFile},
+    terminal::{say_line, write_out},
+};
 
 #[derive(Args, Debug)]
 #[command(
@@ -50,7 +53,9 @@ pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     };
     let entry = toml::to_string(&file)?;
     // Not to where the entry goes, so that no file gets it by accident.
-    eprintln!("the token, shown this once:\n\n  {secret}\n\nits entry in the file of tokens:\n");
+    say_line(&format!(
+        "the token, shown this once:\n\n  {secret}\n\nits entry in the file of tokens:\n"
+    ));
     write_out(format!("{entry}\n").as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -33,7 +33,7 @@ use axum::{
     middleware::from_fn,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
@@ -60,6 +60,8 @@ pub struct App {
     pub access: Access,
     /// Plain HTTP without.
     pub tls: Option<Tls>,
+    /// Changes when the files of tokens and certificates are to be read again.
+    pub reload: watch::Receiver<()>,
 }
 
 impl std::fmt::Debug for App {
@@ -134,10 +136,10 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    routes.layer(from_fn(observe::observe)).with_state(shared)
-}
     // Before all that reads the host's name: CORS and the checks of access.
     let routes = routes.layer(from_fn(access::authority::check));
+    routes.layer(from_fn(observe::observe)).with_state(shared)
+}
 
 fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // Compressed are answers that are large and not streams; a layer more is

@@ -15,6 +15,7 @@ use super::{Shared, SharedApp, problem::Problem};
 use crate::{
     figures::{self, Exposition, Metric},
     log::Health,
+    logging,
     slots::view::{GroupsView, NotReady, PluginsView},
 };
 
@@ -98,6 +99,7 @@ pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> 
     let text = blocking(move || {
         let mut out = Exposition::default();
         figures::process::collect(&mut out);
+        logging::collect(&mut out);
         app.operator.figures(&mut out);
         let reasons = not_ready(&app);
         out.flag(&READY, &[], reasons.is_empty());

@@ -7,11 +7,14 @@
 //! certificate whose key is still the old one. What cannot be used changes
 //! nothing: what was in force stays, and the log and a gauge say so. A look costs
 //! reading the files, on a thread that nobody waits for once the host stops.
+//!
+//! Whoever asks for a look (SIGHUP) says that the files are whole, so what is there
+//! counts at once.
 
 use std::{fmt, fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::types::Digest;
@@ -78,24 +81,25 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Arc::clone(&self.current.read())
     }
 
-    /// Looks at the files until `stop`.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+    /// Looks at the files until `stop`, and at once when `asked` changes.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken, mut asked: watch::Receiver<()>) {
         if self.paths.is_empty() {
             return;
         }
         self.failed(false);
-        while stop
-            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
-            .await
-            .is_some()
-        {
+        loop {
+            let look = tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_INTERVAL) => Self::look,
+                Ok(()) = asked.changed() => Self::look_now,
+            };
             let this = Arc::clone(&self);
             let (done, looked) = oneshot::channel();
             // A mount that hangs holds up this thread alone: the runtime would wait for
             // one of its own at the end of the host.
             let thread = std::thread::Builder::new().name("look".to_owned());
             let spawned = thread.spawn(move || {
-                this.look();
+                look(&this);
                 let _ = done.send(());
             });
             let looked = async { spawned.is_ok() && looked.await.is_ok() };
@@ -109,7 +113,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         }
     }
 
-    /// One look.
+    /// One look by itself.
     pub fn look(&self) {
         let looked = look(&self.paths);
         let digest = Some(digest(&looked));
@@ -122,6 +126,21 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             }
             seen.judged = digest;
         }
+        self.take(looked);
+    }
+
+    /// One look that was asked for: its outcome is in the log, changed or not.
+    pub fn look_now(&self) {
+        let looked = look(&self.paths);
+        {
+            let mut seen = self.seen.lock();
+            seen.last = Some(digest(&looked));
+            seen.judged = seen.last;
+        }
+        self.take(looked);
+    }
+
+    fn take(&self, looked: Looked) {
         match looked.and_then(|files| (self.read)(&files)) {
             Ok(new) => {
                 *self.current.write() = Arc::new(new);
@@ -170,7 +189,13 @@ fn digest(looked: &Looked) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        path::Path,
+        process::Command,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
@@ -225,6 +250,52 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_counts_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let number = number(&path).unwrap();
+        fs::write(&path, "2").unwrap();
+        number.look_now();
+        assert_eq!(*number.current(), 2);
+        fs::write(&path, "two").unwrap();
+        number.look_now();
+        assert_eq!(*number.current(), 2, "it cannot be used");
+        fs::write(&path, "3").unwrap();
+        number.look();
+        assert_eq!(*number.current(), 2, "nobody says that it is whole");
+        number.look();
+        assert_eq!(*number.current(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&reads);
+        let number = Reloaded::open("number", vec![path], move |_| {
+            Ok(counted.fetch_add(1, Ordering::SeqCst))
+        });
+        let number = Arc::new(number.unwrap());
+        let (ask, asked) = watch::channel(());
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(Arc::clone(&number).follow(stop.clone(), asked));
+        // Looks of its own find nothing new, and read nothing.
+        ask.send(()).unwrap();
+        for _ in 0..6_000 {
+            if reads.load(Ordering::SeqCst) == 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(reads.load(Ordering::SeqCst), 2);
+        stop.cancel();
+        following.await.unwrap();
+    }
+
+    #[test]
     fn a_swapped_symlink_is_a_change() {
         // As Kubernetes does: the file is a link into `..data`, which is one, too.
         let dir = tempfile::tempdir().unwrap();
@@ -267,7 +338,8 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let following = tokio::spawn(Arc::clone(&number).follow(stop.clone()));
+            let following = Arc::clone(&number).follow(stop.clone(), watch::channel(()).1);
+            let following = tokio::spawn(following);
             // Ours, that of who follows, and that of who looks.
             for _ in 0..6_000 {
                 if Arc::strong_count(&number) == 3 {

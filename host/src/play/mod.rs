@@ -40,7 +40,10 @@ use retry::Tuning;
 use round::Script;
 use simulate::Season;
 
-use crate::client::HostArgs;
+use crate::{
+    client::HostArgs,
+    terminal::{Answer, Words},
+};
 
 /// What is asked of `courtside play`.
 #[derive(Clone, Debug, clap::Args)]
@@ -135,9 +138,9 @@ impl Ended {
 /// Plays until all is done, it must be given up, or Ctrl-C. An error is one of
 /// the input (a [`PlayError`]) or of standard output.
 pub async fn run(args: PlayArgs) -> anyhow::Result<ExitCode> {
-    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let (mut out, mut err) = (Answer::new(io::stdout()), Words);
     let mut terminal = Terminal {
-        attended: err.is_terminal(),
+        attended: io::stderr().is_terminal(),
         out: &mut out,
         err: &mut err,
     };

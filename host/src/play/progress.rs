@@ -1,5 +1,5 @@
 //! Says how far a round is: a bar where somebody watches a terminal, else a
-//! line every few seconds.
+//! line every few seconds, where there is anything new.
 
 use std::{convert::Infallible, io::Write, time::Duration};
 
@@ -54,10 +54,12 @@ impl Progress {
         };
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = None;
         loop {
             ticks.tick().await;
             let sums = ledger.sums();
             let text = line(self.total, &sums, self.began.elapsed());
+            let is_news = told.as_ref() != Some(&sums);
             match &self.bar {
                 Some(bar) => {
                     bar.set_position(match self.total {
@@ -67,10 +69,12 @@ impl Progress {
                     bar.set_message(text);
                 }
                 // Nobody to tell is no reason to stop playing.
-                None => {
+                None if is_news => {
                     let _ = writeln!(err, "{text}");
                 }
+                None => {}
             }
+            told = Some(sums);
         }
     }
 
@@ -147,15 +151,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_terminal_a_line_every_few_seconds() {
+    async fn without_a_terminal_a_line_for_what_is_new_every_few_seconds() {
         let ledger = Ledger::new();
         let progress = Progress::new(Total::Games(2), false);
         let mut err = Vec::new();
         let tell = progress.tell(&ledger, &mut err);
-        let end = tokio::time::timeout(Duration::from_secs(12), tell).await;
-        assert!(end.is_err());
+        let played = async {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            ledger.away("Connection refused");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        };
+        tokio::select! {
+            never = tell => match never {},
+            () = played => {}
+        }
         let text = String::from_utf8(err).unwrap();
+        // What is still so is not told again.
         assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.ends_with("waiting for the host: Connection refused\n"),
+            "{text}"
+        );
         assert!(!text.contains('\r') && !text.contains('\x1b'), "{text}");
     }
 }

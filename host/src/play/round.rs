@@ -160,6 +160,10 @@ fn verdict(end: &End, ledger: &Ledger, total: Total, progress: &Progress) -> (En
     if let End::GaveUp(gave_up) = end {
         lines.push(gave_up.to_string());
     }
+    let mut lines: Vec<_> = lines
+        .iter()
+        .map(|line| format!("courtside: {line}"))
+        .collect();
     let (expected, games) = match total {
         Total::Events(events) => (format!("{acknowledged} of {events} events"), sums.games),
         Total::Games(games) => (format!("{acknowledged} events"), games),

@@ -12,7 +12,7 @@ use super::{
     RECORDING_BYTES_MAX, Recording, ReplayError, entity::EntityView, line::Line, timeline::Timeline,
 };
 use crate::{
-    client::HostArgs,
+    client::{HostArgs, no_answer},
     types::{Digest, PartitionId},
 };
 
@@ -41,7 +41,7 @@ impl Asked {
         let client = http
             .read_timeout(SILENCE_MAX)
             .build()
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|error| self.no_answer(&error))?;
         // What is committed is asked for first, and what was published last: so
         // of all events below the committed offset the outputs are there.
         let entity: EntityView = self
@@ -49,7 +49,7 @@ impl Asked {
             .await?
             .json()
             .await
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|error| self.no_answer(&error))?;
         let events = self.lines(&client, "events").await?;
         let published = self.lines(&client, "outputs").await?;
         let mut recording = self.assemble(entity, events, published)?;
@@ -122,7 +122,10 @@ impl Asked {
                 continue;
             }
             let answer = well(answer).await?;
-            let bytes = answer.bytes().await.map_err(|error| unreachable(&error))?;
+            let bytes = answer
+                .bytes()
+                .await
+                .map_err(|error| self.no_answer(&error))?;
             if Digest::of(&bytes) != digest {
                 let problem = format!("the plugin {digest} came with other bytes");
                 return Err(ReplayError::Unreachable(problem));
@@ -130,6 +133,10 @@ impl Asked {
             plugins.insert(digest, bytes);
         }
         Ok(plugins)
+    }
+
+    fn no_answer(&self, error: &reqwest::Error) -> ReplayError {
+        ReplayError::Refused(no_answer(&self.host.url, error))
     }
 
     fn path(&self, what: &str) -> String {
@@ -146,7 +153,7 @@ impl Asked {
     async fn ask(&self, client: &Client, path: &str) -> Result<Response, ReplayError> {
         let url = format!("{}{path}", self.host.url.trim_end_matches('/'));
         let answer = client.get(&url).send().await;
-        answer.map_err(|error| unreachable(&error))
+        answer.map_err(|error| self.no_answer(&error))
     }
 
     async fn get(&self, client: &Client, path: &str) -> Result<Response, ReplayError> {
@@ -162,7 +169,7 @@ impl Asked {
             ReplayError::Unreachable(format!("{what}: no line of ours: {error}"))
         };
         while let Some(chunk) = chunks.next().await {
-            rest.extend_from_slice(&chunk.map_err(|error| unreachable(&error))?);
+            rest.extend_from_slice(&chunk.map_err(|error| self.no_answer(&error))?);
             let mut read = 0;
             while let Some(unread) = rest.get(read..)
                 && let Some(length) = unread.iter().position(|byte| *byte == b'\n')
@@ -189,16 +196,6 @@ impl Asked {
 
 fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
-}
-
-fn unreachable(error: &reqwest::Error) -> ReplayError {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    ReplayError::Unreachable(text)
 }
 
 /// The answer, where it is one; else the host's words.

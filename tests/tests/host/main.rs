@@ -12,7 +12,9 @@
 mod disk;
 mod input;
 mod kinds;
+mod logging;
 mod pipelines;
+mod signals;
 mod start;
 mod stop;
 
@@ -62,6 +64,12 @@ fn main() -> ExitCode {
         disk::a_full_disk_does_not_keep_a_host_from_stopping,
         kinds::a_table_of_one_key_is_compacted_behind_its_readers,
         kinds::pipelines_that_disagree_on_a_topic_are_named,
+        logging::a_disk_that_is_full_below_the_log_ends_no_host,
+        logging::a_pipe_without_a_reader_ends_no_host,
+        logging::a_pipe_that_nobody_drains_holds_no_host_up,
+        logging::a_reader_that_comes_back_is_told_what_is_missing,
+        signals::only_what_is_to_end_a_host_ends_it,
+        signals::a_host_reads_its_files_again_when_it_is_told_to,
         start::an_address_has_one_host,
         start::a_data_directory_that_cannot_be_written_is_named,
         start::a_data_directory_of_somebody_else_is_named,

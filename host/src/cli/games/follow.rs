@@ -17,10 +17,14 @@ use super::{
     screen::Screen,
     sse::{Event, Parser},
 };
-use crate::cli::{
-    client::{Client, Opened},
-    operator::{OutputArgs, try_write},
-    plain,
+use crate::{
+    cli::{
+        client::{Client, Opened},
+        operator::OutputArgs,
+        plain,
+    },
+    client::root,
+    terminal::{say_line, try_write},
 };
 
 /// A host says something at least every `http.heartbeat` (15 s).
@@ -129,7 +133,9 @@ impl Following<'_> {
                                 }
                             }
                             Ok(Ok(None)) => break "the stream ended".to_owned(),
-                            Ok(Err(error)) => break format!("the stream was cut: {error}"),
+                            Ok(Err(error)) => {
+                                break format!("the stream was cut: {}", root(&error));
+                            }
                             Err(_) => break "the host fell silent".to_owned(),
                         }
                     }
@@ -216,7 +222,10 @@ impl Following<'_> {
         match self.view {
             View::Board(_) => self.say(&format!("{why}; trying again")),
             View::Lines | View::Json => {
-                eprintln!("courtside: {why}; trying again");
+                if self.note != why {
+                    say_line(&format!("courtside: {why}; trying again"));
+                    why.clone_into(&mut self.note);
+                }
                 Ok(())
             }
         }

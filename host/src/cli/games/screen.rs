@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use rustix::termios::tcgetwinsize;
 
 use super::game::{Game, board};
-use crate::cli::{operator::write_out, plain};
+use crate::{cli::plain, terminal::write_out};
 
 /// Where the terminal does not say how large it is.
 const SIZE: (usize, usize) = (80, 24);

@@ -29,6 +29,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type,
@@ -143,10 +144,10 @@ impl Access {
         })))
     }
 
-    /// Reads the file of tokens again whenever it changes, until `stop`.
-    pub async fn follow(self, stop: CancellationToken) {
+    /// Reads the file of tokens again whenever it changes or `asked` does, until `stop`.
+    pub async fn follow(self, stop: CancellationToken, asked: watch::Receiver<()>) {
         if let Some(tokens) = &self.0.tokens {
-            Arc::clone(tokens).follow(stop).await;
+            Arc::clone(tokens).follow(stop, asked).await;
         }
     }
 

@@ -81,13 +81,14 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     let config = app.config.clone();
     let metrics = app.metrics.clone();
     let (access, tls) = (app.access.clone(), app.tls.clone());
+    let reload = app.reload.clone();
     let router = router(app, shutdown.clone());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout)
-        .max_buf_size(BUFFER_BYTES_MAX);
         // A client that has sent its request may close its side, and wants the answer.
         .half_close(true)
+        .max_buf_size(BUFFER_BYTES_MAX);
     let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let tracker = TaskTracker::new();
@@ -95,9 +96,9 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     let kill = CancellationToken::new();
     let _kill = kill.clone().drop_guard();
     let mut upkeep = interval(UPKEEP_INTERVAL);
-    tracker.spawn(access.follow(shutdown.clone()));
+    tracker.spawn(access.follow(shutdown.clone(), reload.clone()));
     if let Some(tls) = tls.clone() {
-        tracker.spawn(tls.follow(shutdown.clone()));
+        tracker.spawn(tls.follow(shutdown.clone(), reload));
     }
 
     loop {
@@ -136,8 +137,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
         let service = OfPeer {
             service: TowerToHyperService::new(router.clone()),
             peer,
-        };
             half_closed: io.half_closed(),
+        };
         let (http, shutdown, kill) = (http.clone(), shutdown.clone(), kill.clone());
         match tls.clone() {
             None => tracker.spawn(connection(http, io, service, shutdown, kill)),
@@ -176,8 +177,8 @@ fn set_up(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
 struct OfPeer {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
-}
     half_closed: HalfClosed,
+}
 
 impl Service<Request<Incoming>> for OfPeer {
     type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;

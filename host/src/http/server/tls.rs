@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -114,9 +115,9 @@ impl Tls {
         }))
     }
 
-    /// Reads the files again whenever they change, until `stop`.
-    pub async fn follow(self, stop: CancellationToken) {
-        self.config.follow(stop).await;
+    /// Reads the files again whenever they change or `asked` does, until `stop`.
+    pub async fn follow(self, stop: CancellationToken, asked: watch::Receiver<()>) {
+        self.config.follow(stop, asked).await;
     }
 
     /// Shakes hands, under the certificate of now.
@@ -147,13 +148,13 @@ impl Tls {
     }
 }
 
-/// A stream whose first byte can be known before it is read.
+/// A stream whose first byte, or whose end, can be known before it is read.
 pub trait Peek {
     fn first_byte(&self) -> impl Future<Output = io::Result<Option<u8>>> + Send;
-}
 
     /// Whether nothing more comes.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+}
 
 impl Peek for TcpStream {
     async fn first_byte(&self) -> io::Result<Option<u8>> {
@@ -161,13 +162,13 @@ impl Peek for TcpStream {
         let count = self.peek(&mut byte).await?;
         Ok(byte.first().copied().filter(|_| count > 0))
     }
-}
 
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut byte = [0];
         let peeked = self.poll_peek(cx, &mut ReadBuf::new(&mut byte));
         peeked.map_ok(|count| count == 0)
     }
+}
 
 /// For who takes an `https` address for an `http` one.
 fn not_plain() -> Vec<u8> {

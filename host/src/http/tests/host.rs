@@ -197,6 +197,7 @@ impl TestHost {
             config,
             access: http::Access::default(),
             tls: None,
+            reload: tokio::sync::watch::channel(()).1,
         };
         Self {
             log,
@@ -279,7 +280,6 @@ impl TestHost {
     }
 }
 
-/// A connection, raw.
 /// As every client does, a request says whom it is for.
 async fn named(mut request: Request<Body>) -> Request<Body> {
     let host = HeaderValue::from_static("localhost:8080");
@@ -287,6 +287,7 @@ async fn named(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
+/// A connection, raw.
 pub struct Wire {
     pub stream: TcpStream,
     pub read: String,
