@@ -167,7 +167,7 @@ fn compare_checksums(db: &Path, spaces: &[Keyspace]) -> Result<(), Refusal> {
 /// Links the tables, and copies what is small. Says which files are no tables.
 fn link(db: &Path, found: &Files, aside: &Path) -> Result<Vec<PathBuf>, Refusal> {
     let failed = |error: io::Error| Refusal::io(db, error);
-    fs::copy(db.join(VERSION), aside.join(VERSION)).map_err(failed)?;
+    copy_or_link(&db.join(VERSION), &aside.join(VERSION)).map_err(failed)?;
     fs::write(aside.join(LOCK), []).map_err(failed)?;
     // Without any journal, one of 64 MiB would be created.
     fs::write(aside.join("0.jnl"), []).map_err(failed)?;
@@ -180,7 +180,7 @@ fn link(db: &Path, found: &Files, aside: &Path) -> Result<Vec<PathBuf>, Refusal>
             fs::create_dir_all(to.join(folder)).map_err(failed)?;
         }
         for name in [CURRENT, &keyspace.manifest] {
-            fs::copy(keyspace.path.join(name), to.join(name)).map_err(failed)?;
+            copy_or_link(&keyspace.path.join(name), &to.join(name)).map_err(failed)?;
         }
         for folder in [TABLES, BLOBS] {
             let from = keyspace.path.join(folder);
@@ -190,6 +190,25 @@ fn link(db: &Path, found: &Files, aside: &Path) -> Result<Vec<PathBuf>, Refusal>
         }
     }
     Ok(left_out)
+}
+
+/// Copies a file that opening reads whole. A disk without a free byte takes a link
+/// only, which serves as well: opening replaces such files and never writes into them.
+fn copy_or_link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::copy(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            remove_file(to)?;
+            fs::hard_link(from, to)
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Links the files of a folder, or copies them where the file system has no
