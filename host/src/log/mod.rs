@@ -72,8 +72,8 @@ pub enum LogError {
     )]
     TopicRecreated {
         topic: Topic,
-        before: TopicId,
-        now: TopicId,
+        before: Box<TopicId>,
+        now: Box<TopicId>,
     },
     #[error("topic {topic} exists already")]
     TopicExists { topic: Topic },
@@ -221,8 +221,8 @@ pub fn check_id(topic: &Topic, id: TopicId, found: Option<TopicId>) -> Result<()
         Some(now) if now == id => Ok(()),
         Some(now) => Err(LogError::TopicRecreated {
             topic: topic.clone(),
-            before: id,
-            now,
+            before: Box::new(id),
+            now: Box::new(now),
         }),
         None => Err(LogError::TopicMissing {
             topic: topic.clone(),

@@ -176,9 +176,10 @@ fn counted(line: &Line, headers: Headers) -> impl Iterator<Item = &HeaderLine> {
         .is_some_and(|code| code != "event-refused");
     line.headers.iter().filter(move |header| {
         let names_plugin = [PLUGIN_HEADER, DIGEST_HEADER].contains(&&*header.name);
-        ![ATTEMPT_HEADER, EVENT_TIME_HEADER].contains(&&*header.name)
-            && !(headers == Headers::ButThePlugin && names_plugin)
-            && !(is_failure && header.name == *ERROR_REASON)
+        let is_hosts = [ATTEMPT_HEADER, EVENT_TIME_HEADER].contains(&&*header.name);
+        let differs_by_plugin = headers == Headers::ButThePlugin && names_plugin;
+        let is_words = is_failure && header.name == *ERROR_REASON;
+        !(is_hosts || differs_by_plugin || is_words)
     })
 }
 

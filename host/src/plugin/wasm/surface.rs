@@ -110,6 +110,10 @@ fn read(bytes: &[u8]) -> Result<Surface, wasmparser::BinaryReaderError> {
 }
 
 /// An interface of types alone (the contract's own is one) has nothing to link.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "the id comes from these types, which offer nothing else to look it up"
+)]
 fn is_only_types(types: TypesRef<'_>, import: &str) -> bool {
     match types.component_item_for_import(import).map(|item| item.ty) {
         Some(ComponentEntityType::Type { .. }) => true,

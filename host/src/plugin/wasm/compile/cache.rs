@@ -101,7 +101,7 @@ impl CodeCache {
                 files.push((used, metadata.len(), path));
             }
         }
-        files.sort_by(|one, other| other.0.cmp(&one.0));
+        files.sort_by_key(|file| std::cmp::Reverse(file.0));
         let mut bytes = 0_u64;
         for (number, (_, length, path)) in files.iter().enumerate() {
             bytes = bytes.saturating_add(*length);
