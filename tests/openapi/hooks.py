@@ -49,7 +49,17 @@ def last_line(_context, response):
 def map_body(_context, body):
     """13.0 is an integer by JSON Schema, and none for this host, nor for its plugins."""
     if isinstance(body, dict):
-        return {name: map_body(_context, value) for name, value in body.items()}
+        mapped = {name: map_body(_context, value) for name, value in body.items()}
+        return without_impossible_correction(mapped)
     if isinstance(body, list):
         return [map_body(_context, value) for value in body]
     return int(body) if isinstance(body, float) and body.is_integer() else body
+
+
+def without_impossible_correction(event):
+    """JSON Schema cannot say that a correction has points and corrects a lower seq."""
+    seq, corrects = event.get("seq"), event.get("corrects")
+    is_valid = isinstance(corrects, int) and 1 <= corrects <= 2**32 - 1
+    if is_valid and isinstance(seq, int) and (corrects >= seq or "points" not in event):
+        return {name: value for name, value in event.items() if name != "corrects"}
+    return event
