@@ -91,10 +91,6 @@ struct ScoreEventFields {
         pattern = r"^([0-9]{1,2}:[0-5][0-9](\.[0-9]{1,3})?|PT([0-9]{1,2}M([0-5]?[0-9](\.[0-9]{1,3})?S)?|[0-5]?[0-9](\.[0-9]{1,3})?S))$"
     )]
     clock: String,
-    /// The `seq` of the earlier event that this one corrects: `points`, also 0, and
-    /// `team` and `player` where they are named, take the place of that event's.
-    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
-    corrects: Option<u64>,
 }
 
 #[derive(ToSchema)]
