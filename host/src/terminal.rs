@@ -11,7 +11,7 @@ use anyhow::anyhow;
 /// Writes words for a person as they are.
 pub fn say(text: &str) {
     let mut err = io::stderr();
-    // Nobody is left to be told.
+    // Standard error is gone, so the failure has no reader.
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 

@@ -159,7 +159,7 @@ impl Header {
         }
     }
 
-    /// What an event's own time was.
+    /// The header with an event's own time, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn event_time(timestamp_ms: u64) -> Self {
         let name = ByteString::from_static(EVENT_TIME_HEADER);

@@ -12,7 +12,7 @@ pub fn complaint(error: &anyhow::Error) -> String {
     if let Some(advice) = advice(code) {
         words = format!("{words}; {advice}");
     }
-    // What a host says of an event is the event's.
+    // A host's words may quote an event, whose bytes must not steer the terminal.
     format!("courtside: {}", plain::line(&words))
 }
 
@@ -48,7 +48,7 @@ fn in_one_line(text: &str) -> String {
     words.join(" ")
 }
 
-/// What to do, where the words cannot know it. `docs/errors.md` has all codes.
+/// The operator's next step for codes whose words cannot name it. `docs/errors.md` has all codes.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "host-unreachable" => "start the host, or say with --url where it is",

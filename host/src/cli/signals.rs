@@ -62,7 +62,7 @@ async fn ask_for_reloads(mut hangup: Signal, ask: watch::Sender<()>) {
             signal = "SIGHUP",
             "the files of tokens and certificates are read again, if there are any"
         );
-        // Nobody listens where there are none.
+        // A host without files to reload has no listener.
         let _ = ask.send(());
     }
 }

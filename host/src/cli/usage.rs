@@ -31,7 +31,7 @@ pub fn answer<C: CommandFactory>(error: &clap::Error) -> ExitCode {
         };
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Nobody is left to be told.
+        // Standard error is gone, so the failure has no reader.
         let _ = error.print();
     } else {
         let command = named(&C::command(), std::env::args().skip(1));

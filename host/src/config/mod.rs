@@ -210,7 +210,7 @@ impl PluginConfig {
         }
     }
 
-    /// What compiling a plugin may use, whatever slot it is for.
+    /// The limits of compiling a plugin, the same for every slot.
     #[must_use]
     pub fn compile_limits(&self) -> CompileLimits {
         CompileLimits {

@@ -55,7 +55,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// What a string of JSON says, if it is text.
+/// The text of a JSON string; none where an escape is half of a surrogate pair.
 pub fn text(json: &str) -> Option<Cow<'_, str>> {
     let inside = json.strip_prefix('"')?.strip_suffix('"')?;
     if inside.contains('\\') {

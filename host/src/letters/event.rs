@@ -143,7 +143,7 @@ impl Letter {
             .unwrap_or(self.record.timestamp_ms)
     }
 
-    /// What the host wrote under that name: the event may have such a header, too.
+    /// The host's own header of that name: the event may have one, too.
     fn own<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         let headers = &self.record.headers;
         let own = headers.get(own_headers(headers)..).unwrap_or_default();

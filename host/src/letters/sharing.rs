@@ -1,4 +1,4 @@
-//! Who else has to do with a pipeline's input.
+//! Other groups that read a pipeline's input, or write it.
 //!
 //! A redriven event is appended to the input, so every other group that reads it
 //! would process the event a second time. Where another pipeline writes the input,

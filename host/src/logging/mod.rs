@@ -89,7 +89,7 @@ fn notice(format: LogFormat, is_terminal: bool, lines: u64) -> Vec<u8> {
     std::mem::take(&mut written.0.lock())
 }
 
-/// What a formatter writes, in memory.
+/// A line in memory, as a formatter writes it.
 #[derive(Debug, Default)]
 struct Buffer(Mutex<Vec<u8>>);
 

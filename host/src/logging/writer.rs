@@ -65,7 +65,7 @@ enum Entry {
     Gap,
 }
 
-/// What the writer does next.
+/// The writer's next step.
 enum Step {
     Write(Box<[u8]>),
     /// Tell that so many lines are missing.

@@ -128,7 +128,7 @@ fn in_force<'a>(
         let attempt = latest.entry(found.offset.0).or_default();
         *attempt = found.attempt.max(*attempt);
     }
-    // Of what was published again, compaction may have left nothing.
+    // Compaction may have left nothing of the records that were published again.
     let is_rolled_back =
         latest.values().any(|attempt| *attempt > 1) || !redone::of(recording).is_empty();
     let mut undone = 0;

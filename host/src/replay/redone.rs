@@ -1,4 +1,4 @@
-//! What rollbacks had an entity process again, as the takeovers on record say.
+//! The events that rollbacks had an entity process again, by the takeovers on record.
 //!
 //! A replay takes each event once, by the plugin that got it in the end. But that an
 //! entity processed events again decides what becomes of the letters that were made of
@@ -51,7 +51,7 @@ fn rollbacks<'a>(
         .map(|(index, rollback)| (*rollback, takeovers.get(..index).unwrap_or_default()))
 }
 
-/// What ran in a slot when an event came first.
+/// The plugin that ran in a slot when an event came first.
 fn running_at<'a>(takeovers: &[&'a TakeoverView], offset: u64) -> Option<&'a str> {
     let swaps = takeovers
         .iter()

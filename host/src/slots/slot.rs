@@ -69,7 +69,7 @@ pub struct Slot {
     seen_at: Instant,
     /// Whether what was seen has been acted on.
     handled: bool,
-    /// What was decided of it.
+    /// The decision about it.
     file: FileView,
     swaps: u64,
     /// When this host began the swap to what runs, where it can be taken back and was
@@ -241,7 +241,7 @@ impl Slot {
         }
     }
 
-    /// What runs is on trial since then.
+    /// The running plugin is on trial since then.
     pub const fn begin_trial(&mut self, began: Timestamp) {
         self.trial_began = Some(began);
     }

@@ -125,7 +125,7 @@ pub struct HostView {
     /// Of the plugin that it runs in the slot.
     pub digest: Option<String>,
     pub state: SlotState,
-    /// What the slot's file in its plugin directory is.
+    /// The state of the slot's file in its plugin directory.
     #[serde(default)]
     pub file: FileState,
     /// How many of its partitions process again what a rollback undid.

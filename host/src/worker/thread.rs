@@ -619,7 +619,7 @@ impl Running {
     /// stopped until something of them is committed.
     fn try_again(&mut self) {
         let due = self.given_up.take_due(Instant::now());
-        // Of what is pending nothing may share a commit with them.
+        // No pending record may share a commit with them.
         if self.given_up.has_trials() && self.processing.pending_since().is_some() {
             self.commit();
         }
@@ -654,7 +654,7 @@ impl Running {
         }
     }
 
-    /// What was given up goes on once something of it is committed.
+    /// A partition that was given up goes on once a commit of it succeeded.
     fn note_recovered(&mut self, commit: &Commit) {
         let committed = commit.offsets.iter().map(|(partition, _)| *partition);
         for partition in self.given_up.take_committed(committed) {

@@ -17,7 +17,7 @@ pub(crate) struct Seen {
     ranges: Vec<(u32, u32)>,
     /// How many numbers were ever added: ranges made one know less.
     count: u32,
-    /// From the beginning of the lowest forgotten gap to the end of the highest.
+    /// The range from the beginning of the lowest forgotten gap to the end of the highest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forgotten: Option<(u32, u32)>,
 }

@@ -85,7 +85,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whom a request is for, as its `Host` says; none where it has none.
+/// The authority that a request's `Host` header names, if it has one.
 pub fn of(headers: &HeaderMap) -> Option<Authority> {
     let host = headers.get(HOST)?.to_str().ok()?;
     Authority::parse(host).ok()

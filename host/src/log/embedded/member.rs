@@ -33,7 +33,7 @@ pub(super) struct EmbeddedMember {
     shared: Arc<Shared>,
     topic: Arc<TopicState>,
     group: GroupKey,
-    /// What its commits mean.
+    /// The topics that its commits name, by their ids.
     topics: Vec<(Topic, TopicId)>,
     seat: Arc<Listener>,
     phase: Phase,

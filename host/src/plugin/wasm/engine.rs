@@ -40,7 +40,7 @@ pub struct EngineConfig {
     /// Where compiled plugins are kept between runs; none keeps none. Whoever
     /// can read the key there, and write, can run code in the host.
     pub cache_dir: Option<PathBuf>,
-    /// What compiling a plugin may use.
+    /// The limits of compiling a plugin.
     pub compile: CompileLimits,
 }
 
@@ -220,7 +220,7 @@ pub fn compiler() -> wasmtime::Result<wasmtime::Engine> {
     wasmtime::Engine::new(&settings())
 }
 
-/// What a compile process and a host must have in common.
+/// The settings that a compile process and a host must share.
 fn settings() -> Config {
     let mut config = Config::new();
     config

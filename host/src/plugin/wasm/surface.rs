@@ -17,7 +17,7 @@ use super::{
 };
 use crate::plugin::Rejection;
 
-/// What a component exports and imports.
+/// A component's exports and imports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surface {
     pub exports: Vec<String>,

@@ -196,7 +196,7 @@ impl Looking {
         }
     }
 
-    /// What comes of a file that was taken.
+    /// The outcome of a file that was taken.
     pub fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
         if !matches!(taken, Taken::Later(_) | Taken::Compiling) {
             self.slot(name).handled();

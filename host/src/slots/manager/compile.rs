@@ -65,7 +65,7 @@ struct Put {
     answer: oneshot::Sender<Answered>,
 }
 
-/// What the manager compiles, and who waits for it.
+/// The manager's compile jobs, and the requests that wait for them.
 pub(super) struct Compiles {
     job: Option<Job>,
     puts: BTreeMap<SlotName, Put>,

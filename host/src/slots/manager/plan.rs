@@ -225,7 +225,7 @@ impl Looking {
 }
 
 impl Undoing {
-    /// What is processed again, up to what is committed.
+    /// The range of offsets that is processed again; it ends at the committed offset.
     fn view(&self, committed: Offset) -> RedoneView {
         let stints = self.stints.iter().map(|(from, until)| StintView {
             from: from.0,

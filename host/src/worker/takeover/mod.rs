@@ -63,7 +63,7 @@ impl SlotRow {
             .rfind(|trial| trial.digest == self.digest)
     }
 
-    /// What ran before all that is on trial.
+    /// The plugin that ran before all that is on trial.
     #[must_use]
     pub fn is_before_all_trials(&self, digest: Option<Digest>) -> bool {
         self.trials

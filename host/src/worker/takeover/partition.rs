@@ -119,7 +119,7 @@ impl Slots {
 
     /// Another plugin runs in a slot.
     ///
-    /// What the default slot ran first is not on trial: there is no state from before.
+    /// The default slot's first plugin is not on trial: there is no state from before.
     /// A key's first plugin is, for the default slot's may have had the key. A plugin
     /// that is on trial already goes on with its trial, however it comes back.
     pub fn take_over(&mut self, slot: &SlotName, takes: Takes) -> Kind {

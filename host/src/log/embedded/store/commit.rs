@@ -15,7 +15,7 @@ use crate::log::embedded::rows::{self, PartitionRow};
 /// empty.
 pub(super) const COMMIT_KEY: &[u8] = &[0];
 
-/// What a commit says of itself.
+/// A commit's own row in each keyspace that it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CommitRow {
     /// The identity of the store.
@@ -67,7 +67,7 @@ pub(in super::super) struct Batch<'a> {
     changes: Changes,
 }
 
-/// What a commit changes of the [`Mark`].
+/// The changes of a commit to the [`Mark`].
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub touched: [bool; SPACES],

@@ -110,7 +110,7 @@ pub(super) struct Store {
     progress: Mutex<Progress>,
 }
 
-/// What was committed, and the file that says so.
+/// The last commit, and the file that proves it.
 struct Progress {
     mark: Mark,
     file: MarkFile,
@@ -313,7 +313,7 @@ fn in_use(path: &Path) -> LogError {
     }
 }
 
-/// What an error of opening or writing means.
+/// The log's error for one of opening or writing.
 pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::Error) -> LogError {
     let needed_bytes = config.disk_free_min.as_u64();
     let free_bytes = disk::free_bytes(path).unwrap_or(u64::MAX);
@@ -346,7 +346,7 @@ pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::E
     }
 }
 
-/// What an error of reading means.
+/// The log's error for one of reading.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn read_error(error: fjall::Error) -> LogError {
     let reason = error.to_string();

@@ -72,7 +72,7 @@ fn heaviest(bytes: &[u8]) -> Option<Function> {
     heaviest
 }
 
-/// What a function gives the compiler to do.
+/// A function's work for the compiler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Function {
     /// Its index in its module, as tools print it.

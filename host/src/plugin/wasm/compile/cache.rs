@@ -25,7 +25,7 @@ const EXTENSION: &str = "code";
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// What the code of all plugins may take.
+/// The limit of all compiled code in the directory, in bytes.
 const BYTES_MAX: u64 = 1 << 30;
 const FILES_MAX: usize = 128;
 

@@ -1,4 +1,4 @@
-//! From a file's bytes to machine code, in a process of its own.
+//! Compiles a file's bytes to machine code in a process of its own.
 //!
 //! No bound on the compiler's memory or time can be set from within, so a child
 //! process compiles ([`child`]): the operating system bounds it, the parent
@@ -41,7 +41,7 @@ use crate::{
 /// How late a compile notices that it is to stop.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What compiling one plugin may use.
+/// The limits of compiling one plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Memory of the process, over what it has before it begins.
@@ -94,7 +94,7 @@ impl Compile {
         self.strikes.forget(digest);
     }
 
-    /// What a component exports and imports.
+    /// A component's exports and imports.
     pub fn survey(&self, bytes: &[u8]) -> Result<Surface, Rejection> {
         let run = CompileRun::default();
         match self.ask(Digest::of(bytes), Task::Survey, bytes, &run)? {
@@ -138,7 +138,7 @@ impl Compile {
         Ok(component)
     }
 
-    /// What a compile came to before.
+    /// An earlier outcome of compiling the same file.
     fn known(
         &self,
         engine: &wasmtime::Engine,

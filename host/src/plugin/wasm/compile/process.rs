@@ -35,7 +35,7 @@ const CLOCK_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const CODE_BYTES_MAX: u64 = 256 << 20;
 /// How long a process that has closed its socket may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
-/// What a process that failed has to say, at most.
+/// The longest message of a failed process, in bytes.
 const LAST_WORDS_BYTES_MAX: u64 = 4096;
 
 /// A limit that a plugin went over.

@@ -14,7 +14,7 @@ use crate::types::Digest;
 /// A value, without the bytes behind it: names of exports and imports can be many.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
-/// What a compile process is to do.
+/// A job for a compile process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Say what the component exports and imports.

@@ -31,7 +31,7 @@ use crate::{
 const EXTENSION: &str = "strike";
 const STRIKES_MAX: usize = 256;
 
-/// What was noted of a file.
+/// The strike against a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Strike {
     over: Over,

@@ -41,7 +41,7 @@ const SEQNO_SLACK: u64 = 1 << 16;
 const READ_BYTES: usize = 256 << 10;
 static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
-/// What a batch tells of itself.
+/// A batch as far as the check needs it.
 #[derive(Debug, Default)]
 pub(super) struct Commit {
     pub rows: [Option<CommitRow>; SPACES],
@@ -52,13 +52,13 @@ pub(super) struct Commit {
     pub topics: Vec<(u32, String)>,
 }
 
-/// What comes next in a file.
+/// The next item of a journal file.
 #[derive(Debug)]
 pub(super) enum Step {
     Commit(Box<Commit>),
     /// Nothing was written behind this.
     End,
-    /// What is here is no batch.
+    /// The bytes here are no batch.
     Damage,
 }
 

@@ -31,7 +31,7 @@ use crate::log::{LogError, embedded::config::EmbeddedConfig};
 /// Partitions that a refusal names; the others are counted.
 const PLACES_MAX: usize = 20;
 
-/// What a store that may be opened holds.
+/// The contents of a store that may be opened.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub store: u64,

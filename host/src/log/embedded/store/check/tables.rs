@@ -26,7 +26,7 @@ use crate::log::embedded::{
 /// checksums at the start. Reads find damage in the others.
 const CHECKED_BYTES_MAX: u64 = 256 << 20;
 
-/// What is in the tables, without the journals.
+/// The contents of the tables, without the journals.
 #[derive(Debug, Default)]
 pub(super) struct Flushed {
     pub rows: [Option<CommitRow>; SPACES],
