@@ -10,16 +10,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lead::Lead;
+use crate::{game::Team, lead::Lead};
 
-/// Twice the baskets of the longest NBA game, some 9 KB of state.
+/// Twice the baskets of the longest NBA game, some 4 KB of state.
 pub(crate) const BASKETS_MAX: usize = 512;
 /// More than a game of many reviews has.
 pub(crate) const CORRECTIONS_MAX: usize = 256;
 
-/// Points that count: 14 bytes or so of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(u8, Option<u8>, u8, u8)", into = "(u8, Option<u8>, u8, u8)")]
+/// Points that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Basket {
     /// The team's index among the game's teams.
     pub(crate) team: u8,
@@ -29,25 +28,8 @@ pub(crate) struct Basket {
     pub(crate) period: u8,
 }
 
-impl From<(u8, Option<u8>, u8, u8)> for Basket {
-    fn from((team, player, points, period): (u8, Option<u8>, u8, u8)) -> Self {
-        Self {
-            team,
-            player,
-            points,
-            period,
-        }
-    }
-}
-
-impl From<Basket> for (u8, Option<u8>, u8, u8) {
-    fn from(basket: Basket) -> Self {
-        (basket.team, basket.player, basket.points, basket.period)
-    }
-}
-
 /// New points for an event that came before, or is still to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Correction {
     /// The correction's own sequence number.
     pub(crate) seq: u32,
@@ -74,20 +56,19 @@ impl Correction {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Baskets {
     /// With the sequence numbers of their events. An event without points has a
     /// place here once a correction gives it some.
-    made: Vec<(u32, Basket)>,
+    pub(crate) made: Vec<(u32, Basket)>,
     /// By the number of the corrected event, in the order of their own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    corrections: BTreeMap<u32, Vec<Correction>>,
-    summed: Sum,
+    pub(crate) corrections: BTreeMap<u32, Vec<Correction>>,
+    pub(crate) summed: Sum,
 }
 
 /// The baskets that are no longer kept one by one.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Sum {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sum {
     /// The highest sequence number among them.
     last: u32,
     points: [u32; 2],
@@ -95,6 +76,16 @@ struct Sum {
 }
 
 impl Sum {
+    /// The sum of a game whose baskets are not known one by one.
+    pub(crate) fn of(last: u32, teams: &[Team], lead: Lead) -> Self {
+        let points = |team: usize| teams.get(team).map_or(0, |team| team.points);
+        Self {
+            last,
+            points: [points(0), points(1)],
+            lead,
+        }
+    }
+
     fn add(&mut self, basket: Basket) {
         if let Some(points) = self.points.get_mut(usize::from(basket.team)) {
             *points += u32::from(basket.points);
@@ -187,6 +178,18 @@ impl Baskets {
 
     pub(crate) fn corrections(&self) -> usize {
         self.corrections.values().map(Vec::len).sum()
+    }
+
+    /// The same baskets where the two teams change places.
+    pub(crate) fn swap_teams(&mut self) {
+        for (_, basket) in &mut self.made {
+            basket.team = 1 - basket.team.min(1);
+        }
+        for correction in self.corrections.values_mut().flatten() {
+            correction.team = correction.team.map(|team| 1 - team.min(1));
+        }
+        self.summed.points.reverse();
+        self.summed.lead.swap_teams();
     }
 
     /// Whether the basket of an event may be among those kept as a sum.

@@ -7,6 +7,7 @@ use crate::{
     baskets::{BASKETS_MAX, Basket, Baskets, CORRECTIONS_MAX, Correction},
     lead::Lead,
     players::Players,
+    saved::Saved,
     seen::Seen,
     teams,
 };
@@ -22,30 +23,31 @@ const ROSTER_MAX: usize = 255;
 /// A game. Points, periods, players, the clock and the status are the same in
 /// whichever order events come; lead changes are those of the order in which
 /// baskets came, each as it was corrected later.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Saved")]
 pub struct Game {
-    /// In the order in which they became known.
+    /// In the order of their names.
     pub(crate) teams: Vec<Team>,
     /// Players that baskets and corrections name, of either team.
-    roster: Vec<String>,
+    pub(crate) roster: Vec<String>,
     pub(crate) seen: Seen,
-    baskets: Baskets,
+    pub(crate) baskets: Baskets,
     pub(crate) lead: Lead,
     pub(crate) period: u8,
     pub(crate) clock: String,
     /// The highest `seq` of an event that is no correction: `period` and
     /// `clock` are those of that event.
-    shown: u32,
+    pub(crate) shown: u32,
     /// The highest period seen.
-    periods: u8,
+    pub(crate) periods: u8,
     /// The highest period whose end was seen.
-    ended: u8,
+    pub(crate) ended: u8,
     /// How many events came, duplicates among them.
     pub(crate) events: u64,
     pub(crate) duplicates: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Team {
     pub(crate) name: String,
     pub(crate) points: u32,
@@ -67,9 +69,10 @@ impl Game {
     /// A game of which nothing is known but its id.
     #[must_use]
     pub fn new(game_id: &str) -> Self {
-        let names = teams::of(game_id).into_iter().flatten();
+        let mut names: Vec<&str> = teams::of(game_id).into_iter().flatten().collect();
+        names.sort_unstable();
         Self {
-            teams: names.map(Team::new).collect(),
+            teams: names.into_iter().map(Team::new).collect(),
             roster: Vec::new(),
             seen: Seen::default(),
             baskets: Baskets::default(),
@@ -98,10 +101,7 @@ impl Game {
             && self.team(name).is_none()
             && self.teams.len() == TEAMS
         {
-            let names: Vec<&str> = self
-                .teams_by_name()
-                .map(|team| team.name.as_str())
-                .collect();
+            let names: Vec<&str> = self.teams.iter().map(|team| team.name.as_str()).collect();
             return Err(format!(
                 "team {name} does not play: the game is between {}",
                 names.join(" and ")
@@ -309,13 +309,18 @@ impl Game {
         }
         let mut team = Team::new(name);
         team.by_period.resize(usize::from(self.periods), 0);
-        self.teams.push(team);
-        u8::try_from(self.teams.len() - 1).unwrap_or(u8::MAX)
+        let at = self.teams.partition_point(|other| other.name < team.name);
+        if at < self.teams.len() {
+            self.baskets.swap_teams();
+            self.lead.swap_teams();
+        }
+        self.teams.insert(at, team);
+        u8::try_from(at).unwrap_or(u8::MAX)
     }
 
     /// A player's index in the roster; none where the roster is full, and then
     /// the points are the team's alone.
-    fn player(&mut self, name: String) -> Option<u8> {
+    pub(crate) fn player(&mut self, name: String) -> Option<u8> {
         let at = self.roster.iter().position(|player| *player == name);
         let at = at.unwrap_or_else(|| {
             if self.roster.len() < ROSTER_MAX {
@@ -328,12 +333,6 @@ impl Game {
         u8::try_from(at)
             .ok()
             .filter(|at| usize::from(*at) < ROSTER_MAX)
-    }
-
-    pub(crate) fn teams_by_name(&self) -> impl ExactSizeIterator<Item = &Team> {
-        let mut teams: Vec<&Team> = self.teams.iter().collect();
-        teams.sort_by(|one, other| one.name.cmp(&other.name));
-        teams.into_iter()
     }
 
     #[must_use]

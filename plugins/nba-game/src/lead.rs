@@ -8,11 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lead {
     /// The team that was the last to lead. A tie leaves it as it is.
-    led_last: Option<u8>,
+    pub(crate) led_last: Option<u8>,
     pub(crate) changes: u32,
 }
 
 impl Lead {
+    /// The same course where the two teams change places.
+    pub(crate) fn swap_teams(&mut self) {
+        self.led_last = self.led_last.map(|led| 1 - led.min(1));
+    }
+
     /// Follows a change of the points, which stand in the order of the teams.
     pub(crate) fn follow(&mut self, [first, second]: [u32; 2]) {
         let leader = match first.cmp(&second) {

@@ -2,7 +2,7 @@
 //! without a word of WebAssembly or Kafka: the plugins `nba-scoring` and
 //! `box-score` put it behind the contract.
 //!
-//! A [`Game`] is what is remembered: one game from its first event on, 4 KB or
+//! A [`Game`] is what is remembered: one game from its first event on, 3 KB or
 //! so at its end. Everything that events can make grow has a bound, and what
 //! goes over it is refused by [`Game::check`].
 
@@ -12,6 +12,7 @@ mod event;
 mod game;
 mod lead;
 mod players;
+mod saved;
 mod scoreboard;
 mod seen;
 mod teams;

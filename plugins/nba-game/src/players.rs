@@ -24,6 +24,10 @@ impl Players {
         self.points.len()
     }
 
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.points.keys().map(String::as_str)
+    }
+
     pub(crate) fn contains(&self, player: &str) -> bool {
         self.points.contains_key(player)
     }

@@ -37,6 +37,6 @@ struct ByTeam<'a, T>(&'a Game, fn(&Team) -> &T);
 impl<T: Serialize> Serialize for ByTeam<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(game, of) = self;
-        serializer.collect_map(game.teams_by_name().map(|team| (&team.name, of(team))))
+        serializer.collect_map(game.teams.iter().map(|team| (&team.name, of(team))))
     }
 }
