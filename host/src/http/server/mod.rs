@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
@@ -39,6 +39,8 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// What the kernel takes of a connection beyond what is under way: so a slow
 /// reader of a stream is not sent what is old by the time it can take it.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+const BIND_WAIT: Duration = Duration::from_secs(2);
+const BIND_RETRY: Duration = Duration::from_millis(20);
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -65,14 +67,21 @@ impl BindError {
     }
 }
 
-/// Listens.
+/// Listens. A host that was killed while it started its compiler has left its
+/// socket to that process for some milliseconds, so an address in use is asked
+/// for again until [`BIND_WAIT`] is over.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse { address },
-            _ => BindError::Failed { address, source },
-        })
+    let deadline = Instant::now() + BIND_WAIT;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) if source.kind() != io::ErrorKind::AddrInUse => {
+                return Err(BindError::Failed { address, source });
+            }
+            Err(_) if Instant::now() < deadline => sleep(BIND_RETRY).await,
+            Err(_) => return Err(BindError::InUse { address }),
+        }
+    }
 }
 
 /// Serves until `shutdown`, then lets requests end (streams end at once), and

@@ -182,7 +182,19 @@ async fn a_stream_goes_on_for_a_reader_that_closes_its_side() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_port_that_is_let_go_of_within_the_wait_is_taken() {
+    let held = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = held.local_addr().unwrap();
+    let asked = tokio::spawn(bind(address));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!asked.is_finished());
+    drop(held);
+    let listener = asked.await.unwrap().unwrap();
+    assert_eq!(listener.local_addr().unwrap(), address);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_port_that_is_taken_is_said_so() {
     let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let error = bind(taken.local_addr().unwrap()).await.unwrap_err();

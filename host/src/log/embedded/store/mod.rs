@@ -57,7 +57,7 @@ const WORKER_THREADS: usize = 2;
 /// How long the lock of a directory may take to be let go of: one that was
 /// closed is still held for a moment by a process that is being started (it has
 /// all files until it becomes another program), or by one that was just killed.
-const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Values up to this size stay in the tree.
