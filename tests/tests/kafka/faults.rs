@@ -91,10 +91,13 @@ pub async fn the_coordinators_are_killed(brokers: Arc<Brokers>) {
         fleet,
         async |fleet, load| {
             for _ in 0..2 {
+                fleet.sees_its_members().await;
                 let broker = brokers.coordinator_of_group(&group);
                 brokers.kill(&[broker]);
                 load.goes_on(EVENTS).await;
                 fleet.check();
+                // The brokers that are left tell the same, while this one is away.
+                fleet.sees_its_members().await;
                 brokers.heal();
             }
             // Of any of the transactions.

@@ -150,6 +150,25 @@ impl Fleet {
         }
     }
 
+    /// Waits until each host is told by the brokers who has which partition.
+    pub async fn sees_its_members(&self) {
+        for member in self.members.iter().filter(|member| member.is_running()) {
+            until_within(PATIENCE, "a host to see the group's members", || async {
+                let (_, body) = member.get("/group").await?;
+                let view: Value = serde_json::from_str(&body).map_err(|_| body.clone())?;
+                let members = view["groups"][0]["members"].as_array();
+                let owned = members.into_iter().flatten();
+                let owned = owned.map(|member| member["partitions"].as_array().map_or(0, Vec::len));
+                if owned.sum::<usize>() == PARTITIONS as usize {
+                    Ok(())
+                } else {
+                    Err(body)
+                }
+            })
+            .await;
+        }
+    }
+
     /// What each host shows of all games, whoever processed them, up to what is
     /// there now.
     pub async fn boards(&self) -> Vec<Board> {

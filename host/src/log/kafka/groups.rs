@@ -9,7 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
+    admin::AdminClient,
+    client::Client as NativeClient,
     consumer::{BaseConsumer, Consumer as _},
+    error::RDKafkaErrorCode,
 };
 
 use super::{
@@ -28,11 +31,14 @@ use crate::{
 const STABLE_WAIT: Duration = Duration::from_millis(500);
 
 type Client = Arc<BaseConsumer<Plain>>;
+type Asker = Arc<AdminClient<Plain>>;
 
-/// Clients for each group that was ever asked for: a host's pipelines.
+/// Clients for each group whose offsets were ever asked for (a host's pipelines),
+/// and one that asks about any group.
 pub(super) struct Groups {
     config: KafkaConfig,
     clients: Mutex<HashMap<(String, Isolation), Client>>,
+    asker: Mutex<Option<Asker>>,
 }
 
 impl Groups {
@@ -40,11 +46,54 @@ impl Groups {
         Self {
             config: config.clone(),
             clients: Mutex::default(),
+            asker: Mutex::default(),
         }
     }
 
     pub fn clear(&self) {
         self.clients.lock().clear();
+        self.asker.lock().take();
+    }
+
+    /// Asks the brokers about any group. The client library keeps the coordinator
+    /// that it knows, and asks that broker for as long as questions come, also
+    /// where another broker has taken the group over. So a client that got no
+    /// answer is replaced, and the question is asked once more.
+    fn ask<T>(
+        &self,
+        question: impl Fn(&NativeClient<Plain>, Duration) -> Result<T, RDKafkaErrorCode>,
+    ) -> Result<Result<T, RDKafkaErrorCode>, LogError> {
+        let time = self.config.request_timeout / 2;
+        let asker = self.asker()?;
+        match question(asker.inner(), time) {
+            Err(code) if is_without_coordinator(code) => {
+                self.replace(&asker);
+                Ok(question(self.asker()?.inner(), time))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    fn asker(&self) -> Result<Asker, LogError> {
+        let mut asker = self.asker.lock();
+        if let Some(asker) = &*asker {
+            return Ok(Arc::clone(asker));
+        }
+        let created = self
+            .config
+            .client()
+            .create_with_context(Plain { reach: None });
+        let created = Arc::new(created.map_err(unavailable)?);
+        *asker = Some(Arc::clone(&created));
+        Ok(created)
+    }
+
+    /// Drops a client, unless another caller has replaced it.
+    fn replace(&self, used: &Asker) {
+        let mut asker = self.asker.lock();
+        if asker.as_ref().is_some_and(|now| Arc::ptr_eq(now, used)) {
+            asker.take();
+        }
     }
 
     fn client(&self, group: &str, isolation: Isolation) -> Result<Client, LogError> {
@@ -99,11 +148,24 @@ impl Groups {
 
     /// Its members and its state, as the brokers tell them.
     pub fn describe(&self, group: &str) -> Result<DescribedGroup, LogError> {
-        let client = self.client(group, Isolation::Committed)?;
-        native::group(client.client(), group, self.config.request_timeout).map_err(|code| {
-            LogError::Unavailable {
-                reason: format!("group {group} is not described: {code}"),
-            }
+        let described = self.ask(|client, time| native::group(client, group, time))?;
+        described.map_err(|code| LogError::Unavailable {
+            reason: format!("group {group} is not described: {code}"),
+        })
+    }
+
+    /// Whether a group has committed an offset of a topic of so many partitions, or
+    /// a member of it has a partition of the topic.
+    pub fn reads(
+        &self,
+        group: &str,
+        (topic, partitions): (&str, u32),
+    ) -> Result<Result<bool, RDKafkaErrorCode>, LogError> {
+        self.ask(|client, time| {
+            Ok(
+                native::has_committed(client, group, (topic, partitions), time)?
+                    || native::group(client, group, time)?.reads(topic),
+            )
         })
     }
 
@@ -125,6 +187,21 @@ impl Groups {
                 .map_err(unavailable),
         }
     }
+}
+
+/// Whether a question did not reach the broker that coordinates its group.
+const fn is_without_coordinator(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+    )
 }
 
 /// The partitions of a topic in a member's assignment.

@@ -418,16 +418,10 @@ impl RecordLog for Kafka {
         Ok(self.consumer_groups()?.into_iter().collect())
     }
 
-    /// Asked by the client that all questions share: a group that is asked for
-    /// here may be anybody's, and gets no client of its own.
     fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError> {
         self.shared.check_open()?;
         let partitions = self.shared.topics.partitions(topic)?;
-        let client = self.shared.committed.client();
-        let timeout = self.shared.config.request_timeout;
-        let reads = native::has_committed(client, group, (topic, partitions), timeout).and_then(
-            |committed| Ok(committed || native::group(client, group, timeout)?.reads(topic)),
-        );
+        let reads = self.groups.reads(group, (&**topic, partitions))?;
         match reads {
             Err(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 tracing::warn!(group, %topic, "the brokers do not tell what a group reads (ACL Describe on the group)");
