@@ -35,6 +35,7 @@ use crate::{
     },
     replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard},
+    shutdown::{End, waits},
     slots::{
         self,
         ask::{Answered, AskError, What},
@@ -63,6 +64,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// And whether the topics it reads have the partitions that they had, and its
 /// groups the layouts.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the end of a read of the scoreboard is waited for.
+const SCOREBOARD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A pipeline at work.
 struct Working {
@@ -252,35 +255,65 @@ impl Host {
         }
     }
 
-    /// Takes everything apart: what was read is processed and committed, as far
-    /// as the drain deadline allows; the rest is read again by the next host.
-    pub fn stop(self) -> anyhow::Result<()> {
-        let started = Instant::now();
+    /// Ends all that processes: what was read is processed and committed, as far
+    /// as the drain deadline allows; the next host reads the rest again. A part
+    /// that does not end until `by` is left behind.
+    pub fn drain(&mut self, by: Instant) -> Ends {
         for working in &self.overview.pipelines {
             working.letters.stop();
         }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
-            // Who has ended needs no telling.
+            // One that has ended needs no telling.
             let _ = worker.orders().give(Order::Stop);
         }
-        let ended: Vec<bool> = self.workers.into_iter().map(Worker::join).collect();
-        self.managers.into_iter().for_each(Manager::join);
+        let mut ends = Ends::default();
+        for worker in std::mem::take(&mut self.workers) {
+            let end = worker.end(by);
+            ends.panicked |= end == End::Panicked;
+            ends.overdue |= end == End::Overdue;
+        }
+        for manager in std::mem::take(&mut self.managers) {
+            ends.note("the slot manager panicked", manager.end(by));
+        }
         for working in &self.overview.pipelines {
-            working.letters.join();
+            ends.note("a redrive panicked", working.letters.end_by(by));
         }
-        self.scoreboard.stop();
-        self.log.close();
-        tracing::info!(
-            took_ms = started.elapsed().as_secs_f64() * 1000.0,
-            "stopped"
-        );
-        if ended.contains(&false) {
-            return Err(anyhow!(
-                "worker-panicked: a worker ended before it was told to"
-            ));
+        ends
+    }
+
+    /// Closes the log, once nobody processes and the doors are closed.
+    pub fn close(&mut self, by: Instant) -> Ends {
+        let mut ends = Ends::default();
+        // One that still reads has nothing to lose.
+        let scoreboard_by = by.min(Instant::now() + SCOREBOARD_TIME_MAX);
+        if self.scoreboard.end(scoreboard_by) == End::Panicked {
+            tracing::error!("the scoreboard panicked");
         }
-        Ok(())
+        let log = Arc::clone(&self.log);
+        let left = by.saturating_duration_since(Instant::now());
+        ends.overdue =
+            waits::within("close of the record log", left, move || log.close()).is_none();
+        ends
+    }
+}
+
+/// How the parts of a host ended.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Ends {
+    /// A worker had ended before it was told to.
+    pub panicked: bool,
+    /// Something has not ended.
+    pub overdue: bool,
+}
+
+impl Ends {
+    fn note(&mut self, panicked: &'static str, end: End) {
+        if end == End::Panicked {
+            tracing::error!("{panicked}");
+        }
+        self.overdue |= end == End::Overdue;
     }
 }
 

@@ -35,6 +35,7 @@ pub mod logging;
 pub mod pipeline;
 pub mod play;
 pub mod replay;
+pub mod shutdown;
 pub mod terminal;
 pub mod topics;
 pub mod types;

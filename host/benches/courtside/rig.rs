@@ -229,8 +229,13 @@ impl Rig {
         sizes.iter().sum::<usize>() / sizes.len().max(1)
     }
 
-    pub fn stop(self) {
-        self.host.stop().expect("a clean end");
+    pub fn stop(mut self) {
+        let by = Instant::now() + Duration::from_secs(60);
+        let ends = [self.host.drain(by), self.host.close(by)];
+        assert!(
+            ends.iter().all(|ends| !ends.panicked && !ends.overdue),
+            "no clean end: {ends:?}"
+        );
     }
 }
 

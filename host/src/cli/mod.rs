@@ -15,7 +15,6 @@ pub mod replay;
 pub mod reset;
 pub mod serve;
 mod settings;
-mod signals;
 pub mod token;
 pub mod topics;
 pub mod usage;
@@ -24,11 +23,14 @@ use std::future::Future;
 
 use anyhow::Context as _;
 
-/// Runs a future to its end on a runtime of its own.
+/// Runs a future to its end on a runtime of its own. A call that blocks (a look
+/// for an address, brokers that do not answer) and is left behind is not waited for.
 pub fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("no runtime")?
-        .block_on(future))
+        .context("no runtime")?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
 }

@@ -1,29 +1,44 @@
 //! `courtside serve`: a host, from its configuration to its clean end.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use metrics_exporter_prometheus::Matcher;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
 
 use super::{
     descriptors,
     failure::complaint,
     settings::{SettingsArgs, path},
-    signals::Signals,
 };
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
     figures,
-    host::Host,
+    host::{Ends, Host},
     http, letters, logging,
+    shutdown::{self, OVERDUE, STATUS_OVERDUE, Shutdown, waits},
     terminal::write_out,
     worker,
 };
 
+/// How long the workers wait for the requests under way when the host stops: so
+/// that most of these see what became of their events. Slower ones and the
+/// workers end side by side.
+const HEAD_START: Duration = Duration::from_secs(1);
+/// How long the clients of the log may take to be freed. Nobody depends on it.
+const FREE_TIME_MAX: Duration = Duration::from_millis(500);
+
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0, the host was told to stop and did; 1, an error; 3, it was told to stop and left something behind, which its log names."
+)]
 pub struct ServeArgs {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -67,7 +82,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         );
         config.http.connections_max = room;
     }
-    let ended = super::block_on(serve(config)).and_then(|ended| ended);
+    let drain = config.worker.drain_deadline.max(config.http.drain_timeout);
+    let ended = start(config, &Shutdown::new(drain));
     if let Err(error) = &ended {
         // A reader of the log as JSON finds the end there, too.
         let text = format!("{error:#}");
@@ -78,9 +94,17 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ended.unwrap_or(ExitCode::FAILURE))
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<ExitCode> {
     // First of all: as process 1 of a container, what has no handler is ignored.
-    let mut signals = Signals::take().context("start-failed: signals cannot be handled")?;
+    let reload = shutdown::watch(shutdown).context("start-failed: signals cannot be handled")?;
+    super::block_on(serve(config, shutdown, reload))?
+}
+
+async fn serve(
+    config: Config,
+    shutdown: &Shutdown,
+    reload: watch::Receiver<()>,
+) -> anyhow::Result<ExitCode> {
     figures::process::started();
     let metrics = worker::metrics::BUCKETS
         .iter()
@@ -97,19 +121,20 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .await
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let address = listener.local_addr()?;
+    let files = waits::begin("files of tokens and certificates");
     let access =
         http::Access::open(&config.access).map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let tls =
         http::Tls::open(&config.http.tls).map_err(|error| anyhow!("{}: {error}", error.code()))?;
-    let stop = CancellationToken::new();
-    let (starting, stop_starting) = (config.clone(), stop.clone());
-    let mut starting = tokio::task::spawn_blocking(move || Host::start(&starting, &stop_starting));
+    drop(files);
+    let (config_of_host, given_up) = (config.clone(), shutdown.token().clone());
+    let mut starting = tokio::task::spawn_blocking(move || {
+        let _wait = waits::begin("start of the host");
+        Host::start(&config_of_host, &given_up)
+    });
     let host = tokio::select! {
         started = &mut starting => started??,
-        signal = signals.end() => {
-            tracing::info!(signal, "stopping");
-            return give_up(&stop, starting).await;
-        }
+        () = shutdown.token().cancelled() => return give_up(shutdown, starting).await,
     };
     let doors = http::App {
         log: host.log(),
@@ -120,9 +145,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         config: config.http.clone(),
         access,
         tls,
-        reload: signals.reload(),
+        reload,
     };
-    let mut doors = tokio::spawn(http::serve(listener, doors, stop.clone()));
+    let mut doors = tokio::spawn(http::serve(listener, doors, shutdown.token().clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.logging.format == LogFormat::Text {
         let greeting = greeting(address, &config);
@@ -133,32 +158,101 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             .context("start-failed: no thread for the greeting")?;
     }
 
-    let (signal, ended) = tokio::select! {
-        signal = signals.end() => (Some(signal), Ok(())),
-        error = host.failed() => (None, Err(error)),
-        _ = &mut doors => (None, Err(anyhow!("doors-closed: the doors closed by themselves"))),
+    let ended = tokio::select! {
+        // The doors close for it, too: so it is looked at first.
+        biased;
+        () = shutdown.token().cancelled() => Ok(()),
+        error = host.failed() => Err(error),
+        _ = &mut doors => Err(anyhow!("doors-closed: the doors closed by themselves")),
     };
-    tracing::info!(signal, "stopping");
-    stop.cancel();
-    if !doors.is_finished() {
-        // Requests that are under way are answered first.
-        if let Err(error) = doors.await {
-            tracing::error!(%error, "the doors did not close well");
-        }
-    }
-    tokio::task::spawn_blocking(move || host.stop()).await??;
+    stop(host, doors, shutdown).await?;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Ends a host: requests under way are answered, workers commit, the log is
+/// closed. The process ends here where something of that does not.
+async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    shutdown.begin(None);
+    tracing::info!(signal = shutdown.signal(), "stopping");
+    let started = Instant::now();
+    let mut doors = tokio::spawn(close_doors(doors));
+    tokio::select! {
+        _ = &mut doors => {}
+        () = tokio::time::sleep(HEAD_START) => {}
+    }
+    let by = shutdown.end_by();
+    let draining = tokio::task::spawn_blocking(move || {
+        let ends = host.drain(by);
+        (host, ends)
+    });
+    let (mut host, drained) = draining.await?;
+    if !doors.is_finished() {
+        drop(doors.await);
+    }
+    let by = shutdown.close_by();
+    let closing = tokio::task::spawn_blocking(move || {
+        let ends = host.close(by);
+        (host, ends)
+    });
+    let (host, closed) = closing.await?;
+    if drained.overdue || closed.overdue {
+        let left = waits::open().join(", ");
+        tracing::error!(
+            code = OVERDUE,
+            left,
+            "the host ends and leaves behind what has not ended"
+        );
+        shutdown::end_process(STATUS_OVERDUE);
+    }
+    tracing::info!(
+        took_ms = started.elapsed().as_secs_f64() * 1000.0,
+        "stopped"
+    );
+    free(host, drained)
+}
+
+/// Frees what a host that has ended held, as far as that takes no time.
+fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
+    let is_freed = waits::drop_within("clients of the record log", FREE_TIME_MAX, host);
+    if ends.panicked {
+        return Err(anyhow!(
+            "worker-panicked: a worker ended before it was told to"
+        ));
+    }
+    // A membership, say, that the brokers do not answer: its thread still runs.
+    if !is_freed || !waits::open().is_empty() {
+        tracing::debug!(left = waits::open().join(", "), "nobody waits for these");
+        shutdown::end_process(0);
+    }
+    Ok(())
+}
+
+/// Waits until the requests under way are answered, or cut.
+async fn close_doors(doors: JoinHandle<()>) {
+    let _wait = waits::begin("requests under way");
+    if !doors.is_finished()
+        && let Err(error) = doors.await
+    {
+        tracing::error!(%error, "the doors did not close well");
+    }
 }
 
 /// Told to end before it has started.
 async fn give_up(
-    stop: &CancellationToken,
+    shutdown: &Shutdown,
     starting: JoinHandle<anyhow::Result<Host>>,
 ) -> anyhow::Result<ExitCode> {
-    stop.cancel();
-    match starting.await? {
-        Ok(host) => tokio::task::spawn_blocking(move || host.stop()).await??,
-        Err(error) => tracing::info!(%error, "stopped before it had started"),
+    match timeout_at(shutdown.give_up_by().into(), starting).await {
+        Ok(started) => match started? {
+            Ok(host) => stop(host, tokio::spawn(async {}), shutdown).await?,
+            Err(error) => tracing::info!(%error, "stopped before it had started"),
+        },
+        Err(_) => {
+            // Nothing was taken yet that a kill could lose.
+            let left = waits::open().join(", ");
+            tracing::warn!(left, "stopped before it had started");
+            shutdown::end_process(0);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

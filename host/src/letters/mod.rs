@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use metrics::{counter, describe_counter};
@@ -35,6 +35,7 @@ use self::{
 use crate::{
     log::{LogError, RecordLog},
     pipeline::Pipeline,
+    shutdown::{self, End},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -174,12 +175,12 @@ impl Letters {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Waits for the end of a redrive that was told to stop.
-    pub fn join(&self) {
+    /// Waits for the end of a redrive that was told to stop, at most until then.
+    #[must_use]
+    pub fn end_by(&self, by: Instant) -> End {
+        let name = format!("redrive of {}", self.pipeline.name);
         let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of a redrive had panicked");
-        }
+        thread.map_or(End::Clean, |thread| shutdown::end_of(&name, thread, by))
     }
 
     fn is_stopped(&self) -> bool {

@@ -36,6 +36,7 @@ use crate::{
         Description, EntityId, Event, Failure, FailureKind, Instance, OpenError, Outcome, Plugin,
         Refusal, SavedState,
     },
+    shutdown::End,
     slots::name::SlotName,
     types::{Digest, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
     worker::{
@@ -350,11 +351,15 @@ impl Scene {
     }
 }
 
+fn patience() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
             let told = worker.orders().give(Order::Stop);
-            assert!(worker.join() && told || std::thread::panicking());
+            assert!(worker.end(patience()) == End::Clean && told || std::thread::panicking());
         }
     }
 }
@@ -384,7 +389,7 @@ fn redrive(letters: &Arc<Letters>, selection: Selection) -> RedriveView {
         let progress = letters.progress();
         if progress.state != RedriveState::Running {
             letters.stop();
-            letters.join();
+            assert_eq!(letters.end_by(patience()), End::Clean);
             return progress;
         }
         assert!(Instant::now() < deadline, "{progress:?}");
@@ -438,7 +443,7 @@ fn a_redrive_that_waits_ends_when_it_is_told_to() {
     let letters = Letters::new(deadly, Arc::clone(&scene.pipeline));
     letters.redrive(Selection::All).unwrap();
     letters.stop();
-    letters.join();
+    assert_eq!(letters.end_by(patience()), End::Clean);
     let progress = letters.progress();
     assert_eq!(progress.state, RedriveState::Failed);
     assert_eq!(progress.code.as_deref(), Some("redrive-interrupted"));

@@ -24,6 +24,7 @@ use std::{
     io,
     sync::Arc,
     thread::{Builder, JoinHandle},
+    time::Instant,
 };
 
 use bytestring::ByteString;
@@ -39,7 +40,12 @@ pub use self::{
     positions::{InvalidPositions, Positions, parse_position},
     subscribe::{Change, Last, Subscription, Update},
 };
-use crate::{log::RecordLog, slots::view::NotReady, types::Key};
+use crate::{
+    log::RecordLog,
+    shutdown::{self, End},
+    slots::view::NotReady,
+    types::Key,
+};
 
 /// The outputs of all pipelines. Dropping it stops its thread.
 #[derive(Debug)]
@@ -128,6 +134,17 @@ impl Scoreboard {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the scoreboard's thread had panicked");
         }
+    }
+
+    /// Stops following, and waits for that at most until then: a read that is
+    /// under way ends when the log says so.
+    #[must_use]
+    pub fn end(&self, by: Instant) -> End {
+        self.stop.cancel();
+        let thread = self.thread.lock().take();
+        thread.map_or(End::Clean, |thread| {
+            shutdown::end_of("scoreboard", thread, by)
+        })
     }
 }
 

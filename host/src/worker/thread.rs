@@ -24,6 +24,7 @@ use crate::{
     clock::thread_cpu_time,
     log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, RecordLog},
     pipeline::Pipeline,
+    shutdown::{self, End},
     slots::{name::SlotName, view::PartitionState},
     types::{NewRecord, Offset, PartitionId},
 };
@@ -133,6 +134,7 @@ impl Orders {
 /// A running worker.
 #[derive(Debug)]
 pub struct Worker {
+    name: String,
     orders: Orders,
     thread: std::thread::JoinHandle<()>,
 }
@@ -197,7 +199,11 @@ impl Worker {
             .map_err(|error| LogError::Unavailable {
                 reason: format!("no thread for a worker: {error}"),
             })?;
-        Ok(Self { orders, thread })
+        Ok(Self {
+            name: format!("worker {worker} of {}", pipeline.name),
+            orders,
+            thread,
+        })
     }
 
     #[must_use]
@@ -210,11 +216,10 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    /// Waits for the end of a worker that was told to stop. False says that it
-    /// panicked.
+    /// Waits for the end of a worker that was told to stop, at most until then.
     #[must_use]
-    pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+    pub fn end(self, by: Instant) -> End {
+        shutdown::end_of(&self.name, self.thread, by)
     }
 }
 
@@ -483,11 +488,7 @@ impl Running {
         }
         // Not committed is not lost: it is read again after the start, or now,
         // when others have waited long enough for partitions that must go.
-        if self.stopping.is_some() {
-            self.processing.abort();
-        } else {
-            self.rewind();
-        }
+        self.rewind();
     }
 
     /// Somebody waits for these: they go when what was read is committed, or at
@@ -716,10 +717,13 @@ impl Running {
         tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, poll_bytes = self.poll_bytes, %why, "processing starts over from the last commit");
     }
 
-    /// Back to what is committed.
+    /// Back to what is committed. A worker that stops reads nothing again.
     fn rewind(&mut self) {
         self.rewinds += 1;
         self.processing.abort();
+        if self.stopping.is_some() {
+            return;
+        }
         let positions: Vec<_> = self.processing.positions().collect();
         for (partition, next) in positions {
             self.seek(partition, next);

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         logging::a_reader_that_comes_back_is_told_what_is_missing,
         signals::only_what_is_to_end_a_host_ends_it,
         signals::a_host_reads_its_files_again_when_it_is_told_to,
+        start::a_start_that_hangs_ends_all_the_same,
         start::an_address_has_one_host,
         start::a_data_directory_that_cannot_be_written_is_named,
         start::a_data_directory_of_somebody_else_is_named,

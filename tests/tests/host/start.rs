@@ -1,11 +1,20 @@
 //! Starting: what a host says that cannot, and when one is ready.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use courtside_tests::{
-    Engine, Place, built,
+    Engine, Host, Place, built,
     disk::SmallDisk,
     place::{courtside, output},
+    until,
 };
 use reqwest::StatusCode;
 
@@ -146,6 +155,62 @@ pub async fn the_environment_may_say_where_a_host_is(_: Engine) {
     let printed = String::from_utf8_lossy(&dumped.stdout);
     assert!(printed.contains("workers = 3"), "{printed}");
     assert!(printed.contains("commit_interval = \"70ms\""), "{printed}");
+}
+
+/// Starts a host that hangs where it reads its tokens: nobody writes to the pipe
+/// that they come from. It hangs as long as what is returned is kept.
+async fn hanging(place: &Place, pipe: &Path) -> (Host, fs::File) {
+    let host = place.spawn();
+    let (opened, is_open) = mpsc::channel();
+    let path = pipe.to_owned();
+    // It is open for writing once the host has opened it for reading.
+    thread::spawn(move || opened.send(fs::OpenOptions::new().write(true).open(path)));
+    let writer = until("the host to read its tokens", || async {
+        is_open.try_recv().map_err(|_| host.log())
+    });
+    let writer = writer.await.expect("a pipe");
+    (host, writer)
+}
+
+/// Whatever hangs, and be it a thread of the runtime.
+pub async fn a_start_that_hangs_ends_all_the_same(_: Engine) {
+    let place = Place::new()
+        .set("worker.drain_deadline", "2s")
+        .set("http.drain_timeout", "1s");
+    let pipe = place.path("tokens.toml");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let place = place.set("access.tokens_file", &pipe.display().to_string());
+
+    // The drain deadline, and 10 s more.
+    let (mut host, writer) = hanging(&place, &pipe).await;
+    host.terminate();
+    let within = Duration::from_secs(2 + 10);
+    let began = Instant::now();
+    let status = host.ended().await;
+    assert!(began.elapsed() < within + Duration::from_secs(2));
+    assert_eq!(status.code(), Some(3), "{}", host.log());
+    let said = host.log();
+    assert!(said.contains("stop-overdue"), "{said}");
+    assert!(
+        said.contains("files of tokens and certificates ("),
+        "{said}"
+    );
+    drop(writer);
+
+    // A second signal does not wait for that.
+    let (mut host, _writer) = hanging(&place, &pipe).await;
+    until("a host that is told again to end", || {
+        let runs = host.is_running();
+        if runs {
+            host.terminate();
+        }
+        async move { (!runs).then_some(()).ok_or_else(|| "it runs".to_owned()) }
+    })
+    .await;
+    let said = host.log();
+    assert!(said.contains("SIGTERM while it stopped"), "{said}");
+    assert_eq!(host.ended().await.code(), Some(3), "{said}");
 }
 
 pub async fn health_is_an_exit_status(engine: Engine) {

@@ -1,6 +1,9 @@
 //! One fault at a time, each ridden out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use courtside_tests::{
     proxy::{Line, Proxy},
@@ -11,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     brokers::Brokers,
-    fleet::{Fleet, PARTITIONS, PATIENCE},
+    fleet::{Fleet, Member, PARTITIONS, PATIENCE},
     judge::judge,
     load::{Load, Pace},
 };
@@ -19,6 +22,8 @@ use crate::{
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 /// Longer than a session and a transaction of [`Fleet`]'s hosts.
 const OVERSLEPT: Duration = Duration::from_secs(12);
+/// The drain deadline of [`Fleet`]'s hosts, 10 s, and what a busy machine adds.
+const STOPPED_WITHIN: Duration = Duration::from_secs(4 + 10 + 3);
 /// Between a fault and the next.
 const AWHILE: Duration = Duration::from_secs(3);
 /// Acknowledgements before a fault, and after the last.
@@ -173,6 +178,55 @@ pub async fn a_host_sleeps_longer_than_its_session(brokers: Arc<Brokers>) {
             fleet.check();
         }
     })
+    .await;
+}
+
+/// What a host waits for when its brokers say nothing any more, it does not wait
+/// for when it is told to stop: just then, in the midst of requests, after those
+/// have timed out, and after its sessions have ended.
+pub async fn hosts_stop_while_no_broker_answers(brokers: Arc<Brokers>) {
+    let routes = brokers.cluster().detours();
+    let proxy = Proxy::start(&routes).await;
+    let detours: Vec<_> = routes.iter().map(|(outside, _)| &**outside).collect();
+    let mut fleet = Fleet::new("silence", &[&*detours.join(","); 3]);
+    for member in &mut fleet.members {
+        member.start().await;
+    }
+    for member in &fleet.members {
+        member.is_ready().await;
+    }
+    ridden_out(
+        "no broker answered",
+        &brokers,
+        fleet,
+        async |fleet, load| {
+            for silence_s in [0, 1, 3, 7, 12] {
+                proxy.set(Line::Silent);
+                sleep(Duration::from_secs(silence_s)).await;
+                let began = Instant::now();
+                let ends: Vec<_> = fleet.members.iter_mut().map(Member::end).collect();
+                for end in ends {
+                    let (status, log) = end.await;
+                    let took = began.elapsed();
+                    println!("silent for {silence_s} s: {status} after {took:?}");
+                    assert!(took < STOPPED_WITHIN, "{took:?}: {log}");
+                    match status.code() {
+                        Some(0) => assert!(!log.contains("stop-overdue"), "{log}"),
+                        Some(3) => assert!(log.contains("stop-overdue"), "{log}"),
+                        _ => panic!("{status}: {log}"),
+                    }
+                }
+                proxy.set(Line::Open);
+                for member in &mut fleet.members {
+                    member.start().await;
+                }
+                for member in &fleet.members {
+                    member.is_ready().await;
+                }
+                load.goes_on(EVENTS).await;
+            }
+        },
+    )
     .await;
 }
 

@@ -1,6 +1,6 @@
 //! Hosts side by side: each with its own data and plugins, all of one group.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::ExitStatus, time::Duration};
 
 use courtside_tests::{Host, Place, built, until_within};
 use reqwest::StatusCode;
@@ -90,6 +90,7 @@ impl Fleet {
                 .set("kafka.transaction_timeout", "6s")
                 .set("kafka.request_timeout", "5s")
                 .set("worker.drain_deadline", "4s")
+                .set("http.drain_timeout", "4s")
                 .set("worker.workers", "2");
             Member {
                 place,
@@ -326,6 +327,36 @@ impl Member {
                 host.stop().await;
             }
         }
+    }
+
+    /// SIGTERM, and its end, whatever that is: the status, and the log.
+    pub fn end(&mut self) -> impl Future<Output = (ExitStatus, String)> + use<> {
+        let mut host = self.host.take().expect("a host that runs");
+        host.terminate();
+        async move {
+            let status = host.ended().await;
+            (status, host.log())
+        }
+    }
+
+    /// Commits of its workers that failed, by code.
+    pub async fn commits_failed(&self) -> BTreeMap<String, u64> {
+        let (_, text) = self.get("/metrics").await.expect("an answer");
+        let mut failed = BTreeMap::new();
+        for line in text.lines() {
+            let Some(labels) = line.strip_prefix("courtside_commit_failures_total{") else {
+                continue;
+            };
+            let code = labels.split("code=\"").nth(1);
+            let code = code.and_then(|rest| rest.split('"').next());
+            let count = labels
+                .rsplit(' ')
+                .next()
+                .and_then(|count| count.parse().ok());
+            let (code, count): (&str, u64) = code.zip(count).expect("a code and a count");
+            *failed.entry(code.to_owned()).or_default() += count;
+        }
+        failed
     }
 
     /// SIGSTOP.

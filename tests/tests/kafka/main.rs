@@ -81,6 +81,8 @@ fn tests() -> Vec<(&'static str, Test)> {
         faults::a_host_is_killed,
         faults::a_host_sleeps_longer_than_its_session,
         faults::the_network_of_a_host_is_cut,
+        faults::hosts_stop_while_no_broker_answers,
+        scale::rolling_restarts_fence_no_owner,
         scale::hosts_come_and_go_under_load,
         upgrades::a_rolling_upgrade_is_rolled_back,
         chaos::anything_may_fail,

@@ -1,7 +1,7 @@
 //! From one host to three under load, and back.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -54,6 +54,54 @@ pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
     let boards = fleet.boards().await;
     fleet.stop().await;
     println!("scale: {}", judge(&brokers, &names, &posted, &boards));
+}
+
+/// Hosts are restarted one after another under load, so that the group moves on
+/// again and again while those that stay commit. An owner that stays commits with
+/// the generation of the moment: none of its commits is fenced, and what was
+/// refused for a generation is tried again. `COURTSIDE_TEST_ROLLS` rounds, 2 by
+/// default.
+pub async fn rolling_restarts_fence_no_owner(brokers: Arc<Brokers>) {
+    let rounds = crate::number_from("COURTSIDE_TEST_ROLLS").unwrap_or(2);
+    let mut fleet = Fleet::start("rolling", &brokers).await;
+    let load = Load::start(fleet.urls(), Pace::default(), 3);
+    load.goes_on(200).await;
+    let mut failed = BTreeMap::<String, u64>::new();
+    let mut slowest = Duration::ZERO;
+    for round in 1..=rounds {
+        for number in 0..fleet.members.len() {
+            let member = &mut fleet.members[number];
+            add(&mut failed, member.commits_failed().await);
+            let (status, log) = member.end().await;
+            assert!(status.success(), "{status}: {log}");
+            assert!(!log.contains("commit fenced"), "{log}");
+            member.start().await;
+            let since = Instant::now();
+            member.is_ready().await;
+            slowest = slowest.max(since.elapsed());
+            load.goes_on(100).await;
+        }
+        println!("rolling: round {round}, commits that failed: {failed:?}");
+    }
+    for member in &fleet.members {
+        add(&mut failed, member.commits_failed().await);
+    }
+    let posted = load.stop().await;
+    fleet.has_processed_all().await;
+    fleet.check();
+    let names = fleet.names.clone();
+    let boards = fleet.boards().await;
+    fleet.stop().await;
+    let verdict = judge(&brokers, &names, &posted, &boards);
+    println!("rolling: {rounds} rounds, ready within {slowest:?}, failed {failed:?}: {verdict}");
+    let fenced = failed.get("fenced").copied().unwrap_or_default();
+    assert_eq!(fenced, 0, "{failed:?}");
+}
+
+fn add(sum: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>) {
+    for (code, count) in more {
+        *sum.entry(code).or_default() += count;
+    }
 }
 
 /// A reader of all outputs.

@@ -22,8 +22,10 @@ pub struct KafkaConfig {
     /// made up once and kept in the data directory.
     pub instance: String,
     pub assignor: Assignor,
-    /// Whether members keep their partitions over a restart (`group.instance.id`).
+    /// Whether members have a fixed place in their group (`group.instance.id`).
     pub static_membership: bool,
+    /// Whether members with such a place give it up when their host is stopped.
+    pub leave_at_stop: bool,
     /// Replicas of topics that are created; 0 takes the brokers' default.
     pub replication_factor: u32,
     /// `min.insync.replicas` of topics that are created; 0 takes the brokers' default.
@@ -93,6 +95,7 @@ impl Default for KafkaConfig {
             instance: String::new(),
             assignor: Assignor::default(),
             static_membership: false,
+            leave_at_stop: true,
             replication_factor: 0,
             min_insync_replicas: 0,
             session_timeout: Duration::from_secs(15),

@@ -218,7 +218,7 @@ impl Membership {
             let done = if is_assign {
                 assign(consumer, &TopicPartitionList::new())
             } else {
-                unassign(consumer, list)
+                unassign(consumer, &held(consumer, list))
             };
             if let Err(error) = done {
                 tracing::debug!(%error, "partitions were not let go of");
@@ -282,6 +282,22 @@ fn partitions(list: &TopicPartitionList) -> Vec<PartitionId> {
         .iter()
         .filter_map(|element| id(element.partition()))
         .collect()
+}
+
+/// Of these, the ones that the client still has: it takes no word about others,
+/// and waits for one all the same, be it about none.
+fn held(consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) -> TopicPartitionList {
+    let Ok(assigned) = consumer.assignment() else {
+        return list.clone();
+    };
+    let mut held = TopicPartitionList::new();
+    for element in list.elements() {
+        let (topic, partition) = (element.topic(), element.partition());
+        if assigned.find_partition(topic, partition).is_some() {
+            held.add_partition(topic, partition);
+        }
+    }
+    held
 }
 
 /// Takes partitions over, as the group's protocol has it.

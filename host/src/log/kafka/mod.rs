@@ -27,6 +27,7 @@ mod groups;
 mod ids;
 mod member;
 mod native;
+mod offsets;
 mod reach;
 mod reader;
 mod restore;

@@ -21,9 +21,16 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use super::{append::is_of_time, config::KafkaConfig, context, convert, errors::is_denial};
+use super::{
+    append::is_of_time,
+    config::KafkaConfig,
+    context, convert,
+    errors::is_denial,
+    offsets::{NotSent, OffsetSender, Sending},
+};
 use crate::{
     log::LogError,
+    shutdown::waits,
     types::{NewRecord, Topic, TopicPartition},
 };
 
@@ -31,8 +38,8 @@ use crate::{
 /// whole milliseconds, and it spins through what is less: so we sleep.
 const LOOK: Duration = Duration::from_micros(500);
 /// When a group's coordinator dies while offsets are sent to it, the client may
-/// wait for the next one without a limit, until some connection comes or goes
-/// (librdkafka's issues 5456 and 5511). So idle ones go after a while.
+/// wait for the next one until some connection comes or goes (librdkafka's issues
+/// 5456 and 5511). So idle ones go after a while; see also [`OffsetSender`].
 const IDLE_PROPERTY: &str = "connections.max.idle.ms";
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// The shortest time between two tries to end what is open, at leisure.
@@ -57,8 +64,13 @@ pub(super) enum Failure {
     Unknown(String),
 }
 
+/// How long the end of a producer is waited for, which may wait for its
+/// brokers' threads.
+const FREE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Nobody waits for deliveries one by one: a failed one fails the transaction.
-struct Quiet {
+#[derive(Default)]
+pub(super) struct Quiet {
     refusals: Arc<Mutex<Refusals>>,
 }
 
@@ -105,7 +117,8 @@ pub(super) struct Transactions {
     config: KafkaConfig,
     id: String,
     record_bytes_max: usize,
-    producer: Option<BaseProducer<Quiet>>,
+    producer: Option<Arc<BaseProducer<Quiet>>>,
+    offsets: OffsetSender,
     refusals: Arc<Mutex<Refusals>>,
     must_abort: bool,
     /// The last producer may have left a transaction open.
@@ -127,6 +140,7 @@ impl Transactions {
             record_bytes_max,
             producer: None,
             refusals: Arc::default(),
+            offsets: OffsetSender::default(),
             must_abort: false,
             is_open: false,
             tidied: None,
@@ -139,12 +153,14 @@ impl Transactions {
     }
 
     /// Ends what a failure may have left open: others may wait for it. One that
-    /// another producer of the id has ended is not ours to look after.
-    pub fn tidy(&mut self) {
-        if !self.must_abort && !self.is_open {
+    /// another producer of the id has ended is not ours to look after. What takes
+    /// longer than this is left to the next time.
+    pub fn tidy(&mut self, time: Duration) {
+        if !self.must_abort && !self.is_open || time.is_zero() {
             return;
         }
-        if let Err(error) = self.ready() {
+        let time = time.min(self.config.request_timeout);
+        if let Err(error) = self.ready_by(Instant::now() + time) {
             tracing::debug!(id = %self.id, %error, "a transaction is not ended yet");
         }
     }
@@ -152,7 +168,7 @@ impl Transactions {
     /// The same at leisure, and not all the time.
     pub fn tidy_now_and_then(&mut self) {
         if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_WAIT) {
-            self.tidy();
+            self.tidy(self.config.request_timeout);
             self.tidied = Some(Instant::now());
         }
     }
@@ -184,8 +200,12 @@ impl Transactions {
         };
         let producer: BaseProducer<Quiet> =
             config.create_with_context(context).map_err(unavailable)?;
-        retry(deadline, || producer.init_transactions(left(deadline))).map_err(unavailable)?;
-        self.producer = Some(producer);
+        let begun = retry(deadline, || producer.init_transactions(left(deadline)));
+        if let Err(error) = begun {
+            self.free(producer);
+            return Err(failed(&self.id, &error));
+        }
+        self.producer = Some(Arc::new(producer));
         self.is_open = false;
         Ok(())
     }
@@ -196,17 +216,21 @@ impl Transactions {
     pub fn commit(
         &mut self,
         contents: &Contents<'_>,
-        identity: &ConsumerGroupMetadata,
+        identity: &Arc<ConsumerGroupMetadata>,
         time: Duration,
         allows: &dyn Fn(Instant) -> Result<(), LogError>,
     ) -> Result<(), Failure> {
+        let _wait = waits::begin(format!("a commit of {}", self.id));
         let deadline = Instant::now() + time.min(self.config.transaction_timeout);
         self.ready_by(deadline).map_err(Failure::Again)?;
         *self.refusals.lock() = Refusals::default();
-        let Some(producer) = &self.producer else {
+        let Some(producer) = self.producer.clone() else {
             return Err(Failure::Unknown("there is no producer".to_owned()));
         };
-        if let Err((phase, error)) = fill(producer, contents, identity, deadline) {
+        let filled = fill(&producer, &contents.records, deadline)
+            .and_then(|()| self.send_offsets(&producer, contents, identity, deadline));
+        if let Err((phase, error)) = filled {
+            drop(producer);
             let failure = self.fail(phase, &error, deadline);
             return Err(match (failure, allows(deadline)) {
                 // The client says only that something took too long.
@@ -218,14 +242,41 @@ impl Transactions {
             });
         }
         if let Err(refused) = allows(deadline) {
+            drop(producer);
             self.must_abort = true;
             self.abort(deadline);
             return Err(Failure::Again(refused));
         }
         // The client's own flush looks every 100 ms.
-        settle(producer, deadline);
-        let outcome = finish(producer, deadline);
+        settle(&producer, deadline);
+        let outcome = finish(&producer, deadline);
+        drop(producer);
         outcome.map_err(|(phase, error)| self.fail(phase, &error, deadline))
+    }
+
+    fn send_offsets(
+        &mut self,
+        producer: &Arc<BaseProducer<Quiet>>,
+        contents: &Contents<'_>,
+        identity: &Arc<ConsumerGroupMetadata>,
+        deadline: Instant,
+    ) -> Result<(), (Phase, KafkaError)> {
+        if contents.offsets.count() > 0 {
+            let sending = Sending {
+                producer: Arc::clone(producer),
+                offsets: contents.offsets.clone(),
+                identity: Arc::clone(identity),
+            };
+            let sent = self.offsets.send(sending, deadline);
+            sent.map_err(|error| match error {
+                NotSent::Failed(error) => (Phase::Filling, error),
+                NotSent::Hangs => {
+                    let code = RDKafkaErrorCode::OperationTimedOut;
+                    (Phase::Hanging, KafkaError::Global(code))
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Does what an error asks for before the next transaction.
@@ -282,16 +333,27 @@ impl Transactions {
     /// The next transaction is a new producer's, whose beginning ends what this
     /// one left.
     fn renew(&mut self) {
-        self.producer = None;
+        if let Some(producer) = self.producer.take() {
+            self.free(producer);
+        }
         self.must_abort = false;
         self.is_open = true;
     }
 
+    /// Its end may wait for the threads of its brokers, and nobody needs it.
+    fn free(&self, producer: impl Send + 'static) {
+        let name = format!("the end of a producer of {}", self.id);
+        if !waits::drop_within(&name, FREE_TIME_MAX, producer) {
+            tracing::debug!(id = %self.id, "a producer does not come to its end, and is left behind");
+        }
+    }
+
     fn abort(&mut self, deadline: Instant) {
-        let Some(producer) = &self.producer else {
+        let Some(producer) = self.producer.clone() else {
             self.must_abort = false;
             return;
         };
+        let producer = &*producer;
         // The client waits until what it gave up was told; telling is polling.
         producer.purge(PurgeConfig::default().queue());
         settle(producer, deadline);
@@ -338,6 +400,8 @@ fn failed(id: &str, error: &KafkaError) -> LogError {
 enum Phase {
     /// It was not asked to be committed.
     Filling,
+    /// The same, and a call of the client does not return.
+    Hanging,
     Ending,
 }
 
@@ -382,7 +446,7 @@ fn judge(phase: Phase, seen: &Seen) -> Verdict {
             ),
             _,
         ) => Verdict::Fenced,
-        (Some(_), Phase::Filling) => Verdict::Renew,
+        (_, Phase::Hanging) | (Some(_), Phase::Filling) => Verdict::Renew,
         (Some(_), Phase::Ending) => Verdict::Unknown,
         (None, Phase::Ending) if !seen.requires_abort => Verdict::Unknown,
         (None, _) => match seen.code {
@@ -404,12 +468,11 @@ fn filling(error: KafkaError) -> (Phase, KafkaError) {
 
 fn fill(
     producer: &BaseProducer<Quiet>,
-    contents: &Contents<'_>,
-    identity: &ConsumerGroupMetadata,
+    records: &[(&TopicPartition, Cow<'_, NewRecord>)],
     deadline: Instant,
 ) -> Result<(), (Phase, KafkaError)> {
     producer.begin_transaction().map_err(filling)?;
-    for (index, (place, record)) in contents.records.iter().enumerate() {
+    for (index, (place, record)) in records.iter().enumerate() {
         if index % RECORDS_PER_LOOK == RECORDS_PER_LOOK - 1 {
             producer.poll(Duration::ZERO);
         }
@@ -422,12 +485,6 @@ fn fill(
             look(producer);
             waiting = back;
         }
-    }
-    if contents.offsets.count() > 0 {
-        retry(deadline, || {
-            producer.send_offsets_to_transaction(&contents.offsets, identity, left(deadline))
-        })
-        .map_err(filling)?;
     }
     Ok(())
 }
@@ -455,14 +512,14 @@ fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phas
 }
 
 /// The time to a deadline; never so little that asking were of no use.
-fn left(deadline: Instant) -> Duration {
+pub(super) fn left(deadline: Instant) -> Duration {
     deadline
         .saturating_duration_since(Instant::now())
         .max(Duration::from_millis(100))
 }
 
 /// Tries until it succeeds, or until trying is of no use.
-fn retry(
+pub(super) fn retry(
     deadline: Instant,
     mut ask: impl FnMut() -> Result<(), KafkaError>,
 ) -> Result<(), KafkaError> {
@@ -487,7 +544,7 @@ mod tests {
     /// whether the client asks for an abort; and what that means.
     #[test]
     fn errors_are_judged_as_the_client_documents_them() {
-        use Phase::{Ending, Filling};
+        use Phase::{Ending, Filling, Hanging};
         use Verdict::{Abort, Fenced, Generation, Renew, Unknown};
         for (phase, code, fatal, requires_abort, verdict) in [
             // A record was not delivered, or could not be sent.
@@ -522,6 +579,15 @@ mod tests {
                 Some(Code::InvalidProducerEpoch),
                 false,
                 Fenced,
+            ),
+            // Whatever the client says later: it was not asked to commit.
+            (Hanging, Code::OperationTimedOut, None, true, Renew),
+            (
+                Hanging,
+                Code::OperationTimedOut,
+                Some(Code::OutOfOrderSequenceNumber),
+                true,
+                Renew,
             ),
             // The brokers refused to commit.
             (Ending, Code::UnknownProducerId, None, true, Abort),

@@ -47,6 +47,7 @@ use crate::{
     log::{Checkpoints, RecordLog},
     pipeline::Pipeline,
     plugin::Compiler,
+    shutdown::{self, End},
     types::{PartitionId, TopicPartition},
     worker::{status::PipelineStatus, thread::Orders},
 };
@@ -123,6 +124,7 @@ struct Nudge;
 
 /// A running manager.
 pub struct Manager {
+    name: String,
     views: SlotViews,
     nudges: Sender<Nudge>,
     asks: Sender<Ask>,
@@ -165,10 +167,12 @@ impl Manager {
             stopping: Arc::clone(&stopping),
         };
         running.publish();
+        let name = format!("slots of {}", running.setup.pipeline.name);
         let thread = std::thread::Builder::new()
             .name("slots".into())
             .spawn(move || running.run(&looks, &asked))?;
         Ok(Self {
+            name,
             views,
             nudges,
             asks,
@@ -196,12 +200,11 @@ impl Manager {
         drop(self.nudges.try_send(Nudge));
     }
 
-    /// Waits for the end of one that was told to. It may wait for a worker's
-    /// answer, and gets it, or sees the worker end.
-    pub fn join(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the slot manager panicked");
-        }
+    /// Waits for the end of one that was told to, at most until then. It may wait
+    /// for a worker's answer, and gets it, or sees the worker end.
+    #[must_use]
+    pub fn end(self, by: Instant) -> End {
+        shutdown::end_of(&self.name, self.thread, by)
     }
 }
 

@@ -38,7 +38,8 @@ impl From<LogError> for Refused {
 }
 
 impl Seat {
-    pub(super) fn commit(&mut self, commit: &Commit, time: Duration) -> Result<(), Refused> {
+    pub(super) fn commit(&mut self, commit: &Commit, deadline: Instant) -> Result<(), Refused> {
+        let left = move || deadline.saturating_duration_since(Instant::now());
         self.look_after_group().map_err(Refused::Gone)?;
         if !self.shared.config.assignor.is_eager() {
             // The generation moves before it is told, and an epoch without a
@@ -46,7 +47,7 @@ impl Seat {
             self.renew();
         }
         self.check(commit)?;
-        let outcome = self.transact(commit, time);
+        let outcome = self.transact(commit, left());
         self.committed_at = Some(Instant::now());
         self.read_since_commit = false;
         match outcome {
@@ -56,10 +57,10 @@ impl Seat {
                 // made anew.
                 match self.keep(commit) {
                     Ok(true) => {}
-                    Ok(false) => self.start_over(),
+                    Ok(false) => self.start_over(left()),
                     Err(error) => {
                         tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
-                        self.start_over();
+                        self.start_over(left());
                     }
                 }
                 self.shared.tick();
@@ -89,7 +90,7 @@ impl Seat {
             }
             Err(Failure::Unknown(reason)) => {
                 self.look_after_group().map_err(Refused::Gone)?;
-                self.start_over();
+                self.start_over(left());
                 Err(LogError::Fenced { reason }.into())
             }
         }

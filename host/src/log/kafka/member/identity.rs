@@ -1,5 +1,7 @@
 //! Who a member is, as its commits say.
 
+use std::sync::Arc;
+
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 
 use crate::log::kafka::{context::Membership, native};
@@ -8,7 +10,7 @@ use crate::log::kafka::{context::Membership, native};
 /// A commit with it fails when the group has moved on.
 pub(super) struct Identity {
     id: String,
-    metadata: ConsumerGroupMetadata,
+    metadata: Arc<ConsumerGroupMetadata>,
 }
 
 impl Identity {
@@ -21,10 +23,13 @@ impl Identity {
         let metadata = consumer.group_metadata()?;
         // Ids do not come back: what is between two looks at one is of that one.
         let is_known = !id.is_empty() && id == native::member_id(consumer.client());
-        (is_known && !consumer.assignment_lost()).then_some(Self { id, metadata })
+        (is_known && !consumer.assignment_lost()).then(|| Self {
+            id,
+            metadata: Arc::new(metadata),
+        })
     }
 
-    pub const fn metadata(&self) -> &ConsumerGroupMetadata {
+    pub const fn metadata(&self) -> &Arc<ConsumerGroupMetadata> {
         &self.metadata
     }
 

@@ -16,12 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::RecvTimeoutError;
-
 use self::{commit::Refused, seat::Seat};
 use super::Shared;
 use crate::{
     log::{Commit, GroupSpec, LogError, Member, Polled, name::check_name},
+    shutdown::{LEAVE_TIME_MAX, waits},
     types::{Offset, PartitionId},
 };
 
@@ -33,8 +32,6 @@ const AWAY_MIN: Duration = Duration::from_secs(1);
 const AWAY_FORGOTTEN: Duration = Duration::from_secs(120);
 /// A producer that is fenced again within this time has a rival.
 const RIVAL_WITHIN: Duration = Duration::from_secs(60);
-/// How long the end of a seat is waited for.
-const END_MAX: Duration = Duration::from_secs(10);
 /// How long somebody without a seat waits before it looks whether the log is closed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -183,7 +180,7 @@ impl KafkaMember {
     /// Another producer had the id. Once can be an old one of ours, that a slow
     /// restart left, or the brokers, which end what takes too long; and who has
     /// it now is us again. Twice is a rival.
-    fn fenced(&mut self, reason: &str) {
+    fn fenced(&mut self, reason: &str, time: Duration) {
         let now = Instant::now();
         let before = self.fenced_at.replace(now);
         let is_rival = before.is_some_and(|before| now < before + RIVAL_WITHIN);
@@ -191,7 +188,7 @@ impl KafkaMember {
             let reason = format!("another host commits with the name of this one: {reason}");
             self.leave(&Gone::taken(reason));
         } else if let Some(seat) = &mut self.seat {
-            seat.start_over();
+            seat.start_over(time);
         }
     }
 }
@@ -207,17 +204,15 @@ impl Drop for KafkaMember {
 /// Leaves the group. The client may wait for brokers that are gone, for as long
 /// as they are: then nobody waits with it, and the brokers end the membership.
 fn end(seat: Seat) {
-    let group = seat.spec.group.clone();
-    let (ending, ended) = crossbeam_channel::bounded::<()>(0);
-    let spawned = std::thread::Builder::new()
-        .name("seat-end".to_owned())
-        .spawn(move || {
-            drop(seat);
-            drop(ending);
-        });
-    // Without a thread it has ended here.
-    if spawned.is_ok() && ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
-        tracing::warn!(%group, "a worker's membership does not come to its end, and is left to the brokers");
+    let (group, worker) = (seat.spec.group.clone(), seat.spec.worker);
+    let name = format!("membership of worker {worker} in group {group}");
+    if !waits::drop_within(&name, LEAVE_TIME_MAX, seat) {
+        tracing::warn!(
+            code = "membership-left",
+            %group,
+            worker,
+            "a worker's membership does not come to its end, and is left to the brokers"
+        );
     }
 }
 
@@ -270,11 +265,13 @@ impl Member for KafkaMember {
         if commit.is_empty() {
             return Ok(());
         }
-        match self.seat()?.commit(commit, time) {
+        let now = Instant::now();
+        let deadline = now.checked_add(time).unwrap_or(now + FOREVER);
+        match self.seat()?.commit(commit, deadline) {
             Ok(()) => Ok(()),
             Err(Refused::Log(error)) => Err(error),
             Err(Refused::Fenced(reason)) => {
-                self.fenced(&reason);
+                self.fenced(&reason, deadline.saturating_duration_since(Instant::now()));
                 Err(LogError::Fenced { reason })
             }
             Err(Refused::Gone(gone)) => {

@@ -104,7 +104,7 @@ impl Seat {
             && let Err(error) = self.seek(partition, next)
         {
             tracing::error!(group = %self.spec.group, %partition, %error, "a partition was not read again");
-            self.start_over();
+            self.start_over(self.shared.config.request_timeout);
         }
     }
 

@@ -26,14 +26,17 @@ use crate::{
         kafka::{
             Shared,
             checkpoints::Claim,
+            config::Assignor,
             context::{Membership, Rebalance, assign, unassign},
             convert::number,
             errors::{closed, unavailable},
+            native,
             reader::seek,
             restore::{Restored, Restorer, Wanted},
             transactions::Transactions,
         },
     },
+    shutdown::waits,
     types::{Offset, PartitionId, Topic},
 };
 
@@ -43,6 +46,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const EVENTS_MAX: usize = 64;
 /// How often nothing must come to be the end: a line for the log comes as nothing.
 const NOTHING_MAX: usize = 8;
+/// How long a member that leaves waits until it may say so, which it may once
+/// its partitions are let go of.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+const LEAVE_LOOK: Duration = Duration::from_millis(5);
 /// How often the same complaint of the group is logged.
 const COMPLAINTS: Duration = Duration::from_secs(30);
 
@@ -356,6 +363,7 @@ impl Seat {
         if partitions.is_empty() {
             return Vec::new();
         }
+        let _wait = waits::begin(format!("the ends of {}", self.topic));
         let topics = &self.shared.topics;
         let ends = topics.ends(&self.shared.uncommitted, &self.topic, partitions);
         let ends = ends.or_else(|_| {
@@ -416,11 +424,12 @@ impl Seat {
         self.wake();
     }
 
-    /// Nobody knows what is committed: all is told to be lost, and restored.
-    pub(super) fn start_over(&mut self) {
+    /// Nobody knows what is committed: all is told to be lost, and restored. In
+    /// the time given, what a transaction left open is ended.
+    pub(super) fn start_over(&mut self, time: Duration) {
         self.void();
         // A restore waits for what is open.
-        self.transactions.tidy();
+        self.transactions.tidy(time);
         self.restore();
     }
 
@@ -527,6 +536,35 @@ impl Seat {
     }
 }
 
+impl Seat {
+    /// Leaves the group, so that nobody waits for the session to end. The client
+    /// does so by itself when it closes, but neither for a member without
+    /// partitions (of a cooperative group) nor for a static one. A member that
+    /// unsubscribes first leaves in each case.
+    fn leave(&self) {
+        let config = &self.shared.config;
+        // A static member of the `consumer` protocol cannot: the client says for it
+        // that it comes back, whatever it is told.
+        let stays = config.static_membership && !self.spec.visits && !config.leave_at_stop;
+        if stays || config.assignor == Assignor::Consumer {
+            return;
+        }
+        self.serve_group();
+        self.consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVE_WITHIN;
+        while !native::member_id(self.consumer.client()).is_empty() && Instant::now() < deadline {
+            drop(self.consumer.poll(LEAVE_LOOK));
+        }
+    }
+
+    /// Has the client tell what it has to: it lets go of partitions meanwhile.
+    fn serve_group(&self) {
+        for _ in 0..EVENTS_MAX {
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.consumer.context().close();
@@ -547,5 +585,6 @@ impl Drop for Seat {
         if let Some(partitions) = self.owed.take() {
             self.let_go(&partitions);
         }
+        self.leave();
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         conformance::{Subject, compacted, deleted, read_all, wait},
     },
     pipeline::{Output, Pipeline},
+    shutdown::End,
     slots::{name::SlotName, view::PartitionState},
     types::{
         ATTEMPT_HEADER, Digest, NewRecord, Offset, PartitionId, SOURCE_HEADER, TopicPartition,
@@ -92,7 +93,10 @@ impl<'a> Host<'a> {
             assert!(worker.orders().give(Order::Stop));
         }
         for worker in self.workers {
-            assert!(worker.join());
+            assert_eq!(
+                worker.end(Instant::now() + Duration::from_secs(60)),
+                End::Clean
+            );
         }
     }
 

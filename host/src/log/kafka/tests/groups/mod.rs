@@ -1,6 +1,7 @@
 //! What members do when the group changes, and when one of them is slow.
 
 mod assignors;
+mod leaving;
 mod partitions;
 mod rivals;
 mod staying;
