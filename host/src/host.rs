@@ -26,6 +26,7 @@ use crate::{
     },
     pipeline::{
         Output, Pipeline, Processing, SlotLimits,
+        identity::Identity,
         kept::KeptTopic,
         layout::{self, Layout, LayoutError, Writes},
     },
@@ -391,6 +392,7 @@ fn pipeline(
 ) -> anyhow::Result<(Arc<Pipeline>, Layout)> {
     let group = config.group(name);
     let input: Topic = settings.input.topic.as_str().into();
+    topics::refuse_missing(log, &group, &input).map_err(Coded)?;
     let partitions = topics::ensure_input(config, settings, log)?;
     check_partitioner(name, settings, partitions)?;
     let layout = Layout {
@@ -407,6 +409,8 @@ fn pipeline(
         error => anyhow!("{}: pipeline {name}: {error}", error.code()),
     })?;
     topics::ensure_others(config, name, settings, log)?;
+    log.ensure_group(&group, &input).map_err(Coded)?;
+    let identity = Identity::of(log, &group, &input).map_err(Coded)?;
     let dead_letter = topics::dead_letter(&group);
     let plugins = TopicPartition {
         topic: slots::topic::name(&group),
@@ -423,6 +427,7 @@ fn pipeline(
         name: name.into(),
         group: group.into(),
         input,
+        identity,
         partitions,
         output: output(&settings.output)?,
         outputs: settings
@@ -521,6 +526,7 @@ fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::R
         key: KeyRule::new(settings.key.as_str())
             .with_context(|| format!("config-invalid: pipelines.{name}.key"))?,
         schema: (name == SCORES).then_some(Schema::Score),
+        mark: pipeline.identity.mark(),
     })
 }
 

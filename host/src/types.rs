@@ -144,6 +144,11 @@ pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 /// one: a dead letter, and an output whose event's time would not do.
 pub const EVENT_TIME_HEADER: &str = "courtside-event-time";
 
+/// `topic/id` of the input that the host wrote a record to, where the record has
+/// other headers of the host. Those count only beside this one: other programs
+/// copy headers from topic to topic.
+pub const TOPIC_HEADER: &str = "courtside-topic";
+
 /// A record header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

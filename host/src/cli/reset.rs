@@ -16,12 +16,13 @@ use crate::{
     letters::notes,
     log::{
         LogError, RecordLog,
-        reset::{self, Moved, Target},
+        reset::{self, Also, Moved, Target},
     },
-    pipeline::layout,
+    pipeline::{identity::Identity, layout},
     terminal::say,
     topics,
     types::{Offset, PartitionId, Topic, TopicPartition},
+    worker::position::PositionRow,
 };
 
 #[derive(Args, Debug)]
@@ -136,13 +137,18 @@ fn reset(
     );
     confirm(&question, args.yes)?;
     let ends = dead_letter_ends(log, &group).map_err(coded)?;
-    let moved = reset::apply(log, &group, input, &moves, |partition| {
-        let end = ends.get(partition.0 as usize)?;
-        let place = TopicPartition {
-            topic: notes::topic(&group),
-            partition,
-        };
-        Some((place, notes::void(*end)))
+    log.ensure_group(&group, input).map_err(coded)?;
+    let identity = Identity::of(log, &group, input).map_err(coded)?;
+    let moved = reset::apply(log, &group, input, &moves, |at| {
+        let partition = at.partition;
+        let void = ends.get(partition.0 as usize).map(|end| {
+            let topic = notes::topic(&group);
+            (TopicPartition { topic, partition }, notes::void(*end))
+        });
+        Also {
+            records: void.into_iter().collect(),
+            checkpoints: vec![PositionRow::new(&identity, at.to).checkpoint()],
+        }
     })
     .map_err(coded)?;
     Ok(Answer {

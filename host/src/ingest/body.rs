@@ -163,6 +163,7 @@ impl Reader<'_> {
         let mut headers = Vec::new();
         if let Some(idempotency_key) = self.stamp.idempotency_key {
             let idempotency_key = idempotency_key.to_owned();
+            headers.push(self.door.mark.clone());
             headers.push(Header::new(IDEMPOTENCY_HEADER, idempotency_key));
             if among_many {
                 let count = self.counts.entry(key.clone()).or_default();

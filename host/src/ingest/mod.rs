@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     log::{LogError, RecordLog, partitioner::Partitioner},
-    types::{Position, Topic},
+    types::{Header, Position, Topic},
 };
 
 /// The pipeline whose door is `POST /score`.
@@ -69,6 +69,9 @@ pub struct Door {
     pub partitioner: Arc<Partitioner>,
     pub key: KeyRule,
     pub schema: Option<Schema>,
+    /// What says that this door wrote a record, on records that have other
+    /// headers of the host.
+    pub mark: Header,
 }
 
 /// A client's name for a request, by which a retry is known.

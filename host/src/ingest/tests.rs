@@ -6,7 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{testing::MemoryLog, *};
-use crate::{log::partitioner::Method, types::PartitionId};
+use crate::{
+    log::partitioner::Method,
+    pipeline::identity::Identity,
+    types::{PartitionId, TOPIC_HEADER},
+};
 
 const GOOD: &str =
     r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42","x":[1, 2]}"#;
@@ -20,6 +24,7 @@ fn ingest(config: IngestConfig) -> (Arc<MemoryLog>, Arc<Ingest>) {
         partitioner: Arc::default(),
         key: KeyRule::new(key).unwrap(),
         schema,
+        mark: Identity::default().mark(),
     };
     let doors = [
         door(SCORES, "NBA-Games", 4, GAME_ID_POINTER, Some(Schema::Score)),
@@ -166,6 +171,10 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
         for (index, record) in records.iter().enumerate() {
             assert_eq!(record.value.as_deref(), Some(GOOD.as_bytes()));
             let header = |name| record.header(name).map(|value| value.to_vec());
+            assert_eq!(
+                header(TOPIC_HEADER),
+                door.mark.value.as_deref().map(<[u8]>::to_vec)
+            );
             assert_eq!(header(IDEMPOTENCY_HEADER), Some(b"try-7".to_vec()));
             assert_eq!(
                 header(IDEMPOTENCY_INDEX_HEADER),
@@ -220,6 +229,7 @@ async fn a_key_goes_where_its_pipelines_partitioner_says() {
         partitioner: Arc::new(partitioner),
         key: KeyRule::new(GAME_ID_POINTER).unwrap(),
         schema: Some(Schema::Score),
+        mark: Identity::default().mark(),
     };
     let ingest = Arc::new(Ingest::new(log, IngestConfig::default(), [door]));
     let games = ["LAL-BOS", "NYK-CHI", "GSW-PHX", "MIA-ORL"];

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use crate::{
     ingest::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
     log::{COMMIT_EXTRA_BYTES, LogError, RecordLog},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, identity::Identity},
     types::{
         ATTEMPT_HEADER, DIGEST_HEADER, EVENT_TIME_HEADER, Header, Key, NewRecord, Offset,
-        PLUGIN_HEADER, PartitionId, Position, Record, SOURCE_HEADER,
+        PLUGIN_HEADER, PartitionId, Position, Record, SOURCE_HEADER, TOPIC_HEADER,
     },
     worker::{
         entity::{ENTITY_HALTED, Redriven},
@@ -38,8 +38,10 @@ const HEADERS_BYTES: usize = 512;
 
 /// What an event of the input says that is redriven.
 #[must_use]
-pub fn redriven(record: &Record) -> Option<Redriven> {
-    record.header(REDRIVE)?;
+pub fn redriven(input: &Identity, record: &Record) -> Option<Redriven> {
+    if !is_redriven(input, record) {
+        return None;
+    }
     let origin = record.header(ORIGIN).and_then(|text| position(text));
     Some(Redriven {
         origin: origin.map_or(record.offset, |origin| origin.offset),
@@ -85,19 +87,23 @@ pub struct Letter {
     pub source: Option<Position>,
     /// Where its event was first: the source, unless that was redriven.
     pub origin: Option<Position>,
+    /// Its event was redriven, and became a letter again.
+    pub is_again: bool,
 }
 
 impl Letter {
     #[must_use]
-    pub fn of(partition: PartitionId, record: Record) -> Self {
+    pub fn of(input: &Identity, partition: PartitionId, record: Record) -> Self {
+        let is_again = is_redriven(input, &record);
         let source = last(&record, SOURCE_HEADER).and_then(|text| position(text));
-        let origin = record.header(ORIGIN).filter(|_| is_redriven(&record));
+        let origin = record.header(ORIGIN).filter(|_| is_again);
         let origin = origin.and_then(|text| position(text));
         Self {
             partition,
             code: text(&record, &ERROR_CODE).unwrap_or_default(),
             origin: origin.or_else(|| source.clone()),
             source,
+            is_again,
             record,
         }
     }
@@ -107,12 +113,6 @@ impl Letter {
     pub fn detached(mut self) -> Self {
         self.record = self.record.detached();
         self
-    }
-
-    /// Whether its event was redriven, and became a letter again.
-    #[must_use]
-    pub fn is_again(&self) -> bool {
-        is_redriven(&self.record)
     }
 
     #[must_use]
@@ -193,7 +193,7 @@ impl Letter {
                 return Ok(Err(Unfit::Gone));
             };
             // What it says of its origin was cut with the rest.
-            if is_redriven(&event) {
+            if is_redriven(&pipeline.identity, &event) {
                 origin = event.header(ORIGIN).and_then(|text| position(text));
             }
             (event.headers, event.value)
@@ -204,6 +204,7 @@ impl Letter {
         };
         headers.retain(|header| !OF_REDRIVES.contains(&&*header.name));
         let letter = format!("{}/{}", self.partition, self.record.offset);
+        headers.push(pipeline.identity.mark());
         headers.push(Header::new(REDRIVE, letter));
         if let Some(source) = &self.source {
             let made_of = format!("{}/{}", source.offset, self.attempt());
@@ -228,7 +229,8 @@ impl Letter {
 
 /// What an event does not have any more when it is redriven: a client's retry
 /// was known by its key when the event came first.
-const OF_REDRIVES: [&str; 7] = [
+const OF_REDRIVES: [&str; 8] = [
+    TOPIC_HEADER,
     IDEMPOTENCY_HEADER,
     IDEMPOTENCY_INDEX_HEADER,
     REDRIVE,
@@ -238,8 +240,8 @@ const OF_REDRIVES: [&str; 7] = [
     MADE_OF,
 ];
 
-fn is_redriven(record: &Record) -> bool {
-    record.header(REDRIVE).is_some()
+fn is_redriven(input: &Identity, record: &Record) -> bool {
+    record.header(REDRIVE).is_some() && input.wrote(record)
 }
 
 /// How many of a letter's headers came with its event: the host's own are after

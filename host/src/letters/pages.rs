@@ -126,7 +126,7 @@ impl Letters {
         let first = found.into_iter().next();
         first
             .filter(|record| record.offset == offset)
-            .map(|record| Letter::of(partition, record))
+            .map(|record| Letter::of(&self.pipeline.identity, partition, record))
             .ok_or(not_found)
     }
 
@@ -149,7 +149,9 @@ impl Letters {
             };
             next = last.offset.next();
             for record in records {
-                if record.offset >= end || !take(Letter::of(partition, record)) {
+                if record.offset >= end
+                    || !take(Letter::of(&self.pipeline.identity, partition, record))
+                {
                     return Ok(());
                 }
             }

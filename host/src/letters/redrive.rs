@@ -70,7 +70,7 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
         input: topic.clone(),
         worker: 0,
         workers: 1,
-        topics: Vec::new(),
+        topics: pipeline.identity.input.iter().cloned().collect(),
         visits: true,
     })?;
     let count = pipeline.partitions;
@@ -507,7 +507,7 @@ impl Job<'_> {
             let Ok(key) = letter.key(&letters.pipeline) else {
                 return true;
             };
-            if letter.is_again() {
+            if letter.is_again {
                 dead_again += 1;
                 if letter.is_of_halt() && !self.failed.contains(key) {
                     newly_failed.push(String::from_utf8_lossy(key).into_owned());

@@ -115,13 +115,6 @@ pub trait Admin: RecordLog {
     /// state or its layout there has committed offsets.
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError>;
 
-    /// The topic that a group's checkpoints are in, where the engine keeps them
-    /// in one.
-    fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec>;
-
-    /// Makes what the log keeps of a group before its first member joins.
-    fn ensure_group(&self, group: &str, input: &Topic) -> Result<(), LogError>;
-
     /// All groups that have members or committed offsets, by name.
     fn groups(&self) -> Result<Vec<GroupListing>, LogError>;
 

@@ -100,6 +100,12 @@ macro_rules! conformance {
             a_reset_is_refused_while_somebody_is_there,
             a_reset_mends_a_partition_whose_offset_is_gone,
         );
+        $crate::log::conformance::conformance!(worker; $subject;
+            an_input_that_was_made_anew_is_not_skipped,
+            an_offset_of_another_moves_nothing,
+            an_offset_without_a_row_is_refused,
+            a_key_that_was_copied_is_no_retry,
+        );
         // What asks more of an engine than any case above.
         #[test]
         fn a_rollback_goes_on_over_restarts() {
@@ -113,6 +119,14 @@ macro_rules! conformance {
             #[test]
             fn $case() {
                 $crate::log::conformance::operator::$case(&mut $subject);
+            }
+        )*
+    };
+    (worker; $subject:expr; $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::worker::thread::tests::identity::$case(&mut $subject);
             }
         )*
     };
@@ -589,7 +603,7 @@ pub(crate) fn everything_survives_reopening(subject: &mut impl Subject) {
     assert_eq!(append(&*log, &a, 1, &["w"]), [3]);
     assert_eq!(values(&*log, &out, 0, 0), ["result"]);
     let mut member = join(&*log, &group, &a, 0, 1);
-    assert_eq!(assigned(&mut *member, 2)[1].next, Offset(2));
+    assert_eq!(assigned(&mut *member, 2)[1].next(), Offset(2));
     assert_eq!(fetched(&mut *member, 2)[&1], ["z", "w"]);
     let checkpoints = log.checkpoints(&group).unwrap();
     assert_eq!(
@@ -607,7 +621,7 @@ pub(crate) fn a_group_starts_at_the_earliest_and_reads_each_record_once(
     let mut member = join(&*log, &subject.name("g"), &a, 0, 1);
     let next = assigned(&mut *member, 2)
         .iter()
-        .map(|a| (a.partition.0, a.next.0))
+        .map(|a| (a.partition.0, a.next().0))
         .collect::<Vec<_>>();
     assert_eq!(next, [(0, 0), (1, 0)]);
     assert_eq!(fetched(&mut *member, 2)[&0], ["a", "b"]);
@@ -633,7 +647,7 @@ pub(crate) fn a_group_resumes_where_it_committed(subject: &mut impl Subject) {
     member.commit(&offsets(&[(0, 2)])).unwrap();
     drop(member);
     let mut member = join(&*log, &group, &a, 0, 1);
-    assert_eq!(assigned(&mut *member, 1)[0].next, Offset(2));
+    assert_eq!(assigned(&mut *member, 1)[0].next(), Offset(2));
     assert_eq!(fetched(&mut *member, 1)[&0], ["c"]);
     // Nothing committed since: it comes again.
     drop(member);
@@ -1046,7 +1060,7 @@ pub(crate) fn a_commit_may_repeat_its_offset_and_is_fenced_all_the_same(
     first.commit(&step("3")).unwrap();
     assert_eq!(committed(&*log, &group, &a), [(0, 3)]);
     let mut second = join(&*log, &group, &a, 0, 1);
-    assert_eq!(assigned(&mut *second, 1)[0].next, Offset(3));
+    assert_eq!(assigned(&mut *second, 1)[0].next(), Offset(3));
     let refused = first.commit(&step("of a zombie")).unwrap_err();
     assert_eq!(refused.code(), "fenced");
     let checkpoints = log.checkpoints(&group).unwrap();
@@ -1096,7 +1110,7 @@ pub(crate) fn the_second_of_a_worker_fences_the_first(subject: &mut impl Subject
     assigned(&mut *first, 1);
     first.commit(&offsets(&[(0, 1)])).unwrap();
     let mut second = join(&*log, &group, &a, 0, 1);
-    assert_eq!(assigned(&mut *second, 1)[0].next, Offset(1));
+    assert_eq!(assigned(&mut *second, 1)[0].next(), Offset(1));
     assert_eq!(
         first.commit(&offsets(&[(0, 2)])).unwrap_err().code(),
         "fenced"

@@ -68,7 +68,7 @@ pub enum LogError {
     /// Offsets and checkpoints are of a topic that is gone, and another has its
     /// name.
     #[error(
-        "topic {topic} was deleted and made anew (its id was {before}, and is {now}): what the group has committed is of the topic before"
+        "topic {topic} was deleted and made anew (its id was {before}, and is {now}): what the group has committed is of the topic before, and `courtside reset` is the way on"
     )]
     TopicRecreated {
         topic: Topic,
@@ -256,8 +256,19 @@ pub type GroupName = bytestring::ByteString;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub partition: PartitionId,
-    /// The committed offset: of the next record to process.
-    pub next: Offset,
+    /// The committed offset, whoever committed it.
+    pub committed: Option<Offset>,
+    /// The offsets that the partition holds.
+    pub bounds: Bounds,
+}
+
+impl Assignment {
+    /// Where the member reads on. Where that is out of the log's range, the
+    /// member brings nothing until it is sought elsewhere.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.committed.unwrap_or(self.bounds.start)
+    }
 }
 
 /// Records of one partition, in offset order.
@@ -277,7 +288,7 @@ pub enum Polled {
     Revoked(Vec<PartitionId>),
     /// These went already: what was read of them and not committed is void.
     Lost(Vec<PartitionId>),
-    /// This one cannot be read on (its committed offset is out of the log's
+    /// This one cannot be read on (where it was to go on is out of the log's
     /// range, or stored bytes are damaged); the others go on. It stays with the
     /// member, told once, until it is released or sought elsewhere.
     Stopped {
@@ -312,6 +323,15 @@ pub struct Bounds {
     pub start: Offset,
     /// The end a reader of committed records sees.
     pub end: Offset,
+}
+
+impl Bounds {
+    /// Whether it can be read from there: also from the end, where the next
+    /// record will be.
+    #[must_use]
+    pub fn hold(&self, offset: Offset) -> bool {
+        (self.start..=self.end).contains(&offset)
+    }
 }
 
 /// A member of a group, as an operator sees it.
@@ -408,6 +428,17 @@ pub trait RecordLog: Send + Sync + 'static {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Record>, LogError>;
+
+    /// The topic that a group's checkpoints are in, where the engine keeps them
+    /// in one.
+    fn checkpoints_topic(&self, _group: &str) -> Option<TopicSpec> {
+        None
+    }
+
+    /// Makes what the log keeps of a group before its first member joins.
+    fn ensure_group(&self, _group: &str, _input: &Topic) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Joins a group.
     fn join(&self, spec: GroupSpec) -> Result<Box<dyn Member>, LogError>;

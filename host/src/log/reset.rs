@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{Commit, GroupName, GroupSpec, HOST_KEY, LogError, Member, Polled, RecordLog};
 use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicPartition};
 
@@ -54,6 +56,14 @@ pub struct Moved {
     pub at: Move,
     /// Entities whose checkpoints were deleted.
     pub checkpoints: usize,
+}
+
+/// What goes with a partition that moves, in the same step.
+#[derive(Debug, Default)]
+pub struct Also {
+    pub records: Vec<(TopicPartition, NewRecord)>,
+    /// Checkpoints that take the place of all that were.
+    pub checkpoints: Vec<(Key, Bytes)>,
 }
 
 /// What a reset would do, of all partitions where none are named. Refused
@@ -107,14 +117,13 @@ pub fn plan(
     moves.collect()
 }
 
-/// Does what was planned; what else `also` says of a partition is in the same
-/// step.
+/// Does what was planned, and what `also` says of a partition.
 pub fn apply(
     log: &dyn RecordLog,
     group: &str,
     input: &Topic,
     moves: &[Move],
-    also: impl Fn(PartitionId) -> Option<(TopicPartition, NewRecord)>,
+    also: impl Fn(&Move) -> Also,
 ) -> Result<Vec<Moved>, LogError> {
     // Somebody may have joined since.
     if !log.group_status(group, input)?.members.is_empty() {
@@ -138,25 +147,29 @@ pub fn apply(
     let mut moved = Vec::with_capacity(moves.len());
     let mut step = Commit::default();
     for (index, at) in moves.iter().enumerate() {
-        let before = step.checkpoints.len();
-        let mut own_keys = 0;
+        let also = also(at);
+        // A key that is deleted and written in one step would be either.
+        let stays = |key: &Key| also.checkpoints.iter().any(|(new, _)| new == key);
+        let mut entities = 0;
         let mut after: Option<Key> = None;
         loop {
             let found = checkpoints.scan(at.partition, after.as_deref(), KEYS_PER_SCAN)?;
             let Some((last, _)) = found.last() else { break };
             after = Some(last.clone());
-            let own = found
-                .iter()
-                .filter(|(key, _)| key.first() == Some(&HOST_KEY));
-            own_keys += own.count();
-            let keys = found.into_iter().map(|(key, _)| (at.partition, key, None));
-            step.checkpoints.extend(keys);
+            let is_entity = |(key, _): &&(Key, Bytes)| key.first() != Some(&HOST_KEY);
+            entities += found.iter().filter(is_entity).count();
+            let goes = found.into_iter().filter(|(key, _)| !stays(key));
+            let goes = goes.map(|(key, _)| (at.partition, key, None));
+            step.checkpoints.extend(goes);
         }
+        let new = also.checkpoints.into_iter();
+        let new = new.map(|(key, bytes)| (at.partition, key, Some(bytes)));
+        step.checkpoints.extend(new);
         step.offsets.push((at.partition, at.to));
-        step.records.extend(also(at.partition));
+        step.records.extend(also.records);
         moved.push(Moved {
             at: *at,
-            checkpoints: step.checkpoints.len() - before - own_keys,
+            checkpoints: entities,
         });
         if step.checkpoints.len() >= KEYS_PER_STEP || index + 1 == moves.len() {
             commit(&mut *member, group, &step)?;

@@ -1,6 +1,7 @@
 //! A pipeline as the parts share it: the topics it reads and writes, its
 //! group, and how it is processed.
 
+pub mod identity;
 pub mod kept;
 pub mod layout;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytestring::ByteString;
 
+use self::identity::Identity;
 use crate::{
     log::{GroupName, partitioner::Method},
     plugin::Limits,
@@ -21,6 +23,7 @@ pub struct Pipeline {
     pub name: ByteString,
     pub group: GroupName,
     pub input: Topic,
+    pub identity: Identity,
     /// Of the input, as long as the group has state.
     pub partitions: u32,
     pub output: Output,

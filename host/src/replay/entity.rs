@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::line::{Malformed, Text};
 use crate::{
-    pipeline::{Output, Pipeline, Processing},
+    pipeline::{Output, Pipeline, Processing, identity::Identity},
     slots::{
         name::SlotName,
         view::{LimitsView, SwapKind},
@@ -46,6 +46,9 @@ pub struct PipelineView {
     pub name: String,
     pub group: String,
     pub input: String,
+    /// Of the input: headers of the host count where they name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_id: Option<String>,
     /// Of the input.
     pub partitions: u32,
     pub output: OutputView,
@@ -67,6 +70,11 @@ impl PipelineView {
             name: pipeline.name.to_string(),
             group: pipeline.group.to_string(),
             input: pipeline.input.to_string(),
+            input_id: pipeline
+                .identity
+                .input
+                .as_ref()
+                .map(|(_, id)| id.to_string()),
             partitions: pipeline.partitions,
             output: (&pipeline.output).into(),
             outputs: outputs
@@ -93,6 +101,13 @@ impl PipelineView {
             name: self.name.as_str().into(),
             group: self.group.as_str().into(),
             input: self.input.as_str().into(),
+            identity: Identity {
+                input: self
+                    .input_id
+                    .as_ref()
+                    .and_then(|id| Some((self.input.as_str().into(), id.parse().ok()?))),
+                checkpoints: None,
+            },
             partitions: self.partitions,
             output: (&self.output).into(),
             outputs: outputs

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{ReplayError, line::provenance};
 use crate::{
-    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
+    log::{Checkpoints, Commit, Fetched, LogError},
     pipeline::Pipeline,
     plugin::Plugin,
     slots::name::SlotName,
@@ -18,6 +18,7 @@ use crate::{
     worker::{
         envelope::Redone,
         instances::Active,
+        position::Start,
         processing::{Interrupted, Processing, Stop},
         times,
     },
@@ -147,11 +148,9 @@ impl Case {
     fn begin(&self, memory: &Arc<Memory>, next: Offset) -> Result<Processing, ReplayError> {
         let checkpoints = Arc::clone(memory) as Arc<dyn Checkpoints>;
         let mut processing = Processing::new(Arc::clone(&self.pipeline), checkpoints);
-        let assignment = Assignment {
-            partition: self.partition,
-            next,
-        };
-        processing.assign(&assignment).map_err(failed)?;
+        processing
+            .assign(self.partition, Start::fresh(next))
+            .map_err(failed)?;
         Ok(processing)
     }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     letters::event as letters,
+    pipeline::identity::Identity,
     plugin::Plugin,
     slots::{name::SlotName, view::SwapKind},
     types::{
@@ -115,9 +116,10 @@ fn eventful() -> Vec<Record> {
         ..event(40, "")
     };
     let mut again = event(41, "x");
-    again
-        .headers
-        .push(Header::new(crate::ingest::IDEMPOTENCY_HEADER, "k"));
+    again.headers = vec![
+        Identity::default().mark(),
+        Header::new(crate::ingest::IDEMPOTENCY_HEADER, "k"),
+    ];
     let twice = Record {
         offset: Offset(42),
         ..again.clone()
@@ -546,6 +548,7 @@ fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
     let (a, b) = (plugin("a").digest(), plugin("b").digest());
     let redriven = |offset, made_of: &str| {
         let mut record = event(offset, "x");
+        record.headers.push(Identity::default().mark());
         for (name, value) in [
             (letters::REDRIVE, "0/0"),
             (letters::ORIGIN, "in/0/5"),

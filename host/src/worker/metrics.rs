@@ -16,6 +16,7 @@ const COMMIT_FAILURES: &str = "courtside_commit_failures_total";
 const DEAD_LETTERS: &str = "courtside_dead_letters_total";
 const HALTS: &str = "courtside_entity_halts_total";
 const HALTS_ENDED: &str = "courtside_entity_halts_ended_total";
+const OFFSETS_FOREIGN: &str = "courtside_offsets_foreign_total";
 const SWAPS: &str = "courtside_swaps_total";
 
 /// From a tenth of a millisecond to ten seconds.
@@ -123,10 +124,16 @@ impl Handles {
             counter!(HALTS, "pipeline" => handles.pipeline.clone(), "code" => code).increment(0);
         }
         counter!(HALTS_ENDED, &of_pipeline).increment(0);
+        counter!(OFFSETS_FOREIGN, &of_pipeline).increment(0);
         for code in ["log-unavailable", "fenced"] {
             handles.commit_failed(code, 0);
         }
         handles
+    }
+
+    /// A committed offset was not the group's own.
+    pub fn offset_foreign(&self) {
+        counter!(OFFSETS_FOREIGN, "pipeline" => self.pipeline.clone()).increment(1);
     }
 
     /// A commit was made: of so many events, which led to so much.
@@ -237,6 +244,10 @@ pub fn describe() {
     describe_counter!(
         HALTS_ENDED,
         "Halted entities that go on, since what they missed was redriven."
+    );
+    describe_counter!(
+        OFFSETS_FOREIGN,
+        "Committed offsets that were not the group's own when a partition was assigned."
     );
     describe_counter!(
         SWAPS,

@@ -9,6 +9,7 @@ mod given_up;
 pub mod instances;
 pub mod metrics;
 pub mod output;
+pub mod position;
 pub mod processing;
 pub mod status;
 pub mod takeover;

@@ -16,18 +16,20 @@ use super::{
     envelope::Envelope,
     instances::Active,
     output,
+    position::Start,
     processing::{Budget, Interrupted, Processing, Stop, now_ms},
 };
 use crate::{
     ingest::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
-    log::{Assignment, COMMIT_EXTRA_BYTES, Checkpoints, Commit, Fetched, LogError},
-    pipeline::{self, Output, Pipeline},
+    letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL},
+    log::{COMMIT_EXTRA_BYTES, Checkpoints, Commit, Fetched, LogError},
+    pipeline::{self, Output, Pipeline, identity::Identity},
     plugin::{
         Description, Emission, EntityId, Event, Failure, FailureKind, Instance, Limits, OpenError,
         Outcome, Plugin, Refusal, SavedState,
     },
     slots::name::SlotName,
-    types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record},
+    types::{Digest, Header, Key, NewRecord, Offset, PartitionId, Record, TOPIC_HEADER, TopicId},
 };
 
 pub(crate) mod rollback;
@@ -230,6 +232,7 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
         name: "test".into(),
         group: "test".into(),
         input: "in".into(),
+        identity: Identity::default(),
         partitions: 1,
         output: Output {
             topic: "out".into(),
@@ -264,6 +267,11 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
     })
 }
 
+/// What says that the host wrote a record to the pipeline's input.
+fn mark() -> Header {
+    Identity::default().mark()
+}
+
 struct Bench {
     processing: Processing,
     memory: Arc<Memory>,
@@ -275,17 +283,14 @@ struct Bench {
 
 impl Bench {
     fn new(entities_per_instance: usize, entities_open_max: usize) -> Self {
+        Self::of_pipeline(pipeline(entities_per_instance, entities_open_max))
+    }
+
+    fn of_pipeline(pipeline: Arc<Pipeline>) -> Self {
         let memory = Arc::new(Memory::default());
         let checkpoints: Arc<dyn Checkpoints> = Arc::<Memory>::clone(&memory);
-        let mut processing = Processing::new(
-            pipeline(entities_per_instance, entities_open_max),
-            checkpoints,
-        );
-        let assignment = Assignment {
-            partition: P,
-            next: Offset(0),
-        };
-        processing.assign(&assignment).unwrap();
+        let mut processing = Processing::new(pipeline, checkpoints);
+        processing.assign(P, Start::fresh(Offset(0))).unwrap();
         let mut bench = Self {
             processing,
             memory,
@@ -591,6 +596,7 @@ fn a_retry_brings_what_the_first_time_left_out() {
             for number in numbers {
                 let mut record = bench.record(Some("g"), &format!("{number}"));
                 record.headers = vec![
+                    mark(),
                     Header::new(IDEMPOTENCY_HEADER, &b"request"[..]),
                     Header::new(IDEMPOTENCY_INDEX_HEADER, number.to_string()),
                 ];
@@ -628,11 +634,82 @@ fn a_retry_under_the_same_key_counts_once() {
     let mut bench = Bench::new(8, 100);
     for _ in 0..3 {
         let mut record = bench.record(Some("g"), "x");
-        record.headers = vec![Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
+        record.headers = vec![mark(), Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
         bench.feed(vec![record]);
         bench.commit();
     }
     assert_eq!(bench.of("g"), ["in/0/0 a:g:1"]);
+}
+
+/// Stream processors copy headers from topic to topic.
+#[test]
+fn a_hosts_headers_count_only_where_the_host_wrote_them() {
+    let here = Identity {
+        input: Some(("in".into(), TopicId(1))),
+        checkpoints: None,
+    };
+    let of = |topic: &str, id| {
+        let input = Some((topic.to_owned().into(), TopicId(id)));
+        Identity {
+            input,
+            ..here.clone()
+        }
+        .mark()
+    };
+    for (marks, counts) in [
+        (vec![here.mark()], true),
+        (vec![], false),
+        (vec![of("elsewhere", 1)], false),
+        // Of the topic that had the name before.
+        (vec![of("in", 2)], false),
+        (vec![Header::new(TOPIC_HEADER, "in")], false),
+        (
+            vec![Header {
+                name: TOPIC_HEADER.into(),
+                value: None,
+            }],
+            false,
+        ),
+    ] {
+        let mut pipeline = Pipeline::clone(&pipeline(8, 100));
+        pipeline.identity = here.clone();
+        let mut bench = Bench::of_pipeline(Arc::new(pipeline));
+        let mut send = |headers: &[(&'static str, &'static str)]| {
+            let mut record = bench.record(Some("g"), "x");
+            record.headers.clone_from(&marks);
+            let own = headers
+                .iter()
+                .map(|(name, value)| Header::new(*name, *value));
+            record.headers.extend(own);
+            bench.feed(vec![record]);
+            bench.commit();
+        };
+        for _ in 0..3 {
+            send(&[
+                (IDEMPOTENCY_HEADER, "same"),
+                (IDEMPOTENCY_INDEX_HEADER, "0"),
+            ]);
+        }
+        let expected = if counts { 1 } else { 3 };
+        assert_eq!(bench.of("g").len(), expected, "{marks:?}");
+        // A halted entity takes what is redriven, and nothing else.
+        bench.events(&[("h", "poison")]);
+        bench.commit();
+        let mut record = bench.record(Some("h"), "x");
+        record.headers.clone_from(&marks);
+        for (name, value) in [
+            (REDRIVE, "0/0"),
+            (ORIGIN, "in/0/3"),
+            (BEGINS, "1"),
+            (UNTIL, "3"),
+        ] {
+            record.headers.push(Header::new(name, value));
+        }
+        bench.feed(vec![record]);
+        bench.commit();
+        let halted = bench.checkpoint("h").and_then(|envelope| envelope.halted);
+        assert_eq!(halted.is_none(), counts, "{marks:?}");
+    }
 }
 
 #[test]
@@ -640,7 +717,7 @@ fn a_retry_is_known_where_nothing_else_is_remembered() {
     let mut bench = Bench::new(8, 100);
     for _ in 0..3 {
         let mut record = bench.record(Some("forgetful"), "x");
-        record.headers = vec![Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
+        record.headers = vec![mark(), Header::new(IDEMPOTENCY_HEADER, &b"same"[..])];
         bench.feed(vec![record]);
         bench.commit();
     }
@@ -800,11 +877,8 @@ fn a_checkpoint_beyond_the_commit_stops_the_partition() {
     let (commit, _) = bench.processing.prepare().unwrap();
     bench.memory.apply(&commit.unwrap());
     bench.processing.unassign(&[P]);
-    let assignment = Assignment {
-        partition: P,
-        next: Offset(0),
-    };
-    bench.processing.assign(&assignment).unwrap();
+    let start = Start::fresh(Offset(0));
+    bench.processing.assign(P, start).unwrap();
     bench.next = 0;
     let stops = bench.events(&[("g", "x")]);
     assert_eq!(stops[0].1.code, "checkpoint-ahead");

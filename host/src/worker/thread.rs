@@ -1,6 +1,8 @@
 //! The thread around [`Processing`]: it polls, commits, and does what it is
 //! told between two commits.
 
+mod begin;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -10,19 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::begin::IdentityWatch;
 use super::{
     figures::Gap,
     given_up::GivenUp,
     instances::Active,
     metrics::{Change, Handles},
     output,
+    position::Start,
     processing::{Budget, Counts, Interrupted, OUT_OF_RANGE, Planned, Processing, Stop, now_ms},
     status::{PartitionStatus, PipelineStatus},
     takeover::{Directive, Redone},
 };
 use crate::{
     clock::thread_cpu_time,
-    log::{Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, RecordLog},
+    log::{Commit, Fetched, GroupSpec, LogError, Member, Polled, RecordLog},
     pipeline::Pipeline,
     shutdown::{self, End},
     slots::{name::SlotName, view::PartitionState},
@@ -152,7 +156,7 @@ impl Worker {
             input: pipeline.input.clone(),
             worker,
             workers: pipeline.processing.workers,
-            topics: Vec::new(),
+            topics: pipeline.identity.topics(),
             visits: false,
         })?;
         let (orders, inbox) = Orders::new();
@@ -166,6 +170,7 @@ impl Worker {
         };
         let mut running = Running {
             starts,
+            watch: IdentityWatch::of_log(log, &pipeline.identity),
             redoing: BTreeSet::new(),
             stopped: BTreeSet::new(),
             given_up: GivenUp::default(),
@@ -261,6 +266,7 @@ struct Running {
     partitions: BTreeSet<PartitionId>,
     /// Where each partition of the input begins by now.
     starts: Starts,
+    watch: IdentityWatch,
     /// Partitions that process events again.
     redoing: BTreeSet<PartitionId>,
     /// Partitions that do not go on by themselves, whatever plugin comes.
@@ -336,6 +342,7 @@ impl Running {
                     self.status.goes_on(self.worker);
                     self.gap.idle(Instant::now());
                     self.do_chores();
+                    self.look_at_topics();
                     self.processing.close_idle(Instant::now());
                     self.report_gauges();
                 }
@@ -343,9 +350,7 @@ impl Running {
             Ok(Polled::Assigned(assignments)) => {
                 let given = assignments.iter().map(|given| given.partition);
                 self.rebalanced(Change::Assigned, &given.collect::<Vec<_>>());
-                for assignment in &assignments {
-                    self.assign(assignment);
-                }
+                self.begin(&assignments);
                 self.wait_for_plugin();
                 self.go_where_moved();
                 self.note_redo();
@@ -361,6 +366,7 @@ impl Running {
             Ok(Polled::Stopped { partition, error }) => {
                 // What came before it is good.
                 self.commit();
+                let error = self.true_reason(error);
                 let code = self.code_of(partition, &error);
                 tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition does not go on");
                 self.processing.unassign(&[partition]);
@@ -596,6 +602,10 @@ impl Running {
     /// be mended, they are tried again later.
     fn give_up(&mut self, commit: &Commit, error: &LogError) {
         self.status.goes_on(self.worker);
+        if matches!(error, LogError::TopicRecreated { .. }) {
+            self.stop_all(error);
+            return;
+        }
         self.processing.abort();
         let mut stops = Vec::with_capacity(commit.offsets.len());
         for (partition, _) in &commit.offsets {
@@ -625,8 +635,11 @@ impl Running {
             self.commit();
         }
         for (partition, next) in due {
-            let assignment = Assignment { partition, next };
-            if let Err(error) = self.processing.assign(&assignment) {
+            let begun = self.processing.position_row(partition).and_then(|row| {
+                let start = row.map_or_else(|| Start::fresh(next), |row| Start::of(&row));
+                self.processing.assign(partition, start)
+            });
+            if let Err(error) = begun {
                 tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
                 self.given_up.add(partition, next, Instant::now());
                 continue;
@@ -727,37 +740,6 @@ impl Running {
         let positions: Vec<_> = self.processing.positions().collect();
         for (partition, next) in positions {
             self.seek(partition, next);
-        }
-    }
-
-    /// Takes a partition up.
-    fn assign(&mut self, assignment: &Assignment) {
-        let partition = assignment.partition;
-        self.partitions.insert(partition);
-        self.stopped.remove(&partition);
-        self.given_up.forget(partition);
-        let figures = self.status.figures();
-        figures.assigned(partition, assignment.next);
-        self.note(partition, PartitionState::Running, None);
-        let mut wait = RETRY_WAIT_MIN;
-        loop {
-            let Err(error) = self.processing.assign(assignment) else {
-                return;
-            };
-            if !error.may_pass() || self.must_stop() {
-                let stop = Stop {
-                    code: error.code(),
-                    reason: format!("what ran here before: {error}"),
-                    waits: false,
-                };
-                self.stop_partitions(vec![(partition, stop)]);
-                return;
-            }
-            self.status
-                .waits_for(self.worker, error.code(), error.to_string());
-            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
     }
 

@@ -13,6 +13,7 @@ use courtside::{
         Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
         TopicSpec, partitioner::Partitioner,
     },
+    pipeline::identity::Identity,
     types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
 };
 use courtside_plugin::native::{Entity, Event};
@@ -132,6 +133,7 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
         partitioner: Arc::new(Partitioner::default()),
         key: KeyRule::new("/game_id").expect("a pointer"),
         schema: Some(Schema::Score),
+        mark: Identity::default().mark(),
     };
     let log: Arc<dyn RecordLog> = Arc::clone(&taken) as _;
     Rig {

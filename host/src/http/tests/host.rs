@@ -27,6 +27,7 @@ use crate::{
         testing::{MemoryLog, eventually},
     },
     letters::Letters,
+    pipeline::identity::Identity,
     replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
     slots::{
@@ -170,6 +171,7 @@ impl TestHost {
             partitioner: Arc::default(),
             key: KeyRule::new(pointer).unwrap(),
             schema,
+            mark: Identity::default().mark(),
         };
         let spec = |pipeline: &str, input: &str, output: &str| BoardSpec {
             pipeline: pipeline.into(),

@@ -11,7 +11,7 @@ use super::host::{INPUT, OUTPUT, TestHost};
 use crate::{
     http::trace::SCANS_MAX,
     log::partitioner::{Method, Partitioner},
-    pipeline::{self, Output, Pipeline},
+    pipeline::{self, Output, Pipeline, identity::Identity},
     plugin::Limits,
     replay::{run::Memory, trace::Traced},
     slots::{library::Library, store::PluginStore},
@@ -30,6 +30,7 @@ fn pipeline() -> Pipeline {
         name: "scores".into(),
         group: "courtside-scores".into(),
         input: INPUT.into(),
+        identity: Identity::default(),
         partitions: 3,
         output: Output {
             topic: OUTPUT.into(),

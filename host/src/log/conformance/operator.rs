@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
-    HANGS_AFTER, Subject, append, assigned, compacted, deleted, fetched, join, next, values,
+    HANGS_AFTER, Subject, append, assigned, compacted, deleted, fetched, idle, join, values,
 };
 use crate::{
     log::{
-        Commit, GroupSpec, Member, Polled, RecordLog, TopicSpec,
+        Commit, GroupSpec, Member, RecordLog, TopicSpec,
         admin::{Admin, NewTopic, TopicChange},
-        reset::{self, Target},
+        reset::{self, Also, Target},
     },
     pipeline::layout,
     slots,
@@ -438,7 +438,7 @@ pub(crate) fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl 
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
     let plan = reset::plan(&*log, &group, &a, &[], Target::Earliest).unwrap();
-    let moved = reset::apply(&*log, &group, &a, &plan, |_| None).unwrap();
+    let moved = reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
     let told: Vec<_> = moved
         .iter()
         .map(|one| {
@@ -460,7 +460,7 @@ pub(crate) fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl 
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
-    assert!(all.iter().all(|one| one.next == Offset(0)), "{all:?}");
+    assert!(all.iter().all(|one| one.next() == Offset(0)), "{all:?}");
     for partition in 0..2 {
         assert_eq!(checkpoints(&*log, &group, partition), 0);
     }
@@ -477,11 +477,11 @@ pub(crate) fn a_reset_of_some_partitions_leaves_the_others(subject: &mut impl Su
     let none = [PartitionId(2)];
     assert_eq!(code(to(Target::Latest, &none)), "no-such-partition");
     let plan = to(Target::At(Offset(1)), &one).unwrap();
-    reset::apply(&*log, &group, &a, &plan, |_| None).unwrap();
+    reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
-    let nexts: Vec<_> = all.iter().map(|one| one.next.0).collect();
+    let nexts: Vec<_> = all.iter().map(|one| one.next().0).collect();
     assert_eq!(nexts, [3, 1]);
     assert_eq!(checkpoints(&*log, &group, 0), 3);
     assert_eq!(checkpoints(&*log, &group, 1), 0);
@@ -500,7 +500,7 @@ pub(crate) fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subj
     let refused = reset::plan(&*log, &group, &a, &[], Target::Earliest);
     assert_eq!(code(refused), "group-not-empty");
     // One that joined after the plan was made.
-    let refused = reset::apply(&*log, &group, &a, &plan, |_| None);
+    let refused = reset::apply(&*log, &group, &a, &plan, |_| Also::default());
     assert_eq!(code(refused), "group-not-empty");
     // It did not notice.
     append(&*log, &a, 0, &["d"]);
@@ -524,26 +524,21 @@ pub(crate) fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl 
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let mut member = join(&*log, &group, &a, 0, 1);
-    let mut stopped = Vec::new();
-    let mut going = 0;
-    while stopped.len() + going < 2 {
-        match next(&mut *member) {
-            Polled::Stopped { partition, error } => {
-                assert_eq!(error.code(), "offset-out-of-range");
-                stopped.push(partition);
-            }
-            Polled::Assigned(more) => going += more.len(),
-            polled => panic!("{polled:?}"),
-        }
-    }
-    assert_eq!(stopped, [PartitionId(0)]);
+    let all = assigned(&mut *member, 2);
+    assert_eq!(all[0].committed, Some(Offset(3)));
+    assert_eq!(all[0].bounds.start, Offset(4));
+    // It brings nothing until it is sought, and the other goes on.
+    append(&*log, &a, 1, &["f"]);
+    assert_eq!(fetched(&mut *member, 1)[&1], ["f"]);
+    idle(&mut *member);
     drop(member);
     until_empty(&*log, &a, &group);
-    let plan = reset::plan(&*log, &group, &a, &stopped, Target::Earliest).unwrap();
-    reset::apply(&*log, &group, &a, &plan, |_| None).unwrap();
+    let gone = [PartitionId(0)];
+    let plan = reset::plan(&*log, &group, &a, &gone, Target::Earliest).unwrap();
+    reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
-    assert_eq!(all[0].next, Offset(4));
+    assert_eq!(all[0].next(), Offset(4));
     assert_eq!(fetched(&mut *member, 1)[&0], ["e"]);
 }

@@ -161,15 +161,6 @@ impl Admin for Embedded {
         self.change(name, Change::Delete)
     }
 
-    /// They are rows beside the topics.
-    fn checkpoints_topic(&self, _group: &str) -> Option<TopicSpec> {
-        None
-    }
-
-    fn ensure_group(&self, _group: &str, _input: &Topic) -> Result<(), LogError> {
-        Ok(())
-    }
-
     fn groups(&self) -> Result<Vec<GroupListing>, LogError> {
         drop(self.shared.store()?);
         let mut members: BTreeMap<_, usize> = BTreeMap::new();

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     log::{
-        Assignment, Commit, Fetched, GroupSpec, LogError, Member, Polled, check_id,
+        Assignment, Bounds, Commit, Fetched, GroupSpec, LogError, Member, Polled, check_id,
         name::check_name,
     },
     types::{Offset, PartitionId, Record, Topic, TopicId},
@@ -110,25 +110,22 @@ impl EmbeddedMember {
         for partition in owned {
             let row = self.topic.row(partition);
             let committed = self.shared.groups.committed(&self.group, partition);
-            let next = committed.unwrap_or(row.start);
-            let mut task = Task {
-                cursor: Cursor::new(Arc::clone(&self.topic), partition, next),
+            let assignment = Assignment {
+                partition: PartitionId(partition),
+                committed: committed.map(Offset),
+                bounds: Bounds {
+                    start: Offset(row.start),
+                    end: Offset(row.end),
+                },
+            };
+            let next = assignment.next();
+            self.tasks.push(Task {
+                cursor: Cursor::new(Arc::clone(&self.topic), partition, next.0),
                 committed,
                 paused: false,
-                stopped: false,
-            };
-            let id = PartitionId(partition);
-            match in_range(&self.topic, partition, next) {
-                Ok(()) => assigned.push(Assignment {
-                    partition: id,
-                    next: Offset(next),
-                }),
-                Err(error) => {
-                    task.stopped = true;
-                    self.stopped.push_back((id, error));
-                }
-            }
-            self.tasks.push(task);
+                stopped: !assignment.bounds.hold(next),
+            });
+            assigned.push(assignment);
         }
         assigned
     }
@@ -479,6 +476,6 @@ mod tests {
         let Polled::Assigned(assigned) = member.poll(Duration::ZERO, 1).unwrap() else {
             panic!("nothing is assigned");
         };
-        assert_eq!(assigned[0].next, Offset(2));
+        assert_eq!(assigned[0].next(), Offset(2));
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     log::{
-        Cleanup, GroupName, LogError, RecordLog as _, TopicSpec,
+        GroupName, LogError, RecordLog as _,
         admin::{
             Admin, GroupListing, NewTopic, TopicChange, TopicDetails, TopicListing, kept, kept_for,
             partitions_fixed,
@@ -69,21 +69,6 @@ impl Admin for Kafka {
             }
         }
         self.shared.topics.delete(topic)
-    }
-
-    fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec> {
-        Some(TopicSpec {
-            name: super::checkpoints_topic(group),
-            partitions: None,
-            cleanup: Cleanup::Compact {
-                tombstone_retention: self.shared.tombstone_retention,
-            },
-        })
-    }
-
-    fn ensure_group(&self, group: &str, input: &Topic) -> Result<(), LogError> {
-        self.shared.check_open()?;
-        self.ensure_checkpoints(group, input)
     }
 
     fn groups(&self) -> Result<Vec<GroupListing>, LogError> {

@@ -29,7 +29,9 @@ use crate::{
 };
 
 /// How long one broker may take before another is asked.
-const TRY: Duration = Duration::from_secs(2);
+const TRY: Duration = Duration::from_secs(1);
+/// How long all of them may: whoever waits has other things to look after.
+const WITHIN: Duration = Duration::from_secs(5);
 
 type Found = BTreeMap<Topic, TopicId>;
 type Answer = Result<Arc<Found>, LogError>;
@@ -51,12 +53,12 @@ pub(super) struct Asked {
 }
 
 impl Ids {
-    pub fn start(client: Arc<BaseConsumer<Plain>>, timeout: Duration) -> Result<Self, LogError> {
+    pub fn start(client: Arc<BaseConsumer<Plain>>) -> Result<Self, LogError> {
         // Whoever asks waits for the answer, so there are only a few questions.
         let (questions, inbox) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("log-ids".to_owned())
-            .spawn(move || answer_all(&client, timeout, &inbox))
+            .spawn(move || answer_all(&client, &inbox))
             .map_err(|error| LogError::Unavailable {
                 reason: format!("a thread of the log did not start: {error}"),
             })?;
@@ -81,8 +83,9 @@ impl Ids {
 
 impl Asked {
     /// The ids, in the order of the topics; none of a topic that is not there.
-    pub fn wait(self, deadline: Instant) -> Result<Vec<Option<TopicId>>, LogError> {
-        let found = self.found(deadline)?;
+    pub fn wait(self) -> Result<Vec<Option<TopicId>>, LogError> {
+        // A question may have to wait until the one before it is given up.
+        let found = self.found(Instant::now() + 2 * WITHIN)?;
         let ids = self.topics.iter().map(|topic| found.get(topic).copied());
         Ok(ids.collect())
     }
@@ -115,7 +118,7 @@ impl Asked {
     }
 }
 
-fn answer_all(client: &BaseConsumer<Plain>, timeout: Duration, inbox: &Receiver<Question>) {
+fn answer_all(client: &BaseConsumer<Plain>, inbox: &Receiver<Question>) {
     while let Ok(first) = inbox.recv() {
         let mut questions = vec![first];
         questions.extend(inbox.try_iter());
@@ -127,7 +130,7 @@ fn answer_all(client: &BaseConsumer<Plain>, timeout: Duration, inbox: &Receiver<
             .filter(|topic| check_name(topic).is_ok())
             .collect();
         let topics: Vec<_> = topics.into_iter().collect();
-        let answer = look(client, &topics, timeout).map(Arc::new);
+        let answer = look(client, &topics).map(Arc::new);
         for question in &questions {
             // Who has waited long enough does not take it.
             drop(question.answer.send(answer.clone()));
@@ -135,15 +138,11 @@ fn answer_all(client: &BaseConsumer<Plain>, timeout: Duration, inbox: &Receiver<
     }
 }
 
-fn look(
-    client: &BaseConsumer<Plain>,
-    topics: &[&str],
-    timeout: Duration,
-) -> Result<Found, LogError> {
+fn look(client: &BaseConsumer<Plain>, topics: &[&str]) -> Result<Found, LogError> {
     if topics.is_empty() {
         return Ok(Found::new());
     }
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + WITHIN;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let error = match native::topics(client.client(), topics, left.min(TRY)) {

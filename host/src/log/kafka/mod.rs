@@ -232,7 +232,7 @@ impl Kafka {
                 limits.record_bytes_max,
                 Arc::clone(&committed),
             ),
-            ids: Ids::start(Arc::clone(&committed), config.request_timeout)?,
+            ids: Ids::start(Arc::clone(&committed))?,
             times,
             store: Arc::new(Store::open(&path.join("checkpoints"))?),
             instance,
@@ -344,8 +344,7 @@ impl RecordLog for Kafka {
 
     fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError> {
         self.shared.check_open()?;
-        let asked = self.shared.ids.ask(topics.to_vec());
-        asked.wait(Instant::now() + self.shared.config.request_timeout)
+        self.shared.ids.ask(topics.to_vec()).wait()
     }
 
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {
@@ -390,6 +389,21 @@ impl RecordLog for Kafka {
         let topics = &self.shared.topics;
         topics.check(topic, partition)?;
         self.readers.read(topics, topic, partition, from, max_bytes)
+    }
+
+    fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec> {
+        Some(TopicSpec {
+            name: checkpoints_topic(group),
+            partitions: None,
+            cleanup: Cleanup::Compact {
+                tombstone_retention: self.shared.tombstone_retention,
+            },
+        })
+    }
+
+    fn ensure_group(&self, group: &str, input: &Topic) -> Result<(), LogError> {
+        self.shared.check_open()?;
+        self.ensure_checkpoints(group, input)
     }
 
     fn join(&self, spec: GroupSpec) -> Result<Box<dyn Member>, LogError> {

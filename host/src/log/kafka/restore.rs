@@ -34,7 +34,7 @@ use super::{
     errors::{is_denial, unavailable, without},
 };
 use crate::{
-    log::{GroupName, GroupSpec, LogError},
+    log::{Bounds, GroupName, GroupSpec, LogError},
     types::{Offset, PartitionId, Topic},
 };
 
@@ -57,12 +57,12 @@ pub(super) struct Wanted {
     pub claim: Claim,
 }
 
-/// What became of it.
+/// It is restored.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub wanted: Wanted,
-    /// Where to go on; an error says that it cannot be read from there.
-    pub next: Result<Offset, LogError>,
+    pub committed: Option<Offset>,
+    pub bounds: Bounds,
 }
 
 pub(super) struct Restorer {
@@ -179,21 +179,13 @@ impl Work {
         for (((wanted, committed), start), end) in
             wanted.iter().zip(committed).zip(starts).zip(ends)
         {
-            let next = committed.unwrap_or(start);
-            let next = if (start..=end).contains(&next) {
-                Ok(next)
-            } else {
-                Err(LogError::OffsetOutOfRange {
-                    topic: self.input.clone(),
-                    partition: wanted.partition,
-                    offset: next,
-                    start,
-                    end,
-                })
-            };
             let restored = Restored {
                 wanted: *wanted,
-                next,
+                committed,
+                bounds: Bounds {
+                    start,
+                    end: end.max(start),
+                },
             };
             drop(self.outbox.send(restored));
         }

@@ -5,6 +5,7 @@
 mod cluster;
 mod foreign;
 mod groups;
+mod identity;
 mod topics;
 
 use std::{

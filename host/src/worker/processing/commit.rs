@@ -11,6 +11,7 @@ use crate::{
         breaker::Step,
         entity::{Prepared, Produced, Verdict},
         envelope::Envelope,
+        position::PositionRow,
         takeover::rows::is_reserved,
         times,
     },
@@ -60,9 +61,15 @@ impl Processing {
             produced.append(&mut task.loose);
             // Checkpoints without their offset would be taken from a worker
             // that has the partition no more.
-            if task.next != task.position() || kept.contains(partition) {
+            if task.next != task.position() || kept.contains(partition) || task.is_unwritten {
                 let next = task.next.max(task.committed);
                 commit.offsets.push((*partition, next));
+                let row = PositionRow {
+                    events: task.counted + task.fresh,
+                    ..PositionRow::new(&self.pipeline.identity, next)
+                };
+                let (key, bytes) = row.checkpoint();
+                commit.checkpoints.push((*partition, key, Some(bytes)));
             }
         }
         for id in &self.dirty {
@@ -125,6 +132,8 @@ impl Processing {
                 let taken = std::mem::take(&mut task.taken);
                 task.events += taken;
                 self.counts.events += taken;
+                task.counted += std::mem::take(&mut task.fresh);
+                task.is_unwritten = false;
             }
         }
         self.settle_house();

@@ -35,10 +35,14 @@ use super::{
     envelope::{Envelope, Halt},
     figures::PipelineFigures,
     instances::{Active, Actives, Instances},
-    takeover::{partition::Slots, rows::Redo},
+    position::{PositionRow, Start},
+    takeover::{
+        partition::Slots,
+        rows::{self, Redo, Row as _},
+    },
 };
 use crate::{
-    log::{Assignment, Checkpoints, Commit, Fetched, LogError},
+    log::{Checkpoints, Commit, Fetched, LogError},
     pipeline::Pipeline,
     slots::name::SlotName,
     types::{Key, Offset, PartitionId},
@@ -103,6 +107,12 @@ struct Task {
     /// committed since the partition was assigned.
     taken: u64,
     events: u64,
+    /// Events that came since the group began or was reset, as of the last
+    /// commit, and those since.
+    counted: u64,
+    fresh: u64,
+    /// The row of its position is to be written, though nothing was processed.
+    is_unwritten: bool,
     /// Of the next record to take.
     next: Offset,
     /// Dead letters that belong to no entity.
@@ -268,15 +278,26 @@ impl Processing {
         }
     }
 
-    /// Starts on a partition. Where it is to be read from elsewhere than it was
-    /// assigned at, [`moved`](Self::moved) says so.
-    pub fn assign(&mut self, assignment: &Assignment) -> Result<(), LogError> {
-        let partition = assignment.partition;
+    /// The row of a partition's position, where there is one.
+    pub fn position_row(&self, partition: PartitionId) -> Result<Option<PositionRow>, LogError> {
+        let bytes = self.checkpoints.0.get(partition, &rows::POSITION_KEY)?;
+        let row = bytes.map(|bytes| PositionRow::decode(&bytes)).transpose();
+        row.map_err(|error| LogError::Corrupt {
+            reason: error.to_string(),
+        })
+    }
+
+    /// Starts on a partition. Where it is to be read from elsewhere than there,
+    /// [`moved`](Self::moved) says so.
+    pub fn assign(&mut self, partition: PartitionId, start: Start) -> Result<(), LogError> {
         let mut task = Task {
-            committed: assignment.next,
+            committed: start.next,
             taken: 0,
             events: 0,
-            next: assignment.next,
+            counted: start.events,
+            fresh: 0,
+            is_unwritten: start.is_unwritten(),
+            next: start.next,
             loose: Vec::new(),
             stopped: false,
             slots: Slots::read(&*self.checkpoints.0, partition)?,
@@ -467,6 +488,7 @@ impl Processing {
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.next = task.position();
             task.taken = 0;
+            task.fresh = 0;
             task.loose.clear();
             task.slots.abort();
             task.staged_sweep = None;

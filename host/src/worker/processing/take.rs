@@ -35,6 +35,9 @@ impl Processing {
         self.pending_since.get_or_insert(now);
         let again = task.redo().filter(|_| record.offset < task.committed);
         let attempt = again.map_or(1, |redo| redo.attempt);
+        if attempt == 1 {
+            task.fresh += 1;
+        }
         let key = usable_key(&record).cloned();
         if attempt > 1 {
             // What was processed before and is not late is none of ours.
@@ -92,7 +95,7 @@ impl Processing {
             entity.used_at = now;
             self.order.insert(entity.used, id);
         }
-        let redriven = letters::redriven(&record);
+        let redriven = letters::redriven(&self.pipeline.identity, &record);
         if attempt > 1
             && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&partition))
         {
@@ -108,6 +111,7 @@ impl Processing {
                 reason: "the record has no value".into(),
             }
         } else if let Some(key) = record.header(IDEMPOTENCY_KEY)
+            && self.pipeline.identity.wrote(&record)
             && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate

@@ -37,6 +37,7 @@ impl Processing {
         let old = now.saturating_sub(self.confirm_after_ms());
         let default = self.actives.default();
         self.confirm_again
+            || self.tasks.values().any(|task| task.is_unwritten)
             || self.tasks.values().any(|task| {
                 !task.stopped
                     && !task.is_held()

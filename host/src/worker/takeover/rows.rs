@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `0xFF` `b`, slot's hash, seq, entity's key | [`Before`]: the entity as the trial of that seq found it |
 //! | `0xFF` `l`, redo's id, entity's key | how far an entity has come that is processed again |
+//! | `0xFF` `p` | [`PositionRow`]: how far the group has come |
 //! | `0xFF` `r` | [`Redo`]: what is processed again, and how far it has come |
 //! | `0xFF` `t`, slot's name | [`SlotRow`] |
 //!
@@ -18,6 +19,7 @@ use super::SlotRow;
 use crate::{
     slots::name::SlotName,
     types::{Key, Offset},
+    worker::position::PositionRow,
 };
 
 /// What no entity's key begins with.
@@ -25,6 +27,7 @@ pub use crate::log::HOST_KEY as RESERVED;
 
 const BEFORE: u8 = b'b';
 const LATE: u8 = b'l';
+const POSITION: u8 = b'p';
 const REDO: u8 = b'r';
 const SLOT: u8 = b't';
 
@@ -94,6 +97,8 @@ pub fn slot_key(slot: &SlotName) -> Key {
 
 /// What the keys of all slots begin with.
 pub const SLOTS: [u8; 2] = [RESERVED, SLOT];
+/// The key of the position.
+pub const POSITION_KEY: [u8; 2] = [RESERVED, POSITION];
 /// The key of the redo.
 pub const REDO_KEY: [u8; 2] = [RESERVED, REDO];
 /// What the keys of all states from before trials begin with.
@@ -189,6 +194,7 @@ pub trait Row: Serialize + DeserializeOwned {
     }
 }
 
+impl Row for PositionRow {}
 impl Row for SlotRow {}
 impl Row for Redo {}
 
@@ -287,6 +293,7 @@ mod tests {
             before_key(TrialId { slot: 2, seq: 1 }, b"a"),
             late_key(1, b"z"),
             late_key(2, b"a"),
+            Key::copy_from_slice(&POSITION_KEY),
             Key::copy_from_slice(&REDO_KEY),
             slot_key(&default),
             slot_key(&key),

@@ -1,7 +1,6 @@
 //! Plugins that go over their limits: what is not called any more.
 
 use super::*;
-use crate::letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL};
 
 fn calls_of(bench: &mut Bench, events: &[(&str, &str)]) -> u64 {
     let before = bench.processing.counts.calls;
@@ -120,6 +119,7 @@ fn what_is_redriven_is_tried_all_the_same() {
     bench.events(&[("d", "x")]);
     bench.commit();
     let mut record = bench.record(Some("d"), "x");
+    record.headers.push(mark());
     for (name, value) in [
         (REDRIVE, "0/6"),
         (ORIGIN, "in/0/6"),

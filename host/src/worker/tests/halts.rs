@@ -1,10 +1,7 @@
 //! Halted entities, and the redriven events that have them go on.
 
 use super::*;
-use crate::{
-    letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL},
-    types::SOURCE_HEADER,
-};
+use crate::types::SOURCE_HEADER;
 
 /// An event as a redrive appends it: with the offset it had first, whether it is
 /// the first, and up to where it is the last.
@@ -16,6 +13,7 @@ fn redriven(
     until: Option<u64>,
 ) -> Record {
     let mut record = bench.record(Some(key), value);
+    record.headers.push(mark());
     let mut add = |name: &'static str, value: String| {
         record.headers.push(Header::new(name, value));
     };

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     types::TopicPartition,
     worker::{
+        position::Copied,
         processing::now_ms,
         takeover::{
             Directive, Redone,
@@ -213,9 +214,18 @@ impl World {
 
     fn assign(&mut self, partition: PartitionId) {
         let next = self.committed.get(&partition).copied().unwrap_or_default();
-        let assignment = Assignment { partition, next };
+        let row = self.processing.position_row(partition).unwrap();
+        let start = match row {
+            None => Start::fresh(next),
+            Some(row) => Start {
+                next: row.next,
+                events: row.events,
+                copy: Copied::Same,
+            },
+        };
+        assert_eq!(start.next, next, "the row is as far as what is committed");
         self.read.insert(partition, next);
-        self.processing.assign(&assignment).unwrap();
+        self.processing.assign(partition, start).unwrap();
         self.go_where_moved();
     }
 
@@ -1345,8 +1355,9 @@ proptest! {
             match turn {
                 Turn::Event(partition, key, value, retried) => {
                     let headers: Vec<_> = retried
-                        .map(|number| Header::new(IDEMPOTENCY_HEADER, number.to_string()))
+                        .map(|number| [mark(), Header::new(IDEMPOTENCY_HEADER, number.to_string())])
                         .into_iter()
+                        .flatten()
                         .collect();
                     for world in [&mut world, &mut reference] {
                         world.event_with(partition, &format!("k{key}"), value, headers.clone());

@@ -1,5 +1,6 @@
 //! A worker that is asked to let go, with a log that says what it is told to.
 
+pub(crate) mod identity;
 pub(crate) mod rollback;
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
 
 use super::*;
 use crate::{
-    log::{Assignment, Fetched},
+    log::{Assignment, Bounds, Fetched},
+    pipeline::identity::Identity,
     types::{Digest, Record},
     worker::tests::{Faulty, Memory, pipeline},
 };
@@ -90,6 +92,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     let (_, inbox) = crossbeam_channel::bounded(1);
     Running {
         starts: Box::new(|_| Ok(Offset(0))),
+        watch: IdentityWatch::new(Box::new(|_| Ok(Vec::new())), &Identity::default()),
         redoing: BTreeSet::new(),
         stopped: BTreeSet::new(),
         given_up: GivenUp::default(),
@@ -140,7 +143,11 @@ const Q: PartitionId = PartitionId(1);
 fn assigned() -> Polled {
     let assignment = |partition| Assignment {
         partition,
-        next: Offset(0),
+        committed: None,
+        bounds: Bounds {
+            start: Offset(0),
+            end: Offset(1),
+        },
     };
     Polled::Assigned(vec![assignment(P), assignment(Q)])
 }

@@ -246,7 +246,7 @@ fn what_a_group_has_not_committed_stays() {
         "it is away, and may come back"
     );
     let mut member = join(&*log, "g", &topic, 0, 1);
-    assert_eq!(assigned(&mut *member, 1)[0].next, Offset(2));
+    assert_eq!(assigned(&mut *member, 1)[0].next(), Offset(2));
     drop(member);
     log.close();
 

@@ -35,7 +35,7 @@ fn child() {
     log.ensure_topics(&[deleted(&input, 1), compacted(&output, 1)])
         .unwrap();
     let mut member = join(&*log, "g", &input, 0, 1);
-    let mut next = assigned(&mut *member, 1)[0].next.0;
+    let mut next = assigned(&mut *member, 1)[0].next().0;
     loop {
         let end = log.bounds(&input).unwrap()[0].end.0;
         if end == next {

@@ -32,7 +32,7 @@ use crate::{
             errors::{closed, unavailable},
             native,
             reader::seek,
-            restore::{Restored, Restorer, Wanted},
+            restore::{Restorer, Wanted},
             transactions::Transactions,
         },
     },
@@ -97,7 +97,7 @@ pub(super) enum Phase {
     Void,
     Restoring,
     Reading,
-    /// Its error was told (or is about to be).
+    /// It cannot be read on from where it is, which was told (or is about to be).
     Stopped,
 }
 
@@ -471,8 +471,15 @@ impl Seat {
     /// Tells of partitions that are restored.
     fn take_restored(&mut self) {
         let mut assigned = Vec::new();
-        while let Some(Restored { wanted, next }) = self.restorer.next() {
+        while let Some(restored) = self.restorer.next() {
+            let wanted = restored.wanted;
             let Wanted { partition, claim } = wanted;
+            let assignment = Assignment {
+                partition,
+                committed: restored.committed,
+                bounds: restored.bounds,
+            };
+            let next = assignment.next();
             let is_wanted = |task: &&mut Task| {
                 task.partition == partition
                     && task.phase == Phase::Restoring
@@ -481,20 +488,17 @@ impl Seat {
             let Some(task) = self.tasks.iter_mut().find(is_wanted) else {
                 continue;
             };
-            let begun = next.and_then(|next| {
-                let deadline = Instant::now() + self.shared.config.request_timeout;
-                seek(&self.consumer, &self.topic, partition, next, deadline)?;
-                Ok(next)
-            });
-            match begun {
-                Ok(next) => {
-                    task.next = next;
+            task.next = next.min(assignment.bounds.end);
+            if !assignment.bounds.hold(next) {
+                task.phase = Phase::Stopped;
+                assigned.push(assignment);
+                continue;
+            }
+            let deadline = Instant::now() + self.shared.config.request_timeout;
+            match seek(&self.consumer, &self.topic, partition, next, deadline) {
+                Ok(()) => {
                     task.phase = Phase::Reading;
-                    assigned.push(Assignment { partition, next });
-                }
-                Err(error @ LogError::OffsetOutOfRange { .. }) => {
-                    task.phase = Phase::Stopped;
-                    self.told.push_back(Polled::Stopped { partition, error });
+                    assigned.push(assignment);
                 }
                 Err(error) => {
                     tracing::warn!(group = %self.spec.group, %partition, %error, "a partition is restored again");

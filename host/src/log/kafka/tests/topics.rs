@@ -246,7 +246,8 @@ fn a_reset_and_a_host_that_starts_do_not_mix() {
     let plan = reset::plan(&*log, &group, &input, &[], Target::Earliest).unwrap();
     let host = beside(dynamic);
     let (reset, next, left) = thread::scope(|scope| {
-        let reset = scope.spawn(|| reset::apply(&*log, &group, &input, &plan, |_| None));
+        let reset =
+            scope.spawn(|| reset::apply(&*log, &group, &input, &plan, |_| reset::Also::default()));
         thread::sleep(Duration::from_millis(50));
         let mut member = join(&*host, &group, &input, 0, 1);
         // Where the reset has the partition, it gives it up or ends.
@@ -254,7 +255,7 @@ fn a_reset_and_a_host_that_starts_do_not_mix() {
         let reset = reset.join().unwrap();
         let checkpoints = host.checkpoints(&group).unwrap();
         let left = checkpoints.scan(PartitionId(0), None, KEYS + 1).unwrap();
-        (reset, all[0].next, left.len())
+        (reset, all[0].next(), left.len())
     });
     match reset {
         Ok(moved) => {

@@ -198,7 +198,7 @@ fn work(log: &Embedded, rounds: usize, random: &mut ChaCha8Rng) {
     let places = assigned(&mut *member, PARTITIONS as usize);
     let mut next: BTreeMap<u32, u64> = places
         .iter()
-        .map(|place| (place.partition.0, place.next.0))
+        .map(|place| (place.partition.0, place.next().0))
         .collect();
     for _ in 0..rounds {
         let partition = random.random_range(0..PARTITIONS);

@@ -208,7 +208,7 @@ impl Hand {
 
     fn take(&mut self, scene: &Scene, more: &[crate::log::Assignment]) {
         for one in more {
-            let (partition, next) = (one.partition.0, one.next.0);
+            let (partition, next) = (one.partition.0, one.next().0);
             assert_eq!(next, scene.next(partition), "where the last one committed");
             self.held.insert(partition, next);
         }
