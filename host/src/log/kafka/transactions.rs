@@ -84,6 +84,12 @@ struct Refusals {
     size: Option<Topic>,
 }
 
+impl Refusals {
+    fn any(&self) -> bool {
+        self.size.is_some() || !self.times.is_empty()
+    }
+}
+
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
         context::log(level, what, message);
@@ -301,7 +307,11 @@ impl Transactions {
         };
         let verdict = judge(phase, &seen);
         tracing::debug!(id = %self.id, ?phase, ?seen, ?verdict, "a transaction failed");
+        let refusals = std::mem::take(&mut *self.refusals.lock());
         match verdict {
+            // The client has numbered the records that the brokers refused: the next
+            // transaction of this producer could fail for its order alone.
+            Verdict::Abort if refusals.any() => self.renew(),
             Verdict::Abort | Verdict::Generation => {
                 self.must_abort = true;
                 self.abort(deadline);
@@ -312,7 +322,6 @@ impl Transactions {
                 self.is_open = false;
             }
         }
-        let refusals = std::mem::take(&mut *self.refusals.lock());
         if let (Verdict::Abort | Verdict::Renew, Some(topic)) = (verdict, &refusals.size) {
             return Failure::Again(LogError::Invalid {
                 what: "a record of a commit".to_owned(),

@@ -8,7 +8,7 @@ use crate::{
         LogError, RecordLog as _, TopicSpec,
         admin::{Admin as _, NewTopic, TopicChange},
         conformance::{append, compacted, deleted},
-        kafka::{Kafka, KafkaConfig},
+        kafka::{Kafka, KafkaConfig, times::Bounds},
         reset::{self, Target},
     },
     types::Topic,
@@ -158,6 +158,56 @@ fn topics_that_a_host_creates_take_records_of_any_age() {
     assert_eq!((table.before_ms, table.after_ms), (any, any));
     assert_eq!(stream.before_ms, any);
     assert!(stream.after_ms < any);
+}
+
+/// By this host's clock the times are within the topic's bounds, by the brokers' they
+/// are not.
+#[test]
+fn a_record_gets_no_time_where_the_clocks_differ() {
+    use crate::log::{
+        Commit,
+        conformance::{assigned, join, read_all, record},
+    };
+    use crate::types::{NewRecord, Offset, PartitionId, TopicPartition};
+    let Some(brokers) = brokers() else { return };
+    let log = beside(config(&brokers));
+    let prefix = prefix();
+    let [input, output] = ["in", "out"].map(|name| Topic::from(format!("{prefix}{name}")));
+    log.ensure_topics(&[deleted(&input, 1), deleted(&output, 1)])
+        .unwrap();
+    append(&*log, &input, 0, &["a"; 2]);
+    let wide = Bounds {
+        before_ms: i64::MAX as u64,
+        after_ms: i64::MAX as u64,
+    };
+    let times = &log.shared.times;
+    assert!(times.refused(&times.rules(), &output, || Some(wide)));
+    let mut member = join(&*log, &format!("{prefix}g"), &input, 0, 1);
+    assigned(&mut *member, 1);
+    let ahead = crate::clock::now_ms() + 7_200_000;
+    for next in [1, 2] {
+        let place = TopicPartition {
+            topic: output.clone(),
+            partition: PartitionId(0),
+        };
+        let new = NewRecord {
+            timestamp_ms: ahead,
+            ..record("k", "x")
+        };
+        let commit = Commit {
+            records: vec![(place, new)],
+            checkpoints: vec![(PartitionId(0), "k".into(), Some("state".into()))],
+            offsets: vec![(PartitionId(0), Offset(next))],
+        };
+        member.commit(&commit).unwrap();
+    }
+    let read = read_all(&*log, &output, 0, 0);
+    assert_eq!(read.len(), 2);
+    for record in read {
+        assert_eq!(record.timestamp_ms, 0);
+        let own = record.header(crate::types::EVENT_TIME_HEADER).unwrap();
+        assert_eq!(own.as_ref(), ahead.to_string().as_bytes());
+    }
 }
 
 #[test]
