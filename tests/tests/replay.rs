@@ -342,6 +342,64 @@ async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
     host.stop().await;
 }
 
+/// Events that were refused, redriven after a rollback of the plugin that ran between:
+/// what is replayed is what the worker has.
+async fn a_rollback_and_a_redrive_are_replayed(engine: Engine) {
+    // The plugin `misbehaving` refuses each event of such a game.
+    const GAME: &str = "refuse-LAL-BOS";
+    const SLOT: &str = "scores/default";
+    let events = |seqs: std::ops::RangeInclusive<u64>| -> Vec<String> {
+        let event = |seq| {
+            json!({
+                "game_id": GAME, "seq": seq, "type": "three_pointer", "team": "BOS",
+                "player": "Ada Park", "points": 3, "period": 1, "clock": "9:42",
+            })
+        };
+        seqs.map(|seq| event(seq).to_string()).collect()
+    };
+    let place = Place::with_plugin(&built::plugin("misbehaving")).on(engine);
+    let host = place.start_ready().await;
+    let url = host.url();
+    let post = async |seqs| {
+        host.accepts_all("/score", &events(seqs)).await;
+        host.has_processed_all().await;
+    };
+    post(1..=5).await;
+    let good = built::plugin("nba-scoring");
+    let bad = built::plugin("miscounting");
+    for (plugin, seqs) in [(&good, 6..=10), (&bad, 11..=15)] {
+        place.put(SLOT, plugin);
+        host.runs(SLOT, plugin).await;
+        post(seqs).await;
+    }
+    run(&["plugins", "rollback", SLOT, "--yes", "--url", &url], 0);
+    host.runs(SLOT, &good).await;
+    post(16..=20).await;
+    let redrive = [
+        "dead-letter",
+        "redrive",
+        "--key",
+        GAME,
+        "--yes",
+        "--url",
+        &url,
+    ];
+    run(&redrive, 0);
+    post(21..=25).await;
+
+    let game = host.game(GAME).await.expect("an output");
+    assert_eq!(game["points"]["BOS"], 75, "{game}");
+    assert_eq!(game["duplicates"], 0, "{game}");
+    let said = run(&["replay", "--url", &url, "--key", GAME, "--diff"], 0);
+    assert_eq!(stdout(&said), "");
+    let summary = stderr(&said);
+    assert!(
+        summary.contains(" 0 differ, 5 undone by a rollback"),
+        "{summary}"
+    );
+    host.stop().await;
+}
+
 /// Refusals, failures, a halt and retries: the worker's own answers, once more.
 async fn what_went_wrong_goes_wrong_again(engine: Engine) {
     let place = Place::new()
@@ -432,6 +490,7 @@ fn main() -> ExitCode {
             another_plugin_shows_what_it_would_have_changed,
             an_export_is_replayed_and_checked_offline,
             a_swap_and_a_rollback_are_replayed,
+            a_rollback_and_a_redrive_are_replayed,
             what_went_wrong_goes_wrong_again,
         ]
     };
