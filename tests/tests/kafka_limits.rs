@@ -234,6 +234,38 @@ async fn says(host: &Host, state: &str, code: &str) {
     .await;
 }
 
+/// Waits until the partition has processed all there is.
+async fn runs(host: &Host) {
+    until("the partition to run", || async {
+        let group = host.get("/group").await.json();
+        let partition = &group["groups"][0]["partitions"][0];
+        if partition["state"] == "running" && partition["lag"] == 0 {
+            Ok(())
+        } else {
+            Err(partition.to_string())
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_partition_whose_output_is_gone_is_told_and_goes_on() {
+    let Some(scene) = Scene::new() else { return };
+    let place = scene.place();
+    let host = place.start_ready().await;
+    let at = host.accepts("/score", &point("LAL-BOS", 1)).await;
+    host.game_after("LAL-BOS", "scores", &at).await;
+    let output = scene.topic("out").into();
+    scene.log.delete_topic(&output).expect("a topic to delete");
+    host.accepts("/score", &point("LAL-BOS", 2)).await;
+    says(&host, "stalled", "topic-missing").await;
+    scene.create("out", &[("cleanup.policy", "compact")]);
+    host.is_ready().await;
+    runs(&host).await;
+    assert_eq!(scene.times("out").len(), 1);
+    host.stop().await;
+}
+
 #[tokio::test]
 async fn a_partition_goes_on_when_its_output_takes_its_records_again() {
     let Some(scene) = Scene::new() else { return };
@@ -248,16 +280,7 @@ async fn a_partition_goes_on_when_its_output_takes_its_records_again() {
         scene.set(limited, "max.message.bytes", "2000000");
         host.is_ready().await;
         host.game_after("LAL-BOS", "scores", &at).await;
-        until("the partition to run", || async {
-            let group = host.get("/group").await.json();
-            let partition = &group["groups"][0]["partitions"][0];
-            if partition["state"] == "running" && partition["lag"] == 0 {
-                Ok(())
-            } else {
-                Err(partition.to_string())
-            }
-        })
-        .await;
+        runs(&host).await;
     }
     let output = host.game("LAL-BOS").await.expect("an output");
     assert_eq!(output["events"], 3, "{output}");
