@@ -6,13 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use courtside::types::Digest;
+use courtside_tests::{until_within, wasm};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use reqwest::StatusCode;
+use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     brokers::Brokers,
-    fleet::{Fleet, Member, SLOT},
-    judge::{Builds, judge},
+    fleet::{Fleet, Member, PATIENCE, SLOT},
+    judge::{Builds, judge, judge_finals},
     load::{Load, Pace, round_of},
     number_from,
 };
@@ -20,13 +24,33 @@ use crate::{
 /// `COURTSIDE_TEST_SEED` draws the same again, `COURTSIDE_TEST_CHAOS_SECONDS`
 /// says for how long (60).
 pub async fn anything_may_fail(brokers: Arc<Brokers>) {
+    ridden_out("chaos", Plot::Swaps, brokers).await;
+}
+
+/// A wrong plugin comes again and again meanwhile, on some hosts or on all, and is
+/// rolled back.
+pub async fn anything_may_fail_and_be_rolled_back(brokers: Arc<Brokers>) {
+    ridden_out("chaos-rollback", Plot::Rollbacks, brokers).await;
+}
+
+/// Beside the faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plot {
+    /// Plugins of right logic take over from each other, so each output is judged.
+    Swaps,
+    /// A wrong plugin counts, and is rolled back: the finals are judged.
+    Rollbacks,
+}
+
+async fn ridden_out(test: &str, plot: Plot, brokers: Arc<Brokers>) {
     let seed = number_from("COURTSIDE_TEST_SEED").unwrap_or_else(rand::random);
     let seconds = number_from("COURTSIDE_TEST_CHAOS_SECONDS").unwrap_or(60);
-    println!("chaos: COURTSIDE_TEST_SEED={seed} COURTSIDE_TEST_CHAOS_SECONDS={seconds}");
-    let fleet = Fleet::start("chaos", &brokers).await;
+    println!("{test}: COURTSIDE_TEST_SEED={seed} COURTSIDE_TEST_CHAOS_SECONDS={seconds}");
+    let fleet = Fleet::start(test, &brokers).await;
     let load = Load::start(fleet.urls(), Pace::default(), seed);
     load.goes_on(100).await;
     let mut chaos = Chaos {
+        plot,
         rng: StdRng::seed_from_u64(seed),
         builds: Builds::new(),
         fleet,
@@ -35,6 +59,7 @@ pub async fn anything_may_fail(brokers: Arc<Brokers>) {
         ends: [const { None }; 3],
         games: games(),
         own_slots: Vec::new(),
+        wrong: None,
         started: Instant::now(),
         done: [0; ACTIONS.len()],
     };
@@ -51,9 +76,16 @@ pub async fn anything_may_fail(brokers: Arc<Brokers>) {
     let names = fleet.names.clone();
     let boards = fleet.boards().await;
     fleet.stop().await;
-    let verdict = judge(&brokers, &names, &posted, &boards);
-    let done: Vec<_> = ACTIONS.iter().zip(done).collect();
-    println!("chaos: COURTSIDE_TEST_SEED={seed} {seconds} s {done:?}: {verdict}");
+    let verdict = match plot {
+        Plot::Swaps => judge(&brokers, &names, &posted, &boards),
+        Plot::Rollbacks => judge_finals(&brokers, &names, &posted, &boards),
+    };
+    let done: Vec<_> = ACTIONS
+        .iter()
+        .zip(done)
+        .map(|((action, ..), times)| (action, times))
+        .collect();
+    println!("{test}: COURTSIDE_TEST_SEED={seed} {seconds} s {done:?}: {verdict}");
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,31 +99,43 @@ enum Action {
     StartBroker,
     KillAllBrokers,
     MoveLeaders,
+    RestartHosts,
     Swap,
     SwapOneGame,
     RemoveOneGame,
     OfferBroken,
+    OfferWrong,
+    RollBack,
 }
 
 use Action::*;
 
-/// What is drawn. What can be begun and ended is ended as often as begun.
-const ACTIONS: [Action; 13] = [
-    KillHost,
-    StartHost,
-    StopHost,
-    FreezeHost,
-    ThawHost,
-    KillBroker,
-    StartBroker,
-    KillAllBrokers,
-    MoveLeaders,
-    Swap,
-    SwapOneGame,
-    RemoveOneGame,
-    OfferBroken,
+/// What is drawn, and its weight in each plot. What can be begun and ended is ended
+/// as often as begun.
+const ACTIONS: [(Action, u32, u32); 16] = [
+    (KillHost, 3, 3),
+    (StartHost, 6, 6),
+    (StopHost, 1, 1),
+    (FreezeHost, 2, 2),
+    (ThawHost, 4, 4),
+    (KillBroker, 3, 3),
+    (StartBroker, 5, 5),
+    (KillAllBrokers, 1, 1),
+    (MoveLeaders, 1, 1),
+    (RestartHosts, 1, 2),
+    (Swap, 2, 0),
+    (SwapOneGame, 3, 1),
+    (RemoveOneGame, 1, 1),
+    (OfferBroken, 1, 1),
+    (OfferWrong, 0, 6),
+    (RollBack, 0, 8),
 ];
-const WEIGHTS: [u32; ACTIONS.len()] = [3, 6, 1, 2, 4, 3, 5, 1, 1, 2, 3, 1, 1];
+
+/// A plugin that counts wrongly, and was not rolled back yet.
+struct Wrong {
+    plugin: Vec<u8>,
+    digest: String,
+}
 
 /// Those that are played first.
 fn games() -> Vec<String> {
@@ -100,6 +144,7 @@ fn games() -> Vec<String> {
 }
 
 struct Chaos {
+    plot: Plot,
     rng: StdRng,
     builds: Builds,
     fleet: Fleet,
@@ -111,19 +156,24 @@ struct Chaos {
     /// Keys that may get a plugin of their own, and the slots of those that did.
     games: Vec<String>,
     own_slots: Vec<String>,
+    wrong: Option<Wrong>,
     started: Instant,
     done: [usize; ACTIONS.len()],
 }
 
 impl Chaos {
     async fn step(&mut self) {
-        let total: u32 = WEIGHTS.iter().sum();
-        let mut drawn = self.rng.random_range(0..total);
+        let weights = ACTIONS.map(|(_, swaps, rollbacks)| match self.plot {
+            Plot::Swaps => swaps,
+            Plot::Rollbacks => rollbacks,
+        });
+        let mut drawn = self.rng.random_range(0..weights.iter().sum());
         let mut index = 0;
-        while drawn >= WEIGHTS[index] {
-            drawn -= WEIGHTS[index];
+        while drawn >= weights[index] {
+            drawn -= weights[index];
             index += 1;
         }
+        let (action, ..) = ACTIONS[index];
         // Drawn whether they are needed or not, so that what is drawn next does
         // not depend on how fast things went.
         let number = self.rng.random_range(0..self.fleet.members.len());
@@ -131,12 +181,12 @@ impl Chaos {
         let pause = self.rng.random_range(200..2500);
         let dice = self.rng.random::<u32>();
         self.fleet.check();
-        if self.act(ACTIONS[index], number, broker, dice).await {
+        if self.act(action, number, broker, dice).await {
             self.done[index] += 1;
             println!(
                 "chaos: {:6.1} s {:?}, hosts {:?}, brokers {}",
                 self.started.elapsed().as_secs_f64(),
-                ACTIONS[index],
+                action,
                 self.fleet
                     .members
                     .iter()
@@ -188,6 +238,7 @@ impl Chaos {
                 let topics = topics.map(|topic| (topic, crate::fleet::PARTITIONS));
                 self.brokers.move_leaders(&topics, dice % 3);
             }
+            RestartHosts if are_up => self.restart_hosts().await,
             Swap => {
                 let builds = &self.builds.scoring;
                 self.put(SLOT, dice, &builds[dice as usize % builds.len()]);
@@ -206,9 +257,90 @@ impl Chaos {
                 }
             }
             OfferBroken => self.put(SLOT, dice, &self.builds.broken),
+            OfferWrong if self.wrong.is_none() && dice & 7 != 0 => {
+                let plugin = wasm::variant(&self.builds.wrong, &format!("{dice}"));
+                self.put(SLOT, dice, &plugin);
+                let digest = Digest::of(&plugin).to_string();
+                self.wrong = Some(Wrong { plugin, digest });
+            }
+            RollBack if self.wrong.is_some() => return self.roll_back(number).await,
             _ => return false,
         }
         true
+    }
+
+    /// One after another, as an operator does.
+    async fn restart_hosts(&mut self) {
+        for member in &mut self.fleet.members {
+            if member.is_running() && !member.is_frozen() {
+                member.stop().await;
+                member.spawn();
+                member.listens().await;
+            }
+        }
+    }
+
+    /// Whether it is undone. A host that is down, or cannot reach the brokers, takes
+    /// no such order, and one that has not run the plugin has nothing to undo.
+    async fn roll_back(&mut self, number: usize) -> bool {
+        let Some(wrong) = &self.wrong else {
+            return false;
+        };
+        let path = format!("/plugins/{SLOT}/rollback?digest={}", wrong.digest);
+        let members = self.fleet.members.iter();
+        let members = members.cycle().skip(number).take(self.fleet.members.len());
+        for member in members.filter(|member| member.is_running() && !member.is_frozen()) {
+            if matches!(member.operate(&path).await, Ok((StatusCode::OK, _))) {
+                self.wrong = None;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The wrong plugin, if there is one, is undone for good.
+    async fn right(&mut self) {
+        let Some(wrong) = self.wrong.take() else {
+            return;
+        };
+        let digest = &wrong.digest;
+        for member in &self.fleet.members {
+            member.place.put(SLOT, &wrong.plugin);
+        }
+        for member in &self.fleet.members {
+            until_within(PATIENCE, "the wrong plugin to run", || async {
+                let (_, body) = member.get("/plugins").await?;
+                let view: Value = serde_json::from_str(&body).map_err(|_| body.clone())?;
+                let mut slots = view["slots"].as_array().into_iter().flatten();
+                let runs =
+                    |slot: &Value| slot["slot"] == SLOT && slot["plugin"]["digest"] == **digest;
+                slots.any(runs).then_some(()).ok_or(body)
+            })
+            .await;
+        }
+        let path = format!("/plugins/{SLOT}/rollback?digest={digest}");
+        until_within(PATIENCE, "a rollback", || async {
+            match self.fleet.members[0].operate(&path).await? {
+                (StatusCode::OK, _) => Ok(()),
+                answer => Err(format!("{answer:?}")),
+            }
+        })
+        .await;
+    }
+
+    /// Nothing is processed again any more.
+    async fn has_caught_up(&self) {
+        for member in &self.fleet.members {
+            until_within(PATIENCE, "all to be processed again", || async {
+                let (_, body) = member.get("/group").await?;
+                let view: Value = serde_json::from_str(&body).map_err(|_| body.clone())?;
+                let partitions = view["groups"][0]["partitions"].as_array();
+                let mut partitions = partitions.into_iter().flatten();
+                let is_over = partitions.all(|partition| partition["state"] != "redoing");
+                is_over.then_some(()).ok_or(body)
+            })
+            .await;
+        }
     }
 
     /// On all hosts, or on some.
@@ -241,6 +373,8 @@ impl Chaos {
             }
             member.listens().await;
         }
+        self.right().await;
+        self.has_caught_up().await;
         self
     }
 }

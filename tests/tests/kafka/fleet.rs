@@ -269,6 +269,15 @@ impl Member {
         }
     }
 
+    /// An operator's order, and what it answers; an error says that it does not.
+    pub async fn operate(&self, path: &str) -> Result<(StatusCode, String), String> {
+        let failed = |error: reqwest::Error| format!("{error:?}");
+        let request = self.http.post(format!("{}{path}", self.place.url()));
+        let answer = request.send().await.map_err(failed)?;
+        let status = answer.status();
+        Ok((status, answer.text().await.map_err(failed)?))
+    }
+
     async fn board(&self) -> Board {
         let view: Value = self.json("/group").await;
         for partition in view["groups"][0]["partitions"].as_array().expect("some") {

@@ -12,6 +12,7 @@ use courtside::types::Digest;
 use courtside_plugin::native::{self, Entity};
 use courtside_tests::{built, kafka::Consumed, wasm};
 use nba_scoring::Game;
+use serde_json::Value;
 
 use crate::{
     brokers::{Brokers, blocking},
@@ -32,11 +33,12 @@ pub enum Logic {
     BoxScore,
 }
 
-/// The files that may take over, and one that must not.
+/// The files that may take over, one that cannot, and one that must be taken back.
 pub struct Builds {
     pub scoring: Vec<Vec<u8>>,
     pub box_score: Vec<u8>,
     pub broken: Vec<u8>,
+    pub wrong: Vec<u8>,
 }
 
 impl Builds {
@@ -45,6 +47,7 @@ impl Builds {
         Self {
             broken: wasm::trapping_at_start(&scoring),
             box_score: built::plugin("box-score"),
+            wrong: built::plugin("miscounting"),
             scoring: vec![
                 wasm::variant(&scoring, "identical in logic"),
                 wasm::variant(&scoring, "another time"),
@@ -101,6 +104,34 @@ impl fmt::Display for Verdict {
 /// # Panics
 /// With what is wrong.
 pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted, boards: &[Board]) -> Verdict {
+    look(brokers, names, posted, boards, |case, input, outputs| {
+        case.outputs(input, outputs)
+    })
+}
+
+/// Judges what a test left in its topics where a wrong plugin was rolled back: its
+/// outputs are still there, so the last of each game must be right.
+///
+/// # Panics
+/// With what is wrong.
+pub fn judge_finals(
+    brokers: &Brokers,
+    names: &Names,
+    posted: &Posted,
+    boards: &[Board],
+) -> Verdict {
+    look(brokers, names, posted, boards, |case, input, outputs| {
+        case.finals(input, outputs)
+    })
+}
+
+fn look(
+    brokers: &Brokers,
+    names: &Names,
+    posted: &Posted,
+    boards: &[Board],
+    outputs_are_right: impl Fn(&mut Case<'_>, &[Consumed], &[Consumed]),
+) -> Verdict {
     let cluster = brokers.cluster();
     let input = blocking(|| cluster.consume(&names.input));
     let mut looks = 1;
@@ -108,7 +139,7 @@ pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted, boards: &[Board]
         let outputs = blocking(|| cluster.consume(&names.output));
         let mut case = Case::new(names);
         case.acknowledged(&input, posted);
-        case.outputs(&input, &outputs);
+        outputs_are_right(&mut case, &input, &outputs);
         case.boards(&outputs, boards);
         // The consumer may have ended before brokers under load told it all.
         if case.missing && looks < LOOKS_MAX {
@@ -244,7 +275,47 @@ impl<'a> Case<'a> {
     }
 }
 
+/// What all plugins say of a game in the same words.
+const FINAL: [&str; 5] = ["points", "last_seq", "events", "duplicates", "gaps"];
+
 impl Case<'_> {
+    /// The last output of each game is what comes of all its events.
+    fn finals(&mut self, input: &[Consumed], outputs: &[Consumed]) {
+        self.verdict.outputs = outputs.len();
+        let mut last: HashMap<&str, &str> = HashMap::new();
+        for output in outputs {
+            let (key, value) = (output.key.as_deref(), output.value.as_deref());
+            last.insert(key.expect("a key"), value.expect("a score"));
+        }
+        let mut entities: BTreeMap<&str, (Judged, String)> = BTreeMap::new();
+        for record in input {
+            let key = record.key.as_deref().expect("a key");
+            let judged = entities.entry(key);
+            let (judged, wanted) = judged.or_insert_with(|| (Judged::new(key), String::new()));
+            if judged.is_copy(record) {
+                self.verdict.copies += 1;
+            } else {
+                *wanted = judged.process(record);
+            }
+        }
+        for (key, (_, wanted)) in entities {
+            let Some(seen) = last.get(key) else {
+                self.missing = true;
+                self.wrong.push(format!("no output of {key}"));
+                continue;
+            };
+            let fields = |text: &str| {
+                let game: Value = serde_json::from_str(text).expect("a score");
+                FINAL.map(|field| game[field].clone())
+            };
+            if fields(seen) != fields(&wanted) {
+                self.missing = true;
+                self.wrong
+                    .push(format!("{key} ends with {seen}, and not {wanted}"));
+            }
+        }
+    }
+
     /// Every host shows the last output of every game, and nothing else.
     fn boards(&mut self, outputs: &[Consumed], boards: &[Board]) {
         assert!(!boards.is_empty(), "no host was asked");

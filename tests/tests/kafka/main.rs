@@ -86,6 +86,7 @@ fn tests() -> Vec<(&'static str, Test)> {
         scale::hosts_come_and_go_under_load,
         upgrades::a_rolling_upgrade_is_rolled_back,
         chaos::anything_may_fail,
+        chaos::anything_may_fail_and_be_rolled_back,
     ]
 }
 
