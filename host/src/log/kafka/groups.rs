@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -33,12 +33,16 @@ const STABLE_WAIT: Duration = Duration::from_millis(500);
 type Client = Arc<BaseConsumer<Plain>>;
 type Asker = Arc<AdminClient<Plain>>;
 
+/// How long a client that asks about groups is kept at least: while a coordinator is
+/// away, many may ask in vain.
+const ASKER_TIME_MIN: Duration = Duration::from_secs(1);
+
 /// Clients for each group whose offsets were ever asked for (a host's pipelines),
 /// and one that asks about any group.
 pub(super) struct Groups {
     config: KafkaConfig,
     clients: Mutex<HashMap<(String, Isolation), Client>>,
-    asker: Mutex<Option<Asker>>,
+    asker: Mutex<Option<(Asker, Instant)>>,
 }
 
 impl Groups {
@@ -76,7 +80,7 @@ impl Groups {
 
     fn asker(&self) -> Result<Asker, LogError> {
         let mut asker = self.asker.lock();
-        if let Some(asker) = &*asker {
+        if let Some((asker, _)) = &*asker {
             return Ok(Arc::clone(asker));
         }
         let created = self
@@ -84,16 +88,18 @@ impl Groups {
             .client()
             .create_with_context(Plain { reach: None });
         let created = Arc::new(created.map_err(unavailable)?);
-        *asker = Some(Arc::clone(&created));
+        *asker = Some((Arc::clone(&created), Instant::now()));
         Ok(created)
     }
 
-    /// Drops a client, unless another caller has replaced it.
+    /// Drops a client, unless another caller has replaced it a moment ago.
     fn replace(&self, used: &Asker) {
-        let mut asker = self.asker.lock();
-        if asker.as_ref().is_some_and(|now| Arc::ptr_eq(now, used)) {
-            asker.take();
-        }
+        let is_used = |(now, since): &mut (Asker, Instant)| {
+            Arc::ptr_eq(now, used) && since.elapsed() >= ASKER_TIME_MIN
+        };
+        let dropped = self.asker.lock().take_if(is_used);
+        // Its end waits for its threads, which is no reason for others to wait.
+        drop(dropped);
     }
 
     fn client(&self, group: &str, isolation: Isolation) -> Result<Client, LogError> {
@@ -200,7 +206,6 @@ const fn is_without_coordinator(code: RDKafkaErrorCode) -> bool {
             | Code::AllBrokersDown
             | Code::NotCoordinator
             | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
     )
 }
 

@@ -311,7 +311,11 @@ impl Transactions {
         match verdict {
             // The client has numbered the records that the brokers refused: the next
             // transaction of this producer could fail for its order alone.
-            Verdict::Abort if refusals.any() => self.renew(),
+            // What it left open would hold up those who restore.
+            Verdict::Abort if refusals.any() => {
+                self.renew();
+                self.tidy(deadline.saturating_duration_since(Instant::now()));
+            }
             Verdict::Abort | Verdict::Generation => {
                 self.must_abort = true;
                 self.abort(deadline);
