@@ -266,7 +266,7 @@ impl Host {
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
             // One that has ended needs no telling.
-            let _ = worker.orders().give(Order::Stop);
+            let _ = worker.orders().give(Order::Stop(Instant::now()));
         }
         let mut ends = Ends::default();
         for worker in std::mem::take(&mut self.workers) {
@@ -604,6 +604,13 @@ impl Operator for Overview {
                 reasons.push(NotReady {
                     code: "plugin-missing".into(),
                     reason: format!("pipeline {name} waits for its plugin, default.wasm"),
+                });
+                continue;
+            }
+            if let Some((code, reason)) = working.status.topics_gone() {
+                reasons.push(NotReady {
+                    code: code.into(),
+                    reason: format!("pipeline {name}: {reason}"),
                 });
                 continue;
             }

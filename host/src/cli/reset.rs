@@ -15,13 +15,13 @@ use crate::{
     host::open_admin,
     letters::notes,
     log::{
-        LogError, RecordLog,
+        LogError, RecordLog, check_id,
         reset::{self, Also, Moved, Target},
     },
     pipeline::{identity::Identity, layout},
     terminal::say,
     topics,
-    types::{Offset, PartitionId, Topic, TopicPartition},
+    types::{Offset, PartitionId, Topic, TopicId, TopicPartition},
     worker::position::PositionRow,
 };
 
@@ -121,6 +121,9 @@ fn reset(
     layout::check(log, &group, input, count)
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let partitions: Vec<_> = args.partition.iter().copied().map(PartitionId).collect();
+    // The plan is of the topic that is there now, however long the answer takes.
+    let planned = log.topic_ids(std::slice::from_ref(input)).map_err(coded)?;
+    let planned = planned.first().copied().flatten().unwrap_or(TopicId::NONE);
     let moves = reset::plan(log, &group, input, &partitions, args.to).map_err(coded)?;
     if !args.yes {
         let rows = moves.iter().map(|at| {
@@ -139,7 +142,9 @@ fn reset(
     let ends = dead_letter_ends(log, &group).map_err(coded)?;
     log.ensure_group(&group, input).map_err(coded)?;
     let identity = Identity::of(log, &group, input).map_err(coded)?;
-    let moved = reset::apply(log, &group, input, &moves, |at| {
+    check_id(input, planned, Some(identity.input_id())).map_err(coded)?;
+    let member = reset::member(&group, input, identity.topics());
+    let moved = reset::apply(log, member, &moves, |at| {
         let partition = at.partition;
         let void = ends.get(partition.0 as usize).map(|end| {
             let topic = notes::topic(&group);

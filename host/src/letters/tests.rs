@@ -358,7 +358,7 @@ fn patience() -> Instant {
 impl Drop for Scene {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
-            let told = worker.orders().give(Order::Stop);
+            let told = worker.orders().give(Order::Stop(Instant::now()));
             assert!(worker.end(patience()) == End::Clean && told || std::thread::panicking());
         }
     }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Commit, GroupName, GroupSpec, HOST_KEY, LogError, Member, Polled, RecordLog};
-use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicPartition};
+use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicId, TopicPartition};
 
 /// Checkpoints in one step, beyond which the next partition begins another.
 const KEYS_PER_STEP: usize = 250_000;
@@ -117,26 +117,33 @@ pub fn plan(
     moves.collect()
 }
 
-/// Does what was planned, and what `also` says of a partition.
-pub fn apply(
-    log: &dyn RecordLog,
-    group: &str,
-    input: &Topic,
-    moves: &[Move],
-    also: impl Fn(&Move) -> Also,
-) -> Result<Vec<Moved>, LogError> {
-    // Somebody may have joined since.
-    if !log.group_status(group, input)?.members.is_empty() {
-        return Err(not_empty(group));
-    }
-    let mut member = log.join(GroupSpec {
+/// The member that moves the offsets of a group. Its commits are refused where one of
+/// these topics is no longer the one with this id.
+#[must_use]
+pub fn member(group: &str, input: &Topic, topics: Vec<(Topic, TopicId)>) -> GroupSpec {
+    GroupSpec {
         group: GroupName::from(group),
         input: input.clone(),
         worker: 0,
         workers: 1,
-        topics: Vec::new(),
+        topics,
         visits: false,
-    })?;
+    }
+}
+
+/// Does what was planned, and what `also` says of a partition.
+pub fn apply(
+    log: &dyn RecordLog,
+    spec: GroupSpec,
+    moves: &[Move],
+    also: impl Fn(&Move) -> Also,
+) -> Result<Vec<Moved>, LogError> {
+    let (group, input) = (&*spec.group.clone(), &spec.input.clone());
+    // Somebody may have joined since.
+    if !log.group_status(group, input)?.members.is_empty() {
+        return Err(not_empty(group));
+    }
+    let mut member = log.join(spec)?;
     let count = log.partitions(input)?;
     let patience = Patience {
         within: ASSIGNED_WITHIN,

@@ -5,10 +5,16 @@
 //! it starts, and each commit names them. A worker looks before it begins with a
 //! partition, and while it has no events.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     log::{LogError, RecordLog},
     types::{Header, Record, TOPIC_HEADER, Topic, TopicId},
 };
+
+/// A broker may not have heard yet of a topic that another one has just made.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+const HEARD_RETRY: Duration = Duration::from_millis(50);
 
 /// The ids of a pipeline's topics when its host started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +27,18 @@ pub struct Identity {
 impl Identity {
     /// As of now. The topics must be there.
     pub fn of(log: &dyn RecordLog, group: &str, input: &Topic) -> Result<Self, LogError> {
+        let deadline = Instant::now() + HEARD_WITHIN;
+        loop {
+            match Self::of_now(log, group, input) {
+                Err(LogError::TopicMissing { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(HEARD_RETRY);
+                }
+                found => return found,
+            }
+        }
+    }
+
+    fn of_now(log: &dyn RecordLog, group: &str, input: &Topic) -> Result<Self, LogError> {
         let checkpoints = log.checkpoints_topic(group).map(|spec| spec.name);
         let named: Vec<Topic> = std::iter::once(input.clone()).chain(checkpoints).collect();
         let ids = log.topic_ids(&named)?;

@@ -38,6 +38,8 @@ pub struct PipelineStatus {
     partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
     /// By worker: a commit is one for all of its partitions.
     waits: Mutex<BTreeMap<u32, Wait>>,
+    /// By worker: why one of the pipeline's topics is not the one that it was.
+    topics_gone: Mutex<BTreeMap<u32, (&'static str, String)>>,
     figures: Arc<PipelineFigures>,
 }
 
@@ -78,6 +80,23 @@ impl PipelineStatus {
     /// A worker has committed, or has nothing to commit.
     pub fn goes_on(&self, worker: u32) {
         self.waits.lock().remove(&worker);
+    }
+
+    /// A worker has looked at the pipeline's topics: one is gone or another, for this
+    /// reason, or none is.
+    pub fn looked_at_topics(&self, worker: u32, gone: Option<(&'static str, String)>) {
+        let mut all = self.topics_gone.lock();
+        match gone {
+            Some(why) => all.insert(worker, why),
+            None => all.remove(&worker),
+        };
+    }
+
+    /// Why one of the pipeline's topics is not the one that it was. Partitions may not
+    /// tell: the group takes them away where their topic is gone.
+    #[must_use]
+    pub fn topics_gone(&self) -> Option<(&'static str, String)> {
+        self.topics_gone.lock().values().next().cloned()
     }
 
     #[must_use]

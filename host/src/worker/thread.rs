@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::begin::IdentityWatch;
+use self::begin::{IdentityWatch, Unbegun};
 use super::{
     figures::Gap,
     given_up::GivenUp,
@@ -102,8 +102,8 @@ pub enum Order {
         at: u64,
         done: Sender<()>,
     },
-    /// Commit what is pending and end.
-    Stop,
+    /// Commit what is pending and end, within the drain deadline from then on.
+    Stop(Instant),
 }
 
 /// The way to give a worker orders; it may outlive the worker's handle.
@@ -189,6 +189,7 @@ impl Worker {
             worker,
             partitions: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            unbegun: BTreeMap::new(),
             reported: Counts::default(),
             handles: Handles::new(&pipeline.name, worker),
             gap: Gap::new(Instant::now()),
@@ -279,6 +280,8 @@ struct Running {
     chores_at: Instant,
     /// Partitions that wait for a plugin.
     waiting: BTreeSet<PartitionId>,
+    /// Partitions that could not be begun with yet.
+    unbegun: BTreeMap<PartitionId, Unbegun>,
     reported: Counts,
     /// What is counted here.
     handles: Handles,
@@ -297,6 +300,7 @@ impl Running {
         self.member.release(&partitions);
         self.status.forget(self.partitions.iter());
         self.status.goes_on(self.worker);
+        self.status.looked_at_topics(self.worker, None);
         tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
     }
 
@@ -307,7 +311,12 @@ impl Running {
             return;
         }
         self.begin_rollbacks();
+        self.begin_due();
         self.try_again();
+        // A worker with events is not idle, and tells that the topic is there again.
+        if self.is_a_topic_missing() {
+            self.look_at_topics();
+        }
         let is_restoring = self.processing.is_restoring();
         let timeout = match self.processing.pending_since() {
             None if !is_restoring => IDLE_WAIT,
@@ -418,8 +427,8 @@ impl Running {
         self.hurry.store(false, Ordering::Relaxed);
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Stop => {
-                    self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
+                Order::Stop(told) => {
+                    self.stopping = Some(told + self.pipeline.processing.drain_deadline);
                     return;
                 }
                 Order::Activate { slot, active, done } => {
@@ -697,9 +706,9 @@ impl Running {
         // Without a commit there is no activation: one that is asked for here is
         // dropped, and who asked sees that no answer will come, and asks again.
         if self.stopping.is_none()
-            && let Ok(Order::Stop) = self.inbox.try_recv()
+            && let Ok(Order::Stop(told)) = self.inbox.try_recv()
         {
-            self.stopping = Some(Instant::now() + self.pipeline.processing.drain_deadline);
+            self.stopping = Some(told + self.pipeline.processing.drain_deadline);
         }
         self.stopping
             .is_some_and(|deadline| Instant::now() >= deadline)
@@ -831,6 +840,7 @@ impl Running {
     fn forget(&mut self, partition: PartitionId) {
         self.partitions.remove(&partition);
         self.waiting.remove(&partition);
+        self.unbegun.remove(&partition);
         self.redoing.remove(&partition);
         self.stopped.remove(&partition);
         self.given_up.forget(partition);
@@ -839,6 +849,7 @@ impl Running {
     fn is_running(&self, partition: PartitionId) -> bool {
         self.partitions.contains(&partition)
             && !self.waiting.contains(&partition)
+            && !self.unbegun.contains_key(&partition)
             && !self.stopped.contains(&partition)
     }
 

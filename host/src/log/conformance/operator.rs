@@ -438,7 +438,10 @@ pub(crate) fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl 
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
     let plan = reset::plan(&*log, &group, &a, &[], Target::Earliest).unwrap();
-    let moved = reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
+    let moved = reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
+        Also::default()
+    })
+    .unwrap();
     let told: Vec<_> = moved
         .iter()
         .map(|one| {
@@ -477,7 +480,10 @@ pub(crate) fn a_reset_of_some_partitions_leaves_the_others(subject: &mut impl Su
     let none = [PartitionId(2)];
     assert_eq!(code(to(Target::Latest, &none)), "no-such-partition");
     let plan = to(Target::At(Offset(1)), &one).unwrap();
-    reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
+    reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
+        Also::default()
+    })
+    .unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
@@ -500,7 +506,9 @@ pub(crate) fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subj
     let refused = reset::plan(&*log, &group, &a, &[], Target::Earliest);
     assert_eq!(code(refused), "group-not-empty");
     // One that joined after the plan was made.
-    let refused = reset::apply(&*log, &group, &a, &plan, |_| Also::default());
+    let refused = reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
+        Also::default()
+    });
     assert_eq!(code(refused), "group-not-empty");
     // It did not notice.
     append(&*log, &a, 0, &["d"]);
@@ -535,7 +543,10 @@ pub(crate) fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl 
     until_empty(&*log, &a, &group);
     let gone = [PartitionId(0)];
     let plan = reset::plan(&*log, &group, &a, &gone, Target::Earliest).unwrap();
-    reset::apply(&*log, &group, &a, &plan, |_| Also::default()).unwrap();
+    reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
+        Also::default()
+    })
+    .unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);

@@ -9,7 +9,7 @@ use crate::{
     pipeline::identity::Identity,
     slots::view::PartitionState,
     types::{PartitionId, Topic, TopicId},
-    worker::position::{self, Copied, OFFSET_FOREIGN, Start},
+    worker::position::{self, Copied, OFFSET_FOREIGN, Refusal, Start},
 };
 
 /// How often a worker without events looks.
@@ -21,7 +21,7 @@ type AskIds = Box<dyn Fn(&[Topic]) -> Result<Vec<Option<TopicId>>, LogError> + S
 pub(super) struct IdentityWatch {
     ask: AskIds,
     topics: Vec<(Topic, TopicId)>,
-    looked: Instant,
+    looked: Option<Instant>,
     /// The last look found that one is gone.
     is_one_missing: bool,
 }
@@ -36,14 +36,14 @@ impl IdentityWatch {
         Self {
             ask,
             topics: identity.topics(),
-            looked: Instant::now(),
+            looked: None,
             is_one_missing: false,
         }
     }
 
     /// Says so where a topic is another by now, or gone.
     fn look(&mut self) -> Result<(), LogError> {
-        self.looked = Instant::now();
+        self.looked = Some(Instant::now());
         if self.topics.is_empty() {
             return Ok(());
         }
@@ -54,63 +54,118 @@ impl IdentityWatch {
     }
 
     fn is_due(&self) -> bool {
-        self.looked.elapsed() >= LOOK_INTERVAL
+        self.looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
     }
+}
+
+/// A partition that the worker has and could not begin with: the log did not say how
+/// far it had come, or which topic it is of. It is paused until it is tried again.
+pub(super) struct Unbegun {
+    assignment: Assignment,
+    wait: Duration,
+    at: Instant,
 }
 
 impl Running {
     /// Takes partitions up, where they go on by the group's own word.
     pub(super) fn begin(&mut self, assignments: &[Assignment]) {
-        let partitions: Vec<_> = assignments.iter().map(|given| given.partition).collect();
         for assignment in assignments {
             let partition = assignment.partition;
             self.partitions.insert(partition);
             self.stopped.remove(&partition);
+            self.unbegun.remove(&partition);
             self.given_up.forget(partition);
             let figures = self.status.figures();
             figures.assigned(partition, assignment.next());
             self.note(partition, PartitionState::Running, None);
         }
-        if let Err(error) = self.patiently(&partitions, |running| running.watch.look()) {
-            self.refuse(&partitions, error.code(), &error.to_string());
+        if let Err(error) = self.look() {
+            for assignment in assignments {
+                self.put_off(assignment, RETRY_WAIT_MIN, &error);
+            }
             return;
         }
         for assignment in assignments {
-            self.begin_one(assignment);
+            match self.begin_one(assignment) {
+                Ok(start) if start.next == assignment.next() => {}
+                Ok(start) => {
+                    self.seek(assignment.partition, start.next);
+                }
+                Err(refusal) => self.not_begun(assignment, RETRY_WAIT_MIN, &refusal),
+            }
         }
     }
 
-    fn begin_one(&mut self, assignment: &Assignment) {
+    /// Tries partitions again that could not be begun with, each when its time has
+    /// come. Others are read and committed meanwhile, and any of them may be revoked.
+    pub(super) fn begin_due(&mut self) {
+        let now = Instant::now();
+        let due = self.unbegun.extract_if(.., |_, unbegun| unbegun.at <= now);
+        let due: Vec<Unbegun> = due.map(|(_, unbegun)| unbegun).collect();
+        if due.is_empty() {
+            return;
+        }
+        let looked = self.look();
+        for Unbegun {
+            assignment, wait, ..
+        } in due
+        {
+            let wait = (wait * 2).min(RETRY_WAIT_MAX);
+            let begun = looked.clone().map_err(Refusal::Log);
+            let partition = assignment.partition;
+            match begun.and_then(|()| self.begin_one(&assignment)) {
+                Ok(start) => {
+                    self.note(partition, PartitionState::Running, None);
+                    if self.seek(partition, start.next) {
+                        self.member.resume(&[partition]);
+                    }
+                }
+                Err(refusal) => self.not_begun(&assignment, wait, &refusal),
+            }
+        }
+        self.wait_for_plugin();
+        self.go_where_moved();
+        self.note_redo();
+    }
+
+    fn begin_one(&mut self, assignment: &Assignment) -> Result<Start, Refusal> {
         let partition = assignment.partition;
-        let read = self.patiently(&[partition], |running| {
-            running.processing.position_row(partition)
-        });
-        let row = match read {
-            Ok(row) => row,
-            Err(error) => {
-                let reason = format!("how far it had come: {error}");
-                return self.refuse(&[partition], error.code(), &reason);
-            }
-        };
-        let start = match position::begin(&self.pipeline, assignment, row.as_ref()) {
-            Ok(start) => start,
-            Err(refusal) => {
-                return self.refuse(&[partition], refusal.code(), &refusal.to_string());
-            }
-        };
+        let row = self.processing.position_row(partition)?;
+        let start = position::begin(&self.pipeline, assignment, row.as_ref())?;
+        self.processing.assign(partition, start)?;
         self.compare_copy(partition, &start);
-        let figures = self.status.figures();
-        figures.assigned(partition, start.next);
-        let begun = self.patiently(&[partition], |running| {
-            running.processing.assign(partition, start)
-        });
-        if let Err(error) = begun {
-            let reason = format!("what ran here before: {error}");
-            return self.refuse(&[partition], error.code(), &reason);
+        self.status.figures().assigned(partition, start.next);
+        Ok(start)
+    }
+
+    fn not_begun(&mut self, assignment: &Assignment, wait: Duration, refusal: &Refusal) {
+        match refusal {
+            Refusal::Log(error) => self.put_off(assignment, wait, error),
+            refusal => self.refuse(
+                &[assignment.partition],
+                refusal.code(),
+                &refusal.to_string(),
+            ),
         }
-        if start.next != assignment.next() {
-            self.seek(partition, start.next);
+    }
+
+    /// An error that may pass has the partition wait, any other stops it.
+    fn put_off(&mut self, assignment: &Assignment, wait: Duration, error: &LogError) {
+        let partition = assignment.partition;
+        if !error.may_pass() {
+            return self.refuse(&[partition], error.code(), &error.to_string());
         }
+        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code = error.code(), %error, "the partition cannot be begun with yet, trying again");
+        self.member.pause(&[partition]);
+        let why = (error.code(), error.to_string());
+        self.note(partition, PartitionState::Waiting, Some(why));
+        let unbegun = Unbegun {
+            assignment: assignment.clone(),
+            wait,
+            at: Instant::now() + wait,
+        };
+        self.unbegun.insert(partition, unbegun);
     }
 
     /// The committed offset is for tools; one that is not ours is told.
@@ -139,49 +194,6 @@ impl Running {
         }
     }
 
-    /// Tries again what may pass, and tells meanwhile that partitions wait for it:
-    /// until the worker must stop, or others have waited long enough for them.
-    fn patiently<T>(
-        &mut self,
-        partitions: &[PartitionId],
-        mut step: impl FnMut(&mut Self) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
-        let mut wait = RETRY_WAIT_MIN;
-        let mut waited_for: Option<Instant> = None;
-        let mut has_waited = false;
-        loop {
-            let error = match step(self) {
-                Ok(done) => {
-                    if has_waited {
-                        for partition in partitions {
-                            self.note(*partition, PartitionState::Running, None);
-                        }
-                    }
-                    return Ok(done);
-                }
-                Err(error) => error,
-            };
-            if self.member.is_waited_for() {
-                waited_for.get_or_insert_with(Instant::now);
-            }
-            let drain_deadline = self.pipeline.processing.drain_deadline;
-            let is_over = waited_for.is_some_and(|since| since.elapsed() >= drain_deadline);
-            if !error.may_pass() || is_over || self.must_stop() {
-                return Err(error);
-            }
-            tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "partitions are not begun with yet, trying again");
-            has_waited = true;
-            self.status
-                .waits_for(self.worker, error.code(), error.to_string());
-            for partition in partitions {
-                let why = (error.code(), error.to_string());
-                self.note(*partition, PartitionState::Waiting, Some(why));
-            }
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(RETRY_WAIT_MAX);
-        }
-    }
-
     fn refuse(&mut self, partitions: &[PartitionId], code: &'static str, reason: &str) {
         let stop = |partition: &PartitionId| {
             let stop = Stop {
@@ -199,20 +211,35 @@ impl Running {
         let partitions: Vec<_> = self.partitions.iter().copied().collect();
         self.processing.abort();
         self.processing.unassign(&partitions);
+        self.unbegun.clear();
         for partition in &partitions {
             self.given_up.forget(*partition);
         }
         self.refuse(&partitions, error.code(), &error.to_string());
     }
 
+    /// Looks at the pipeline's topics, and has the host tell where one is gone or
+    /// another: the worker may have no partition that would.
+    fn look(&mut self) -> Result<(), LogError> {
+        let looked = self.watch.look();
+        self.watch.is_one_missing = matches!(looked, Err(LogError::TopicMissing { .. }));
+        let gone = match &looked {
+            Err(error @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })) => {
+                Some((error.code(), error.to_string()))
+            }
+            _ => None,
+        };
+        self.status.looked_at_topics(self.worker, gone);
+        looked
+    }
+
     /// Without events there is no commit that would find that a topic is another.
     pub(super) fn look_at_topics(&mut self) {
-        if self.partitions.is_empty() || !self.watch.is_due() {
+        if !self.watch.is_due() {
             return;
         }
         let was_missing = self.watch.is_one_missing;
-        let looked = self.watch.look();
-        self.watch.is_one_missing = matches!(looked, Err(LogError::TopicMissing { .. }));
+        let looked = self.look();
         let running: Vec<_> = {
             let held = self.partitions.iter().copied();
             held.filter(|id| self.is_running(*id)).collect()
@@ -238,13 +265,18 @@ impl Running {
         }
     }
 
+    /// Whether a topic was missing at the last look.
+    pub(super) const fn is_a_topic_missing(&self) -> bool {
+        self.watch.is_one_missing
+    }
+
     /// Why a partition cannot be read on: of a topic that was made anew there may
     /// be less than of the one before.
     pub(super) fn true_reason(&mut self, error: LogError) -> LogError {
         if !matches!(error, LogError::OffsetOutOfRange { .. }) {
             return error;
         }
-        match self.watch.look() {
+        match self.look() {
             Err(recreated @ LogError::TopicRecreated { .. }) => recreated,
             _ => error,
         }

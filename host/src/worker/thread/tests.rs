@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     log::{Assignment, Bounds, Fetched},
     pipeline::identity::Identity,
-    types::{Digest, Record},
+    types::{Digest, Record, TopicId},
     worker::tests::{Faulty, Memory, pipeline},
 };
 
@@ -111,6 +111,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
         worker: 0,
         partitions: BTreeSet::new(),
         waiting: BTreeSet::new(),
+        unbegun: BTreeMap::new(),
         reported: Counts::default(),
         handles: Handles::new("scores", 0),
         gap: Gap::new(Instant::now()),
@@ -164,6 +165,98 @@ fn records(partitions: &[PartitionId]) -> Polled {
         }],
     };
     Polled::Records(partitions.iter().map(fetched).collect())
+}
+
+type Ids = Result<Vec<Option<TopicId>>, LogError>;
+
+/// A worker whose input has this id, and the answers to its looks at it. After the
+/// last of them the topic is there.
+fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> Running {
+    const ID: TopicId = TopicId(7);
+    let identity = Identity {
+        input: Some(("in".into(), ID)),
+        checkpoints: None,
+    };
+    let answers = Mutex::new(VecDeque::from(answers));
+    let ask = move |_: &[_]| {
+        let answer = answers.lock().unwrap().pop_front();
+        answer.unwrap_or_else(|| Ok(vec![Some(ID)]))
+    };
+    let mut running = running(script);
+    running.watch = IdentityWatch::new(Box::new(ask), &identity);
+    running
+}
+
+/// Steps until it is so.
+fn until(running: &mut Running, is: impl Fn(&Running) -> bool) {
+    let since = Instant::now();
+    while !is(running) {
+        assert!(since.elapsed() < Duration::from_secs(60), "it never is");
+        running.step();
+    }
+}
+
+/// The log does not say which topic its partitions are of: they wait, and one that is
+/// asked back goes at once.
+#[test]
+fn partitions_that_cannot_be_begun_with_hold_nobody_back() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), Polled::Revoked(vec![P])].into(),
+        works: true,
+        ..Script::default()
+    }));
+    let unavailable = || {
+        Err(LogError::Unavailable {
+            reason: "told to".to_owned(),
+        })
+    };
+    let mut running = looking(&script, vec![unavailable(), unavailable(), unavailable()]);
+    running.step();
+    let waits = (PartitionState::Waiting, Some("log-unavailable"));
+    assert_eq!(state_of(&running, P), waits);
+    assert_eq!(state_of(&running, Q), waits);
+    running.step();
+    assert_eq!(script.lock().unwrap().calls, [Call::Release(vec![P])]);
+    assert_eq!(running.partitions, BTreeSet::from([Q]));
+    script.lock().unwrap().calls.clear();
+
+    until(&mut running, |running| {
+        state_of(running, Q) == (PartitionState::Running, None)
+    });
+    {
+        let mut script = script.lock().unwrap();
+        let begun = [Call::Seek(Q, Offset(0)), Call::Resume(vec![Q])];
+        assert_eq!(script.calls[..2], begun);
+        script.calls.clear();
+    }
+    script.lock().unwrap().polls.push_back(records(&[Q]));
+    for _ in 0..2 {
+        running.step();
+    }
+    assert_eq!(
+        script.lock().unwrap().calls,
+        [Call::Commit(vec![(Q, Offset(1))])]
+    );
+}
+
+/// The group takes partitions away whose topic is gone, so there is none to tell of it.
+#[test]
+fn a_topic_that_is_gone_is_told_by_a_worker_without_partitions() {
+    let script = Arc::new(Mutex::new(Script::default()));
+    let mut running = looking(&script, vec![Ok(vec![None]), Ok(vec![None])]);
+    running.step();
+    let code = |running: &Running| running.status.topics_gone().map(|(code, _)| code);
+    assert_eq!(code(&running), Some("topic-missing"));
+    until(&mut running, |running| code(running).is_none());
+    running.watch = IdentityWatch::new(
+        Box::new(|_| Ok(vec![Some(TopicId(8))])),
+        &Identity {
+            input: Some(("in".into(), TopicId(7))),
+            checkpoints: None,
+        },
+    );
+    running.step();
+    assert_eq!(code(&running), Some("topic-recreated"));
 }
 
 #[test]

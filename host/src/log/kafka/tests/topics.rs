@@ -296,8 +296,14 @@ fn a_reset_and_a_host_that_starts_do_not_mix() {
     let plan = reset::plan(&*log, &group, &input, &[], Target::Earliest).unwrap();
     let host = beside(dynamic);
     let (reset, next, left) = thread::scope(|scope| {
-        let reset =
-            scope.spawn(|| reset::apply(&*log, &group, &input, &plan, |_| reset::Also::default()));
+        let reset = scope.spawn(|| {
+            reset::apply(
+                &*log,
+                reset::member(&group, &input, Vec::new()),
+                &plan,
+                |_| reset::Also::default(),
+            )
+        });
         thread::sleep(Duration::from_millis(50));
         let mut member = join(&*host, &group, &input, 0, 1);
         // Where the reset has the partition, it gives it up or ends.

@@ -86,7 +86,7 @@ impl Rig {
     }
 
     pub fn stop(self) {
-        assert!(self.worker.orders().give(Order::Stop));
+        assert!(self.worker.orders().give(Order::Stop(Instant::now())));
         let by = Instant::now() + Duration::from_secs(60);
         assert_eq!(self.worker.end(by), End::Clean);
         let since = Instant::now();
@@ -161,9 +161,11 @@ fn reset(log: &dyn RecordLog, pipeline: &Pipeline) {
     log.ensure_group(group, input).unwrap();
     let identity = Identity::of(log, group, input).unwrap();
     let plan = reset::plan(log, group, input, &[], Target::Earliest).unwrap();
-    reset::apply(log, group, input, &plan, |at| Also {
-        records: Vec::new(),
-        checkpoints: vec![PositionRow::new(&identity, at.to).checkpoint()],
+    reset::apply(log, reset::member(group, input, Vec::new()), &plan, |at| {
+        Also {
+            records: Vec::new(),
+            checkpoints: vec![PositionRow::new(&identity, at.to).checkpoint()],
+        }
     })
     .unwrap();
     let since = Instant::now();

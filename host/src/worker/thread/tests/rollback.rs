@@ -90,7 +90,7 @@ impl<'a> Host<'a> {
 
     fn stop(self) {
         for worker in &self.workers {
-            assert!(worker.orders().give(Order::Stop));
+            assert!(worker.orders().give(Order::Stop(Instant::now())));
         }
         for worker in self.workers {
             assert_eq!(
