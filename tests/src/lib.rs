@@ -9,15 +9,6 @@
 //! The suite needs what `make test` builds before it: the binary `courtside`
 //! of the same profile (or `$COURTSIDE_BIN`), and the plugins' release wasm.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    reason = "a testkit fails by panicking"
-)]
-
 pub mod built;
 pub mod disk;
 pub mod engine;

@@ -1,14 +1,6 @@
 //! A host with tokens: who gets in, by the commands that people use, and what the
 //! log says of it. The doors' own tests have every route and every token.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     fs,
     io::Write as _,

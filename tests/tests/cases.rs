@@ -6,14 +6,6 @@
 //! request, so that they meet in one call, and with each event processed before
 //! the next one is sent.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     collections::BTreeMap,
     fs,

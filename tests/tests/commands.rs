@@ -1,14 +1,6 @@
 //! The operator's commands, as the operator has them: the real binary, beside
 //! hosts and after them, on both engines.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     fs,
     process::{ExitCode, Output, Stdio},

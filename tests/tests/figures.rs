@@ -2,14 +2,6 @@
 //! docs, the dashboard and the alarms name is there once it has happened, and no
 //! other; and series go with what they are about.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

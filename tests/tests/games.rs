@@ -2,14 +2,6 @@
 //! and while the host is killed again and again. In the end each has its true
 //! score, and each event was counted once.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,

@@ -1,14 +1,6 @@
 //! `courtside games` as a person and a script have it: the real binary, asked of
 //! real hosts, in a pipe and in a terminal.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, Command, ExitCode, Stdio},

@@ -2,14 +2,6 @@
 //! large. No event stops a partition, and what does stop one
 //! is told, and passes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},

@@ -2,14 +2,6 @@
 //! what a host says that is not. The permissions are those of `docs/deploy.md`,
 //! given with the commands that stand there.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     fs,
     path::PathBuf,

@@ -1,14 +1,6 @@
 //! Dead letters, listed and redriven as an operator does it, on both engines:
 //! the scores are right in the end, live events and crashes included.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::process::ExitCode;
 
 use courtside_tests::{

@@ -1,14 +1,6 @@
 //! Plugins put in force over HTTP, what is remembered of those that ran, and the
 //! way back from one that was wrong.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{fs, path::Path, process::ExitCode};
 
 use courtside::types::Digest;

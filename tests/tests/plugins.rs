@@ -1,14 +1,6 @@
 //! Plugins dropped in, replaced, broken and removed while events come in. One
 //! game is played all along, and must have counted every event in the end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{fs, io::Write as _, os::unix::fs::symlink, process::ExitCode};
 
 use courtside_tests::{

@@ -1,14 +1,6 @@
 //! `courtside replay`, `export` and `plugin check`, as an operator and an author
 //! have them: the real binary beside a host, or without one, on both engines.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     fs,
     path::Path,

@@ -1,14 +1,6 @@
 //! Streams of real games whose readers are cut off again and again, while hosts
 //! are killed; and reads of what was written elsewhere.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{collections::BTreeMap, env, process::ExitCode, time::Duration};
 
 use courtside_tests::{

@@ -2,14 +2,6 @@
 //! answered, and what went on meanwhile. `docs/bad-plugins.md` is made of it, so
 //! that page is what happens (`COURTSIDE_TEST_WRITE=1` brings it up to date).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod bombs;
 mod probe;
 

@@ -1,14 +1,6 @@
 //! The host as its operator has it: starting, stopping, its disk, its
 //! pipelines, and what clients send it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod disk;
 mod input;
 mod kinds;

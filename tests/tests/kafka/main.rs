@@ -5,14 +5,6 @@
 //! The tests share three brokers and are hard on them, so they run one after
 //! another. Without Kafka they are skipped, which is said.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod brokers;
 mod chaos;
 mod faults;
