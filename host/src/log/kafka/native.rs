@@ -39,8 +39,9 @@ use rdkafka::{
         rd_kafka_event_ListConsumerGroupOffsets_result, rd_kafka_event_destroy,
         rd_kafka_event_error, rd_kafka_event_t, rd_kafka_group_result_error,
         rd_kafka_group_result_partitions, rd_kafka_header_get_all, rd_kafka_mem_free,
-        rd_kafka_memberid, rd_kafka_message_headers, rd_kafka_queue_destroy, rd_kafka_queue_new,
-        rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_add_range,
+        rd_kafka_memberid, rd_kafka_message_headers, rd_kafka_message_status,
+        rd_kafka_msg_status_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
+        rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_add_range,
         rd_kafka_topic_partition_list_destroy, rd_kafka_topic_partition_list_new,
     },
     client::Client,
@@ -114,6 +115,14 @@ pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(ByteString, 
         headers.push((name.as_ref().into(), value));
     }
     headers
+}
+
+/// Whether the brokers may have taken a record that was not delivered: it was sent, and
+/// the answer did not come.
+pub(super) fn may_be_there(message: &BorrowedMessage<'_>) -> bool {
+    // SAFETY: the message lives as long as the borrow.
+    let status = unsafe { rd_kafka_message_status(message.ptr()) };
+    status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
 /// A group, as the brokers describe it.

@@ -3,6 +3,7 @@
 
 #[path = "../../../../tests/src/kafka/brokers.rs"]
 mod cluster;
+mod doubt;
 mod foreign;
 mod groups;
 mod identity;

@@ -7,7 +7,10 @@
 use std::{
     borrow::Cow,
     collections::BTreeSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,7 @@ use super::{
     config::KafkaConfig,
     context, convert,
     errors::is_denial,
+    native,
     offsets::{NotSent, OffsetSender, Sending},
 };
 use crate::{
@@ -72,6 +76,8 @@ const FREE_TIME_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Quiet {
     refusals: Arc<Mutex<Refusals>>,
+    /// A record that was not delivered may be in the log all the same.
+    is_in_doubt: Arc<AtomicBool>,
 }
 
 /// Why the brokers refused records. Of several batches that are under way, the others
@@ -105,6 +111,9 @@ impl ProducerContext for Quiet {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
+            if native::may_be_there(message) {
+                self.is_in_doubt.store(true, Ordering::Relaxed);
+            }
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     self.refusals.lock().size = Some(message.topic().into());
@@ -126,6 +135,8 @@ pub(super) struct Transactions {
     producer: Option<Arc<BaseProducer<Quiet>>>,
     offsets: OffsetSender,
     refusals: Arc<Mutex<Refusals>>,
+    /// As [`Quiet::is_in_doubt`] of the producer.
+    is_in_doubt: Arc<AtomicBool>,
     must_abort: bool,
     /// The last producer may have left a transaction open.
     is_open: bool,
@@ -146,11 +157,18 @@ impl Transactions {
             record_bytes_max,
             producer: None,
             refusals: Arc::default(),
+            is_in_doubt: Arc::default(),
             offsets: OffsetSender::default(),
             must_abort: false,
             is_open: false,
             tidied: None,
         }
+    }
+
+    /// Whether the next transaction is the producer's that made the last one.
+    #[cfg(test)]
+    pub const fn has_producer(&self) -> bool {
+        self.producer.is_some()
     }
 
     /// Makes ready to begin a transaction: whatever was open is ended.
@@ -201,8 +219,10 @@ impl Transactions {
         if !self.config.properties.contains_key(IDLE_PROPERTY) {
             config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
         }
+        self.is_in_doubt = Arc::default();
         let context = Quiet {
             refusals: Arc::clone(&self.refusals),
+            is_in_doubt: Arc::clone(&self.is_in_doubt),
         };
         let producer: BaseProducer<Quiet> =
             config.create_with_context(context).map_err(unavailable)?;
@@ -370,7 +390,15 @@ impl Transactions {
         // The client waits until what it gave up was told; telling is polling.
         producer.purge(PurgeConfig::default().queue());
         settle(producer, deadline);
+        // The client numbers the records of the next transaction as if the ones that it
+        // gave up had never been sent. Where the brokers have them all the same, they
+        // take the next ones for the same again, say yes, and drop them. A new producer
+        // has an epoch of its own, and its numbers begin anew.
+        if producer.in_flight_count() > 0 || self.is_in_doubt.load(Ordering::Relaxed) {
+            return self.renew();
+        }
         match retry(deadline, || producer.abort_transaction(left(deadline))) {
+            Ok(()) if self.is_in_doubt.load(Ordering::Relaxed) => self.renew(),
             Ok(()) => self.must_abort = false,
             Err(error) => {
                 tracing::debug!(id = %self.id, %error, "a transaction was not aborted");
