@@ -13,7 +13,7 @@ RUN_DIR ?= run
 LISTEN ?= 127.0.0.1:8080
 FUZZ_SECONDS ?= 1800
 
-.PHONY: help run test build check toolchain host plugins test-plugins browser-test bench fuzz clean
+.PHONY: help run test unit build fmt lint check doc toolchain host plugins test-plugins browser-test bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -51,9 +51,20 @@ test: toolchain test-plugins ## every test
 	@tests/openapi/run
 	@tests/kafka/skipped
 
-check: toolchain ## formatting and lints
-	cargo fmt --all --check
+unit: toolchain ## the unit tests that need no brokers; FILTER=worker::position runs some
+	cargo test --locked --workspace --lib $(FILTER) -- --skip log::kafka::tests
+
+fmt: toolchain ## bring the code into its form
+	cargo fmt --all
+
+lint: toolchain ## what the linter says
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+check: lint doc ## formatting, lints, and the code's own pages
+	cargo fmt --all --check
+
+doc: toolchain ## the code's own pages, in the target directory
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 bench: build ## the figures of docs/performance.md
 	cargo bench --locked -p courtside

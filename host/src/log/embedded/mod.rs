@@ -1,7 +1,7 @@
 //! The embedded engine: one process, no server, durable on disk.
 //!
 //! Records, offsets and checkpoints are rows of a fjall database ([rows]),
-//! records as compressed [batches](batch). One thread writes ([write]), all
+//! records as compressed [batches](batch). One thread writes ([`write`](mod@write)), all
 //! others read. A commit is one atomic batch of the database, so that it needs
 //! no transactions of its own. Groups live in this process: each worker is a
 //! member, and partitions go to workers by number ([groups]). Another thread
