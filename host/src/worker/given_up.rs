@@ -24,8 +24,9 @@ struct Try {
     /// The committed offset.
     next: Offset,
     wait: Duration,
-    /// When it is tried again; none while it is.
-    at: Option<Instant>,
+    /// When it is tried, or when its trial began.
+    at: Instant,
+    is_on_trial: bool,
 }
 
 impl GivenUp {
@@ -34,25 +35,37 @@ impl GivenUp {
     pub fn add(&mut self, partition: PartitionId, next: Offset, now: Instant) {
         let before = self.0.get(&partition).map(|known| known.wait);
         let wait = before.map_or(WAIT_MIN, |wait| (wait * 2).min(WAIT_MAX));
-        let at = Some(now + wait);
-        self.0.insert(partition, Try { next, wait, at });
+        let waiting = Try {
+            next,
+            wait,
+            at: now + wait,
+            is_on_trial: false,
+        };
+        self.0.insert(partition, waiting);
     }
 
-    /// The partitions to try now, each with its committed offset. They are on trial
-    /// from here on.
-    pub fn take_due(&mut self, now: Instant) -> Vec<(PartitionId, Offset)> {
-        let due = self.0.iter_mut();
-        let due = due.filter(|(_, one)| one.at.is_some_and(|at| now >= at));
-        due.map(|(partition, one)| {
-            one.at = None;
-            (*partition, one.next)
-        })
-        .collect()
+    /// The partition to try now, with its committed offset. It is on trial from here on.
+    /// One is at a time: a commit may hold a row of each partition that the worker has
+    /// begun with, and the refusal of one would be the other's. A trial that finds
+    /// nothing to commit keeps others waiting for a while only.
+    pub fn take_due(&mut self, now: Instant) -> Option<(PartitionId, Offset)> {
+        let mut all = self.0.values();
+        if all.any(|one| one.is_on_trial && now < one.at + WAIT_MAX) {
+            return None;
+        }
+        let waiting = self.0.iter_mut().filter(|(_, one)| !one.is_on_trial);
+        let (partition, due) = waiting.min_by_key(|(_, one)| one.at)?;
+        if now < due.at {
+            return None;
+        }
+        due.at = now;
+        due.is_on_trial = true;
+        Some((*partition, due.next))
     }
 
     #[must_use]
     pub fn has_trials(&self) -> bool {
-        self.0.values().any(|one| one.at.is_none())
+        self.0.values().any(|one| one.is_on_trial)
     }
 
     /// What of these was on trial, and went well: it was committed.
@@ -76,28 +89,43 @@ mod tests {
     use super::*;
 
     const P: PartitionId = PartitionId(0);
+    const Q: PartitionId = PartitionId(1);
 
     #[test]
     fn a_partition_is_tried_again_after_longer_and_longer_waits() {
-        let start = Instant::now();
+        let mut now = Instant::now();
         let mut given_up = GivenUp::default();
-        let mut now = start;
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
             given_up.add(P, Offset(7), now);
             assert!(!given_up.has_trials());
             now += Duration::from_secs(seconds);
-            assert_eq!(given_up.take_due(now - Duration::from_millis(1)), []);
-            assert_eq!(given_up.take_due(now), [(P, Offset(7))]);
+            assert_eq!(given_up.take_due(now - Duration::from_millis(1)), None);
+            assert_eq!(given_up.take_due(now), Some((P, Offset(7))));
             assert!(given_up.has_trials());
-            assert_eq!(given_up.take_due(now), [], "it is on trial");
+            assert_eq!(given_up.take_due(now), None, "it is on trial");
         }
-        assert_eq!(
-            given_up.take_committed([PartitionId(1), P].into_iter()),
-            [P]
-        );
+        assert_eq!(given_up.take_committed([Q, P].into_iter()), [P]);
         assert!(!given_up.has_trials());
         // The next time is the first again.
         given_up.add(P, Offset(9), now);
-        assert_eq!(given_up.take_due(now + WAIT_MIN), [(P, Offset(9))]);
+        assert_eq!(given_up.take_due(now + WAIT_MIN), Some((P, Offset(9))));
+    }
+
+    #[test]
+    fn one_partition_is_tried_at_a_time() {
+        let now = Instant::now();
+        let mut given_up = GivenUp::default();
+        given_up.add(Q, Offset(1), now);
+        given_up.add(P, Offset(2), now + Duration::from_millis(1));
+        let due = now + WAIT_MIN + Duration::from_millis(1);
+        assert_eq!(given_up.take_due(due), Some((Q, Offset(1))));
+        assert_eq!(given_up.take_due(due), None);
+        given_up.add(Q, Offset(1), due);
+        assert_eq!(given_up.take_due(due), Some((P, Offset(2))));
+        // It has nothing to commit, and the other one does not wait for it for ever.
+        assert_eq!(given_up.take_due(due + WAIT_MAX / 2), None);
+        assert_eq!(given_up.take_due(due + WAIT_MAX), Some((Q, Offset(1))));
+        assert_eq!(given_up.take_committed([P].into_iter()), [P]);
+        assert_eq!(given_up.take_committed([Q].into_iter()), [Q]);
     }
 }

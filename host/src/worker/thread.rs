@@ -635,29 +635,29 @@ impl Running {
         self.stop_partitions(stops);
     }
 
-    /// Takes partitions up again that were given up a while ago. They count as
-    /// stopped until something of them is committed.
+    /// Takes a partition up again that was given up a while ago. It counts as stopped
+    /// until something of it is committed.
     fn try_again(&mut self) {
-        let due = self.given_up.take_due(Instant::now());
-        // No pending record may share a commit with them.
-        if self.given_up.has_trials() && self.processing.pending_since().is_some() {
+        let Some((partition, next)) = self.given_up.take_due(Instant::now()) else {
+            return;
+        };
+        // No pending record may share a commit with it.
+        if self.processing.pending_since().is_some() {
             self.commit();
         }
-        for (partition, next) in due {
-            let begun = self.processing.position_row(partition).and_then(|row| {
-                let start = row.map_or_else(|| Start::fresh(next), |row| Start::of(&row));
-                self.processing.assign(partition, start)
-            });
-            if let Err(error) = begun {
-                tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
-                self.given_up.add(partition, next, Instant::now());
-                continue;
-            }
-            let position = self.processing.positions().find(|(id, _)| *id == partition);
-            let position = position.map_or(next, |(_, position)| position);
-            if self.seek(partition, position) {
-                self.member.resume(&[partition]);
-            }
+        let begun = self.processing.position_row(partition).and_then(|row| {
+            let start = row.map_or_else(|| Start::fresh(next), |row| Start::of(&row));
+            self.processing.assign(partition, start)
+        });
+        if let Err(error) = begun {
+            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
+            self.given_up.add(partition, next, Instant::now());
+            return;
+        }
+        let position = self.processing.positions().find(|(id, _)| *id == partition);
+        let position = position.map_or(next, |(_, position)| position);
+        if self.seek(partition, position) {
+            self.member.resume(&[partition]);
         }
     }
 

@@ -302,6 +302,7 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
     assert_eq!(ask(&host, "OPTIONS", "GET", SITE).await.status, 405);
 
     let host = with(&[SITE]);
+    host.caught_up().await;
     let read = ask(&host, "GET", "GET", SITE).await;
     assert_eq!(
         (read.status.as_u16(), read.header(ALLOWED)),
