@@ -68,7 +68,7 @@ pub const SETTINGS: &[Setting] = &[
     set("log.queue_bytes_max", Min::Bytes(64 * KIB), "appended records that are not durable yet; beyond it appends are answered with 429"),
     set("log.disk_free_min", Min::Bytes(0), "room kept free on the disk; with less, appends and commits are refused with disk-full"),
     set("log.cache_bytes", Min::Bytes(0), "memory for blocks read from disk"),
-    set("log.journal_bytes_max", Min::Bytes(64 * MIB), "disk for the journal, beyond which memory is written out"),
+    set("log.journal_bytes_max", Min::Bytes(192 * MIB), "the most disk that the journal takes; writes wait rather than pass it; at least 137 MiB more than two of the largest records"),
     set("log.cleanup_interval", Min::Millis(10), "how often old and superseded records are looked for"),
     set("log.compaction_dirty_ratio_min", Min::None, "a partition of a compacted topic is cleaned when this part of its bytes came since the last time; from 0 to 1"),
     set("log.compaction_dirty_bytes_min", Min::Bytes(0), "and not for fewer bytes than these"),

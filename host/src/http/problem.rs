@@ -199,7 +199,9 @@ impl From<LogError> for Problem {
             LogError::Full { .. } | LogError::Denied { .. } | LogError::TopicMissing { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(5))
             }
-            LogError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            LogError::TooLarge { .. } | LogError::WriteTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, None)
+            }
             LogError::NoSuchTopic { .. }
             | LogError::NoSuchPartition { .. }
             | LogError::Mismatch { .. }

@@ -117,6 +117,11 @@ pub enum LogError {
         size_bytes: usize,
         limit_bytes: usize,
     },
+    /// An append or a commit that the journal has no room for at once.
+    #[error(
+        "a write of {size_bytes} bytes is over the {limit_bytes} that log.journal_bytes_max allows"
+    )]
+    WriteTooLarge { size_bytes: u64, limit_bytes: u64 },
     /// The brokers refuse the record's time, which is too far from their clock for
     /// the topic's settings.
     #[error("the brokers refuse the time of a record of topic {topic}")]
@@ -161,6 +166,7 @@ impl LogError {
                     | Self::NoSuchPartition { .. }
                     | Self::Invalid { .. }
                     | Self::TooLarge { .. }
+                    | Self::WriteTooLarge { .. }
             )
     }
 
@@ -186,6 +192,7 @@ impl LogError {
             Self::InUse { .. } => "data-dir-in-use",
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",
+            Self::WriteTooLarge { .. } => "write-too-large",
             Self::TimeRefused { .. } => "time-refused",
             Self::OffsetOutOfRange { .. } => "offset-out-of-range",
             Self::Corrupt { .. } => "log-corrupt",

@@ -5,6 +5,16 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::{store::SLACK_BYTES, write::writer::WRITE_BYTES_MAX};
+
+/// The journal is kept in files that take so much from their beginning.
+pub(super) const JOURNAL_FILE_BYTES: u64 = 64 << 20;
+
+/// Two files of the journal are needed at a time, one that is written to and
+/// another while its commits are written out; and so much for a write.
+const JOURNAL_WRITE_BYTES: u64 = 64 << 20;
+pub(super) const JOURNAL_BYTES_LEAST: u64 = 2 * JOURNAL_FILE_BYTES + JOURNAL_WRITE_BYTES;
+
 /// Configuration of the embedded engine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -21,8 +31,9 @@ pub struct EmbeddedConfig {
     pub disk_free_min: ByteSize,
     /// Memory for blocks read from disk.
     pub cache_bytes: ByteSize,
-    /// Disk for the journal, beyond which memory is written out. At least
-    /// 64 MiB.
+    /// The most disk that the journal takes: writes wait until memory is written
+    /// out rather than pass it. At least 192 MiB, and 137 MiB more than two of the
+    /// largest records.
     pub journal_bytes_max: ByteSize,
     /// How often old and superseded records are looked for. At least 10 ms.
     #[serde(with = "humantime_serde")]
@@ -72,11 +83,7 @@ impl EmbeddedConfig {
         least("partitions", self.partitions.into(), 1)?;
         least("record_bytes_max", self.record_bytes_max.as_u64(), 1024)?;
         least("queue_bytes_max", self.queue_bytes_max.as_u64(), 64 << 10)?;
-        least(
-            "journal_bytes_max",
-            self.journal_bytes_max.as_u64(),
-            64 << 20,
-        )?;
+        self.check_journal()?;
         least("compaction_keys_max", self.compaction_keys_max as u64, 1)?;
         if self.record_bytes_max > ByteSize::gib(1) {
             return Err("record_bytes_max is over 1 GiB".to_owned());
@@ -91,6 +98,30 @@ impl EmbeddedConfig {
             return Err("compaction_dirty_ratio_min is not between 0 and 1".to_owned());
         }
         Ok(())
+    }
+
+    fn check_journal(&self) -> Result<(), String> {
+        let bytes = self.journal_bytes_max.as_u64();
+        if bytes < JOURNAL_BYTES_LEAST {
+            return Err(format!(
+                "journal_bytes_max is {bytes}, it must be at least {JOURNAL_BYTES_LEAST}: a file of 64 MiB that is written to, another while it is written out, and 64 MiB for a write"
+            ));
+        }
+        let records = self.record_bytes_max.as_u64().saturating_mul(2);
+        let most = self.request_bytes_max();
+        if most < records {
+            return Err(format!(
+                "journal_bytes_max is {bytes}, which leaves {most} for a write, and two records of record_bytes_max are {records}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The most that one append or commit may have the store write: the journal
+    /// has room for it beside the requests that are written with it.
+    pub(super) fn request_bytes_max(&self) -> u64 {
+        let others = 2 * JOURNAL_FILE_BYTES + WRITE_BYTES_MAX as u64 + SLACK_BYTES;
+        self.journal_bytes_max.as_u64().saturating_sub(others)
     }
 }
 
@@ -112,5 +143,21 @@ mod tests {
             toml::from_str("journal_bytes_max = \"1MiB\"\ncleanup_interval = \"1s\"").unwrap();
         assert!(config.check().unwrap_err().contains("journal_bytes_max"));
         assert!(toml::from_str::<EmbeddedConfig>("partition = 3").is_err());
+    }
+
+    #[test]
+    fn the_journal_has_room_for_the_largest_records() {
+        let config = |journal, record| EmbeddedConfig {
+            journal_bytes_max: journal,
+            record_bytes_max: ByteSize::mib(record),
+            ..EmbeddedConfig::default()
+        };
+        let least = ByteSize::mib(192);
+        assert_eq!(config(least, 27).check(), Ok(()));
+        let error = config(ByteSize::b(least.as_u64() - 1), 1).check();
+        assert!(error.unwrap_err().contains("at least 201326592"));
+        let error = config(least, 28).check();
+        assert!(error.unwrap_err().contains("record_bytes_max"));
+        assert_eq!(config(ByteSize::mib(200), 28).check(), Ok(()));
     }
 }

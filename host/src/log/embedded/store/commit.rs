@@ -7,7 +7,11 @@
 
 use fjall::{Keyspace, OwnedWriteBatch, UserKey, UserValue};
 
-use super::{META, SPACES, Store, mark::Mark, mark::Place};
+use super::{
+    META, SPACES, Store,
+    mark::{Mark, Place},
+    room::{BATCH_BYTES, ITEM_BYTES},
+};
 use crate::log::embedded::rows::{self, PartitionRow};
 
 /// The row's key in each keyspace. No other row has one like it: records' keys
@@ -65,6 +69,7 @@ pub(in super::super) struct Batch<'a> {
     store: &'a Store,
     inner: OwnedWriteBatch,
     changes: Changes,
+    items: u64,
 }
 
 /// The changes of a commit to the [`Mark`].
@@ -125,6 +130,7 @@ impl<'a> Batch<'a> {
             store,
             inner,
             changes,
+            items: 0,
         }
     }
 
@@ -163,10 +169,18 @@ impl<'a> Batch<'a> {
             *touched = true;
         }
         self.changes.bytes += (key.len() + value_bytes) as u64;
+        self.items += 1;
     }
 
-    /// Writes it, syncs it and marks it as acknowledged.
-    pub fn commit(mut self) -> Result<(), fjall::Error> {
+    /// Writes it once the journal has room for it, syncs it and marks it as
+    /// acknowledged.
+    pub fn commit(self) -> Result<(), fjall::Error> {
+        let bytes = BATCH_BYTES + self.changes.bytes + self.items * ITEM_BYTES;
+        self.store.wait_for_room(bytes)?;
+        self.write()
+    }
+
+    pub(super) fn write(mut self) -> Result<(), fjall::Error> {
         let mut progress = self.store.progress.lock();
         let seqno_min = self.store.db.seqno();
         let synced = progress.file.synced();

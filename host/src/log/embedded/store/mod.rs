@@ -17,6 +17,7 @@ mod check;
 mod commit;
 mod create;
 mod mark;
+mod room;
 
 use std::{
     fs::{File, TryLockError},
@@ -33,14 +34,17 @@ use fjall::{
 };
 use parking_lot::Mutex;
 
-pub(super) use self::commit::Batch;
 use self::{
     check::Checked,
     commit::{COMMIT_KEY, Changes, CommitRow},
     mark::{Mark, MarkFile},
 };
+pub(super) use self::{
+    commit::Batch,
+    room::{ITEM_BYTES, SLACK_BYTES},
+};
 use super::{
-    config::EmbeddedConfig,
+    config::{EmbeddedConfig, JOURNAL_FILE_BYTES},
     disk,
     rows::{self, PartitionRow},
 };
@@ -108,6 +112,7 @@ pub(super) struct Store {
     pub meta: Keyspace,
     pub checkpoints: Keyspace,
     progress: Mutex<Progress>,
+    journal_bytes_max: u64,
 }
 
 /// The last commit, and the file that proves it.
@@ -153,16 +158,21 @@ impl Store {
             meta,
             checkpoints,
             progress: Mutex::new(Progress { mark, file }),
+            journal_bytes_max: config.journal_bytes_max.as_u64(),
         };
         store.check_format(&path)?;
         Ok(store)
     }
 
     fn builder(path: &Path, config: &EmbeddedConfig) -> fjall::DatabaseBuilder<Database> {
+        // Files that are no longer written to: flushes are to begin before a commit
+        // waits for them.
+        let sealed = config.journal_bytes_max.as_u64();
+        let sealed = sealed.saturating_sub(2 * JOURNAL_FILE_BYTES);
         Database::builder(path)
             .cache_size(config.cache_bytes.as_u64())
             .journal_compression(CompressionType::None)
-            .max_journaling_size(config.journal_bytes_max.as_u64())
+            .max_journaling_size(sealed.max(JOURNAL_FILE_BYTES))
             .worker_threads(WORKER_THREADS)
     }
 
@@ -226,6 +236,11 @@ impl Store {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn is_flushing(&self) -> bool {
+        let mut spaces = self.spaces().into_iter();
+        spaces.any(|keyspace| keyspace.tree.sealed_memtable_count() > 0)
     }
 }
 

@@ -3,6 +3,7 @@
 mod cleaning;
 mod damage;
 mod disk;
+mod journal;
 mod kill;
 mod reopening;
 

@@ -21,6 +21,7 @@ use super::{
     batch::Encoded,
     groups::{GroupKey, Listener},
     rows::CleanupRow,
+    store::ITEM_BYTES,
     topics::TopicState,
 };
 use crate::{
@@ -44,14 +45,18 @@ impl Request {
     fn stored_bytes(&self) -> usize {
         let values = |parts: &[Part]| -> usize {
             let batches = parts.iter().flat_map(|part| &part.batches);
-            batches.map(|batch| batch.value.len()).sum()
+            let item = |batch: &Encoded| batch.stored_bytes() as usize + ITEM_BYTES as usize;
+            batches.map(item).sum()
         };
         match self {
             Self::Append(append) => values(&append.parts),
             Self::Commit(commit) => {
                 let checkpoints = commit.checkpoints.iter();
                 let checkpoints: usize = checkpoints
-                    .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()))
+                    .map(|(key, value)| {
+                        let value = value.as_ref().map_or(0, |value| value.len());
+                        ITEM_BYTES as usize + key.len() + value
+                    })
                     .sum();
                 values(&commit.parts) + checkpoints
             }
@@ -60,6 +65,19 @@ impl Request {
                 batches.sum::<usize>() + clean.remove.len() * super::rows::RECORD_KEY_BYTES
             }
             Self::Join(_) | Self::EnsureTopics(_) | Self::Change(_) => 0,
+        }
+    }
+
+    /// Answers an append or a commit that is not written.
+    fn refuse(self, error: LogError) {
+        match self {
+            Self::Append(append) => {
+                // Room is given back before the caller can ask for more of it.
+                drop(append.reservation);
+                drop(append.reply.send(Err(error)));
+            }
+            Self::Commit(commit) => drop(commit.reply.send(Err(error))),
+            Self::Join(_) | Self::EnsureTopics(_) | Self::Change(_) | Self::Clean(_) => {}
         }
     }
 }

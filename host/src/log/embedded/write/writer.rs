@@ -43,7 +43,7 @@ use crate::log::{
 
 /// About how much one write of the store takes in. It bounds how long the
 /// first request of it waits for the last, and stays well under a memtable.
-const WRITE_BYTES_MAX: usize = 8 << 20;
+pub(in super::super) const WRITE_BYTES_MAX: usize = 8 << 20;
 
 /// Fewer that wait are no crowd.
 const CROWD_MIN: usize = 8;
@@ -243,7 +243,16 @@ impl Writer {
             return writable.and(Err(closed()));
         };
         let mut plan = Plan::new(&shared, store, now_ms());
+        let limit = shared.config.request_bytes_max();
         for request in requests {
+            let size = request.stored_bytes();
+            if size as u64 > limit {
+                request.refuse(LogError::WriteTooLarge {
+                    size_bytes: size as u64,
+                    limit_bytes: limit,
+                });
+                continue;
+            }
             match request {
                 Request::Append(mut append) => {
                     if let Some(topic) = find_deleted(&append.parts) {
