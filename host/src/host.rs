@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backup::source::Source,
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
     figures::{self, Exposition, asked::Asked, pipelines::Seen},
     ingest::{Door, Ingest, KeyRule, Schema},
@@ -337,6 +338,15 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
     Ok(log)
 }
 
+/// Opens the log of a data directory that no host has open, to be copied.
+pub fn open_backup(config: &Config) -> anyhow::Result<Arc<dyn Admin>> {
+    if config.kafka.is_set() {
+        let error = LogError::BackupElsewhere;
+        return Err(anyhow!("{}: {error}", error.code()));
+    }
+    open_admin(config, false)
+}
+
 /// Opens it for a command of an operator: beside the hosts, where they share a
 /// log; else no host may run. Nothing is made where nothing is, unless the
 /// command is to.
@@ -355,7 +365,7 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
     let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
     log.map(|log| log as _).map_err(|error| match error {
         LogError::InUse { .. } => anyhow!(
-            "{}: {error}: stop its host first, or ask it: `courtside groups --live` does",
+            "{}: {error}: stop its host first, or ask it: `courtside backup` and `courtside groups --live` do",
             error.code()
         ),
         error => anyhow!("{}: {error}", error.code()),
@@ -585,6 +595,10 @@ impl Operator for Overview {
         let mut all = self.pipelines.iter();
         let working = all.find(|working| *working.pipeline.name == *pipeline)?;
         Some(Arc::clone(&working.traced))
+    }
+
+    fn backup(&self) -> Result<Source, LogError> {
+        Ok(Source::new(&self.data_dir, self.log.backup()?))
     }
 
     fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {

@@ -50,6 +50,8 @@ enum Command {
     Plugin(cli::plugin::PluginArgs),
     /// Show what could not be processed, and have it processed after all.
     DeadLetter(cli::letters::LettersArgs),
+    /// Copy a host's data directory while the host runs, and check such a copy.
+    Backup(cli::backup::BackupArgs),
     /// Make a bearer token, and the entry of it in the host's file of tokens.
     Token(cli::token::TokenArgs),
     /// Compile a plugin for a host, which starts this.
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => Ok(cli::replay::run(&args)),
         Command::Export(args) => Ok(cli::replay::export(&args)),
         Command::Plugin(args) => Ok(cli::plugin::run(&args)),
+        Command::Backup(args) => cli::backup::run(&args),
         Command::CompilePlugin => Ok(compile_process()),
         Command::Token(args) => cli::token::run(args),
         Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),

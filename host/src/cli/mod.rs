@@ -1,5 +1,6 @@
 //! The commands that are not a part of their own.
 
+pub mod backup;
 mod client;
 mod descriptors;
 pub mod failure;

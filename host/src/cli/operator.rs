@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 use super::plain;
 use crate::{
@@ -51,10 +51,11 @@ impl OutputArgs {
     }
 }
 
-/// Errors of the log go to standard error while a command runs, and nothing else.
+/// Errors of the log go to standard error while a command runs, and nothing else. What
+/// the embedded engine's database says of them is in the command's own words.
 pub fn start_logging() {
     tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::ERROR)
+        .with_env_filter(EnvFilter::new("error,fjall=off,lsm_tree=off"))
         .with_writer(|| Words)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -113,6 +114,7 @@ mod tests {
     use clap::{Command, CommandFactory as _, Parser};
 
     use crate::cli::{
+        backup::BackupArgs,
         games::GamesArgs,
         groups::GroupsArgs,
         letters::LettersArgs,
@@ -135,6 +137,7 @@ mod tests {
         Export(ExportArgs),
         Plugin(PluginArgs),
         DeadLetter(LettersArgs),
+        Backup(BackupArgs),
     }
 
     /// The command lines that a command's help, and that of those below it, shows.

@@ -6,6 +6,7 @@
 //! with a [`problem`] that has a stable code.
 
 mod access;
+mod backup;
 mod body;
 mod config;
 mod games;
@@ -166,6 +167,7 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(post::score))
         .routes(routes!(post::events));
     let operate = OpenApiRouter::new()
+        .routes(routes!(backup::get))
         .routes(routes!(letters::redrive))
         .routes(routes!(plugins::put))
         .routes(routes!(plugins::put_key, plugins::delete_key))

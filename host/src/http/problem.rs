@@ -193,6 +193,8 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let (status, retry_after_s) = match error {
             LogError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
+            LogError::BackupRunning => (StatusCode::TOO_MANY_REQUESTS, Some(60)),
+            LogError::BackupElsewhere => (StatusCode::CONFLICT, None),
             LogError::Unavailable { .. }
             | LogError::Fenced { .. }
             | LogError::TimeRefused { .. } => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),

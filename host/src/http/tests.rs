@@ -1,6 +1,7 @@
 //! The doors, from outside: bad input, reads, streams, and what goes wrong.
 
 mod access;
+mod backup;
 mod bad_input;
 mod compressed;
 mod connections;

@@ -6,6 +6,7 @@
 //! thread; a [`Member`] belongs to one worker thread and may block it.
 
 pub mod admin;
+pub mod backup;
 pub(crate) mod block;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -122,6 +123,14 @@ pub enum LogError {
         "a write of {size_bytes} bytes is over the {limit_bytes} that log.journal_bytes_max allows"
     )]
     WriteTooLarge { size_bytes: u64, limit_bytes: u64 },
+    /// A backup is made by one reader at a time.
+    #[error("another backup of the record log is running")]
+    BackupRunning,
+    /// The log is not the host's to copy.
+    #[error(
+        "the record log is Kafka's, and so are its backups: mirror the topics to another cluster, or back up the brokers"
+    )]
+    BackupElsewhere,
     /// The brokers refuse the record's time, which is too far from their clock for
     /// the topic's settings.
     #[error("the brokers refuse the time of a record of topic {topic}")]
@@ -193,6 +202,8 @@ impl LogError {
             Self::Fenced { .. } => "fenced",
             Self::TooLarge { .. } => "record-too-large",
             Self::WriteTooLarge { .. } => "write-too-large",
+            Self::BackupRunning => "backup-running",
+            Self::BackupElsewhere => "backup-elsewhere",
             Self::TimeRefused { .. } => "time-refused",
             Self::OffsetOutOfRange { .. } => "offset-out-of-range",
             Self::Corrupt { .. } => "log-corrupt",
@@ -467,6 +478,11 @@ pub trait RecordLog: Send + Sync + 'static {
     fn changes(&self) -> watch::Receiver<u64>;
 
     fn health(&self) -> Health;
+
+    /// The rows of a backup, for an engine whose log is the host's own.
+    fn backup(&self) -> Result<Box<dyn backup::BackupRows>, LogError> {
+        Err(LogError::BackupElsewhere)
+    }
 
     /// Finishes what is queued and lets go of the disk; calls after it fail
     /// with `Unavailable`. Members have left before.

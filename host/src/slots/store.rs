@@ -13,10 +13,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{types::Digest, worker::takeover::DIRECTIVES_MAX};
 
-const ACTIVE_FILE: &str = "active.json";
+/// The note of what runs, in the directory of copies.
+pub const ACTIVE_FILE: &str = "active.json";
 const EXTENSION: &str = "wasm";
 /// Plugins of a slot that are remembered as undone.
 const UNDONE_MAX: usize = DIRECTIVES_MAX;
+
+/// Whether a file of this name is a plugin's copy.
+#[must_use]
+pub fn is_copy(name: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|ext| ext == EXTENSION)
+}
 
 /// What a host notes for its next start, by the full names of slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use super::{
     name::SlotName,
 };
 use crate::{
-    figures::Exposition, letters::Letters, pipeline::Pipeline, plugin::Limits,
-    replay::trace::Traced,
+    backup::source::Source, figures::Exposition, letters::Letters, log::LogError,
+    pipeline::Pipeline, plugin::Limits, replay::trace::Traced,
 };
 
 /// Where a slot stands.
@@ -360,6 +360,8 @@ pub trait Operator: Send + Sync + 'static {
     fn figures(&self, out: &mut Exposition);
     /// A pipeline whose entities are asked for.
     fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
+    /// A backup of the log and of the host's copies of plugins.
+    fn backup(&self) -> Result<Source, LogError>;
     /// The dead letters of a pipeline; none where there is no such pipeline.
     fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
 }

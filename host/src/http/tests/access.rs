@@ -81,6 +81,7 @@ const NEEDS: &[(&str, &str, Option<&str>)] = &[
         Some("read"),
     ),
     ("GET", "/pipelines/{pipeline}/plugins/{file}", Some("read")),
+    ("GET", "/backup", Some("operate")),
     ("PUT", "/plugins/{pipeline}/default", Some("operate")),
     (
         "POST",

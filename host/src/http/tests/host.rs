@@ -1,6 +1,14 @@
 //! A host with a log in memory, asked in process or over a socket.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -20,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
+    backup::source::Source,
     figures::Exposition,
     http::{self, App, HttpConfig, router},
     ingest::{
@@ -27,6 +36,10 @@ use crate::{
         testing::{MemoryLog, eventually},
     },
     letters::Letters,
+    log::{
+        LogError,
+        backup::{BackupRows, TakeRow},
+    },
     pipeline::identity::Identity,
     replay::trace::Traced,
     scoreboard::{BoardSpec, Scoreboard, ScoreboardConfig},
@@ -56,6 +69,16 @@ pub struct FakeOperator {
     /// To the next question; without one it waits.
     pub answer: Mutex<Option<Answered>>,
     unanswered: Mutex<Vec<oneshot::Sender<Answered>>>,
+    /// It has a log to back up, which never ends.
+    pub endless: AtomicBool,
+}
+
+struct Endless;
+
+impl BackupRows for Endless {
+    fn next(&mut self, take: &mut TakeRow<'_>) -> Result<bool, LogError> {
+        take(0, b"key", &[7; 1000]).map(|()| true)
+    }
 }
 
 impl Operator for FakeOperator {
@@ -99,6 +122,13 @@ impl Operator for FakeOperator {
         traced
             .clone()
             .filter(|traced| *traced.pipeline.name == *pipeline)
+    }
+
+    fn backup(&self) -> Result<Source, LogError> {
+        if self.endless.load(Ordering::Relaxed) {
+            return Ok(Source::new(Path::new("nowhere"), Box::new(Endless)));
+        }
+        Err(LogError::BackupElsewhere)
     }
 
     fn letters(&self, _: &str) -> Option<Arc<Letters>> {

@@ -205,6 +205,7 @@ async fn the_description_names_every_route() {
     assert_eq!(
         paths,
         [
+            "/backup",
             "/dead-letters/{pipeline}",
             "/dead-letters/{pipeline}/redrive",
             "/dead-letters/{pipeline}/{partition}/{offset}",

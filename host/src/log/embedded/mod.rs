@@ -17,6 +17,7 @@
 //! cleaning no longer waits for it.
 
 mod admin;
+mod backup;
 mod batch;
 mod catalog;
 mod checkpoints;
@@ -39,7 +40,7 @@ use std::{
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
@@ -48,8 +49,11 @@ use futures_util::future::BoxFuture;
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{oneshot, watch};
 
-pub use self::config::EmbeddedConfig;
 pub(super) use self::store::lock;
+pub use self::{
+    backup::{LogCopy, verify},
+    config::EmbeddedConfig,
+};
 use self::{
     checkpoints::GroupCheckpoints,
     clean::Cleaner,
@@ -67,7 +71,7 @@ use self::{
 };
 use super::{
     Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, MemberStatus,
-    RecordLog, TopicSpec,
+    RecordLog, TopicSpec, backup::BackupRows,
 };
 use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
@@ -88,6 +92,7 @@ struct Shared {
     cleaning: Mutex<()>,
     /// Why nothing can be written.
     trouble: RwLock<Option<LogError>>,
+    backing_up: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -177,6 +182,7 @@ impl Embedded {
             changes: watch::Sender::new(0),
             cleaning: Mutex::new(()),
             trouble: RwLock::new(None),
+            backing_up: Arc::default(),
         };
         let store = Store::open(&shared.path, &shared.config)?;
         let found = catalog::load(&store)?;
@@ -400,6 +406,10 @@ impl RecordLog for Embedded {
             }),
             _ => Health::Ready,
         }
+    }
+
+    fn backup(&self) -> Result<Box<dyn BackupRows>, LogError> {
+        Ok(Box::new(backup::SnapshotRows::new(&self.shared)?))
     }
 
     fn close(&self) {

@@ -17,7 +17,7 @@ use crate::log::embedded::rows::{self, PartitionRow};
 /// The row's key in each keyspace. No other row has one like it: records' keys
 /// are longer, those of `meta` begin with a letter, and no group's name is
 /// empty.
-pub(super) const COMMIT_KEY: &[u8] = &[0];
+pub(in super::super) const COMMIT_KEY: &[u8] = &[0];
 
 /// A commit's own row in each keyspace that it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub(super) struct CommitRow {
     pub marked: u64,
     /// Bytes of all commits up to this one.
     pub bytes: u64,
+    /// The last commit of each keyspace, this one included: keyspaces that were
+    /// copied at different moments show by it.
+    pub last: [u64; SPACES],
 }
 
 impl CommitRow {
@@ -47,12 +50,14 @@ impl CommitRow {
             self.bytes,
         ]
         .iter()
+        .chain(&self.last)
         .flat_map(|number| number.to_le_bytes())
         .collect()
     }
 
     pub fn parse(value: &[u8]) -> Option<Self> {
-        let [store, number, previous, seqno_min, marked, bytes] = rows::parse_numbers(value)?;
+        let [store, number, previous, seqno_min, marked, bytes, last @ ..] =
+            rows::parse_numbers::<{ 6 + SPACES }>(value)?;
         Some(Self {
             store,
             number,
@@ -60,6 +65,7 @@ impl CommitRow {
             seqno_min,
             marked,
             bytes,
+            last,
         })
     }
 }
@@ -89,16 +95,22 @@ impl Mark {
         seqno_min: u64,
         marked: u64,
     ) -> [Option<CommitRow>; SPACES] {
+        let number = self.number() + 1;
+        let mut last = self.last;
+        for (last, touched) in last.iter_mut().zip(changes.touched) {
+            *last = if touched { number } else { *last };
+        }
         let mut rows = [None; SPACES];
         let spaces = rows.iter_mut().zip(self.last).zip(changes.touched);
         for ((row, previous), touched) in spaces {
             *row = touched.then_some(CommitRow {
                 store: self.store,
-                number: self.number() + 1,
+                number,
                 previous,
                 seqno_min,
                 marked,
                 bytes: self.bytes + changes.bytes,
+                last,
             });
         }
         rows

@@ -23,6 +23,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -36,11 +37,11 @@ use parking_lot::Mutex;
 
 use self::{
     check::Checked,
-    commit::{COMMIT_KEY, Changes, CommitRow},
+    commit::{Changes, CommitRow},
     mark::{Mark, MarkFile},
 };
 pub(super) use self::{
-    commit::Batch,
+    commit::{Batch, COMMIT_KEY},
     room::{ITEM_BYTES, SLACK_BYTES},
 };
 use super::{
@@ -48,7 +49,10 @@ use super::{
     disk,
     rows::{self, PartitionRow},
 };
-use crate::log::LogError;
+use crate::log::{LogError, backup::TakeRow};
+
+/// How many stores this process has opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Fjall stops writers for as long as flushes or compactions lag by more than
 /// these, and never looks whether they still can go on; so we wait before that,
@@ -68,8 +72,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(5);
 const BLOB_FROM_BYTES: u32 = 2 << 10;
 
 /// The keyspaces, in the order of their creation.
-const SPACES: usize = 3;
-const META: usize = 1;
+pub(super) const SPACES: usize = 3;
+pub(super) const RECORDS: usize = 0;
+pub(super) const META: usize = 1;
 /// Their numbers in journals and directories; 0 has their names.
 const NAMES_ID: u64 = 0;
 const SPACE_IDS: [u64; SPACES] = [1, 2, 3];
@@ -113,6 +118,7 @@ pub(super) struct Store {
     pub checkpoints: Keyspace,
     progress: Mutex<Progress>,
     journal_bytes_max: u64,
+    opened: u64,
 }
 
 /// The last commit, and the file that proves it.
@@ -159,8 +165,10 @@ impl Store {
             checkpoints,
             progress: Mutex::new(Progress { mark, file }),
             journal_bytes_max: config.journal_bytes_max.as_u64(),
+            opened: OPENED.fetch_add(1, Ordering::Relaxed),
         };
-        store.check_format(&path)?;
+        let format = store.meta.get(rows::FORMAT_KEY).map_err(read_error)?;
+        check_format(&format.unwrap_or_default())?;
         Ok(store)
     }
 
@@ -189,22 +197,17 @@ impl Store {
         ])
     }
 
-    fn check_format(&self, path: &Path) -> Result<(), LogError> {
-        let format = self.meta.get(rows::FORMAT_KEY).map_err(read_error)?;
-        if format.as_deref() == Some(rows::FORMAT) {
-            return Ok(());
-        }
-        Err(LogError::Unavailable {
-            reason: format!(
-                "{} is of format {}, this version reads format {}",
-                path.display(),
-                String::from_utf8_lossy(&format.unwrap_or_default()),
-                String::from_utf8_lossy(rows::FORMAT),
-            ),
-        })
+    /// No other opening in this process has the same number.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
-    fn spaces(&self) -> [&Keyspace; SPACES] {
+    /// The number of the last commit.
+    pub fn last_commit(&self) -> u64 {
+        self.progress.lock().mark.number()
+    }
+
+    pub fn spaces(&self) -> [&Keyspace; SPACES] {
         [&self.records, &self.meta, &self.checkpoints]
     }
 
@@ -238,9 +241,62 @@ impl Store {
         }
     }
 
+    /// Writes all memtables out, so that tables and blobs hold every row.
+    pub fn write_out(&self) -> Result<(), fjall::Error> {
+        for keyspace in self.spaces() {
+            keyspace.rotate_memtable()?;
+        }
+        while self.is_flushing() {
+            self.db.persist(PersistMode::Buffer)?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     fn is_flushing(&self) -> bool {
         let mut spaces = self.spaces().into_iter();
         spaces.any(|keyspace| keyspace.tree.sealed_memtable_count() > 0)
+    }
+}
+
+/// Whether this version reads the rows of a store, by the version in `meta`.
+pub(super) fn check_format(format: &[u8]) -> Result<(), LogError> {
+    if format == rows::FORMAT {
+        return Ok(());
+    }
+    Err(LogError::Unavailable {
+        reason: format!(
+            "the log is of format {}, this version reads format {}",
+            String::from_utf8_lossy(format),
+            String::from_utf8_lossy(rows::FORMAT),
+        ),
+    })
+}
+
+/// Reads a store that was closed cleanly to its last row, without writing to it.
+pub(super) fn verify(
+    dir: &Path,
+    config: &EmbeddedConfig,
+    take: &mut TakeRow<'_>,
+) -> Result<(), LogError> {
+    let paths = Paths {
+        dir: dir.to_owned(),
+    };
+    check::verify(&paths, &read_mark(dir)?, config, take)
+}
+
+fn read_mark(dir: &Path) -> Result<Mark, LogError> {
+    let path = dir.join("mark");
+    let corrupt = |what: &str| LogError::Corrupt {
+        reason: format!("{} {what}", path.display()),
+    };
+    match mark::read(&path) {
+        Ok(Some(mark)) => Ok(mark),
+        Ok(None) => Err(corrupt("is damaged")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(corrupt("is missing")),
+        Err(error) => Err(LogError::Unavailable {
+            reason: format!("{}: {error}", path.display()),
+        }),
     }
 }
 

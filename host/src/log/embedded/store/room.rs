@@ -86,7 +86,7 @@ mod tests {
         rows,
     };
 
-    const COMMIT_BYTES: usize = 7 << 20;
+    const COMMIT_BYTES: usize = 20 << 20;
 
     fn least() -> EmbeddedConfig {
         EmbeddedConfig {
@@ -107,7 +107,7 @@ mod tests {
         journals.sum()
     }
 
-    /// Commits so many megabytes, and returns the most that the journals had.
+    /// Makes so many commits, and returns the most that the journals had.
     fn most_beside(dir: &Path, store: &Store, commits: u64) -> u64 {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -123,7 +123,7 @@ mod tests {
                 store.wait_until_writable().unwrap();
                 let mut batch = store.batch();
                 // A keyspace that changes seldom keeps old journals.
-                if number % 20 == 0 {
+                if number % 7 == 0 {
                     batch.insert(&store.checkpoints, number.to_be_bytes(), &b"seldom"[..]);
                 }
                 batch.insert(&store.records, rows::record_key(1, 0, number), &value[..]);
@@ -139,7 +139,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {
             let store = Store::open(dir.path(), &least()).unwrap();
-            let most = most_beside(dir.path(), &store, 80);
+            let most = most_beside(dir.path(), &store, 28);
             assert!(most > JOURNAL_FILE_BYTES, "{most}");
             assert!(most <= JOURNAL_BYTES_LEAST, "{most}");
         }
@@ -149,7 +149,7 @@ mod tests {
     fn a_store_that_was_opened_with_a_full_journal_makes_room_before_it_writes() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &EmbeddedConfig::default()).unwrap();
-        most_beside(dir.path(), &store, 16);
+        most_beside(dir.path(), &store, 6);
         drop(store);
         let mut store = Store::open(dir.path(), &least()).unwrap();
         // As if the file were as large as it may become.

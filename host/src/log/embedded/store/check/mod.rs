@@ -26,7 +26,7 @@ use self::{
     tables::Flushed,
 };
 use super::{META, Paths, SPACES, mark::Mark, mark::Place, write_error};
-use crate::log::{LogError, embedded::config::EmbeddedConfig};
+use crate::log::{LogError, backup::TakeRow, embedded::config::EmbeddedConfig};
 
 /// Partitions that a refusal names; the others are counted.
 const PLACES_MAX: usize = 20;
@@ -84,6 +84,13 @@ impl Refusal {
         }
     }
 
+    fn log_error(self, paths: &Paths, config: &EmbeddedConfig) -> LogError {
+        match self {
+            Self::Damage(reason) => LogError::Corrupt { reason },
+            Self::Fjall(error) => write_error(&paths.db(), config, &error),
+        }
+    }
+
     const fn is_damage(&self) -> bool {
         matches!(self, Self::Damage(_))
     }
@@ -110,10 +117,35 @@ pub(super) fn check(
     mark: &Mark,
     config: &EmbeddedConfig,
 ) -> Result<Checked, LogError> {
-    look(paths, mark, config).map_err(|refusal| match refusal {
-        Refusal::Damage(reason) => LogError::Corrupt { reason },
-        Refusal::Fjall(error) => write_error(&paths.db(), config, &error),
-    })
+    look(paths, mark, config).map_err(|refusal| refusal.log_error(paths, config))
+}
+
+/// Reads a store that was closed with all its rows in tables and blobs, to the last
+/// row and without writing to it.
+pub(super) fn verify(
+    paths: &Paths,
+    mark: &Mark,
+    config: &EmbeddedConfig,
+    take: &mut TakeRow<'_>,
+) -> Result<(), LogError> {
+    let refused = |refusal: Refusal| refusal.log_error(paths, config);
+    let db = paths.db();
+    let found = files::look(&db).map_err(refused)?;
+    let aside = tempfile::tempdir().map_err(|error| LogError::Unavailable {
+        reason: format!("no directory for links to the tables: {error}"),
+    })?;
+    let opened = tables::Opened::links(&db, &found, aside.path(), config).map_err(refused)?;
+    let mut progress = Progress::new(mark.store, opened.flushed().map_err(refused)?);
+    let written_out = progress.last;
+    let damage = read_journals(&found.journals, &mut progress).map_err(refused)?;
+    let judged = progress.judge(mark, damage.as_ref());
+    judged.map_err(|reason| LogError::Corrupt { reason })?;
+    if damage.is_some() || written_out != progress.last || progress.last != mark.last {
+        return Err(LogError::Corrupt {
+            reason: format!("{} was not closed", db.display()),
+        });
+    }
+    opened.read_rows(take)
 }
 
 fn look(paths: &Paths, mark: &Mark, config: &EmbeddedConfig) -> Result<Checked, Refusal> {
@@ -199,6 +231,8 @@ struct Progress {
     bytes: u64,
     /// The mark had at least this number on disk.
     marked: u64,
+    /// The newest commit, and the last one of each keyspace as it has them.
+    newest: (u64, [u64; SPACES]),
     /// A row in the tables is of another store.
     is_foreign: bool,
     ends: BTreeMap<Place, u64>,
@@ -217,6 +251,7 @@ impl Progress {
             journal: None,
             bytes: newest.map_or(0, |row| row.bytes),
             marked: newest.map_or(0, |row| row.marked),
+            newest: newest.map_or_else(Default::default, |row| (row.number, row.last)),
             is_foreign: rows.clone().any(|row| row.store != store),
             ends: flushed.ends,
             topics: flushed.topics,
@@ -256,6 +291,9 @@ impl Progress {
             *last = row.number;
         }
         self.journal = Some((meta.number, commit.seqno));
+        if meta.number > self.newest.0 {
+            self.newest = (meta.number, meta.last);
+        }
         if self
             .flushed
             .get(META)
@@ -292,8 +330,10 @@ impl Progress {
             let flushed = self.flushed.iter().max();
             flushed.is_some_and(|flushed| *flushed > number)
         });
+        let mut spaces = self.last.iter().zip(self.newest.1);
+        let is_mixed = spaces.any(|(last, newest)| *last < newest);
         let is_cut_only = damage.is_none_or(|damage| damage.is_end);
-        if !is_short && !is_behind_tables && is_cut_only {
+        if !is_short && !is_behind_tables && !is_mixed && is_cut_only {
             return Ok(());
         }
         let mut reason = match damage {
@@ -306,6 +346,10 @@ impl Progress {
             }
             None if is_behind_tables => {
                 "the tables are ahead of the journals: a journal is missing or older".to_owned()
+            }
+            None if is_mixed && !is_short => {
+                "the keyspaces are of different moments: it is a copy of a directory in use"
+                    .to_owned()
             }
             None => "the journals end too early: one is missing, cut or older".to_owned(),
         };
@@ -366,5 +410,46 @@ impl Checked {
             "the log cut off the end of a write that was not acknowledged"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::store::commit::CommitRow;
+
+    /// Tables of a store whose last commit of checkpoints is this, as commit 12 says it.
+    fn tables(checkpoints: u64) -> Progress {
+        let row = |number, last| CommitRow {
+            store: 1,
+            number,
+            previous: 0,
+            seqno_min: 0,
+            marked: 7,
+            bytes: 0,
+            last,
+        };
+        let flushed = Flushed {
+            rows: [
+                Some(row(10, [10, 10, checkpoints])),
+                Some(row(12, [10, 12, checkpoints])),
+                Some(row(5, [3, 5, 5])),
+            ],
+            ..Flushed::default()
+        };
+        Progress::new(1, flushed)
+    }
+
+    /// The mark was copied before the commits that are missing, and synced after.
+    #[test]
+    fn a_keyspace_that_lacks_commits_which_another_knows_of_is_refused() {
+        let mark = Mark {
+            store: 1,
+            last: [7, 7, 5],
+            ..Mark::default()
+        };
+        assert_eq!(tables(5).judge(&mark, None), Ok(()));
+        let reason = tables(9).judge(&mark, None).unwrap_err();
+        assert!(reason.contains("different moments"), "{reason}");
     }
 }

@@ -16,10 +16,17 @@ use super::{
     Refusal,
     files::{self, BLOBS, CURRENT, Files, LOCK, TABLES, VERSION},
 };
-use crate::log::embedded::{
-    config::EmbeddedConfig,
-    rows::{self, PartitionRow, TopicRow},
-    store::{META, SPACE_IDS, SPACES, Store, commit::COMMIT_KEY, commit::CommitRow, mark::Place},
+use crate::log::{
+    LogError,
+    backup::TakeRow,
+    embedded::{
+        config::EmbeddedConfig,
+        rows::{self, PartitionRow, TopicRow},
+        store::{
+            META, SPACE_IDS, SPACES, Store, commit::COMMIT_KEY, commit::CommitRow, mark::Place,
+            read_error,
+        },
+    },
 };
 
 /// The newest tables and blobs up to this many bytes are compared with their
@@ -68,27 +75,91 @@ pub(super) fn read(
     config: &EmbeddedConfig,
 ) -> Result<Flushed, Refusal> {
     let aside = Aside::new(aside).map_err(|error| Refusal::io(aside, error))?;
-    let left_out = link(db, found, &aside.0)?;
-    let store = Database::open(&aside.0, config).map_err(|error| {
-        let refusal = Refusal::fjall(db, error);
-        match left_out.first() {
-            Some(path) if refusal.is_damage() => Refusal::file(path, "is damaged"),
-            _ => refusal,
-        }
-    })?;
-    let mut flushed = Flushed::default();
-    for (keyspace, row) in store.spaces.iter().zip(&mut flushed.rows) {
-        let value = keyspace.get(COMMIT_KEY);
-        if let Some(value) = value.map_err(|error| Refusal::fjall(db, error))? {
-            let parsed = CommitRow::parse(&value);
-            *row = Some(parsed.ok_or_else(|| Refusal::file(db, "has a damaged row of a commit"))?);
-        }
+    let opened = Opened::new(db, found, &aside.0, Link::Hard, config)?;
+    compare_checksums(db, &opened.database.spaces, CHECKED_BYTES_MAX)?;
+    opened.flushed()
+}
+
+/// The tables of a store, opened beside it.
+pub(super) struct Opened {
+    db: PathBuf,
+    database: Database,
+}
+
+impl Opened {
+    /// Opens the tables by symbolic links in an empty directory, and compares all
+    /// of them with their checksums.
+    pub fn links(
+        db: &Path,
+        found: &Files,
+        aside: &Path,
+        config: &EmbeddedConfig,
+    ) -> Result<Self, Refusal> {
+        let db = db.canonicalize().map_err(|error| Refusal::io(db, error))?;
+        let opened = Self::new(&db, found, aside, Link::Symbolic, config)?;
+        compare_checksums(&db, &opened.database.spaces, u64::MAX)?;
+        Ok(opened)
     }
-    compare_checksums(db, &store.spaces)?;
-    if let Some(meta) = store.spaces.get(META) {
-        read_meta(meta, &mut flushed).map_err(|error| Refusal::fjall(db, error))?;
+
+    fn new(
+        db: &Path,
+        found: &Files,
+        aside: &Path,
+        link: Link,
+        config: &EmbeddedConfig,
+    ) -> Result<Self, Refusal> {
+        let left_out = link_tables(db, found, aside, link)?;
+        let database = Database::open(aside, config).map_err(|error| {
+            let refusal = Refusal::fjall(db, error);
+            match left_out.first() {
+                Some(path) if refusal.is_damage() => Refusal::file(path, "is damaged"),
+                _ => refusal,
+            }
+        })?;
+        Ok(Self {
+            db: db.to_owned(),
+            database,
+        })
     }
-    Ok(flushed)
+
+    pub fn flushed(&self) -> Result<Flushed, Refusal> {
+        let (db, spaces) = (&self.db, &self.database.spaces);
+        let mut flushed = Flushed::default();
+        for (keyspace, row) in spaces.iter().zip(&mut flushed.rows) {
+            let value = keyspace.get(COMMIT_KEY);
+            if let Some(value) = value.map_err(|error| Refusal::fjall(db, error))? {
+                let parsed = CommitRow::parse(&value);
+                *row =
+                    Some(parsed.ok_or_else(|| Refusal::file(db, "has a damaged row of a commit"))?);
+            }
+        }
+        if let Some(meta) = spaces.get(META) {
+            read_meta(meta, &mut flushed).map_err(|error| Refusal::fjall(db, error))?;
+        }
+        Ok(flushed)
+    }
+
+    /// Reads all rows but those of commits.
+    pub fn read_rows(&self, take: &mut TakeRow<'_>) -> Result<(), LogError> {
+        for (number, keyspace) in (0..).zip(&self.database.spaces) {
+            for row in keyspace.iter() {
+                let (key, value) = row.into_inner().map_err(read_error)?;
+                if *key != *COMMIT_KEY {
+                    take(number, &key, &value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How tables are made to appear elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// On the file system of the store, which can be written.
+    Hard,
+    /// Anywhere.
+    Symbolic,
 }
 
 /// The keyspaces of a database without threads.
@@ -134,7 +205,7 @@ fn read_meta(meta: &Keyspace, flushed: &mut Flushed) -> Result<(), fjall::Error>
 }
 
 /// Compares files with the checksums in the manifests, the newest first.
-fn compare_checksums(db: &Path, spaces: &[Keyspace]) -> Result<(), Refusal> {
+fn compare_checksums(db: &Path, spaces: &[Keyspace], bytes_max: u64) -> Result<(), Refusal> {
     let mut known = Vec::new();
     for keyspace in spaces {
         let folder = db.join("keyspaces").join(keyspace.id().to_string());
@@ -149,7 +220,7 @@ fn compare_checksums(db: &Path, spaces: &[Keyspace]) -> Result<(), Refusal> {
         }
     }
     known.sort_by(|(one, ..), (other, ..)| other.cmp(one));
-    let mut left = CHECKED_BYTES_MAX;
+    let mut left = bytes_max;
     for (_, path, checksum) in known {
         let failed = |error: io::Error| Refusal::io(&path, error);
         let bytes = fs::metadata(&path).map_err(failed)?.len();
@@ -165,7 +236,12 @@ fn compare_checksums(db: &Path, spaces: &[Keyspace]) -> Result<(), Refusal> {
 }
 
 /// Links the tables, and copies what is small. Says which files are no tables.
-fn link(db: &Path, found: &Files, aside: &Path) -> Result<Vec<PathBuf>, Refusal> {
+fn link_tables(
+    db: &Path,
+    found: &Files,
+    aside: &Path,
+    link: Link,
+) -> Result<Vec<PathBuf>, Refusal> {
     let failed = |error: io::Error| Refusal::io(db, error);
     copy_or_link(&db.join(VERSION), &aside.join(VERSION)).map_err(failed)?;
     fs::write(aside.join(LOCK), []).map_err(failed)?;
@@ -185,7 +261,7 @@ fn link(db: &Path, found: &Files, aside: &Path) -> Result<Vec<PathBuf>, Refusal>
         for folder in [TABLES, BLOBS] {
             let from = keyspace.path.join(folder);
             if from.try_exists().map_err(failed)? {
-                link_all(&from, &to.join(folder), &mut left_out)?;
+                link_all(&from, &to.join(folder), link, &mut left_out)?;
             }
         }
     }
@@ -214,7 +290,12 @@ fn remove_file(path: &Path) -> io::Result<()> {
 /// Links the files of a folder, or copies them where the file system has no
 /// links. One that is not whole is left out: a process that was killed leaves
 /// such files, and no manifest names them.
-fn link_all(from: &Path, to: &Path, left_out: &mut Vec<PathBuf>) -> Result<(), Refusal> {
+fn link_all(
+    from: &Path,
+    to: &Path,
+    link: Link,
+    left_out: &mut Vec<PathBuf>,
+) -> Result<(), Refusal> {
     for name in files::names(from)? {
         let path = from.join(&name);
         let failed = |error: io::Error| Refusal::io(&path, error);
@@ -226,8 +307,13 @@ fn link_all(from: &Path, to: &Path, left_out: &mut Vec<PathBuf>) -> Result<(), R
             continue;
         }
         let to = to.join(name);
-        if fs::hard_link(&path, &to).is_err() {
-            fs::copy(&path, &to).map_err(failed)?;
+        match link {
+            Link::Symbolic => {
+                let path = path.canonicalize().map_err(failed)?;
+                std::os::unix::fs::symlink(path, &to).map_err(failed)?;
+            }
+            Link::Hard if fs::hard_link(&path, &to).is_ok() => {}
+            Link::Hard => drop(fs::copy(&path, &to).map_err(failed)?),
         }
     }
     Ok(())

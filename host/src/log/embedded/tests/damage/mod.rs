@@ -4,6 +4,7 @@
 
 mod cases;
 mod chance;
+mod copies;
 mod journals;
 
 use std::{
