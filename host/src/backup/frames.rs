@@ -119,7 +119,7 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// The next frame; none after the last one, when all were whole.
-    pub fn next(&mut self) -> Result<Option<Frame>, BackupError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, BackupError> {
         if !self.begun {
             if self.bytes(MAGIC.len())? != MAGIC {
                 return Err(BackupError::CutShort(
@@ -204,7 +204,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<Frame>, BackupError> {
         let mut reader = FrameReader::new(bytes);
         let mut frames = Vec::new();
-        while let Some(frame) = reader.next()? {
+        while let Some(frame) = reader.next_frame()? {
             frames.push(frame);
         }
         Ok(frames)

@@ -47,7 +47,7 @@ impl Source {
 
     /// The next page, or none after the last. A failure is a page as well, and the
     /// last one.
-    pub fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn next_page(&mut self) -> Option<Vec<u8>> {
         if !self.ended
             && let Err(error) = self.fill()
         {

@@ -51,7 +51,7 @@ impl Draft {
         partial.push(".partial");
         let partial = dir.with_file_name(partial);
         let lock = lock(&partial)?;
-        // From here on, dropping it removes what was begun.
+        // A drop from here on removes the files that were begun.
         let this = Self {
             dir: dir.to_owned(),
             partial,
@@ -94,7 +94,7 @@ impl Draft {
         };
         let mut log = LogCopy::create(&self.partial.join(UNFINISHED)).map_err(failed)?;
         let mut frames = FrameReader::new(reader);
-        while let Some(frame) = frames.next()? {
+        while let Some(frame) = frames.next_frame()? {
             match frame {
                 Frame::Row { space, key, value } => {
                     log.insert(space, &key, &value).map_err(failed)?;
@@ -223,7 +223,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// A backup of a directory that no host has open, as the host would send it.
 pub fn copy(draft: Draft, mut source: super::source::Source) -> Result<Manifest, BackupError> {
     draft.fill(Pages {
-        next: move || Ok(source.next()),
+        next: move || Ok(source.next_page()),
         page: io::Cursor::default(),
     })
 }

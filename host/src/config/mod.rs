@@ -409,6 +409,15 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        let journal = if self.kafka.is_set() {
+            Ok(())
+        } else {
+            self.log.check_journal()
+        };
+        journal.map_err(|problem| ConfigError::Invalid {
+            path: "log".into(),
+            problem,
+        })?;
         settings::check(self)?;
         // Upper bounds, and what must hold between two settings.
         let parts = [

@@ -99,7 +99,7 @@ impl Sending {
                 self.source.fail("stopping", "the host was told to stop");
             }
             let started = Instant::now();
-            let Some(page) = self.source.next() else {
+            let Some(page) = self.source.next_page() else {
                 tracing::info!(pages, bytes, "a backup has ended");
                 return;
             };

@@ -1,4 +1,4 @@
-//! What a backup of the record log consists of, for engines that can make one.
+//! The parts of a backup of the record log, for engines that can make one.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub trait BackupRows: Send {
     fn next(&mut self, take: &mut TakeRow<'_>) -> Result<bool, LogError>;
 }
 
-/// What a backup's log holds, as its manifest says it.
+/// The contents of a backup's log, as its manifest has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogContents {

@@ -34,7 +34,7 @@ async fn a_host_that_stops_says_so_in_the_midst_of_a_backup() {
     }
     let mut frames = FrameReader::new(&*bytes);
     let error = loop {
-        match frames.next() {
+        match frames.next_frame() {
             Ok(frame) => assert!(frame.is_some(), "it ended as if it were whole"),
             Err(error) => break error,
         }

@@ -218,7 +218,7 @@ pub fn verify(dir: &Path) -> Result<LogContents, LogError> {
     Ok(contents.finish())
 }
 
-/// What rows say of a log's contents.
+/// A log's contents, gathered from its rows.
 #[derive(Default)]
 struct Gathered {
     rows: u64,

@@ -165,7 +165,8 @@ impl Embedded {
     /// Opens the log in a directory, creating both where they are not there.
     pub fn open(path: impl AsRef<Path>, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         let path = path.as_ref();
-        config.check().map_err(|reason| LogError::Invalid {
+        let checked = config.check().and_then(|()| config.check_journal());
+        checked.map_err(|reason| LogError::Invalid {
             what: "the configuration of the log".to_owned(),
             reason,
         })?;

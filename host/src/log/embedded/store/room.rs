@@ -7,6 +7,7 @@
 //! more file together stay within `journal_bytes_max`.
 
 use std::{
+    io::{self, ErrorKind},
     thread,
     time::{Duration, Instant},
 };
@@ -21,8 +22,8 @@ pub(super) const BATCH_BYTES: u64 = 26;
 /// An item's head, before its key and value.
 pub(in super::super) const ITEM_BYTES: u64 = 21;
 
-/// What commits add on their own: rows of commits, and the commits without
-/// changes that [`Store::ask_for_flushes`] makes.
+/// Room for the rows of commits, and for the commits without changes that
+/// [`Store::ask_for_flushes`] makes.
 pub(in super::super) const SLACK_BYTES: u64 = 1 << 20;
 
 /// How long flushes that leave too little room may take to be counted.
@@ -31,10 +32,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Store {
     /// Waits until the journal has room for so many bytes; an error when the
-    /// database is poisoned.
+    /// database is poisoned, and for bytes that never have room.
     pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), fjall::Error> {
         if self.has_room(bytes)? {
             return Ok(());
+        }
+        if needs(JOURNAL_FILE_BYTES, bytes) > self.journal_bytes_max {
+            return Err(io::Error::from(ErrorKind::FileTooLarge).into());
         }
         let mut asked: Option<Instant> = None;
         loop {
@@ -52,10 +56,8 @@ impl Store {
     }
 
     fn has_room(&self, bytes: u64) -> Result<bool, fjall::Error> {
-        let parts = [bytes, JOURNAL_FILE_BYTES, SLACK_BYTES];
         let used = self.db.journal_disk_space()?;
-        let needed = parts.into_iter().fold(used, u64::saturating_add);
-        Ok(needed <= self.journal_bytes_max)
+        Ok(needs(used, bytes) <= self.journal_bytes_max)
     }
 
     /// Has all memtables written out, after which no journal but the active one
@@ -68,6 +70,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The most that the journal takes once a commit is added to what it has.
+fn needs(used: u64, commit: u64) -> u64 {
+    let parts = [commit, JOURNAL_FILE_BYTES, SLACK_BYTES];
+    parts.into_iter().fold(used, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -157,5 +165,6 @@ mod tests {
         store.journal_bytes_max = used.max(JOURNAL_FILE_BYTES) + JOURNAL_FILE_BYTES + SLACK_BYTES;
         store.wait_for_room(1).unwrap();
         assert!(store.has_room(1).unwrap());
+        assert!(store.wait_for_room(store.journal_bytes_max).is_err());
     }
 }
