@@ -1,13 +1,5 @@
 //! Backups: made of a host at work, checked, and started on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     collections::BTreeMap,
     fs,
