@@ -350,7 +350,7 @@ async fn a_host_that_is_killed_again_and_again_counts_each_event_once() {
 async fn a_host_that_stays_away_is_given_up() {
     let address = nobody_listens(3);
     let games = games(&[("a", 30), ("b", 30)]);
-    let (_files, args) = files(&games, &format!("http://{address}"), &["--timeout=200ms"]);
+    let (_files, args) = files(&games, &format!("http://{address}"), &["--timeout=2s"]);
     let played = play_through(&args).await;
     assert_eq!(played.ended, Ended::Incomplete);
     assert!(played.err.contains("play-timeout: "), "{}", played.err);
