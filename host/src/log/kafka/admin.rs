@@ -1,4 +1,4 @@
-//! What an operator does to the topics of the brokers, and asks of their groups.
+//! An operator's changes to the brokers' topics, and questions about their groups.
 
 use std::collections::BTreeSet;
 
@@ -112,7 +112,7 @@ impl Kafka {
         Ok(consumers.map(|group| group.name().into()).collect())
     }
 
-    /// Those of the topics that a group has committed offsets of.
+    /// The topics among these that a group has committed offsets of.
     fn committed_topics(
         &self,
         group: &str,
@@ -132,8 +132,9 @@ impl Kafka {
         Ok(committed.map(|element| element.topic().into()).collect())
     }
 
-    /// A group whose checkpoints are those of the topic's keys: its own, or one
-    /// that has a topic of checkpoints and has committed offsets of this one.
+    /// A group whose checkpoints are those of the topic's keys. A topic of checkpoints
+    /// names its group; for another one, the group has a topic of checkpoints and has
+    /// committed offsets of this topic.
     fn stateful_group(&self, topic: &Topic) -> Result<Option<GroupName>, LogError> {
         if let Some(group) = topic.strip_suffix(CHECKPOINTS_SUFFIX) {
             return Ok(Some(group.into()));
@@ -155,7 +156,7 @@ impl Kafka {
     }
 }
 
-/// The topics that its members have partitions of.
+/// The topics that a group's members have partitions of.
 fn topics_of(group: &DescribedGroup) -> BTreeSet<Topic> {
     let members = group.members.iter();
     let partitions = members.flat_map(|member| &member.partitions);

@@ -1,7 +1,7 @@
 //! Appends: one idempotent producer for the whole host.
 //!
-//! What waits to be acknowledged is bounded in bytes by us, not by the client,
-//! so that an append is taken whole or not at all.
+//! The engine bounds the bytes that wait to be acknowledged, not the client, so that
+//! an append is taken whole or not at all.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ use crate::{
 
 type Results = Vec<Result<Position, LogError>>;
 
-/// One call of append, on its way.
+/// One append whose records are not all acknowledged yet.
 pub(super) struct Pending {
     topic: Topic,
     partitions: Vec<PartitionId>,
@@ -75,7 +75,7 @@ impl Pending {
                 offset: offset.unwrap_or_else(|| Err(closed()))?,
             })
         });
-        // Who asked may be gone.
+        // The caller may be gone.
         if let Some(reply) = state.reply.take() {
             drop(reply.send(results.collect()));
         }
@@ -141,8 +141,8 @@ fn delivery_error(error: &KafkaError, topic: &str, size_bytes: usize) -> LogErro
     }
 }
 
-/// Whether a record may not have been taken for its time, or for that of another in
-/// its batch: where it is not the only one, the client has no better word.
+/// Whether the brokers may have refused a record for its time, or for that of another
+/// in its batch: in a batch of several, the client cannot tell them apart.
 pub(super) const fn is_of_time(code: Option<RDKafkaErrorCode>) -> bool {
     matches!(
         code,
@@ -197,7 +197,7 @@ impl Appender {
             let timeout = self.config.request_timeout.as_millis().to_string();
             config.set("message.timeout.ms", timeout);
         }
-        // Ours is the bound.
+        // The engine bounds the queue itself (`reserve`), so the client must not.
         config.set("queue.buffering.max.messages", "0");
         config.set("queue.buffering.max.kbytes", "2147483647");
         let deliveries = Deliveries {
@@ -208,7 +208,7 @@ impl Appender {
         config.create_with_context(deliveries).map_err(unavailable)
     }
 
-    /// After a fatal error the client takes no records any more: another one does.
+    /// Replaces the producer after a fatal error, since it takes no more records.
     fn revive(&self) -> Result<(), LogError> {
         if !self.fatal.load(Ordering::Acquire) {
             return Ok(());
@@ -255,8 +255,8 @@ impl Appender {
         }))
     }
 
-    /// Appends those records again, without a time, whose time was refused: this
-    /// host's clock may be wrong, and that is no fault of who appends.
+    /// Appends the records whose time was refused again, without a time: this host's
+    /// clock may be wrong, and that is not the caller's fault.
     async fn append_without_times(
         &self,
         topic: &Topic,
@@ -318,7 +318,8 @@ impl Appender {
         let records = records.iter().map(|(place, record)| (place, record));
         let settled = self.times.rules().settle(records, now_ms());
         for (index, (place, record)) in settled.iter().enumerate() {
-            // What follows one that the client did not take stays behind it.
+            // Records after one that the client did not take fail with it, so that they
+            // do not overtake it.
             if let Some(error) = &failed {
                 pending.settle(index, Err(LogError::clone(error)));
                 continue;
@@ -351,7 +352,7 @@ impl Appender {
             .map_err(|_| LogError::Busy)
     }
 
-    /// Waits for what was taken, and takes no more.
+    /// Takes no more records, and waits for those that were taken.
     pub fn close(&self) {
         let Some(producer) = self.producer.write().take() else {
             return;

@@ -39,8 +39,8 @@ pub(super) struct Store {
     next_claim: AtomicU64,
 }
 
-/// The right to write a partition's rows, until somebody else claims them. No
-/// two are the same.
+/// The right to write a partition's rows, until a later assignment claims them. No
+/// two claims are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim(u64);
 
@@ -48,7 +48,7 @@ pub(super) struct Claim(u64);
 pub(super) type Row = (PartitionId, Key, Option<Bytes>);
 
 impl Store {
-    /// Opens an empty one.
+    /// Opens an empty store; one that is there is removed.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         match std::fs::remove_dir_all(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -75,7 +75,7 @@ impl Store {
         })
     }
 
-    /// From here on the rows of this partition are the caller's.
+    /// Gives the caller the rows of this partition, and ends an earlier claim.
     pub fn claim(&self, group: &GroupName, partition: PartitionId) -> Claim {
         let claim = Claim(self.next_claim.fetch_add(1, Ordering::Relaxed));
         let mut claims = self.claims.write();
@@ -83,8 +83,8 @@ impl Store {
         claim
     }
 
-    /// Writes rows of partitions that are the caller's, and says whether all
-    /// were. Nothing is synced: what is lost is restored from the brokers.
+    /// Writes the rows of partitions that are the caller's, and says whether all
+    /// were. Nothing is synced: lost rows are restored from the brokers.
     pub fn put<'a>(
         &self,
         group: &GroupName,
@@ -110,7 +110,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Forgets a partition's, where it is the caller's; says whether it is.
+    /// Removes the rows of a partition that is the caller's; says whether it is.
     pub fn clear(
         &self,
         group: &GroupName,
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// Of one group.
+/// The checkpoints of one group in the store.
 pub(super) struct GroupCheckpoints {
     pub store: Arc<Store>,
     pub group: GroupName,
@@ -179,8 +179,8 @@ impl Checkpoints for GroupCheckpoints {
     }
 }
 
-/// The group with its length, the partition, the key: in key order within a
-/// partition.
+/// A row begins with the group (after its length) and the partition, so that a
+/// partition's rows are in key order.
 fn row_key(group: &str, partition: PartitionId, key: &[u8]) -> Vec<u8> {
     let len = u16::try_from(group.len()).unwrap_or(u16::MAX);
     let mut row = Vec::with_capacity(group.len() + key.len() + 6);
@@ -247,7 +247,7 @@ mod tests {
         assert!(store.clear(&g, PartitionId(1), claims[1]).unwrap());
         assert_eq!([count("g", 0), count("g", 1), count("g", 2)], [1, 0, 1]);
         assert_eq!(count("gg", 1), 1);
-        // Who had it before can neither write nor clear any more.
+        // The earlier claim can no longer write or clear.
         let latest = store.claim(&g, PartitionId(2));
         let rows = [row(0, "new"), row(2, "stale")];
         assert!(!store.put(&g, &rows, held).unwrap());

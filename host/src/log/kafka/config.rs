@@ -1,4 +1,4 @@
-//! What can be set of the Kafka engine, and the clients' properties made of it.
+//! The settings of the Kafka engine, and the clients' properties made of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,7 +77,7 @@ impl Assignor {
         matches!(self, Self::Range | Self::RoundRobin)
     }
 
-    /// Of those by which members share out, as the clients name it.
+    /// The clients' name of an assignor by which members share partitions out.
     const fn strategy(self) -> Option<&'static str> {
         match self {
             Self::CooperativeSticky => Some("cooperative-sticky"),
@@ -134,15 +134,15 @@ const OURS: &[&str] = &[
     "transaction.timeout.ms",
 ];
 
-/// Properties that only members have: other clients do not take all values.
+/// Properties that only members have: other clients refuse some of their values.
 const OF_MEMBERS: &[&str] = &[POLL_INTERVAL_MAX, "group.remote.assignor"];
 const POLL_INTERVAL_MAX: &str = "max.poll.interval.ms";
 const POLL_INTERVAL_MAX_DEFAULT: Duration = Duration::from_secs(300);
 
-/// What a secret's name has in it.
+/// Parts of property names that mark a secret.
 const SECRET: &[&str] = &["password", "secret", "key.pem", "oauthbearer.config"];
 
-/// What stands for a secret where the configuration is shown.
+/// Stands for a secret where the configuration is shown.
 pub const REDACTED: &str = "<redacted>";
 
 impl KafkaConfig {
@@ -151,7 +151,7 @@ impl KafkaConfig {
         !self.brokers.is_empty()
     }
 
-    /// Adds the properties of the file, where one is named. Those that are set
+    /// Adds the properties of the file, where one is named. Properties that are set
     /// already stay.
     pub fn read_file(&mut self) -> Result<(), String> {
         if self.properties_file.as_os_str().is_empty() {
@@ -170,7 +170,7 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// Says which value cannot be.
+    /// Checks the values; an error says which one cannot be.
     pub fn check(&self) -> Result<(), String> {
         if let Some(name) = self
             .properties
@@ -212,12 +212,12 @@ impl KafkaConfig {
         if !self.instance.bytes().all(legal) || self.instance.len() > 100 {
             return Err("instance: it is at most 100 letters, digits, . _ and -".to_owned());
         }
-        // It finds unknown properties and values out of their range.
+        // The client finds unknown properties and values out of their range.
         let native = self.member("g", "i", 0, false).create_native_config();
         native.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// The same, to be shown to people.
+    /// A copy without secrets, to be shown to people.
     #[must_use]
     pub fn redacted(&self) -> Self {
         let mut shown = self.clone();
@@ -232,7 +232,7 @@ impl KafkaConfig {
         shown
     }
 
-    /// What all clients have.
+    /// Properties of all clients.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -250,7 +250,7 @@ impl KafkaConfig {
         config
     }
 
-    /// What all producers have.
+    /// Properties of all producers.
     pub(super) fn producer(&self, record_bytes_max: usize) -> ClientConfig {
         let mut config = self.client();
         config
@@ -261,8 +261,8 @@ impl KafkaConfig {
                 message_bytes_max(record_bytes_max).to_string(),
             );
         let defaults = [
-            // A lone event waits for nobody, and who comes while a request is
-            // under way goes with the next.
+            // A lone event waits for nobody, and events that come while a request is
+            // under way go with the next.
             ("linger.ms", "0".to_owned()),
             ("compression.type", "lz4".to_owned()),
             ("retry.backoff.max.ms", "500".to_owned()),
@@ -271,8 +271,8 @@ impl KafkaConfig {
         config
     }
 
-    /// What a worker's membership has. Under the `consumer` protocol the session
-    /// and its heartbeats are the brokers' to say.
+    /// Properties of a worker's membership. Under the `consumer` protocol the brokers
+    /// set the session and its heartbeats.
     pub(super) fn member(
         &self,
         group: &str,
@@ -299,7 +299,7 @@ impl KafkaConfig {
             }
         }
         if !self.properties.contains_key("client.id") {
-            // Who looks at the group sees whose member it is.
+            // An operator who looks at the group sees which worker is its member.
             config.set("client.id", format!("courtside-{instance}-{worker}"));
         }
         config
@@ -311,7 +311,7 @@ impl KafkaConfig {
         ms.map_or(POLL_INTERVAL_MAX_DEFAULT, Duration::from_millis)
     }
 
-    /// What all consumers have: they keep no offsets by themselves, and never
+    /// Properties of all consumers: they keep no offsets by themselves, and never
     /// go on elsewhere than where they were told.
     pub(super) fn consumer(&self, group: &str, isolation: Isolation) -> ClientConfig {
         let mut config = self.client();
@@ -327,9 +327,9 @@ impl KafkaConfig {
                 "queued.max.messages.kbytes",
                 (self.fetch_ahead_bytes_max.as_u64() >> 10).to_string(),
             ),
-            // After an error, soon again.
+            // The client fetches again soon after an error.
             ("fetch.error.backoff.ms", "50".to_owned()),
-            // A full queue is looked at again as soon.
+            // The client also looks again soon at a full queue.
             ("fetch.queue.backoff.ms", "10".to_owned()),
             ("fetch.wait.max.ms", "100".to_owned()),
         ];
@@ -367,7 +367,7 @@ fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(properties)
 }
 
-/// What a consumer sees of transactions.
+/// Whether a consumer sees records of open and aborted transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Isolation {
     Committed,
@@ -383,7 +383,7 @@ impl Isolation {
     }
 }
 
-/// A batch of one record that is as large as may be.
+/// Size in bytes of a batch with one record of the largest size.
 pub(super) const fn message_bytes_max(record_bytes_max: usize) -> usize {
     record_bytes_max
         .saturating_add(COMMIT_EXTRA_BYTES)

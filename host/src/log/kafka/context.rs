@@ -1,5 +1,5 @@
-//! What the clients call back: their logs go to ours, rebalances wait for the
-//! member to take them, and whoever waits is woken.
+//! Callbacks of the clients: their logs go to ours, rebalances wait for the member to
+//! take them, and waiting threads are woken.
 
 use std::{
     cell::Cell,
@@ -23,7 +23,7 @@ use rdkafka::{
 use super::reach::{Reach, essence};
 use crate::types::PartitionId;
 
-/// Something that may have happened, for one thread to wait for.
+/// A count of events, for one thread to wait for the next.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     ticks: Mutex<u64>,
@@ -41,7 +41,7 @@ impl Signal {
         self.raised.notify_all();
     }
 
-    /// Returns when it was raised since `seen`, or at the deadline.
+    /// Returns once the signal was raised since `seen`, or at the deadline.
     pub fn wait(&self, seen: u64, deadline: Instant) {
         let mut ticks = self.ticks.lock();
         while *ticks == seen {
@@ -52,17 +52,18 @@ impl Signal {
     }
 }
 
-/// Of a client's log lines, those about a connection that failed.
+/// Kind of a client's log lines about a connection that failed.
 const FAILED: &str = "FAIL";
-/// Every client says of every broker that it cannot be reached, again and
-/// again, and of every try that it failed: once in this time is enough.
+/// Time in which the same log line is written once: every client repeats for every
+/// broker that it cannot be reached, and for every try that it failed.
 const SAME_LINE_WITHIN: Duration = Duration::from_secs(30);
-/// Lines that are remembered for it.
+/// Lines that are remembered to find repeats.
 const LINES_MAX: usize = 64;
 
 /// Writes a client's log line to ours.
 pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
-    // Properties pass through to all clients, and concern some.
+    // Properties pass through to all clients, and a client warns of those that do not
+    // concern it.
     if what == "CONFWARN"
         || !matches!(level, RDKafkaLogLevel::Debug) && was_written(essence(message))
     {
@@ -81,7 +82,7 @@ pub(super) fn log(level: RDKafkaLogLevel, what: &str, message: &str) {
     }
 }
 
-/// Whether the same was written a moment ago; if not, it is taken down.
+/// Whether the same line was written a moment ago; otherwise it is remembered.
 fn was_written(line: String) -> bool {
     static LINES: Mutex<VecDeque<(String, Instant)>> = Mutex::new(VecDeque::new());
     let mut lines = LINES.lock();
@@ -96,7 +97,7 @@ fn was_written(line: String) -> bool {
     false
 }
 
-/// Of clients that only ask.
+/// Context of clients that only ask and read.
 pub(super) struct Plain {
     pub reach: Option<Arc<Reach>>,
 }
@@ -126,8 +127,8 @@ thread_local! {
     static END: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// The offset at which the partition ended that this thread just polled. The
-/// event has it, but `rdkafka` passes on its text alone.
+/// The end of the partition whose end this thread just polled. The event has the
+/// offset, but `rdkafka` passes on its text alone.
 pub(super) fn take_end() -> Option<u64> {
     END.take()
 }
@@ -143,26 +144,26 @@ fn parse_end(reason: &str) -> Option<u64> {
     rest.split(' ').next()?.parse().ok()
 }
 
-/// What became of the member's partitions.
+/// A change of the member's partitions.
 #[derive(Debug)]
 pub(super) enum Rebalance {
     Assigned(Vec<PartitionId>),
-    /// To be let go of, when what was read of them is committed.
+    /// Partitions to let go of, once their records that were read are committed.
     Revoked(Vec<PartitionId>),
-    /// Gone already.
+    /// Partitions that are gone already.
     Lost(Vec<PartitionId>),
 }
 
-/// Of a member's consumer.
+/// Context of a member's consumer.
 pub(super) struct Membership {
     pub signal: Arc<Signal>,
-    /// Whether a rebalance moves all partitions, or those that it must.
+    /// Whether a rebalance revokes all partitions, or only those that must move.
     pub eager: bool,
     reach: Arc<Reach>,
-    /// The number under which it tells what it is denied.
+    /// The number under which `reach` knows what this client is denied.
     client: u64,
     is_denied: AtomicBool,
-    /// What the brokers must permit.
+    /// The permissions that the brokers must grant.
     needs: String,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
@@ -187,13 +188,13 @@ impl Membership {
         self.rebalances.lock().pop_front()
     }
 
-    /// The brokers do not let the member do its work.
+    /// Notes that the brokers do not let the member do its work.
     pub fn deny(&self, reason: &str) {
         self.is_denied.store(true, Ordering::Release);
         self.reach.deny(self.client, reason);
     }
 
-    /// They do.
+    /// Notes that the brokers let the member do its work.
     pub fn permit(&self) {
         if self.is_denied.load(Ordering::Acquire) {
             self.is_denied.store(false, Ordering::Release);
@@ -201,7 +202,7 @@ impl Membership {
         }
     }
 
-    /// From here on partitions are let go of without asking.
+    /// Has later rebalances let go of partitions at once, without asking the member.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -265,7 +266,7 @@ impl Drop for Membership {
 }
 
 impl ConsumerContext for Membership {
-    /// Nothing is assigned or let go of here: the member does, when it is ready.
+    /// Only passes the rebalance on: the member assigns or lets go when it is ready.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -284,8 +285,8 @@ fn partitions(list: &TopicPartitionList) -> Vec<PartitionId> {
         .collect()
 }
 
-/// Of these, the ones that the client still has: it takes no word about others,
-/// and waits for one all the same, be it about none.
+/// The listed partitions that the client still has. The client refuses to let go of
+/// others, and waits for the call even where none is left.
 fn held(consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) -> TopicPartitionList {
     let Ok(assigned) = consumer.assignment() else {
         return list.clone();
@@ -312,8 +313,7 @@ pub(super) fn assign(
     }
 }
 
-/// Lets go of partitions, as the group's protocol has it: of all, where it is
-/// an eager one.
+/// Lets go of partitions, as the group's protocol has it: an eager one lets go of all.
 pub(super) fn unassign(
     consumer: &BaseConsumer<Membership>,
     list: &TopicPartitionList,

@@ -1,4 +1,4 @@
-//! Between our records and the clients'.
+//! Conversion between our records and the clients'.
 
 use bytes::{Bytes, BytesMut};
 use rdkafka::{
@@ -42,12 +42,12 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// In the place of a record's time: it has none, which every broker takes, whatever
-/// bounds a topic sets. Such a record is read with the time 0.
+/// Stands for the time of a record that has none. Every broker takes such a record,
+/// whatever bounds a topic sets, and it is read with the time 0.
 pub(super) const NO_TIME_MS: u64 = u64::MAX;
 const NO_TIME: i64 = -1;
 
-/// A record of ours, to be produced. The client copies it, and gives one of time 0
+/// A record of ours, to be produced. The client copies it, and gives a record of time 0
 /// the time of its append.
 pub(super) fn base_record<'a, D: IntoOpaque>(
     place: &'a TopicPartition,

@@ -1,4 +1,4 @@
-//! What the clients' errors mean to us.
+//! The clients' errors as errors of the log.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -17,7 +17,7 @@ pub(super) fn unavailable(error: KafkaError) -> LogError {
     LogError::Unavailable { reason }
 }
 
-/// An error of what needs a permission, as in "Describe on topic NBA-Games".
+/// An error of a call that needs a permission, as in "Describe on topic NBA-Games".
 pub(super) fn without(permission: impl FnOnce() -> String, error: KafkaError) -> LogError {
     if is_denial(&error) {
         return LogError::Denied {
@@ -27,10 +27,10 @@ pub(super) fn without(permission: impl FnOnce() -> String, error: KafkaError) ->
     unavailable(error)
 }
 
-/// Whether the brokers did not let us in, or not do this.
+/// Whether the brokers did not let the host in, or did not permit the call.
 pub(super) fn is_denial(error: &KafkaError) -> bool {
     let code = match error {
-        // It has one, and does not tell.
+        // This error has a code, and does not tell it by the method.
         KafkaError::AdminOp(code) => Some(*code),
         _ => error.rdkafka_error_code(),
     };
@@ -54,7 +54,7 @@ pub(super) fn closed() -> LogError {
     }
 }
 
-/// An error of what was asked of one partition.
+/// An error of a request for one partition.
 pub(super) fn of_partition(error: &KafkaError, topic: &Topic, partition: PartitionId) -> LogError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {

@@ -27,14 +27,14 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// How long offsets that are being committed are waited for.
+/// How long a caller waits for offsets that are being committed.
 const STABLE_WAIT: Duration = Duration::from_millis(500);
 
 type Client = Arc<BaseConsumer<Plain>>;
 type Asker = Arc<AdminClient<Plain>>;
 
-/// How long a client that asks about groups is kept at least: while a coordinator is
-/// away, many may ask in vain.
+/// Shortest time that a client that asks about groups is kept. While a coordinator is
+/// away, many callers may ask in vain, and must not each replace the client.
 const ASKER_TIME_MIN: Duration = Duration::from_secs(1);
 
 /// Clients for each group whose offsets were ever asked for (a host's pipelines),
@@ -98,7 +98,8 @@ impl Groups {
             Arc::ptr_eq(now, used) && since.elapsed() >= ASKER_TIME_MIN
         };
         let dropped = self.asker.lock().take_if(is_used);
-        // Its end waits for its threads, which is no reason for others to wait.
+        // The client ends outside the lock: it waits for its threads, and other callers
+        // need not.
         drop(dropped);
     }
 
@@ -152,7 +153,7 @@ impl Groups {
         Ok(GroupStatus { members, committed })
     }
 
-    /// Its members and its state, as the brokers tell them.
+    /// A group's members and state, as the brokers tell them.
     pub fn describe(&self, group: &str) -> Result<DescribedGroup, LogError> {
         let described = self.ask(|client, time| native::group(client, group, time))?;
         described.map_err(|code| LogError::Unavailable {
@@ -160,8 +161,8 @@ impl Groups {
         })
     }
 
-    /// Whether a group has committed an offset of a topic of so many partitions, or
-    /// a member of it has a partition of the topic.
+    /// Whether a group has committed an offset of a topic, or one of the group's members
+    /// has a partition of the topic.
     pub fn reads(
         &self,
         group: &str,
@@ -175,15 +176,16 @@ impl Groups {
         })
     }
 
-    /// What a group has committed of these partitions.
+    /// The offsets that a group has committed of these partitions.
     pub fn committed(
         &self,
         group: &str,
         wanted: TopicPartitionList,
     ) -> Result<TopicPartitionList, LogError> {
         let timeout = self.config.request_timeout;
-        // A commit that just succeeded may still be on its way to the offsets.
-        // One that hangs must not keep what was before it from being told.
+        // A commit that just succeeded may still be on its way to the offsets, so the
+        // stable ones are waited for. A commit that hangs must not hide the offsets
+        // before it.
         let stable = self.client(group, Isolation::Committed)?;
         match stable.committed_offsets(wanted.clone(), STABLE_WAIT.min(timeout)) {
             Ok(found) => Ok(found),

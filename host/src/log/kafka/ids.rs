@@ -1,10 +1,10 @@
-//! The ids of topics, which tell one that was deleted and made anew.
+//! The ids of topics, which show that a topic was deleted and made anew.
 //!
 //! The client adopts a new id without a word, and reads on at the old offset. So
 //! a commit asks for the ids beside its transaction, and ends the transaction
-//! only when they are the ones that it means. A thread asks for all who wait at
-//! a time, so there is one request under way for a host, however many workers
-//! commit. An answer is of a request that began after its question came.
+//! only when they are the ones that it means. One thread asks for all workers that
+//! wait, so a host has one request under way, however many workers commit. The
+//! request of an answer began after its question came.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
 
 /// How long one broker may take before another is asked.
 const TRY: Duration = Duration::from_secs(1);
-/// How long all of them may: whoever waits has other things to look after.
+/// How long all brokers together may take: a worker that waits has other work.
 const WITHIN: Duration = Duration::from_secs(5);
 
 type Found = BTreeMap<Topic, TopicId>;
@@ -41,12 +41,12 @@ struct Question {
     answer: Sender<Answer>,
 }
 
-/// Asks for ids. Its thread ends with it.
+/// Asks for ids on a thread, which ends with this handle.
 pub(super) struct Ids {
     questions: Sender<Question>,
 }
 
-/// An answer that comes.
+/// A question whose answer is to come.
 pub(super) struct Asked {
     topics: Vec<Topic>,
     answer: Receiver<Answer>,
@@ -54,7 +54,7 @@ pub(super) struct Asked {
 
 impl Ids {
     pub fn start(client: Arc<BaseConsumer<Plain>>) -> Result<Self, LogError> {
-        // Whoever asks waits for the answer, so there are only a few questions.
+        // Each caller waits for its answer, so there are only a few questions.
         let (questions, inbox) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("log-ids".to_owned())
@@ -65,14 +65,14 @@ impl Ids {
         Ok(Self { questions })
     }
 
-    /// Begins to ask for topics of any names.
+    /// Begins to ask for the ids of topics. An impossible name has none.
     pub fn ask(&self, topics: Vec<Topic>) -> Asked {
         let (answer, answered) = crossbeam_channel::bounded(1);
         let question = Question {
             topics: topics.clone(),
             answer,
         };
-        // A thread that has ended answers nothing, which the asker sees.
+        // A thread that has ended answers nothing, which the caller sees.
         drop(self.questions.send(question));
         Asked {
             topics,
@@ -90,7 +90,7 @@ impl Asked {
         Ok(ids.collect())
     }
 
-    /// Refuses where one of these topics has another id, or where one that was
+    /// Fails where one of these topics has another id, or where a topic that was
     /// asked for is not there.
     pub fn check(&self, expected: &[(Topic, TopicId)], deadline: Instant) -> Result<(), LogError> {
         let found = self.found(deadline)?;
@@ -126,13 +126,13 @@ fn answer_all(client: &BaseConsumer<Plain>, inbox: &Receiver<Question>) {
             .iter()
             .flat_map(|question| &question.topics)
             .map(|topic| &**topic)
-            // The client would refuse all for one that cannot be.
+            // The client would refuse the whole request for one impossible name.
             .filter(|topic| check_name(topic).is_ok())
             .collect();
         let topics: Vec<_> = topics.into_iter().collect();
         let answer = look(client, &topics).map(Arc::new);
         for question in &questions {
-            // Who has waited long enough does not take it.
+            // A caller that has waited long enough does not take the answer.
             drop(question.answer.send(answer.clone()));
         }
     }
@@ -153,7 +153,8 @@ fn look(client: &BaseConsumer<Plain>, topics: &[&str]) -> Result<Found, LogError
             let error = KafkaError::MetadataFetch(error);
             return Err(without(|| "Describe on the topics".to_owned(), error));
         }
-        // It asks one broker, until it hears of another: from any that answers.
+        // The client asks the same broker until it hears of another one, of which any
+        // broker may tell.
         if let Err(error) = client.fetch_metadata(topics.first().copied(), left.min(TRY)) {
             tracing::debug!(%error, "the brokers are not known");
         }

@@ -5,11 +5,11 @@
 //! ([transactions]): a commit is one transaction over emissions, dead letters,
 //! checkpoints and offsets. Checkpoints are a compacted topic beside the
 //! input, restored on assignment ([restore]) into a store that is thrown away
-//! at the next start ([checkpoints]). It lives as long as the host.
+//! at the next start ([checkpoints]). The store lives as long as the host.
 //!
-//! Memory: what waits to be appended (`log.queue_bytes_max`), and what is
-//! fetched ahead: `kafka.fetch_ahead_bytes_max` for each assigned partition, and
-//! 1 MiB for each that is read elsewise.
+//! Memory: records that wait to be appended (`log.queue_bytes_max`), and records that
+//! are fetched ahead: `kafka.fetch_ahead_bytes_max` for each assigned partition, and
+//! 1 MiB for each partition that is read otherwise.
 //!
 //! Differences from the embedded engine on purpose: a commit that ends a
 //! transaction takes an offset of its own in each partition it wrote, so offsets
@@ -80,24 +80,24 @@ use super::{
 };
 use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 
-/// What the topic of a group's checkpoints has after the group's name.
+/// Suffix that makes a group's name the name of its topic of checkpoints.
 pub(super) const CHECKPOINTS_SUFFIX: &str = ".checkpoints";
-/// The name of clients that only ask.
+/// The `group.id` of clients that only ask, and join no group.
 const ASKERS: &str = "courtside-askers";
-/// What others committed is looked for this often, while somebody watches.
+/// How often watchers are told to look for records that other hosts committed.
 const TICK: Duration = Duration::from_millis(20);
 /// How long a command's transaction may take.
 const COMMAND_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often brokers that cannot be reached are tried.
 const PROBE: Duration = Duration::from_millis(500);
 
-/// Where a group's checkpoints are on Kafka.
+/// The topic that a group's checkpoints are in on Kafka.
 #[must_use]
 pub fn checkpoints_topic(group: &str) -> Topic {
     format!("{group}{CHECKPOINTS_SUFFIX}").into()
 }
 
-/// What the configuration says that concerns both engines.
+/// Limits from the configuration that concern both engines.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Partitions of a topic that is created without saying how many.
@@ -107,7 +107,7 @@ pub struct Limits {
     pub tombstone_retention: Duration,
 }
 
-/// What the engine's threads and handles share.
+/// State that the engine's threads and handles share.
 struct Shared {
     config: KafkaConfig,
     instance: String,
@@ -115,7 +115,8 @@ struct Shared {
     tombstone_retention: Duration,
     topics: Topics,
     times: Arc<Times>,
-    /// They ask where partitions end, for readers of either kind.
+    /// This client and `uncommitted` ask where partitions end, for readers of either
+    /// isolation.
     committed: Arc<BaseConsumer<Plain>>,
     uncommitted: BaseConsumer<Plain>,
     ids: Ids,
@@ -152,7 +153,7 @@ pub struct Kafka {
     pulse: Mutex<Option<JoinHandle<()>>>,
     /// Keeps other processes out of the data directory.
     lock: Mutex<Option<File>>,
-    /// The directory of a command, which goes with it.
+    /// The temporary directory of a command, which is removed with the engine.
     _scratch: Option<TempDir>,
 }
 
@@ -165,8 +166,8 @@ impl fmt::Debug for Kafka {
 }
 
 impl Kafka {
-    /// Connects to the brokers. In the directory it keeps this host's name and
-    /// a copy of the checkpoints.
+    /// Connects to the brokers. The engine keeps this host's name and a copy of the
+    /// checkpoints in the directory.
     pub fn open(
         path: impl AsRef<Path>,
         config: KafkaConfig,
@@ -175,8 +176,8 @@ impl Kafka {
         Self::connect(path.as_ref(), config, limits, None)
     }
 
-    /// Connects for a command, beside the hosts: under a name and in a
-    /// directory that are nobody else's, and are gone with it.
+    /// Connects for a command, beside the hosts. The command has a name and a
+    /// directory of its own, which are gone when it ends.
     pub fn beside(config: KafkaConfig, limits: &Limits) -> Result<Arc<Self>, LogError> {
         let scratch =
             TempDir::with_prefix("courtside-").map_err(|error| LogError::Unavailable {
@@ -184,9 +185,9 @@ impl Kafka {
             })?;
         let config = KafkaConfig {
             instance: format!("command-{:016x}", rand::random::<u64>()),
-            // It leaves its groups when it ends, and not at a timeout.
+            // A command leaves its groups when it ends, and not at a timeout.
             static_membership: false,
-            // What it commits may be all that there is.
+            // One commit of a command may hold all records that there are.
             transaction_timeout: config.transaction_timeout.max(COMMAND_TRANSACTION_TIMEOUT),
             ..config
         };
@@ -305,7 +306,7 @@ fn pulse(shared: &Shared) {
         if shared.changes.receiver_count() > 0 {
             shared.tick();
         }
-        // Its errors and logs are events of its queue.
+        // The client tells its errors and logs only when it is polled.
         drop(shared.committed.poll(Duration::ZERO));
         if shared.reach.trouble().is_some() && probed.elapsed() >= PROBE {
             probed = Instant::now();

@@ -1,10 +1,10 @@
-//! What librdkafka tells and `rdkafka` does not pass on: who a member is for
-//! the brokers, who the members of a group are under either protocol, what a group
-//! has committed without a client of that group, the ids of topics, and a header's
-//! name as bytes.
+//! Calls of librdkafka that `rdkafka` does not pass on: the brokers' id of a member,
+//! the members of a group under either protocol, the offsets that a group has
+//! committed (without a client of that group), the ids of topics, a header's name as
+//! bytes, and whether an undelivered record may be in the log.
 //!
-//! This is the engine's only unsafe code: calls into the C library with
-//! pointers that live here, and nothing of it leaves without being copied.
+//! This is the engine's only unsafe code: it calls the C library with pointers that
+//! live in this module, and no raw pointer leaves it.
 #![allow(unsafe_code)]
 
 use std::{
@@ -52,17 +52,17 @@ use rdkafka::{
 
 use crate::types::TopicId;
 
-/// How long an answer may be late that must come.
+/// How much later than its timeout an answer may come. It always comes.
 const LATE: Duration = Duration::from_secs(1);
-/// Room for the words of an error.
+/// Room for an error's text, in bytes.
 const WORDS_BYTES: usize = 256;
 
-/// The id under which the brokers know a member now; empty where they know
-/// none, be it that it has not joined or that it is out.
+/// The id under which the brokers know a member now; empty where the member has not
+/// joined, or is out.
 pub(super) fn member_id<C: ClientContext>(client: &Client<C>) -> String {
     let handle = client.native_ptr();
-    // SAFETY: the handle lives as long as the client. What comes back is null,
-    // or a text that is ours to free.
+    // SAFETY: the handle lives as long as the client. The call returns null, or a
+    // text that we must free.
     unsafe {
         let id = rd_kafka_memberid(handle);
         let text = copy(id);
@@ -84,8 +84,8 @@ pub(super) struct DescribedMember {
     pub partitions: Vec<(String, i32)>,
 }
 
-/// The headers of a record. What is no UTF-8 in a name becomes U+FFFD: anybody
-/// may write such a name, and the client's own way to the headers panics there.
+/// The headers of a record. Bytes of a name that are not UTF-8 become U+FFFD: any
+/// producer may write such a name, and `rdkafka`'s own access to headers panics there.
 pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(ByteString, Option<&'m [u8]>)> {
     let Some(known) = message.headers() else {
         return Vec::new();
@@ -142,8 +142,8 @@ impl DescribedGroup {
     }
 }
 
-/// Whether a group has committed an offset of any of so many partitions of a
-/// topic; one that does not exist has not.
+/// Whether a group has committed an offset of any of a topic's first `partitions`
+/// partitions. A group that does not exist has committed none.
 pub(super) fn has_committed<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -196,7 +196,7 @@ pub(super) fn has_committed<C: ClientContext>(
     }
 }
 
-/// What the brokers said, and the queue that it came by, which is freed after it.
+/// The brokers' answer, and the queue that it came by, which is freed after it.
 struct Answer {
     event: Owned<rd_kafka_event_t>,
     _queue: Owned<rd_kafka_queue_t>,
@@ -205,7 +205,7 @@ struct Answer {
 /// Asks the brokers something, and waits for the answer.
 ///
 /// # Safety
-/// The handle is a client's that outlives the call, and `question` is the
+/// The handle belongs to a client that outlives the call, and `question` calls the
 /// operation's own function.
 unsafe fn ask(
     handle: *mut rd_kafka_t,
@@ -214,8 +214,8 @@ unsafe fn ask(
     question: impl FnOnce(*const rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
 ) -> Result<Answer, RDKafkaErrorCode> {
     let failed = RDKafkaErrorCode::Fail;
-    // SAFETY: as this function's; the options are ours until they are dropped,
-    // which is after the answer, and the queue goes with the answer.
+    // SAFETY: the caller keeps the terms above; the options are ours until they are
+    // dropped, which is after the answer, and the queue goes with the answer.
     unsafe {
         let queue = Owned::new(rd_kafka_queue_new(handle), rd_kafka_queue_destroy).ok_or(failed)?;
         let options = rd_kafka_AdminOptions_new(handle, operation);
@@ -270,7 +270,7 @@ pub(super) fn group<C: ClientContext>(
     }
 }
 
-/// What the brokers say of a topic: its name, and its id or an error.
+/// The brokers' description of a topic: its name, and its id or an error.
 pub(super) type DescribedTopic = (String, Result<TopicId, RDKafkaErrorCode>);
 
 /// Describes topics, which must not be named twice.
@@ -310,9 +310,9 @@ pub(super) fn topics<C: ClientContext>(
 }
 
 /// # Safety
-/// The description is one of an event that is not dropped yet.
+/// The description belongs to an event that is not dropped yet.
 unsafe fn of_topic(topic: *const rd_kafka_TopicDescription_t) -> DescribedTopic {
-    // SAFETY: as this function's; an id lives as long as its description.
+    // SAFETY: the caller keeps the terms above; an id lives as long as its description.
     unsafe {
         let name = copy(rd_kafka_TopicDescription_name(topic));
         let error = rd_kafka_TopicDescription_error(topic);
@@ -333,11 +333,11 @@ unsafe fn of_topic(topic: *const rd_kafka_TopicDescription_t) -> DescribedTopic 
 }
 
 /// # Safety
-/// The description is one of an event that is not dropped yet.
+/// The description belongs to an event that is not dropped yet.
 unsafe fn of_group(
     group: *const rd_kafka_ConsumerGroupDescription_t,
 ) -> Result<DescribedGroup, RDKafkaErrorCode> {
-    // SAFETY: as this function's; an index below the count has a member.
+    // SAFETY: the caller keeps the terms above; an index below the count has a member.
     unsafe {
         let error = rd_kafka_ConsumerGroupDescription_error(group);
         if !error.is_null() {
@@ -357,9 +357,9 @@ unsafe fn of_group(
 }
 
 /// # Safety
-/// The description is one of an event that is not dropped yet.
+/// The description belongs to an event that is not dropped yet.
 unsafe fn of_member(member: *const rd_kafka_MemberDescription_t) -> DescribedMember {
-    // SAFETY: as this function's; a list has as many elements as it says.
+    // SAFETY: the caller keeps the terms above; a list has as many elements as it says.
     unsafe {
         let instance = rd_kafka_MemberDescription_group_instance_id(member);
         let assignment = rd_kafka_MemberDescription_assignment(member);
@@ -392,7 +392,7 @@ unsafe fn copy(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: as this function's.
+    // SAFETY: the caller keeps the terms above.
     unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
@@ -409,7 +409,7 @@ fn ms(time: Duration) -> c_int {
     c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX)
 }
 
-/// Something of the library's that is ours to free.
+/// An object of the library that is ours to free.
 struct Owned<T> {
     pointer: NonNull<T>,
     free: unsafe extern "C" fn(*mut T),
@@ -427,7 +427,7 @@ impl<T> Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: it is freed once, by the library's own function for it.
+        // SAFETY: the object is freed once, by the library's own function for it.
         unsafe { (self.free)(self.get()) }
     }
 }

@@ -26,7 +26,7 @@ use super::transactions::{Quiet, left, retry};
 /// How much later than the deadline the client's own error may come.
 const LATE: Duration = Duration::from_millis(500);
 
-/// What is sent.
+/// Offsets to send, and the transaction and the member that they are for.
 pub(super) struct Sending {
     pub producer: Arc<BaseProducer<Quiet>>,
     pub offsets: TopicPartitionList,
@@ -37,11 +37,12 @@ pub(super) struct Sending {
 #[derive(Debug)]
 pub(super) enum NotSent {
     Failed(KafkaError),
-    /// The client does not return. Its producer is of no use any more.
+    /// The client does not return. Its producer can no longer be used.
     Hangs,
 }
 
-/// Begins its thread with the first offsets, and a new one after one that hangs.
+/// Sends offsets on a thread, which begins with the first ones. A new thread replaces
+/// one that hangs.
 #[derive(Default)]
 pub(super) struct OffsetSender {
     thread: Option<Thread>,
@@ -59,7 +60,7 @@ impl OffsetSender {
             None => Thread::start(send)?,
         };
         let outcome = thread.wait(sending, deadline)?;
-        // One that hangs is not kept: it ends with its call.
+        // Only a thread that answered is kept. One that hangs ends with its call.
         self.thread = Some(thread);
         outcome.map_err(NotSent::Failed)
     }

@@ -1,8 +1,8 @@
 //! Whether the brokers can be reached, and let this host in.
 //!
-//! The clients try again for ever and return only that it did not work yet;
-//! why, they say in events and in their logs. Here is what they said last, for
-//! the host's start, for its readiness and for who appends.
+//! The clients try again without end and return only that a call did not work yet.
+//! They tell the reason in events and in their logs. This module keeps the last
+//! reason, for the host's start, for its readiness and for appends.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ struct State {
     trouble: Option<LogError>,
     /// Why the last connection failed.
     cause: Option<LogError>,
-    /// What clients may not do, by client.
+    /// Reasons of denials, by the client's number.
     denied: BTreeMap<u64, String>,
     clients: u64,
 }
@@ -55,7 +55,7 @@ impl Reach {
         state.trouble.clone().or_else(denied)
     }
 
-    /// A broker answered.
+    /// Notes that a broker answered.
     pub fn answered(&self) {
         let mut state = self.state.lock();
         state.trouble = None;
@@ -75,7 +75,8 @@ impl Reach {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => {
                 let reason = essence(reason);
                 let mut state = self.state.lock();
-                // The same failure is told twice, once with what to look after.
+                // The client tells each failure twice, and the longer text says what to
+                // look after.
                 if !matches!(&state.cause, Some(LogError::Denied { reason: known }) if known.len() > reason.len())
                 {
                     state.cause = Some(LogError::Denied { reason });
@@ -108,7 +109,7 @@ impl Reach {
         state.clients
     }
 
-    /// The brokers do not let a client do what it must.
+    /// Notes that the brokers do not let a client do what it must.
     pub fn deny(&self, client: u64, reason: &str) {
         let reason = essence(reason);
         let known = self.state.lock().denied.insert(client, reason.clone());
@@ -121,13 +122,13 @@ impl Reach {
         }
     }
 
-    /// They do, or the client is gone.
+    /// Notes that the brokers let a client do what it must, or that the client is gone.
     pub fn permit(&self, client: u64) {
         self.state.lock().denied.remove(&client);
     }
 
-    /// Waits for a first answer of the brokers. Who is not let in is told at
-    /// once, and who cannot be reached at the end of `timeout`.
+    /// Waits for a first answer of the brokers. Returns a denial at once, and any other
+    /// failure at the end of `timeout`.
     pub fn connect(
         &self,
         client: &BaseConsumer<Plain>,
@@ -169,8 +170,8 @@ impl Reach {
     }
 }
 
-/// A line without who wrote it, how long it took and how often it was not
-/// written: what is the same from one to the next.
+/// The part of a line that repeats from one failure to the next: without its thread,
+/// how long the try took and how often the line was suppressed.
 pub(super) fn essence(line: &str) -> String {
     let line = match line.split_once("]: ") {
         Some((thread, rest)) if thread.starts_with("[thrd:") => rest,
@@ -179,7 +180,7 @@ pub(super) fn essence(line: &str) -> String {
     let Some((before, rest)) = line.split_once(" (after ") else {
         return line.to_owned();
     };
-    // Of an error that is suppressed the parentheses have some of their own.
+    // The parentheses of a suppressed error contain others of their own.
     let rest = rest.replacen("error(s)", "", 1);
     let after = rest.split_once(')').map_or("", |(_, after)| after);
     format!("{before}{after}")

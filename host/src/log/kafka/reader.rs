@@ -1,7 +1,7 @@
 //! Reads of any partition from any offset.
 //!
-//! Two consumers for the whole host: one reads on where it was, for whoever
-//! follows a topic, the other jumps, for whoever looks something up. Each has
+//! The whole host has two consumers: one reads on where it was, for callers that
+//! follow a topic; the other jumps, for callers that look something up. Each has
 //! an open queue for each partition that was ever read, which holds a bounded
 //! number of records ahead.
 
@@ -31,12 +31,12 @@ use crate::{
     types::{Offset, PartitionId, Record, Topic},
 };
 
-/// The name these consumers have for the brokers; no group is joined.
+/// The `group.id` of these consumers, which join no group.
 const READERS: &str = "courtside-readers";
-/// What is fetched ahead of each partition.
+/// KiB that are fetched ahead of each partition.
 const FETCH_AHEAD_KIB: &str = "1024";
 const FETCH_WAIT_MS: &str = "20";
-/// How long an open partition takes to be ready for a jump.
+/// Pause before the next try to jump in a partition that is not ready yet.
 const JUMP_WAIT: Duration = Duration::from_millis(10);
 
 pub(super) struct Readers {
@@ -48,20 +48,20 @@ pub(super) struct Readers {
 struct Lane {
     consumer: Arc<BaseConsumer<Plain>>,
     open: Mutex<HashMap<(Topic, PartitionId), Opened>>,
-    /// Whom to tell that there may be something to read.
+    /// Channel that tells watchers of new records.
     changes: Option<watch::Sender<u64>>,
 }
 
 type Opened = Arc<Mutex<Open>>;
 
-/// A partition that was begun.
+/// A partition with an open queue.
 struct Open {
     queue: PartitionQueue<Plain>,
     /// The next offset to hand out.
     next: Offset,
-    /// There is nothing before this offset that was not handed out.
+    /// No record before this offset is still to be handed out.
     covered: Offset,
-    /// What was taken and did not fit.
+    /// A record that was taken from the queue and did not fit into the last read.
     held: Option<Record>,
 }
 
@@ -89,14 +89,15 @@ impl Readers {
         })
     }
 
-    /// Lets go of what was begun.
+    /// Lets go of all open partitions.
     pub fn close(&self) {
         for lane in [&self.follow, &self.jump] {
             lane.open.lock().clear();
         }
     }
 
-    /// Committed records from `from` on, as many as there were when it was called.
+    /// Committed records from `from` on. Waits for a record only where there was one at
+    /// the call.
     pub fn read(
         &self,
         topics: &Topics,
@@ -132,7 +133,7 @@ impl Readers {
 }
 
 impl Lane {
-    /// The open partition; opened at `from` where it was not yet.
+    /// The open partition; one that is not open yet is opened at `from`.
     fn open(
         &self,
         topic: &Topic,
@@ -169,7 +170,7 @@ impl Lane {
         Ok(open)
     }
 
-    /// After an error, the next read begins anew.
+    /// Closes a partition after an error, so that the next read begins anew.
     fn close(&self, topic: &Topic, partition: PartitionId) {
         let mut all = self.open.lock();
         all.remove(&(topic.clone(), partition));
@@ -194,8 +195,8 @@ pub(super) fn at(
     Ok(list)
 }
 
-/// Goes on elsewhere. What the consumer held is void. A partition that was
-/// assigned just now is not ready at once.
+/// Goes on reading at `to`. Records that the consumer held are void. The seek is
+/// repeated, because a partition that was assigned just now is not ready at once.
 pub(super) fn seek<C: rdkafka::consumer::ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &Topic,
@@ -215,8 +216,8 @@ pub(super) fn seek<C: rdkafka::consumer::ConsumerContext>(
 }
 
 impl Open {
-    /// Whether reading can go on at `from`: it is where it was, or there is
-    /// nothing between.
+    /// Whether reading can go on at `from` without a seek: `from` is the next offset,
+    /// or no records are in between.
     fn advance(&mut self, from: Offset) -> bool {
         if !(self.next..=self.covered.max(self.next)).contains(&from) {
             return false;
@@ -236,7 +237,8 @@ impl Open {
         let mut records = Vec::new();
         let mut bytes = 0_usize;
         loop {
-            // What is there is taken; for what must come is waited.
+            // Only a read that has no record yet waits; otherwise it takes those that
+            // are there.
             let is_enough = !records.is_empty() && bytes >= bytes_max;
             if is_enough || self.covered >= end && records.is_empty() {
                 return Ok(records);

@@ -1,12 +1,12 @@
-//! Restoring what a member needs before it may process a partition: where to
-//! go on, and the checkpoints.
+//! Restoring what a member needs before it may process a partition: the offset to go
+//! on from, and the checkpoints.
 //!
-//! The order matters. The committed offset first: the brokers withhold it
-//! while a transaction that moves it is open. Then the end of the checkpoints,
-//! with those of transactions still open; then the wait until these are over;
-//! then everything up to there, committed. So no checkpoint is older than the
-//! offset. A thread of the member's does it, so that its other partitions go
-//! on meanwhile.
+//! The order matters. The restorer reads the committed offset first: the brokers
+//! withhold it while a transaction that moves it is open. Next it asks for the end of
+//! the checkpoints, including those of open transactions, and waits until these
+//! transactions are over. Only then it reads the committed checkpoints up to that end.
+//! So no checkpoint is older than the offset. The restorer has a thread of its own, so
+//! that the member's other partitions go on meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -38,16 +38,16 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// Somebody must grant something first.
+/// Wait after a denial: an operator must grant something first.
 const DENIED_WAIT: Duration = Duration::from_secs(1);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
-/// How often it is looked whether open transactions are over.
+/// How often the restorer looks whether open transactions are over.
 const OPEN_WAIT: Duration = Duration::from_millis(20);
-/// How long a poll may keep it from noticing that it shall stop.
+/// How long a poll may keep the restorer from noticing that it must stop.
 const POLL: Duration = Duration::from_millis(100);
 /// Checkpoints written at a time.
 const ROWS_MAX: usize = 1000;
-/// What is fetched ahead of each partition of the checkpoints.
+/// KiB that are fetched ahead of each partition of the checkpoints.
 const FETCH_AHEAD_KIB: &str = "4096";
 
 /// A partition to restore; the claim tells one assignment from the next.
@@ -57,7 +57,7 @@ pub(super) struct Wanted {
     pub claim: Claim,
 }
 
-/// It is restored.
+/// A partition that is restored.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub wanted: Wanted,
@@ -109,7 +109,7 @@ impl Restorer {
         if let Some(inbox) = &self.wanted
             && !wanted.is_empty()
         {
-            // It ends only with us.
+            // The send succeeds: the thread ends only with this restorer.
             drop(inbox.send(wanted));
         }
     }
@@ -226,7 +226,7 @@ impl Work {
         let mut held = Vec::with_capacity(wanted.len());
         for (wanted, end) in wanted.iter().zip(uncommitted) {
             let store = &self.shared.store;
-            // What is another's by now is left to it.
+            // A partition that another assignment has claimed by now is left to it.
             if store.clear(&self.group, wanted.partition, wanted.claim)? && end.0 > 0 {
                 held.push((*wanted, end));
             }
@@ -234,7 +234,8 @@ impl Work {
         self.read(&held)
     }
 
-    /// Waits until what was open at `uncommitted` is committed or aborted.
+    /// Waits until transactions that were open before the ends `uncommitted` are
+    /// committed or aborted.
     fn await_open(
         &self,
         partitions: &[PartitionId],
@@ -257,8 +258,8 @@ impl Work {
         }
     }
 
-    /// Reads partitions of the checkpoints to these ends at least: a leader that
-    /// is new may for a moment know of less.
+    /// Reads partitions of the checkpoints to these ends at least: a new leader may
+    /// for a moment know of an earlier end.
     fn read(&self, wanted: &[(Wanted, Offset)]) -> Result<(), LogError> {
         if wanted.is_empty() {
             return Ok(());
@@ -308,7 +309,7 @@ impl Work {
                         left.remove(&partition);
                     }
                 }
-                // The client does not read on after these.
+                // The client does not read on after these errors.
                 Some(Err(error)) if is_final(&error) => return Err(unavailable(error)),
                 Some(Err(error)) if is_denial(&error) => {
                     let needs = || format!("Read on topic {}", self.checkpoints);

@@ -45,8 +45,8 @@ fn limits() -> Limits {
     }
 }
 
-/// Static membership, because the suite drops members and has others take
-/// their seats: a member without would be waited for until its session ends.
+/// Static membership, because the suite drops members and has others take their
+/// seats: the group would wait for a dynamic member until its session ends.
 fn config(brokers: &str) -> KafkaConfig {
     KafkaConfig {
         brokers: brokers.to_owned(),
@@ -115,7 +115,7 @@ impl Subject for Subjected {
     }
 
     fn name(&self, name: &str) -> ByteString {
-        // Names that cannot be stay what they are.
+        // A prefix leaves an impossible name impossible.
         format!("{}{name}", self.prefix).into()
     }
 }

@@ -1,13 +1,13 @@
 //! The times that brokers take.
 //!
 //! A topic may bound how far a record's time is behind and ahead of the broker's clock
-//! (`message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`). A record
-//! beyond is refused, and its whole batch with it. So the first refusal teaches the
-//! topic's rule: first the time of the append in the place of one beyond the bounds,
-//! by this host's clock. Where the two clocks differ too much for that, no time at
-//! all: every broker takes such a record, and keeps it by its own clock. The record's
-//! header says what the event's time was. A rule is forgotten after a while, since an
-//! operator may have widened the bounds or set the clock.
+//! (`message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`). The broker
+//! refuses a record beyond, and its whole batch with it. So the first refusal teaches
+//! the topic's rule: by this host's clock, a record beyond the bounds gets the time of
+//! its append. Where the two clocks differ too much for that, a second refusal teaches
+//! to give no time at all: every broker takes such a record, and keeps it by its own
+//! clock. The record's header says what the event's time was. A rule is forgotten
+//! after a while, since an operator may have widened the bounds or set the clock.
 
 use std::{
     borrow::Cow,
@@ -53,7 +53,7 @@ impl Rule {
         let own = record.timestamp_ms;
         let time_ms = match self {
             Self::Without => NO_TIME_MS,
-            // The client gives one without a time that of the append.
+            // The client gives a record of time 0 the time of its append.
             Self::Within(bounds) if own == 0 || bounds.take(own, now_ms) => return None,
             Self::Within(_) => now_ms,
         };
@@ -78,7 +78,7 @@ pub(super) fn without_time(record: &NewRecord) -> NewRecord {
 pub(super) struct Rules(HashMap<Topic, Rule>);
 
 impl Rules {
-    /// Records with times that the brokers take, as far as it is known.
+    /// Records with times that the brokers take, as far as the rules tell.
     pub fn settle<'a>(
         &self,
         records: impl Iterator<Item = (&'a TopicPartition, &'a NewRecord)>,
@@ -94,7 +94,7 @@ impl Rules {
     }
 }
 
-/// The rules of topics.
+/// The rules that refusals have taught the host's workers.
 #[derive(Debug, Default)]
 pub(super) struct Times {
     rules: Mutex<HashMap<Topic, (Rule, Instant)>>,
@@ -112,8 +112,8 @@ impl Times {
         )
     }
 
-    /// The brokers refused the time that these rules gave a record. False says that
-    /// there is no other that they could take. `bounds` asks for the topic's.
+    /// Learns that the brokers refused the time that these rules gave a record. False
+    /// says that no other time is left to try. `bounds` asks for the topic's bounds.
     pub fn refused(
         &self,
         rules: &Rules,
@@ -122,7 +122,7 @@ impl Times {
     ) -> bool {
         let used = rules.0.get(topic);
         if self.rules().0.get(topic) != used {
-            // Another worker has learnt it meanwhile.
+            // Another worker has learnt the rule meanwhile.
             return true;
         }
         let rule = match used {
@@ -134,7 +134,7 @@ impl Times {
         true
     }
 
-    /// Only a record without a time was taken.
+    /// Learns that the brokers took a record only without a time.
     pub fn took_none(&self, topic: &Topic) {
         self.learn(topic, Rule::Without);
     }
@@ -198,7 +198,7 @@ mod tests {
         };
         let none = times.rules();
         assert!(times.refused(&none, &topic, || Some(bounds)));
-        // A commit that was under way has the rule to learn, and not the next one.
+        // A commit that was under way learns this rule, and does not teach the next one.
         assert!(times.refused(&none, &topic, || unreachable!("the rule is known")));
         for (own, expected) in [
             (NOW, NOW),
@@ -213,7 +213,7 @@ mod tests {
             let expected = (expected, Vec::from_iter(header));
             assert_eq!(settled(&times, "t", own), expected, "{own}");
         }
-        // The client's word for the time of the append.
+        // The client turns a time of 0 into that of the append.
         assert_eq!(settled(&times, "t", 0), (0, vec![]));
         assert_eq!(settled(&times, "other", old), (old, vec![]));
         let within = times.rules();

@@ -1,8 +1,8 @@
 //! A worker's transactional producer: one commit, one transaction.
 //!
-//! It is made when it is first needed, and anew after an error that the client
-//! does not recover from. `init_transactions` ends what a predecessor of the
-//! same id left open, so ids are stable over restarts.
+//! The producer is made when it is first needed, and anew after an error that the
+//! client does not recover from. `init_transactions` ends a transaction that a
+//! predecessor of the same id left open, so ids are stable over restarts.
 
 use std::{
     borrow::Cow,
@@ -38,41 +38,42 @@ use crate::{
     types::{NewRecord, Topic, TopicPartition},
 };
 
-/// How often it is looked at what is in flight. The client's own waits are in
-/// whole milliseconds, and it spins through what is less: so we sleep.
+/// How often the worker looks whether records are still in flight. It sleeps in between:
+/// the client's own waits are in whole milliseconds, and spin through shorter times.
 const LOOK: Duration = Duration::from_micros(500);
 /// When a group's coordinator dies while offsets are sent to it, the client may
 /// wait for the next one until some connection comes or goes (librdkafka's issues
-/// 5456 and 5511). So idle ones go after a while; see also [`OffsetSender`].
+/// 5456 and 5511). So idle connections end after a while; see also [`OffsetSender`].
 const IDLE_PROPERTY: &str = "connections.max.idle.ms";
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// The shortest time between two tries to end what is open, at leisure.
+/// Shortest time between two tries of an idle worker to end an open transaction.
 const TIDY_WAIT: Duration = Duration::from_secs(1);
-/// Records between two looks at what was delivered.
+/// Records that are handed over between two polls for deliveries.
 const RECORDS_PER_LOOK: usize = 1000;
 
 /// Why a transaction was not committed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nothing of it happened, and it may be tried again.
+    /// Nothing was committed, and the worker may try again.
     Again(LogError),
-    /// Nothing of it happened: the brokers refuse records of these topics, most likely
+    /// Nothing was committed: the brokers refuse records of these topics, most likely
     /// for their times.
     Times(BTreeSet<Topic>),
-    /// Nothing of it happened: the group does not take offsets of this member
-    /// as it was.
+    /// Nothing was committed: the group does not take offsets of this member under
+    /// its old identity.
     Generation(String),
-    /// Another producer has the id. What happened is found by who restores.
+    /// Another producer has the id. A restore finds out what was committed.
     Fenced(String),
-    /// Nobody knows what happened.
+    /// Nobody knows whether the transaction was committed.
     Unknown(String),
 }
 
-/// How long the end of a producer is waited for, which may wait for its
+/// How long a worker waits for the end of a producer, which may itself wait for its
 /// brokers' threads.
 const FREE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Nobody waits for deliveries one by one: a failed one fails the transaction.
+/// Context of the producer. Nobody waits for deliveries one by one: a failed one fails
+/// the transaction.
 #[derive(Default)]
 pub(super) struct Quiet {
     refusals: Arc<Mutex<Refusals>>,
@@ -80,8 +81,8 @@ pub(super) struct Quiet {
     is_in_doubt: Arc<AtomicBool>,
 }
 
-/// Why the brokers refused records. Of several batches that are under way, the others
-/// fail for their order then, and the transaction's own word may be that.
+/// Why the brokers refused records. Once a batch is refused, the others under way fail
+/// for their order, and the transaction's own error may name only that.
 #[derive(Debug, Default)]
 struct Refusals {
     /// Topics of records that may have been refused for their times.
@@ -135,7 +136,7 @@ pub(super) struct Transactions {
     producer: Option<Arc<BaseProducer<Quiet>>>,
     offsets: OffsetSender,
     refusals: Arc<Mutex<Refusals>>,
-    /// As [`Quiet::is_in_doubt`] of the producer.
+    /// The producer's [`Quiet::is_in_doubt`].
     is_in_doubt: Arc<AtomicBool>,
     must_abort: bool,
     /// The last producer may have left a transaction open.
@@ -143,7 +144,7 @@ pub(super) struct Transactions {
     tidied: Option<Instant>,
 }
 
-/// What goes into a transaction.
+/// Records and offsets of one transaction.
 pub(super) struct Contents<'a> {
     pub records: Vec<(&'a TopicPartition, Cow<'a, NewRecord>)>,
     pub offsets: TopicPartitionList,
@@ -165,20 +166,21 @@ impl Transactions {
         }
     }
 
-    /// Whether the next transaction is the producer's that made the last one.
+    /// Whether the producer of the last transaction also makes the next one.
     #[cfg(test)]
     pub const fn has_producer(&self) -> bool {
         self.producer.is_some()
     }
 
-    /// Makes ready to begin a transaction: whatever was open is ended.
+    /// Prepares the next transaction: ends one that was left open, and makes a producer
+    /// where there is none.
     pub fn ready(&mut self) -> Result<(), LogError> {
         self.ready_by(Instant::now() + self.config.request_timeout)
     }
 
-    /// Ends what a failure may have left open: others may wait for it. One that
-    /// another producer of the id has ended is not ours to look after. What takes
-    /// longer than this is left to the next time.
+    /// Ends a transaction that a failure may have left open, since restores may wait
+    /// for it. Does nothing where another producer of the id has ended it. After `time`,
+    /// the rest is left to the next call.
     pub fn tidy(&mut self, time: Duration) {
         if !self.must_abort && !self.is_open || time.is_zero() {
             return;
@@ -189,7 +191,7 @@ impl Transactions {
         }
     }
 
-    /// The same at leisure, and not all the time.
+    /// Ends an open transaction as well, but tries at most once per `TIDY_WAIT`.
     pub fn tidy_now_and_then(&mut self) {
         if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_WAIT) {
             self.tidy(self.config.request_timeout);
@@ -202,7 +204,7 @@ impl Transactions {
             self.abort(deadline);
         }
         if self.must_abort {
-            // What it left open, the next one ends.
+            // The abort did not get done; the next producer ends the transaction.
             self.renew();
         }
         if self.producer.is_some() {
@@ -236,8 +238,8 @@ impl Transactions {
         Ok(())
     }
 
-    /// One transaction, within about the time given. What could not be ended by
-    /// then is ended before the next one. `allows` has the last word, by the
+    /// Makes one transaction, within about the time given. One that could not be ended
+    /// by then is ended before the next one. `allows` has the last word, by the
     /// deadline, before the brokers are asked to commit.
     pub fn commit(
         &mut self,
@@ -259,7 +261,7 @@ impl Transactions {
             drop(producer);
             let failure = self.fail(phase, &error, deadline);
             return Err(match (failure, allows(deadline)) {
-                // The client says only that something took too long.
+                // The client's own error says only that something took too long.
                 (
                     Failure::Again(_),
                     Err(why @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })),
@@ -273,7 +275,7 @@ impl Transactions {
             self.abort(deadline);
             return Err(Failure::Again(refused));
         }
-        // The client's own flush looks every 100 ms.
+        // The client's own flush looks for deliveries only every 100 ms.
         settle(&producer, deadline);
         let outcome = finish(&producer, deadline);
         drop(producer);
@@ -321,7 +323,8 @@ impl Transactions {
             error => Seen {
                 code: error.rdkafka_error_code(),
                 fatal: fatal.map(|(code, _)| code),
-                // It was not of the end: the end has errors of the first kind.
+                // The error is not of the commit request, which fails only with
+                // `KafkaError::Transaction`.
                 requires_abort: true,
             },
         };
@@ -330,8 +333,8 @@ impl Transactions {
         let refusals = std::mem::take(&mut *self.refusals.lock());
         match verdict {
             // The client has numbered the records that the brokers refused: the next
-            // transaction of this producer could fail for its order alone.
-            // What it left open would hold up those who restore.
+            // transaction of this producer could fail for its order alone. The open
+            // transaction is ended at once, because it would hold up restores.
             Verdict::Abort if refusals.any() => {
                 self.renew();
                 self.tidy(deadline.saturating_duration_since(Instant::now()));
@@ -363,8 +366,8 @@ impl Transactions {
         }
     }
 
-    /// The next transaction is a new producer's, whose beginning ends what this
-    /// one left.
+    /// Gives the producer up. A new one makes the next transaction, and ends the one that
+    /// this producer left open when it begins.
     fn renew(&mut self) {
         if let Some(producer) = self.producer.take() {
             self.free(producer);
@@ -373,7 +376,8 @@ impl Transactions {
         self.is_open = true;
     }
 
-    /// Its end may wait for the threads of its brokers, and nobody needs it.
+    /// Ends a producer, or leaves it behind: its end may wait for its brokers' threads,
+    /// and no transaction needs it.
     fn free(&self, producer: impl Send + 'static) {
         let name = format!("the end of a producer of {}", self.id);
         if !waits::drop_within(&name, FREE_TIME_MAX, producer) {
@@ -387,13 +391,14 @@ impl Transactions {
             return;
         };
         let producer = &*producer;
-        // The client waits until what it gave up was told; telling is polling.
+        // The client aborts only after it has told of the purged records, for which it
+        // must be polled.
         producer.purge(PurgeConfig::default().queue());
         settle(producer, deadline);
-        // The client numbers the records of the next transaction as if the ones that it
-        // gave up had never been sent. Where the brokers have them all the same, they
-        // take the next ones for the same again, say yes, and drop them. A new producer
-        // has an epoch of its own, and its numbers begin anew.
+        // The client numbers the records of the next transaction as if the purged ones
+        // had never been sent. Where the brokers have those all the same, they take the
+        // next records for copies, acknowledge them, and drop them. A new producer has an
+        // epoch of its own, and its numbers begin anew.
         if producer.in_flight_count() > 0 || self.is_in_doubt.load(Ordering::Relaxed) {
             return self.renew();
         }
@@ -412,12 +417,13 @@ impl Transactions {
     }
 }
 
-/// An error that leaves things as they were.
+/// The error of a transaction of which nothing was committed.
 fn failed(id: &str, error: &KafkaError) -> LogError {
     let reason = format!("transactions of {id}: {error}");
     let code = error.rdkafka_error_code();
     if let Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) = code {
-        // However often it is tried: the topic is not as it was at the start.
+        // Another try fails as well: the topic's settings are not those that the host
+        // found at its start.
         let what = "a record of a commit".to_owned();
         return LogError::Invalid { what, reason };
     }
@@ -439,42 +445,43 @@ fn failed(id: &str, error: &KafkaError) -> LogError {
 /// How far a transaction had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It was not asked to be committed.
+    /// The brokers were not asked to commit.
     Filling,
-    /// The same, and a call of the client does not return.
+    /// The brokers were not asked to commit, and a call of the client does not return.
     Hanging,
     Ending,
 }
 
-/// What the client says of an error, which is all that decides.
+/// Properties that the client gives an error. They alone decide the verdict.
 #[derive(Clone, Debug)]
 struct Seen {
     code: Option<RDKafkaErrorCode>,
-    /// Why the producer is of no use any more.
+    /// The error for which the producer can no longer be used.
     fatal: Option<RDKafkaErrorCode>,
     requires_abort: bool,
 }
 
-/// What an error means.
+/// Meaning of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing of it happened. To be aborted, and tried again.
+    /// Nothing was committed. The worker aborts the transaction, and may try again.
     Abort,
-    /// The same, and the group knows the member as another than it said.
+    /// Nothing was committed: the group no longer knows the member by the identity
+    /// that the transaction carried.
     Generation,
-    /// Nothing of it happened, but this producer can do no more.
+    /// Nothing was committed, and this producer can no longer be used.
     Renew,
     /// Another producer has the id.
     Fenced,
-    /// It was being committed: only who reads the offsets knows.
+    /// The brokers were asked to commit: only the committed offsets tell the outcome.
     Unknown,
 }
 
-/// The client's rules: a fatal error ends the producer; one that asks for an
-/// abort says that nothing was committed; any other error of `commit_transaction`
-/// (which is tried again as long as there is time) leaves that open. A fatal
-/// one does, too: the client raises it where a commit succeeded that it had
-/// given up.
+/// Applies the client's rules. A fatal error ends the producer. An error that asks for
+/// an abort says that nothing was committed. Any other error of `commit_transaction`
+/// (which is tried again as long as there is time) leaves the outcome open. So does
+/// a fatal one: the client also raises it for a commit that it had given up and that
+/// succeeded.
 fn judge(phase: Phase, seen: &Seen) -> Verdict {
     use RDKafkaErrorCode as Code;
     match (seen.fatal, phase) {
@@ -544,7 +551,7 @@ fn look(producer: &BaseProducer<Quiet>) {
 
 fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phase, KafkaError)> {
     retry(deadline, || producer.commit_transaction(left(deadline))).map_err(|error| {
-        // Deliveries that failed are the flush's error: nothing was committed.
+        // The flush comes before the commit request: nothing was committed.
         match error {
             KafkaError::Flush(_) => (Phase::Filling, error),
             error => (Phase::Ending, error),
@@ -552,14 +559,14 @@ fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phas
     })
 }
 
-/// The time to a deadline; never so little that asking were of no use.
+/// The time to a deadline, but at least 100 ms: less would be of no use to a request.
 pub(super) fn left(deadline: Instant) -> Duration {
     deadline
         .saturating_duration_since(Instant::now())
         .max(Duration::from_millis(100))
 }
 
-/// Tries until it succeeds, or until trying is of no use.
+/// Repeats a call until it succeeds, or until another try is of no use.
 pub(super) fn retry(
     deadline: Instant,
     mut ask: impl FnMut() -> Result<(), KafkaError>,
@@ -581,8 +588,8 @@ mod tests {
     use super::*;
     use RDKafkaErrorCode as Code;
 
-    /// Each row: how far it was, the error's code, the producer's fatal one,
-    /// whether the client asks for an abort; and what that means.
+    /// Each row: the phase, the error's code, the producer's fatal error, whether the
+    /// client asks for an abort, and the verdict.
     #[test]
     fn errors_are_judged_as_the_client_documents_them() {
         use Phase::{Ending, Filling, Hanging};
@@ -591,14 +598,14 @@ mod tests {
             // A record was not delivered, or could not be sent.
             (Filling, Code::MessageTimedOut, None, true, Abort),
             (Filling, Code::MessageSizeTooLarge, None, true, Abort),
-            // The time was over before it could be asked to commit.
+            // The time was over before the brokers could be asked to commit.
             (Filling, Code::OperationTimedOut, None, false, Abort),
             // The group has moved on, or does not know the member.
             (Filling, Code::IllegalGeneration, None, true, Generation),
             (Filling, Code::UnknownMemberId, None, true, Generation),
             (Filling, Code::FencedInstanceId, None, true, Generation),
             (Filling, Code::StaleMemberEpoch, None, true, Generation),
-            // Nothing was committed, for it was not asked for.
+            // Nothing was committed, since the brokers were not asked to.
             (
                 Filling,
                 Code::Fatal,
@@ -621,7 +628,7 @@ mod tests {
                 false,
                 Fenced,
             ),
-            // Whatever the client says later: it was not asked to commit.
+            // The brokers were not asked to commit, whatever the client says later.
             (Hanging, Code::OperationTimedOut, None, true, Renew),
             (
                 Hanging,
@@ -636,7 +643,7 @@ mod tests {
             // No answer by the deadline: the request may be on its way.
             (Ending, Code::OperationTimedOut, None, false, Unknown),
             (Ending, Code::RequestTimedOut, None, false, Unknown),
-            // It may be that one that was given up succeeded.
+            // A commit that the client had given up may have succeeded.
             (
                 Ending,
                 Code::Fatal,

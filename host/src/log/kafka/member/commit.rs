@@ -25,9 +25,9 @@ use crate::{
 /// Why a commit was not taken.
 pub(super) enum Refused {
     Log(LogError),
-    /// Another producer has this one's id.
+    /// Another producer has taken the transactional id.
     Fenced(String),
-    /// The seat is of no use any more.
+    /// The seat can no longer be used.
     Gone(Gone),
 }
 
@@ -42,8 +42,8 @@ impl Seat {
         let left = move || deadline.saturating_duration_since(Instant::now());
         self.look_after_group().map_err(Refused::Gone)?;
         if !self.shared.config.assignor.is_eager() {
-            // The generation moves before it is told, and an epoch without a
-            // word, whenever others come and go.
+            // Whenever other members come and go, a generation moves before the client
+            // tells of the rebalance, and an epoch moves without any event.
             self.renew();
         }
         self.check(commit)?;
@@ -53,8 +53,8 @@ impl Seat {
         match outcome {
             Ok(()) => {
                 self.consumer.context().permit();
-                // It is committed; where the copy is not what it should be, it is
-                // made anew.
+                // The commit stands. A copy of the checkpoints that does not follow it is
+                // restored anew.
                 match self.keep(commit) {
                     Ok(true) => {}
                     Ok(false) => self.start_over(left()),
@@ -77,8 +77,8 @@ impl Seat {
                 Err(error.into())
             }
             Err(Failure::Generation(reason)) => {
-                // Either partitions went, or the group moved on with us in it,
-                // and the next try is of the new generation.
+                // Either the member has lost partitions, which `check` refuses, or the
+                // group moved on with it, and the next try is of the new generation.
                 self.look_after_group().map_err(Refused::Gone)?;
                 self.renew();
                 self.check(commit)?;
@@ -96,7 +96,8 @@ impl Seat {
         }
     }
 
-    /// Copies what was committed of the checkpoints.
+    /// Writes the committed checkpoints to the host's copy. False where another
+    /// assignment has claimed one of the partitions.
     fn keep(&self, commit: &Commit) -> Result<bool, LogError> {
         let claim = |partition| {
             let mut tasks = self.tasks.iter();
@@ -107,7 +108,8 @@ impl Seat {
         store.put(&self.spec.group, &commit.checkpoints, claim)
     }
 
-    /// An offset beyond what was read is looked up.
+    /// Refuses an offset that the partition does not have. The brokers are asked
+    /// for its end only where the offset is beyond the records read.
     pub(super) fn check_range(
         &mut self,
         partition: PartitionId,
@@ -125,7 +127,7 @@ impl Seat {
         Err(self.out_of_range(partition, next))
     }
 
-    /// What a commit says, checked as far as it can be here.
+    /// Checks a commit, as far as the host can without the brokers' transaction.
     fn check(&mut self, commit: &Commit) -> Result<(), LogError> {
         for (partition, next) in &commit.offsets {
             self.task(*partition)?;
@@ -167,8 +169,9 @@ impl Seat {
         Ok(list)
     }
 
-    /// One transaction, and again with other times where the brokers refuse those of
-    /// records. Each round changes the rule of a topic, which has two at most.
+    /// Makes one transaction, and repeats it with other times where the brokers refuse
+    /// those of records. The rounds end: each changes a topic's rule, of which a topic
+    /// has two at most.
     fn transact(&mut self, commit: &Commit, time: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + time.min(self.shared.config.transaction_timeout);
         loop {
@@ -184,7 +187,7 @@ impl Seat {
                 is_changed |= times.refused(&rules, topic, || topics.time_bounds(topic));
             }
             if !is_changed {
-                // Without a time, it is not for that.
+                // The refused records had no time, so their times are not the reason.
                 let topics: Vec<&str> = refused.iter().map(|topic| &**topic).collect();
                 return Err(Failure::Again(LogError::Invalid {
                     what: "a record of a commit".to_owned(),

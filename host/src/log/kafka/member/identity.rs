@@ -1,4 +1,4 @@
-//! Who a member is, as its commits say.
+//! The identity of a member, which its commits carry.
 
 use std::sync::Arc;
 
@@ -14,14 +14,15 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Who the member is now; none where it is out of its group.
+    /// The member's identity now; none where it is out of its group.
     ///
-    /// The id is looked at, because the brokers take offsets without a check
-    /// from who names neither an id nor a generation.
+    /// An empty id counts as none, because the brokers take offsets unchecked from a
+    /// client that names neither an id nor a generation.
     pub fn now(consumer: &BaseConsumer<Membership>) -> Option<Self> {
         let id = native::member_id(consumer.client());
         let metadata = consumer.group_metadata()?;
-        // Ids do not come back: what is between two looks at one is of that one.
+        // Ids do not come back: metadata that is read between two looks at the same
+        // id belongs to it.
         let is_known = !id.is_empty() && id == native::member_id(consumer.client());
         (is_known && !consumer.assignment_lost()).then(|| Self {
             id,
@@ -33,8 +34,8 @@ impl Identity {
         &self.metadata
     }
 
-    /// Whether both are one membership. What was assigned in one is nobody's to
-    /// commit for in the next: it may have been another's between them.
+    /// Whether both are one membership. A member must not commit for the partitions of
+    /// an earlier membership: another member may have had them in between.
     pub fn is_same(one: Option<&Self>, other: Option<&Self>) -> bool {
         matches!((one, other), (Some(one), Some(other)) if one.id == other.id)
     }

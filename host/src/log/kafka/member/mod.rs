@@ -1,10 +1,10 @@
 //! A worker's membership in a group.
 //!
 //! A [`Seat`] is one membership: a consumer, a transactional producer, and the
-//! tasks that were assigned. It can come to an end that the client does not
-//! recover from (another host has its name, the brokers refuse it): then what
-//! it held is lost, and the member takes a new seat after a while, for ever. So
-//! it lives as long as its worker, and is never the end of it.
+//! tasks that were assigned. A seat can come to an end that the client does not
+//! recover from (another host has its name, the brokers refuse it). Its partitions
+//! are lost then, and the member takes a new seat after a while, as often as needed.
+//! So a member lives as long as its worker, and never ends it.
 
 mod commit;
 mod identity;
@@ -24,23 +24,23 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
-/// As long as a poll may wait that is to wait for ever.
+/// Stands for a wait without a limit, whose deadline would overflow.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long a member stays away that lost its seat for the first time.
+/// How long a member stays away after it lost its seat for the first time.
 const AWAY_MIN: Duration = Duration::from_secs(1);
-/// A seat that was lost so long after the last one was lost for another reason.
+/// Time after which a lost seat counts as the first one again: the old reason is over.
 const AWAY_FORGOTTEN: Duration = Duration::from_secs(120);
 /// A producer that is fenced again within this time has a rival.
 const RIVAL_WITHIN: Duration = Duration::from_secs(60);
-/// How long somebody without a seat waits before it looks whether the log is closed.
+/// How long a member without a seat sleeps before it checks whether the log is closed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Why a seat is of no use any more.
+/// Why a seat can no longer be used.
 #[derive(Clone, Debug)]
 struct Gone {
     code: &'static str,
     reason: String,
-    /// The longest time to stay away for it.
+    /// Longest time that the member stays away for this reason.
     away_max: Duration,
 }
 
@@ -72,19 +72,19 @@ impl Gone {
     }
 }
 
-/// See [`Member`]. It belongs to one thread.
+/// Kafka's [`Member`]. It belongs to one thread.
 pub(super) struct KafkaMember {
     shared: Arc<Shared>,
     spec: GroupSpec,
     seat: Option<Seat>,
     away: Away,
-    /// What is to be told of the seat that was lost.
+    /// Partitions of a lost seat that the next poll reports as lost.
     lost: Vec<PartitionId>,
     fenced_at: Option<Instant>,
 }
 
-/// How long to stay away: longer each time, with a bit of chance, so that two
-/// who push each other out do not come back together.
+/// How long to stay away. The time grows with each loss and is partly random, so that
+/// two members that push each other out do not come back together.
 #[derive(Debug, Default)]
 struct Away {
     wait: Duration,
@@ -126,7 +126,7 @@ impl KafkaMember {
         };
         match Seat::take(shared, spec) {
             Ok(seat) => member.seat = Some(seat),
-            // What passes while a host runs passes while it starts.
+            // A running host waits until this error passes, and so does one that starts.
             Err(error @ LogError::Unavailable { .. }) => member.stay_away(&Gone {
                 code: error.code(),
                 ..Gone::refused(error.to_string())
@@ -177,9 +177,9 @@ impl KafkaMember {
         })
     }
 
-    /// Another producer had the id. Once can be an old one of ours, that a slow
-    /// restart left, or the brokers, which end what takes too long; and who has
-    /// it now is us again. Twice is a rival.
+    /// Another producer took the transactional id. The first time, that may have been an
+    /// old producer of this host, left by a slow restart, or the brokers, which end
+    /// slow transactions: the member takes the id back. The second time, it is a rival.
     fn fenced(&mut self, reason: &str, time: Duration) {
         let now = Instant::now();
         let before = self.fenced_at.replace(now);
@@ -201,8 +201,8 @@ impl Drop for KafkaMember {
     }
 }
 
-/// Leaves the group. The client may wait for brokers that are gone, for as long
-/// as they are: then nobody waits with it, and the brokers end the membership.
+/// Leaves the group. The client may wait for as long as the brokers are gone. The
+/// worker does not wait with it, and the brokers end the membership.
 fn end(seat: Seat) {
     let (group, worker) = (seat.spec.group.clone(), seat.spec.worker);
     let name = format!("membership of worker {worker} in group {group}");

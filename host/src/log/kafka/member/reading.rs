@@ -1,7 +1,7 @@
 //! Records of a seat's tasks.
 //!
-//! Each partition has its own queue, so that partitions are read by turns, and
-//! a paused one is simply not read: what was fetched ahead of it stays.
+//! Each partition has its own queue, so that partitions are read by turns. A paused
+//! one is simply not read: its queue keeps the records that were fetched ahead.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::{
     types::{Offset, PartitionId, Record},
 };
 
-/// How long a partition that stopped may take to go on elsewhere by itself.
+/// How long a stopped partition may take to be sought before it is assigned anew.
 const STOPPED_SEEK: Duration = Duration::from_millis(200);
 
 impl Seat {
@@ -94,7 +94,7 @@ impl Seat {
         }
     }
 
-    /// Goes back to where it was read to.
+    /// Seeks a partition back to its next unread offset.
     pub(super) fn reread(&mut self, partition: PartitionId) {
         let Ok(task) = self.task(partition) else {
             return;
@@ -134,7 +134,7 @@ impl Seat {
         );
         let is_eager = self.consumer.context().eager;
         if sought.is_err() && is_stopped && !is_eager {
-            // The client may have given it up: then it begins anew.
+            // The client may have given the partition up, so it is assigned anew.
             let list = at(&self.topic, partition, next)?;
             self.let_go(&[partition]);
             assign(&self.consumer, &list).map_err(unavailable)?;

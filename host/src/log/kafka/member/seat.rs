@@ -1,11 +1,11 @@
-//! One membership: from joining until it is given up.
+//! One membership: from joining until the seat is given up.
 //!
-//! A partition that is assigned is restored first (see
-//! [`restore`](crate::log::kafka::restore)), and then told. One that is to go is
-//! told, stays until it is released, and can be committed for until then: the
-//! client leaves the callback of a rebalance at once, and takes the next step
-//! only when the partitions are let go of. While they are not, it fetches
-//! nothing new for this member either; other members go on.
+//! The seat restores an assigned partition (see
+//! [`restore`](crate::log::kafka::restore)) before it tells the worker. It tells of a
+//! revoked partition at once, and the worker may commit for that one until it releases
+//! it: the callback of a rebalance returns at once, and the client takes the next step
+//! only when the partitions are let go of. Until then the client fetches nothing new
+//! for this member either; other members go on.
 
 use std::{
     collections::VecDeque,
@@ -44,10 +44,11 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(100);
 /// Events of the group that are taken at a time.
 const EVENTS_MAX: usize = 64;
-/// How often nothing must come to be the end: a line for the log comes as nothing.
+/// Empty polls after which no event is taken to be left: a poll that only brings a line
+/// for the log is empty, too.
 const NOTHING_MAX: usize = 8;
-/// How long a member that leaves waits until it may say so, which it may once
-/// its partitions are let go of.
+/// How long a leaving member waits until its client has left the group, which the
+/// client does once the partitions are let go of.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 const LEAVE_LOOK: Duration = Duration::from_millis(5);
 /// How often the same complaint of the group is logged.
@@ -61,48 +62,50 @@ pub(super) struct Seat {
     pub(super) consumer: Arc<BaseConsumer<Membership>>,
     restorer: Restorer,
     pub(super) transactions: Transactions,
-    /// As of the last rebalance, or of the last time that the group said it is
-    /// an old one. The client knows it live; but what is live can be of a
-    /// membership in which the tasks are another's.
+    /// The member's identity as of the last rebalance, or of the last time that the
+    /// group called it an old one. Commits do not take the client's live identity: it
+    /// may belong to a membership in which another member has the tasks.
     pub(super) identity: Option<Identity>,
     pub(super) tasks: Vec<Task>,
-    /// What the next polls tell.
+    /// Events that the next polls tell the worker.
     pub(super) told: VecDeque<Polled>,
     /// The task to read first at the next poll.
     pub(super) turn: usize,
     pub(super) committed_at: Option<Instant>,
     pub(super) read_since_commit: bool,
     complained: Option<(Option<RDKafkaErrorCode>, Instant)>,
-    /// What was revoked, until it is let go of: the group waits for it.
+    /// Revoked partitions that are not let go of yet: the group waits for them.
     owed: Option<Vec<PartitionId>>,
 }
 
 pub(super) struct Task {
     pub(super) partition: PartitionId,
     pub(super) queue: PartitionQueue<Membership>,
-    /// Of the next record.
+    /// Offset of the next record to read.
     pub(super) next: Offset,
-    /// The highest that was, or was assigned, before it was sought back.
+    /// Highest value that `next` had before a seek: offsets up to it are known to be there.
     pub(super) highest: Offset,
     pub(super) phase: Phase,
-    /// What it may write of its checkpoints' copy; since it was last begun with.
+    /// Right to write this partition's rows in the copy of the checkpoints, taken when
+    /// its last restore began.
     pub(super) claim: Option<Claim>,
     pub(super) paused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is not begun with as long as the member is none: who it was is over,
-    /// and the client has not said so yet.
+    /// Assigned, but not restoring yet: a restore begins only while the client has a
+    /// membership, which may be over before the client says so.
     Void,
     Restoring,
     Reading,
-    /// It cannot be read on from where it is, which was told (or is about to be).
+    /// The partition cannot be read on from `next`, which the worker knows (or is
+    /// about to be told).
     Stopped,
 }
 
 impl Task {
-    /// Whether its worker was told of it (or is about to be).
+    /// Whether the worker knows of this partition (or is about to be told).
     pub(super) fn is_known(&self) -> bool {
         matches!(self.phase, Phase::Reading | Phase::Stopped)
     }
@@ -124,8 +127,8 @@ impl Seat {
         let restorer = Restorer::start(shared, &consumer, spec)?;
         let id = format!("{}.{}.{}", spec.group, shared.instance, spec.worker);
         let mut transactions = Transactions::new(config, id, shared.record_bytes_max);
-        // What a predecessor left open would keep the checkpoints from being
-        // restored until it times out.
+        // A transaction that a predecessor left open would keep the checkpoints from
+        // being restored until it times out.
         transactions.ready()?;
         consumer.subscribe(&[&spec.input]).map_err(unavailable)?;
         Ok(Self {
@@ -147,13 +150,13 @@ impl Seat {
         })
     }
 
-    /// The partitions that its worker believes to hold.
+    /// The partitions that the worker believes it holds.
     pub(super) fn held(&self) -> Vec<PartitionId> {
         let known = self.tasks.iter().filter(|task| task.is_known());
         let mut held: Vec<_> = known.map(|task| task.partition).collect();
         for told in &self.told {
             match told {
-                // Nobody was told that it has them.
+                // The worker does not know yet that it has these.
                 Polled::Assigned(assigned) => {
                     held.retain(|partition| !assigned.iter().any(|new| new.partition == *partition))
                 }
@@ -171,7 +174,7 @@ impl Seat {
         self.owed.is_some()
     }
 
-    /// What there is to do for the worker, or the end of the seat.
+    /// Returns the worker's next event, or why the seat has ended.
     #[allow(clippy::type_complexity)]
     pub(super) fn poll(
         &mut self,
@@ -179,7 +182,8 @@ impl Seat {
         max_bytes: usize,
     ) -> Result<Result<Polled, LogError>, Gone> {
         let mut deadline = deadline;
-        // Transactions have their price: what comes soon goes with this one.
+        // A transaction is expensive. So the idle poll, on which the worker commits, waits
+        // for `commit_interval_min`, and records that arrive meanwhile share one.
         if self.read_since_commit
             && let Some(at) = self.committed_at
         {
@@ -214,13 +218,13 @@ impl Seat {
         }
     }
 
-    /// Takes what the group has to say. True where there was something.
+    /// Serves the group's events. True where the member's partitions changed.
     pub(super) fn look_after_group(&mut self) -> Result<bool, Gone> {
         let mut nothing = 0;
         for _ in 0..EVENTS_MAX {
             match self.consumer.poll(Duration::ZERO) {
-                // Every partition has its own queue; one that came this way all
-                // the same is read again by it.
+                // Every partition has its own queue. A record that came this way all
+                // the same is dropped, and the partition's queue reads it again.
                 Some(Ok(message)) => {
                     let partition = u32::try_from(message.partition()).unwrap_or_default();
                     drop(message);
@@ -263,8 +267,8 @@ impl Seat {
         }
     }
 
-    /// Looks who the member is now. Where its last membership is over, all that
-    /// it held is lost, whether the client has said so or not yet.
+    /// Asks the client for the member's identity. Where the last membership is over,
+    /// all partitions are lost, even before the client says so.
     pub(super) fn renew(&mut self) {
         let now = Identity::now(&self.consumer);
         if !Identity::is_same(self.identity.as_ref(), now.as_ref()) {
@@ -276,7 +280,8 @@ impl Seat {
         }
     }
 
-    /// What the group has against the member; it tries again by itself.
+    /// Logs an error that the group has with the member. The client tries again by
+    /// itself.
     fn complain(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
         let is_about_brokers = matches!(
@@ -298,8 +303,8 @@ impl Seat {
         tracing::warn!(group = %self.spec.group, worker = self.spec.worker, code = "group-refused", %error, "the group has something against a worker");
     }
 
-    /// Assigned: read from where the restorer will tell. Until then nothing is
-    /// read, and what is fetched is void.
+    /// Takes assigned partitions over. The restorer will tell from where to read them.
+    /// Until then the seat reads nothing, and records that the client fetches are void.
     fn take_over(&mut self, partitions: &[PartitionId]) {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         let places = self.places(partitions);
@@ -334,9 +339,9 @@ impl Seat {
         self.wake();
     }
 
-    /// A rebalance has the client pause what stays, and resume it without waking
-    /// the threads that fetch, which may sleep for a second. A seek to where it
-    /// is wakes them.
+    /// Wakes the client's threads that fetch. A rebalance has the client pause the
+    /// partitions that stay, and resume them without waking these threads, which may
+    /// sleep for a second. A seek to the next offset wakes them.
     fn wake(&self) {
         if self.shared.config.assignor.is_eager() {
             return;
@@ -355,10 +360,10 @@ impl Seat {
         }
     }
 
-    /// Where partitions are assigned until they are sought to where they go on:
-    /// at their ends, so that nothing is fetched for nothing. In numbers, because
-    /// the client looks a logical end up, and goes there late, whatever was
-    /// sought meanwhile.
+    /// The offsets at which partitions are assigned until they are restored: their
+    /// ends, so that the client fetches nothing in vain. The ends are numbers, because
+    /// the client looks a logical end up, and then goes there late, in spite of a seek
+    /// made meanwhile.
     fn places(&self, partitions: &[PartitionId]) -> Vec<KafkaOffset> {
         if partitions.is_empty() {
             return Vec::new();
@@ -375,7 +380,8 @@ impl Seat {
         ends.into_iter().map(place).collect()
     }
 
-    /// To be let go of. Those that were not told of yet need no telling.
+    /// Tells the worker to release partitions. The seat itself lets go of partitions
+    /// that the worker was not told of yet.
     fn revoke(&mut self, partitions: Vec<PartitionId>) {
         let known = |partition: &PartitionId| {
             self.tasks
@@ -383,11 +389,11 @@ impl Seat {
                 .any(|task| task.partition == *partition && task.is_known())
         };
         if partitions.iter().any(known) {
-            // All at once: an eager group lets go of all or nothing.
+            // The list stays whole: an eager group lets go of all partitions or none.
             self.owed = Some(partitions.clone());
             self.told.push_back(Polled::Revoked(partitions));
         } else {
-            // Also of none: the client waits until it hears that these are let go of.
+            // An empty list is let go of, too: the client waits for the call.
             self.release(&partitions);
         }
     }
@@ -424,16 +430,17 @@ impl Seat {
         self.wake();
     }
 
-    /// Nobody knows what is committed: all is told to be lost, and restored. In
-    /// the time given, what a transaction left open is ended.
+    /// Tells the worker that all partitions are lost, and restores them, because nobody
+    /// knows what is committed. Takes up to `time` to end an open transaction.
     pub(super) fn start_over(&mut self, time: Duration) {
         self.void();
-        // A restore waits for what is open.
+        // A restore waits for open transactions.
         self.transactions.tidy(time);
         self.restore();
     }
 
-    /// All is told to be lost. It stays assigned, as far as the client knows.
+    /// Tells the worker that all partitions are lost. They stay assigned, as far as the
+    /// client knows.
     fn void(&mut self) {
         let mut lost: Vec<_> = Vec::new();
         for task in &mut self.tasks {
@@ -451,7 +458,7 @@ impl Seat {
         }
     }
 
-    /// Begins with what is void.
+    /// Begins to restore the void partitions.
     fn restore(&mut self) {
         let mut wanted = Vec::new();
         for task in &mut self.tasks {
@@ -468,7 +475,7 @@ impl Seat {
         self.restorer.restore(wanted);
     }
 
-    /// Tells of partitions that are restored.
+    /// Tells the worker of restored partitions.
     fn take_restored(&mut self) {
         let mut assigned = Vec::new();
         while let Some(restored) = self.restorer.next() {
@@ -528,7 +535,8 @@ impl Seat {
             .retain(|task| !partitions.contains(&task.partition));
         self.told.retain_mut(|told| match told {
             Polled::Stopped { partition, .. } => !partitions.contains(partition),
-            // Restored just now, and let go of before it was told.
+            // These partitions were restored just now, and are released before a poll
+            // told of them.
             Polled::Assigned(assigned) => {
                 assigned.retain(|new| !partitions.contains(&new.partition));
                 !assigned.is_empty()
@@ -547,8 +555,8 @@ impl Seat {
     /// unsubscribes first leaves in each case.
     fn leave(&self) {
         let config = &self.shared.config;
-        // A static member of the `consumer` protocol cannot: the client says for it
-        // that it comes back, whatever it is told.
+        // A static member of the `consumer` protocol cannot leave: its client always
+        // tells the brokers that the member comes back.
         let stays = config.static_membership && !self.spec.visits && !config.leave_at_stop;
         if stays || config.assignor == Assignor::Consumer {
             return;
@@ -561,7 +569,7 @@ impl Seat {
         }
     }
 
-    /// Has the client tell what it has to: it lets go of partitions meanwhile.
+    /// Serves the client's callbacks, in which a closing member lets go of partitions.
     fn serve_group(&self) {
         for _ in 0..EVENTS_MAX {
             drop(self.consumer.poll(Duration::ZERO));
@@ -573,7 +581,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.consumer.context().close();
         self.tasks.clear();
-        // The end of the client waits for answers that it was not given yet.
+        // The client cannot end before every rebalance has its answer.
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             match rebalance {
                 Rebalance::Assigned(_) => {

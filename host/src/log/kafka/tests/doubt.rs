@@ -33,13 +33,14 @@ const HANGS_AFTER: Duration = Duration::from_secs(60);
 /// The number of a request that brings records.
 const PRODUCE: i16 = 0;
 
-/// Passes on what comes. Once it is armed, the answer to the next request with records is
-/// swallowed: its connection ends, and none begins until it is mended.
+/// Passes frames on between clients and a broker. An armed wire swallows the answer to
+/// the next request with records: its connection ends, and none begins while the wire
+/// is cut.
 struct Wire {
     target: String,
     is_armed: AtomicBool,
     is_cut: AtomicBool,
-    /// Of the request whose answer is swallowed: its connection and number.
+    /// Connection and number of the request whose answer is swallowed.
     swallowed: Mutex<Option<(u16, i32)>>,
 }
 
@@ -53,7 +54,7 @@ impl Wire {
         });
         let listener = TcpListener::bind(listen).unwrap();
         let accepting = Arc::clone(&wire);
-        // It ends with the process, as the brokers do.
+        // The thread ends with the process, as the brokers do.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if !accepting.is_cut.load(Ordering::SeqCst) {
@@ -75,14 +76,14 @@ impl Wire {
             let wire = Arc::clone(self);
             std::thread::spawn(move || {
                 wire.pass_on_frames(id, is_answer, &from, &to);
-                // The other way ends with this one.
+                // The opposite direction ends with this one.
                 from.shutdown(Shutdown::Both).ok();
                 to.shutdown(Shutdown::Both).ok();
             });
         }
     }
 
-    /// Until one of them ends, or an answer is to be swallowed.
+    /// Passes frames on until a side ends, or an answer is to be swallowed.
     fn pass_on_frames(&self, id: u16, is_answer: bool, mut from: &TcpStream, mut to: &TcpStream) {
         let mut size = [0; 4];
         while from.read_exact(&mut size).is_ok() {
@@ -124,7 +125,8 @@ impl Wire {
     }
 }
 
-/// The client would number the next records as these, and the brokers would drop them.
+/// The client would give the next records the numbers of the uncertain ones, and the
+/// brokers would drop them.
 #[test]
 fn a_producer_whose_records_may_be_there_is_not_used_again() {
     if cluster::why_not().is_some() {

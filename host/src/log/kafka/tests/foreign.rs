@@ -16,8 +16,8 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// A name of bytes that are no text, no name, no value, an empty value and one
-/// of any bytes.
+/// The headers have a name that is no text, an empty name, no value, an empty value
+/// and a value of any bytes.
 #[test]
 #[allow(
     unsafe_code,
@@ -31,7 +31,7 @@ fn headers_of_any_bytes_are_read() {
     log.ensure_topics(&[deleted(&topic, 1)]).unwrap();
 
     let broken = b"tr\xffce".to_vec();
-    // SAFETY: nobody reads it as text: the client copies so many bytes.
+    // SAFETY: nobody reads it as text: the client copies its bytes.
     let broken = unsafe { str::from_utf8_unchecked(&broken) };
     let headers: [(&str, Option<&[u8]>); 5] = [
         (broken, Some(b"1")),
@@ -80,7 +80,7 @@ fn a_group_of_another_consumer_is_seen_by_what_it_committed() {
     let group = format!("{}others", prefix());
     assert!(!log.reads(&group, &a).unwrap());
 
-    // It assigns partitions to itself, and so has no members.
+    // The other consumer commits without joining, so its group has no members.
     let other: BaseConsumer = config(&brokers)
         .client()
         .set("group.id", &group)

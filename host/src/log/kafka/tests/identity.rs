@@ -1,5 +1,5 @@
 //! Topics that are deleted under a running worker, and offsets that are committed
-//! beside it: what our own commands refuse, anybody with the brokers' tools may do.
+//! beside it: anybody with the brokers' tools may do what our own commands refuse.
 
 use std::{
     sync::Arc,
@@ -28,7 +28,7 @@ use crate::{
 
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
-/// The brokers' own tools, which ask nobody.
+/// The brokers' own tools, which delete and create without our checks.
 struct Tools(AdminClient<DefaultClientContext>);
 
 impl Tools {
@@ -41,7 +41,7 @@ impl Tools {
         deleted.unwrap().remove(0).unwrap();
     }
 
-    /// Tries until the name is free.
+    /// Tries to create the topic until its name is free.
     fn create(&self, topic: &str) {
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
         let create = || {
@@ -54,8 +54,8 @@ impl Tools {
     }
 }
 
-/// One event. A producer that has heard of the deletion takes none until it has heard of
-/// the topic that is there now.
+/// Appends one event. A producer that has heard of the deletion takes none until it has
+/// heard of the topic that is there now.
 fn until_taken(log: &dyn RecordLog, pipeline: &Pipeline) {
     let since = Instant::now();
     loop {
@@ -71,7 +71,7 @@ fn until_taken(log: &dyn RecordLog, pipeline: &Pipeline) {
     }
 }
 
-/// Fewer records than were processed, as many, and more.
+/// The new topic has fewer records than were processed, as many, and more.
 #[test]
 fn an_input_made_anew_under_a_worker_is_not_skipped() {
     let Some(brokers) = brokers() else { return };
@@ -104,13 +104,13 @@ fn checkpoints_that_are_gone_are_told_by_their_own_code() {
     rig.has_processed(&[0, 1, 2]);
     tools.delete(&checkpoints);
     rig.is(PartitionState::Waiting, "topic-missing");
-    // Empty they are no better, whoever made them.
+    // An empty topic of checkpoints is no better than none, whoever made it.
     tools.create(&checkpoints);
     events(&*log, &pipeline, 1);
     rig.is(PartitionState::Stopped, "topic-recreated");
     assert_eq!(processed(&*log, &pipeline), [0, 1, 2]);
     rig.stop();
-    // Nor does what a command makes anew hold what was there.
+    // A topic that the next start makes anew does not hold the old checkpoints either.
     tools.delete(&checkpoints);
     while log.topic_ids(std::slice::from_ref(&checkpoints)).unwrap() != [None] {}
     let rig = Rig::start(&log, &pipeline);
@@ -119,7 +119,7 @@ fn checkpoints_that_are_gone_are_told_by_their_own_code() {
     rig.stop();
 }
 
-/// With words beside it that are no text, and out of the log's range.
+/// The offsets have metadata that is no text, and one is out of the log's range.
 #[test]
 #[allow(
     unsafe_code,
@@ -141,7 +141,7 @@ fn an_offset_that_another_program_commits_is_only_told() {
         Arc::new(client.create().unwrap())
     };
     let broken = b"by\xffte".to_vec();
-    // SAFETY: nobody reads it as text: the client copies so many bytes.
+    // SAFETY: nobody reads it as text: the client copies its bytes.
     let broken = unsafe { str::from_utf8_unchecked(&broken) };
     let expected: Vec<u64> = (0..8).collect();
     for next in [7, 99, 0] {
@@ -170,7 +170,7 @@ fn what_a_group_keeps_is_not_made_anew_under_its_offsets() {
     let pipeline = scene(&subject);
     let (group, input) = (&pipeline.group, &pipeline.input);
     let rig = Rig::start(&log, &pipeline);
-    // Also without any event.
+    // The worker commits even without any event.
     rig.has_committed(0);
     rig.stop();
     let suffixes = [".pipeline", ".plugins", ".redrive"];

@@ -25,7 +25,7 @@ fn beside(config: KafkaConfig) -> std::sync::Arc<Kafka> {
     Kafka::beside(config, &limits()).unwrap()
 }
 
-/// Creates a topic with settings; what a host says that needs it otherwise.
+/// Creates a topic with settings, and returns the error of a host that needs it otherwise.
 fn refused(
     config: KafkaConfig,
     pairs: &[(&str, &str)],
@@ -144,7 +144,8 @@ fn what_is_larger_than_needed_is_taken() {
     assert_eq!(error.code(), "topic-mismatch");
 }
 
-/// Where retention counts from records' times, the brokers' own bound ahead stays.
+/// The brokers' own bound ahead stays for a stream, whose retention counts from records'
+/// times.
 #[test]
 fn topics_that_a_host_creates_take_records_of_any_age() {
     let Some(brokers) = brokers() else { return };
@@ -261,8 +262,8 @@ fn hosts_that_start_at_once_agree() {
     });
 }
 
-/// Many checkpoints, and a host that starts while the reset holds the group:
-/// either it waits, or it finds the group as it was or as it should be.
+/// A host starts while a reset of many checkpoints holds the group: either the host
+/// waits, or it finds the group as it was or as it should be.
 #[test]
 fn a_reset_and_a_host_that_starts_do_not_mix() {
     use crate::log::{
@@ -306,7 +307,7 @@ fn a_reset_and_a_host_that_starts_do_not_mix() {
         });
         thread::sleep(Duration::from_millis(50));
         let mut member = join(&*host, &group, &input, 0, 1);
-        // Where the reset has the partition, it gives it up or ends.
+        // A reset that has the partition gives it up or ends.
         let all = assigned(&mut *member, 1);
         let reset = reset.join().unwrap();
         let checkpoints = host.checkpoints(&group).unwrap();

@@ -1,4 +1,4 @@
-//! What an operator asks of topics, and has done to them.
+//! An operator's questions about topics, and changes to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,9 +28,9 @@ use crate::{
     types::{PartitionId, Topic},
 };
 
-/// How long the brokers may take to tell the settings that they took.
+/// How long the brokers may take to show settings that they accepted.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(5);
-/// Topics of the brokers' own begin so.
+/// Prefix of the brokers' own topics.
 const INTERNAL_PREFIX: &str = "__";
 
 impl Topics {
@@ -98,7 +98,8 @@ impl Topics {
             });
         }
         partitions.sort_by_key(|one| one.partition);
-        // Where one has no leader, the others are told all the same.
+        // The bounds need a leader of each partition; without one, the partitions are
+        // told all the same.
         if partitions.iter().all(|one| one.leader.is_some()) {
             let bounds = self.bounds(&self.client, name)?;
             for (one, bounds) in partitions.iter_mut().zip(bounds) {
@@ -149,8 +150,9 @@ impl Topics {
         self.await_topic(&new.name).map(drop)
     }
 
-    /// The brokers take all settings of a topic or none: so those that it has
-    /// are given again. What somebody else sets at the same moment is lost.
+    /// Changes a topic. The brokers take only all settings of a topic at once, so the
+    /// request repeats those that it has. A setting that somebody else changes at the same
+    /// moment is lost.
     pub fn alter(&self, name: &Topic, change: &TopicChange) -> Result<(), LogError> {
         let has = self.must_exist(name)?;
         if let Some(wanted) = change.partitions
@@ -187,8 +189,8 @@ impl Topics {
                 wanted.insert(name, value);
             }
             if let Some(needs) = &change.needs {
-                // What is unset becomes what the brokers have, which is found
-                // out then: a host's start compares it.
+                // An unset setting becomes the brokers' default, which is not known
+                // before: a host's start compares it.
                 self.compare_settings(needs, |setting| {
                     let set = wanted.get(setting).map(|value| (*value).to_owned());
                     set.or_else(|| described.get(setting)?.value.clone())
@@ -216,8 +218,8 @@ impl Topics {
         Ok(())
     }
 
-    /// Waits until the brokers tell what they were told. The client keeps to
-    /// itself whether they took it, so what does not show was refused.
+    /// Waits until the brokers show the new settings. The client does not tell
+    /// whether they took them, so a setting that does not show was refused.
     fn await_settings(&self, name: &Topic, change: &TopicChange) -> Result<(), LogError> {
         let admin = self.admin()?;
         let deadline = Instant::now() + SETTINGS_WITHIN.min(self.config.request_timeout);
@@ -264,7 +266,7 @@ impl Topics {
         })
     }
 
-    /// What was known of a topic is not true any more.
+    /// Forgets a topic's partitions and offsets, which have changed.
     fn forget(&self, name: &Topic) {
         self.known.lock().remove(name);
         self.starts.lock().remove(name);

@@ -1,9 +1,9 @@
-//! Topics as pipelines need them: those that are missing are created, and those
-//! that are there must be as they should.
+//! Topics as pipelines need them: missing ones are created, and existing ones must be
+//! as they should.
 //!
-//! Several hosts may start at once: who comes second finds the topic there, and
-//! compares it like any other. What one broker was told, another may not know
-//! yet, so that both are asked until they agree or time is up.
+//! Several hosts may start at once: the second one finds the topic there, and
+//! compares it like any other. A broker may not know yet what another one was told,
+//! so a host asks until they agree or time is up.
 
 use std::{
     thread,
@@ -50,8 +50,8 @@ const TIME_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
 const TIME_AFTER_MAX: &str = "message.timestamp.after.max.ms";
 
 impl Topics {
-    /// Creates the topics that are missing; nothing is created where one of the
-    /// others is not as it should be.
+    /// Creates the topics that are missing, but none where an existing one is not as it
+    /// should be.
     pub fn ensure(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
         let mut missing = Vec::new();
         let mut there = Vec::new();
@@ -76,7 +76,7 @@ impl Topics {
                 self.create(&admin, &spec.name, spec.partitions, replicas, settings)
             };
             let created = match create(|_| true) {
-                // Brokers before Kafka 3.6 do not bound times by these.
+                // Brokers before Kafka 3.6 do not know these two settings.
                 Err(LogError::Invalid { .. }) => {
                     create(|name| ![TIME_BEFORE_MAX, TIME_AFTER_MAX].contains(&name))
                 }
@@ -150,12 +150,12 @@ impl Topics {
             }
             match name {
                 CLEANUP | IN_SYNC_MIN => return mismatch(spec, name, actual, wanted),
-                // A record that is as large as may be would fail for ever.
+                // A record of the largest size would fail on every try.
                 MESSAGE_BYTES_MAX if !is_at_least(&actual, &wanted) => {
                     return mismatch(spec, name, actual, wanted);
                 }
                 MESSAGE_BYTES_MAX => {}
-                // The brokers do not know it.
+                // The brokers do not know this setting.
                 TIME_BEFORE_MAX | TIME_AFTER_MAX if actual.is_empty() => {}
                 _ => tracing::info!(
                     topic = %spec.name,
@@ -178,8 +178,8 @@ impl Topics {
         let deadline = Instant::now() + self.config.request_timeout;
         loop {
             let described = self.describe_once(admin, names)?;
-            // The client keeps an error of one topic to itself, and tells no
-            // settings then.
+            // The client does not tell an error of one topic, but returns no
+            // settings of it then.
             if described.len() == names.len()
                 && described.iter().all(|topic| !topic.entries.is_empty())
             {
@@ -197,8 +197,8 @@ impl Topics {
         }
     }
 
-    /// The same; without any settings of a topic that the brokers do not know, or
-    /// may not tell us of.
+    /// Asks once for the settings of topics. A topic that the brokers do not know, or
+    /// may not tell us of, comes without any settings.
     pub(super) fn describe_once(
         &self,
         admin: &AdminClient<Plain>,
@@ -233,7 +233,7 @@ impl Topics {
         })
     }
 
-    /// As many replicas as 0 says are what the brokers take by default.
+    /// Creates a topic; 0 replicas stand for the brokers' default.
     pub(super) fn create<'a>(
         &self,
         admin: &AdminClient<Plain>,
@@ -305,7 +305,7 @@ impl Topics {
         }
     }
 
-    /// Waits until the brokers know of it and its partitions have leaders.
+    /// Waits until the brokers know of a topic and its partitions have leaders.
     pub(super) fn await_topic(&self, name: &Topic) -> Result<Found, LogError> {
         let deadline = Instant::now() + self.config.request_timeout;
         loop {
@@ -328,13 +328,13 @@ impl Topics {
         }
     }
 
-    /// What is set of a topic that is created.
+    /// The settings of a topic that is created.
     pub(super) fn settings(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {
         let mut settings = vec![(
             MESSAGE_BYTES_MAX,
             message_bytes_max(self.record_bytes_max).to_string(),
         )];
-        // An event may be of any age, and so may what comes of it.
+        // An event may be of any age, and so may the records that come of it.
         settings.push((TIME_BEFORE_MAX, i64::MAX.to_string()));
         let ms = |time: Duration| time.as_millis().min(i64::MAX as u128).to_string();
         match &spec.cleanup {
@@ -343,7 +343,7 @@ impl Topics {
             } => {
                 settings.push((CLEANUP, "compact".to_owned()));
                 // Hosts' clocks may be ahead. Where retention counts from records'
-                // times, the brokers' bound stays: it is what other producers meet.
+                // times, the brokers' bound stays: other producers meet the same one.
                 settings.push((TIME_AFTER_MAX, i64::MAX.to_string()));
                 settings.push(("delete.retention.ms", ms(*tombstone_retention)));
                 if spec.name.ends_with(CHECKPOINTS_SUFFIX) {

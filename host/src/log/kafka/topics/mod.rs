@@ -29,16 +29,16 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// How long a topic is believed to be there that the brokers deny.
+/// How long a known topic is believed to be there although the brokers deny it.
 const BELIEVED_FOR: Duration = Duration::from_secs(30);
-/// How long what is known of a topic is taken for true.
+/// How long the known number of a topic's partitions is taken for true.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
-/// How long the first offset of a partition is: it moves only by retention.
+/// How long a partition's known first offset is taken for true: only retention moves it.
 const STARTS_FOR: Duration = Duration::from_secs(1);
 /// How long brokers may take to tell offsets before they are asked again, or
 /// others in their place.
 const TRY: Duration = Duration::from_secs(2);
-/// How often it is looked whether the brokers know by now.
+/// Pause before brokers that do not know yet are asked again.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) struct Topics {
@@ -51,7 +51,7 @@ pub(super) struct Topics {
     starts: Mutex<HashMap<Topic, (Vec<Offset>, Instant)>>,
 }
 
-/// A topic as it is.
+/// A topic as the brokers have it.
 struct Found {
     partitions: u32,
     replicas: usize,
@@ -87,14 +87,14 @@ impl Topics {
                 self.note(topic, found.partitions);
                 Ok(found.partitions)
             }
-            // A broker that just started may not have heard of it yet.
+            // A broker that just started may not have heard of the topic yet.
             Ok(None) => known
                 .filter(|(_, at)| at.elapsed() < BELIEVED_FOR)
                 .map(|(count, _)| count)
                 .ok_or_else(|| LogError::NoSuchTopic {
                     topic: topic.clone(),
                 }),
-            // Better what was true a while ago than nothing.
+            // An old number of partitions is better than none.
             Err(error) => known.map(|(count, _)| count).ok_or(error),
         }
     }
@@ -134,7 +134,7 @@ impl Topics {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 return Ok(None);
             }
-            // It is there, and has no leaders yet.
+            // The topic is there, and has no leaders yet.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
             Some(error) => {
                 let needs = || format!("Describe on topic {topic}");
@@ -154,8 +154,8 @@ impl Topics {
         }))
     }
 
-    /// The offsets that each partition holds, in one question to each broker
-    /// and for each end.
+    /// The offsets that each partition holds. Each broker is asked once for the starts
+    /// and once for the ends.
     pub fn bounds(
         &self,
         client: &BaseConsumer<Plain>,
@@ -171,7 +171,7 @@ impl Topics {
         Ok(bounds.collect())
     }
 
-    /// Where a partition begins, or began a moment ago.
+    /// The first offset of a partition, now or a moment ago.
     pub fn start(&self, topic: &Topic, partition: PartitionId) -> Result<Offset, LogError> {
         let all: Vec<_> = (0..self.partitions(topic)?).map(PartitionId).collect();
         let starts = self.starts(topic, &all)?;
@@ -194,7 +194,7 @@ impl Topics {
         Ok(starts)
     }
 
-    /// Where these partitions begin, now.
+    /// The first offsets of these partitions, now.
     pub fn starts_now(
         &self,
         topic: &Topic,
@@ -203,7 +203,7 @@ impl Topics {
         self.offsets(&self.client, topic, partitions, KafkaOffset::Beginning)
     }
 
-    /// Where these partitions end, as `client` sees it.
+    /// The ends of these partitions, as `client` sees them.
     pub fn ends(
         &self,
         client: &BaseConsumer<Plain>,
@@ -213,7 +213,7 @@ impl Topics {
         self.offsets(client, topic, partitions, KafkaOffset::End)
     }
 
-    /// Where this partition ends for readers of committed records.
+    /// The end of this partition for readers of committed records.
     pub fn end(&self, topic: &Topic, partition: PartitionId) -> Result<Offset, LogError> {
         let ends = self.ends(&self.client, topic, &[partition])?;
         Ok(ends.first().copied().unwrap_or_default())
@@ -230,9 +230,9 @@ impl Topics {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.try_offsets(client, topic, partitions, which, left.min(TRY)) {
-                // The leader moved, or the topic is new to this broker. What the
-                // client believes of leaders it believes for minutes: that there
-                // is none, or one that is dead.
+                // The leader moved, or the topic is new to this broker. For minutes
+                // the client believes that there is no leader, or that a dead one
+                // leads, so the metadata is fetched anew.
                 Err(error @ LogError::Unavailable { .. }) => {
                     if let Err(error) = client.fetch_metadata(Some(topic), left.min(TRY)) {
                         tracing::debug!(%topic, %error, "leaders are not known");

@@ -15,7 +15,7 @@ fn has(hand: &Hand, count: u32) -> bool {
     hand.held.len() == count as usize
 }
 
-/// What the brokers say who has what, against who thinks to have it.
+/// Whether the brokers and the members agree on who has which partitions.
 fn told(scene: &Scene, hands: &[&mut Hand], is_static: bool) -> bool {
     let status = scene.hosts[0].0.group_status(&scene.group, &scene.input);
     let status = status.unwrap();
@@ -103,7 +103,7 @@ fn consumer_with_fixed_seats() {
     come_and_go(Assignor::Consumer, true);
 }
 
-/// Pipelines that read the same topic, each in its own way.
+/// Pipelines read the same topic, each under another assignor.
 #[test]
 fn each_group_gets_everything() {
     let Some(brokers) = brokers() else { return };

@@ -8,7 +8,7 @@ use crate::log::{
     kafka::{Assignor, KafkaConfig},
 };
 
-/// No session ends while a test runs.
+/// Longer than any test, so that no session ends meanwhile.
 const SESSION: Duration = Duration::from_secs(150);
 
 fn members(scene: &Scene) -> usize {
@@ -16,7 +16,7 @@ fn members(scene: &Scene) -> usize {
     status.unwrap().members.len()
 }
 
-/// Three members of a group whose one partition one of them has.
+/// Three members of a group with one partition, which one of them has.
 fn a_group(config: &KafkaConfig) -> (Scene, Vec<Hand>) {
     let mut scene = Scene::new(1, &[config.clone(), config.clone(), config.clone()]);
     let mut hands: Vec<_> = (0..3).map(|host| scene.hand(host)).collect();
@@ -75,7 +75,7 @@ fn consumer() {
     everybody_leaves(Assignor::Consumer, false);
 }
 
-/// They are to be back soon.
+/// The members are to be back soon, so their host does not have them leave.
 #[test]
 fn fixed_seats_are_kept_where_they_are_to_be() {
     let Some(brokers) = brokers() else { return };

@@ -1,4 +1,4 @@
-//! What members do when the group changes, and when one of them is slow.
+//! Members when the group changes, and when one of them is slow.
 
 mod assignors;
 mod leaving;
@@ -32,7 +32,7 @@ fn open(dir: &Path, config: KafkaConfig) -> Arc<Kafka> {
     Kafka::open(dir, config, &limits()).unwrap()
 }
 
-/// Members that come and go, as of hosts with no fixed seats.
+/// Configuration of a host without fixed seats, whose members come and go.
 fn dynamic(brokers: &str) -> KafkaConfig {
     KafkaConfig {
         static_membership: false,
@@ -65,7 +65,7 @@ struct Scene {
     partitions: u32,
     /// How many records each partition has.
     appended: BTreeMap<u32, u64>,
-    /// Where each partition is committed to.
+    /// The committed offset of each partition.
     committed: BTreeMap<u32, u64>,
 }
 
@@ -97,7 +97,7 @@ impl Scene {
         }
     }
 
-    /// One record more for each partition.
+    /// Appends one record more to each partition.
     fn append(&mut self) {
         for partition in 0..self.partitions {
             append(&*self.hosts[0].0, &self.input, partition, &["x"]);
@@ -109,7 +109,7 @@ impl Scene {
         self.committed.get(&partition).copied().unwrap_or_default()
     }
 
-    /// What a commit of records has: one output for each of them.
+    /// The commit of records that were read, with one output for each of them.
     fn commit(&self, read: &BTreeMap<u32, (u64, u64)>) -> Commit {
         let outputs = read.iter().flat_map(|(partition, (from, to))| {
             (*from..*to).map(move |offset| format!("{partition}:{offset}"))
@@ -136,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// Every record led to one output, in the order of its partition.
+    /// Asserts that every record led to one output, in the order of its partition.
     fn judge(&self) {
         let mut outputs: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for value in values(&*self.hosts[0].0, &self.output, 0, 0) {
@@ -152,7 +152,7 @@ impl Scene {
         assert_eq!(outputs, expected);
     }
 
-    /// Has everyone work until it is so.
+    /// Has all hands work until `is_so` holds.
     fn until(&mut self, hands: &mut [&mut Hand], is_so: impl Fn(&Self, &[&mut Hand]) -> bool) {
         let since = Instant::now();
         while !is_so(self, hands) {
@@ -169,7 +169,7 @@ impl Scene {
         }
     }
 
-    /// Has everyone work until all there is was committed.
+    /// Has all hands work until every record is committed.
     fn finish(&mut self, hands: &mut [&mut Hand]) {
         self.append();
         self.until(hands, |scene, _| scene.committed == scene.appended);
@@ -214,7 +214,7 @@ impl Hand {
         }
     }
 
-    /// From where to where each partition was read: no gap, nothing again.
+    /// The range of offsets read in each partition, without a gap or a repeat.
     fn read(&mut self, fetched: &[crate::log::Fetched]) -> BTreeMap<u32, (u64, u64)> {
         let mut read = BTreeMap::new();
         for fetched in fetched {
@@ -230,8 +230,8 @@ impl Hand {
         read
     }
 
-    /// As a worker does: while the group moves on, a commit may have to be
-    /// tried again; and what is fenced is lost.
+    /// Commits as a worker does: while the group moves on, a commit may have to be
+    /// tried again, and records of a fenced one are lost.
     fn commit(&mut self, scene: &mut Scene, read: &BTreeMap<u32, (u64, u64)>) {
         let commit = scene.commit(read);
         match retry(&mut *self.member, &commit) {
@@ -254,7 +254,7 @@ impl Hand {
     }
 }
 
-/// Until it is done, or fenced.
+/// Repeats a commit until it is done, or fenced.
 fn retry(member: &mut dyn Member, commit: &Commit) -> Result<(), LogError> {
     let since = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What a partition needs before it begins.
+//! Conditions for a member to begin with a partition.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::{
     types::{NewRecord, Offset, PartitionId, Topic},
 };
 
-/// A writer was killed with a transaction open. What it wrote may yet be
-/// committed, so nobody may begin before that is decided.
+/// A writer was killed with a transaction open. Its records may yet be committed, so
+/// no member may begin before that is decided.
 #[test]
 fn a_restore_waits_for_what_is_open() {
     let Some(brokers) = brokers() else { return };

@@ -22,7 +22,7 @@ fn named(brokers: &str, assignor: Assignor, static_membership: bool) -> KafkaCon
     }
 }
 
-/// Neither ends, both get on, and nothing is done twice.
+/// Neither member ends, both get on, and no record is processed twice.
 fn get_on(assignor: Assignor, static_membership: bool) {
     let Some(brokers) = brokers() else { return };
     let config = named(&brokers, assignor, static_membership);
@@ -43,13 +43,14 @@ fn two_of_a_fixed_seat_get_on() {
     get_on(Assignor::CooperativeSticky, true);
 }
 
-/// Under this protocol the seat is the first one's until it leaves it.
+/// Under this protocol the first member has the seat until it leaves.
 #[test]
 fn two_of_a_fixed_seat_that_the_brokers_keep_get_on() {
     get_on(Assignor::Consumer, true);
 }
 
-/// Its seat is another's; when that one goes, it is its own again.
+/// Another host takes the member's seat; when that host leaves, the member has the seat
+/// again.
 #[test]
 fn who_was_pushed_out_comes_back() {
     let Some(brokers) = brokers() else { return };
@@ -68,7 +69,7 @@ fn who_was_pushed_out_comes_back() {
     scene.finish(&mut [&mut first]);
 }
 
-/// Its seat is not free before its last session is over, as after a crash.
+/// The seat is not free before its last session is over, as after a crash.
 #[test]
 fn a_seat_that_is_not_free_yet_is_waited_for() {
     let Some(brokers) = brokers() else { return };
@@ -86,8 +87,8 @@ fn a_seat_that_is_not_free_yet_is_waited_for() {
     scene.finish(&mut [&mut second]);
 }
 
-/// Somebody used its producer's name once: it takes a new one, stays in the
-/// group, and what was not committed is read again.
+/// Another producer used the member's transactional id once: the member takes a new
+/// producer, stays in the group, and reads again the records that were not committed.
 #[test]
 fn a_fenced_producer_is_replaced() {
     let Some(brokers) = brokers() else { return };

@@ -11,12 +11,12 @@ use crate::{
     types::PartitionId,
 };
 
-/// So much must be read and committed while the rebalance is held open.
+/// Records per partition that are committed while the rebalance is held open.
 const RECORDS: u64 = 20;
 
-/// A member does not let go of what it was asked for, so that the rebalance
-/// stays open. Meanwhile another's partitions are read and committed, and so is
-/// what this one has read of those that stay; nobody gets what it still has.
+/// A slow member does not let go of a revoked partition, so that the rebalance stays
+/// open. Meanwhile another member reads and commits, and the slow one commits the
+/// records that it has read of the partitions that stay. Nobody gets the revoked one.
 fn a_rebalance_held_open(assignor: Assignor) {
     let Some(brokers) = brokers() else { return };
     let config = KafkaConfig {
@@ -30,7 +30,7 @@ fn a_rebalance_held_open(assignor: Assignor) {
         hands.iter().all(|hand| hand.held.len() == 3) && scene.committed == scene.appended
     });
 
-    // It reads, and does not commit yet.
+    // The slow member reads, and does not commit yet.
     scene.append();
     let mut read: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     while read.len() < 3 {
@@ -69,7 +69,7 @@ fn a_rebalance_held_open(assignor: Assignor) {
         assert_eq!(scene.next(*partition), before[partition] + RECORDS);
     }
 
-    // So is what this one has read of the two that stay with it.
+    // The slow member can commit its records of the two partitions that stay with it.
     let (goes, own): (BTreeMap<_, _>, BTreeMap<_, _>) = read
         .into_iter()
         .partition(|(partition, _)| revoked.contains(&PartitionId(*partition)));
@@ -80,7 +80,7 @@ fn a_rebalance_held_open(assignor: Assignor) {
     let kept = revoked[0].0;
     assert!(!third.held.contains_key(&kept) && !other.held.contains_key(&kept));
 
-    // What it was asked for is committed at last, and goes on with the third.
+    // The revoked partition is committed at last, and goes on with the third member.
     let commit = scene.commit(&goes);
     retry(&mut *slow.member, &commit).unwrap();
     scene.committed.insert(kept, goes[&kept].1);

@@ -34,7 +34,7 @@ fn a_zombie(assignor: Assignor, static_membership: bool) -> Option<(Scene, Hand,
     Some((scene, zombie, other))
 }
 
-/// What it holds still must not be committed, however often it tries.
+/// The zombie must not commit its record, however often it tries.
 fn commits_nothing(assignor: Assignor, static_membership: bool) {
     let Some((mut scene, mut zombie, mut other)) = a_zombie(assignor, static_membership) else {
         return;
@@ -45,8 +45,8 @@ fn commits_nothing(assignor: Assignor, static_membership: bool) {
     while !is_fenced || scene.committed.is_empty() {
         assert!(since.elapsed() < HANGS_AFTER, "fenced: {is_fenced}");
         if !is_fenced {
-            // As long as its client does not know, it tries again, and so does a
-            // worker.
+            // The zombie tries again as long as its client does not know, as a worker
+            // does.
             let error = zombie.member.commit(&commit).unwrap_err();
             let codes = ["log-unavailable", "fenced"];
             assert!(codes.contains(&error.code()), "{error}");
@@ -58,7 +58,7 @@ fn commits_nothing(assignor: Assignor, static_membership: bool) {
     assert_eq!(outputs(), ["0:0"]);
     let checkpoints = format!("{}.checkpoints", scene.group).into();
     assert_eq!(values(&*scene.hosts[1].0, &checkpoints, 0, 0), ["1"]);
-    // It is told, and is a member like any other again.
+    // The zombie is told of the loss, and is a member like any other again.
     scene.until(&mut [&mut zombie], |_, hands| hands[0].held.is_empty());
     drop(other);
     scene.finish(&mut [&mut zombie]);
@@ -94,9 +94,8 @@ fn consumer_with_a_fixed_seat() {
     commits_nothing(Assignor::Consumer, true);
 }
 
-/// It wakes up and reads: what was assigned before is lost, and that is the
-/// first that it is told. (Its client has an empty assignment to hand over, of
-/// the rebalance that it slept through.)
+/// A zombie that wakes up and reads is first told that its partitions are lost. (Its
+/// client has an empty assignment to hand over, of the rebalance that it slept through.)
 #[test]
 fn a_lost_session_is_told_before_records() {
     for static_membership in [false, true] {
