@@ -1,4 +1,4 @@
-//! What an operator does to the topics of this directory, and asks of its groups.
+//! An operator's changes of this directory's topics, and questions about its groups.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ const CLEANUP: &str = "cleanup.policy";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const TOMBSTONES_MS: &str = "delete.retention.ms";
-/// How long things are kept where nothing says so: as Kafka does.
+/// The retention of a topic that has no setting for it, as in Kafka.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
@@ -124,7 +124,7 @@ impl Admin for Embedded {
         if !change.set.is_empty() || !change.unset.is_empty() {
             let mut values = settings(&row.cleanup);
             row.cleanup = cleanup(name, &mut values, &change.set, &change.unset)?;
-            // Without settings of its own it is the configuration's again.
+            // A topic without settings of its own follows the configuration again.
             row.altered = !change.set.is_empty();
             check(name, change.needs.as_ref(), &row)?;
         }
@@ -211,8 +211,8 @@ fn invalid(topic: &Topic, reason: &str) -> LogError {
     }
 }
 
-/// Refuses what a pipeline would refuse. How many partitions it needs, another
-/// part has said.
+/// Refuses a row that a pipeline would refuse. The number of partitions is checked
+/// elsewhere.
 fn check(name: &Topic, needs: Option<&TopicSpec>, row: &TopicRow) -> Result<(), LogError> {
     let Some(needs) = needs else { return Ok(()) };
     let needs = TopicSpec {
@@ -245,7 +245,7 @@ fn settings(row: &CleanupRow) -> BTreeMap<&'static str, String> {
     values
 }
 
-/// How a topic is to be cleaned, when some of this is set or no longer.
+/// How a topic is to be cleaned once some settings are set and others removed.
 fn cleanup(
     name: &Topic,
     values: &mut BTreeMap<&'static str, String>,

@@ -1,9 +1,9 @@
 //! Backups: the rows of one snapshot, copied into a store of their own.
 //!
 //! A copy of rows is consistent by construction, and the new store is closed
-//! cleanly, so its mark is exact and its tables hold every row. The source is
-//! read a page at a time through a snapshot: it holds up no writer, and keeps
-//! what compaction would have dropped until the last page.
+//! cleanly, so its mark is exact and its tables hold every row. The backup reads the
+//! source a page at a time through a snapshot. The snapshot holds up no writer, and
+//! keeps rows that compaction would have dropped until the last page.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +56,7 @@ impl Drop for OnlyBackup {
 /// The rows of a running engine.
 pub(super) struct SnapshotRows {
     shared: Arc<Shared>,
-    /// The snapshot, and which opening of the store it is of.
+    /// The snapshot, and the number of the store's opening that it belongs to.
     snapshot: Option<(Snapshot, u64)>,
     space: usize,
     after: Option<Vec<u8>>,
@@ -82,8 +82,8 @@ impl BackupRows for SnapshotRows {
         let (snapshot, opened) = self
             .snapshot
             .get_or_insert_with(|| (store.snapshot(), store.opened()));
-        // A store that failed to write is opened anew, and the snapshot is of the
-        // one before.
+        // The writer opens a store anew after a failed write. The snapshot then
+        // belongs to the store before.
         if *opened != store.opened() {
             return Err(LogError::Unavailable {
                 reason: "the log was opened anew while it was read".to_owned(),
@@ -188,8 +188,8 @@ impl LogCopy {
         written.map_err(|error| write_error(&self.dir, &config(), &error))?;
         let number = self.store.last_commit();
         drop(self.store);
-        // To open it once is the proof that it can be, and gives back what its
-        // journal had allocated in advance.
+        // Opening the copy once proves that it can be opened, and releases the room
+        // that its journal had allocated in advance.
         let found = Store::open(&self.dir, &config())?.last_commit();
         if found != number {
             let reason = format!("the copy ends with commit {found}, not {number}");
@@ -199,8 +199,8 @@ impl LogCopy {
     }
 }
 
-/// Reads a log that nobody has open to its last row, without writing to it, and
-/// says what it holds.
+/// Reads a closed log to its last row, without writing to it, and says what it
+/// holds.
 pub fn verify(dir: &Path) -> Result<LogContents, LogError> {
     let mut contents = Gathered::default();
     store::verify(dir, &config(), &mut |space, key, value| {

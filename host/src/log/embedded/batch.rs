@@ -1,9 +1,9 @@
-//! Records as they are stored: in batches, as Kafka does it.
+//! Records as they are stored: in batches, as in Kafka.
 //!
 //! A batch is one value of the store. It carries no absolute offset (its key
-//! does), so that whoever appends encodes and compresses on its own thread, and
-//! the writer only numbers. What is decoded are slices of the one buffer that
-//! was decompressed: whoever keeps a record's key keeps its batch.
+//! does), so that the caller that appends can encode and compress on its own thread,
+//! and the writer only gives offsets. Decoded records are slices of the one buffer
+//! that was decompressed, so a caller that keeps a record's key keeps the whole batch.
 //!
 //! ```text
 //! 0   8  xxh3 of all that follows     10  4  count       26  4  length of the records
@@ -46,16 +46,16 @@ const LZ4_RATIO_MAX: usize = 256;
 #[error("{0}")]
 pub(super) struct Damage(&'static str);
 
-/// What stands before a batch's records.
+/// The head of a batch, which stands before the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     lz4: bool,
     sparse: bool,
     pub count: u32,
-    /// From the first record's offset to the last's.
+    /// The last record's offset minus the first record's.
     pub last_delta: u32,
-    /// The latest of its records' times, but never later than its append: what it
-    /// says of the batch's age is not only the records' own word.
+    /// The latest time of the batch's records, but never later than the append. So
+    /// records with times in the future do not make a batch younger than it is.
     pub timestamp_ms_max: u64,
     pub raw_len: u32,
 }
@@ -116,12 +116,12 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    /// The bytes it counts for in a partition: key and value.
+    /// The bytes that the batch counts for in a partition: key and value.
     pub fn stored_bytes(&self) -> u64 {
         (super::rows::RECORD_KEY_BYTES + self.value.len()) as u64
     }
 
-    /// Whether its records can be appended to another's as they stand.
+    /// Whether the batch's records can be appended to those of another batch as they are.
     pub fn is_joinable(&self) -> bool {
         !self.head.lz4 && !self.head.sparse
     }
@@ -131,7 +131,7 @@ impl Encoded {
     }
 }
 
-/// Makes one batch of several, which [`Encoded::is_joinable`] holds for.
+/// Makes one batch of several. [`Encoded::is_joinable`] must hold for each of them.
 pub(super) fn join(batches: &[Encoded]) -> Encoded {
     let mut joined = Builder::dense();
     joined
@@ -149,9 +149,9 @@ pub(super) fn join(batches: &[Encoded]) -> Encoded {
 /// Gathers the records of one batch.
 #[derive(Debug)]
 pub(super) struct Builder {
-    /// The head's place, then records.
+    /// Room for the head, then the records.
     bytes: Vec<u8>,
-    /// The first record's offset, where offsets don't follow one another.
+    /// The first record's offset in a sparse batch; `None` in a dense one.
     sparse_base: Option<u64>,
     count: u32,
     last_delta: u32,
@@ -160,12 +160,12 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// For records that get the offsets that come next.
+    /// A builder for records that get consecutive offsets.
     pub fn dense() -> Self {
         Self::new(None)
     }
 
-    /// For records that keep their offsets, the first of which is `base`.
+    /// A builder for records that keep their offsets, the first of which is `base`.
     pub fn sparse(base: u64) -> Self {
         Self::new(Some(base))
     }
@@ -181,7 +181,7 @@ impl Builder {
         }
     }
 
-    /// For records that are appended at that time.
+    /// Sets the time of the append, in milliseconds since the Unix epoch.
     pub fn appended_at(self, appended_ms: u64) -> Self {
         Self {
             appended_ms,
@@ -217,8 +217,8 @@ impl Builder {
         self.put(timestamp_ms, key, headers, value);
     }
 
-    /// Adds a record that keeps its offset; false where it is too far from the
-    /// first one.
+    /// Adds a record that keeps its offset. Returns false if the offset is too far from
+    /// the first one.
     pub fn push_at(&mut self, record: &Record) -> bool {
         let base = self.sparse_base.unwrap_or(record.offset.0);
         let Some(delta) = record.offset.0.checked_sub(base) else {
@@ -302,8 +302,8 @@ fn close(bytes: &mut [u8], head: Head) {
 /// compression saves less than an eighth.
 fn with_compressed<T>(records: &[u8], then: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
     thread_local! {
-        // LZ4 needs a buffer larger than what it leaves; one for each thread,
-        // bounded by the largest batch, saves an allocation a batch.
+        // LZ4 needs a buffer larger than its output. One buffer per thread, bounded
+        // by the largest batch, saves an allocation per batch.
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     BUFFER.with_borrow_mut(|buffer| {
@@ -429,7 +429,7 @@ impl Records {
         let timestamp_ms = self.varint()?;
         let key = self.bytes()?;
         let headers_count = self.length()?;
-        // A header takes at least two bytes, so what is left bounds the vector.
+        // A header takes at least two bytes, so the bytes left bound the vector.
         let left = self.raw.len() - self.at.min(self.raw.len());
         let mut headers = Vec::with_capacity(headers_count.min(left / 2));
         for _ in 0..headers_count {
@@ -618,7 +618,7 @@ mod tests {
             prop_assert!(decode(0, &value[..cut.index(value.len())]).is_err());
         }
 
-        /// The checksum hides what comes after it from the test above.
+        /// In the test above, the checksum stops all damage before the decoder sees it.
         #[test]
         fn damage_with_the_right_checksum_does_no_harm(
             records in vec(record(), 1..20), sparse in any::<bool>(),

@@ -1,5 +1,5 @@
-//! Topics, partitions and committed offsets: read from the store when it is
-//! opened, and topics created.
+//! Topics, partitions and committed offsets: reading them when the store is opened,
+//! and creating topics.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     types::{Topic, TopicId},
 };
 
-/// What a store holds besides records and checkpoints.
+/// The rows of a store other than records and checkpoints.
 pub(super) struct Catalog {
     topics: Vec<(Topic, TopicRow, Vec<PartitionRow>)>,
     offsets: Vec<(GroupKey, u32, OffsetRow)>,
@@ -59,7 +59,7 @@ fn damaged(what: &str) -> LogError {
     }
 }
 
-/// Takes over what was found in the store, and tells readers of it.
+/// Takes over the rows found in the store, and wakes the readers.
 pub(super) fn apply(shared: &Shared, found: Catalog) {
     shared.groups.replace_committed(found.offsets);
     let mut topics = shared.topics.write();
@@ -126,7 +126,8 @@ pub(super) fn missing(
     Ok(missing)
 }
 
-/// How many partitions a new topic gets, if it can be.
+/// The number of partitions of a new topic. Fails if its name or this number is
+/// invalid.
 pub(super) fn new_partitions(
     shared: &Shared,
     name: &Topic,

@@ -1,4 +1,4 @@
-//! A group's committed checkpoints: rows of the store, read where they are.
+//! A group's committed checkpoints, read from the rows of the store.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Checkpoints for GroupCheckpoints {
             None => Bound::Included(prefix.clone()),
             Some(after) => Bound::Excluded(checkpoint_key(&self.group, partition.0, after)),
         };
-        // A partition's number is not all ones, so there is a number after it.
+        // A partition's number is never `u32::MAX`, so there is a number after it.
         let to = checkpoint_key(&self.group, partition.0.saturating_add(1), b"");
         let rows = store
             .snapshot()

@@ -1,4 +1,4 @@
-//! What can be set of the embedded engine: unit, default and minimum of each.
+//! Settings of the embedded engine: unit, default and minimum of each.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{store::SLACK_BYTES, write::writer::WRITE_BYTES_MAX};
 
-/// The journal is kept in files that take so much from their beginning.
+/// A file of the journal has this size from its beginning.
 pub(super) const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 
-/// Two files of the journal are needed at a time, one that is written to and
-/// another while its commits are written out; and so much for a write.
+/// The journal needs room for a write of this size and for two files: fjall writes to
+/// one file, and writes out the commits of the other meanwhile.
 const JOURNAL_WRITE_BYTES: u64 = 64 << 20;
 pub(super) const JOURNAL_BYTES_LEAST: u64 = 2 * JOURNAL_FILE_BYTES + JOURNAL_WRITE_BYTES;
 
@@ -99,7 +99,7 @@ impl EmbeddedConfig {
         Ok(())
     }
 
-    /// Says whether the journal can keep its bound. On Kafka there is none.
+    /// Says whether the journal can keep its bound. A host on Kafka has no journal.
     pub fn check_journal(&self) -> Result<(), String> {
         let bytes = self.journal_bytes_max;
         if bytes.as_u64() < JOURNAL_BYTES_LEAST {

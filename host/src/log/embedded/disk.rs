@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long, and for how many bytes written, an answer is good.
+/// An answer of the file system holds for this time, and for this many bytes written.
 const GOOD_FOR: Duration = Duration::from_millis(100);
 const GOOD_FOR_BYTES: u64 = 16 << 20;
 
@@ -15,7 +15,7 @@ pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Free bytes, not asked of the system for each write.
+/// Free bytes of a file system, which is not asked for each write.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
@@ -32,8 +32,8 @@ impl Disk {
         }
     }
 
-    /// Free bytes before something is written. A file system that does not say
-    /// is taken to have room: a write will tell.
+    /// Free bytes before `to_write_bytes` are written. A file system that gives no answer
+    /// counts as one with room, since a write fails if it has none.
     pub fn free_bytes(&mut self, to_write_bytes: u64) -> u64 {
         let before = self.written_bytes;
         self.written_bytes = before.saturating_add(to_write_bytes);

@@ -1,10 +1,10 @@
-//! Groups in memory: who is a member, and what is committed.
+//! Groups in memory: their members and committed offsets.
 //!
 //! Partition p of the input belongs to worker p modulo the number of workers.
-//! A worker that joins takes the seat of the one before it with its number, and
-//! of all that count their workers differently. Seats are given and commits are
-//! applied by one thread, the writer, so that no commit of a member comes after
-//! the one that took its seat has read what is committed.
+//! A worker that joins takes the seat of the earlier member with its number, and the
+//! seats of all members that have another number of workers. One thread, the writer,
+//! gives seats and applies commits. So a member that lost its seat cannot commit after
+//! its successor has read the committed offsets.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -89,15 +89,14 @@ struct Group {
 }
 
 impl Group {
-    /// It reads its topic while it has a member there, and after that until its
-    /// latest commit is older than `since_ms`.
+    /// Whether the group reads its topic: while it has a member there, and after that
+    /// until its latest commit is older than `since_ms`.
     fn reads(&self, since_ms: u64) -> bool {
         let latest = self.committed.values().map(|row| row.at_ms).max();
         !self.members.is_empty() || latest.is_some_and(|at_ms| at_ms >= since_ms)
     }
 }
 
-/// All groups.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Mutex<HashMap<GroupKey, Group>>,
@@ -134,7 +133,7 @@ impl Groups {
             .unwrap_or_default()
     }
 
-    /// All that have members or committed offsets, and how many members.
+    /// All groups that have members or committed offsets, with the number of members.
     pub fn all(&self) -> Vec<(GroupKey, usize)> {
         let groups = self.groups.lock();
         let known = groups
@@ -184,7 +183,7 @@ impl Groups {
         }
     }
 
-    /// What is committed, of all groups: as read from the store.
+    /// Replaces the committed offsets of all groups by those read from the store.
     pub fn replace_committed(&self, rows: Vec<(GroupKey, u32, OffsetRow)>) {
         let mut groups = self.groups.lock();
         groups
@@ -205,8 +204,8 @@ impl Groups {
         groups.get(key).is_some_and(|group| group.reads(since_ms))
     }
 
-    /// The offset up to which all groups that read a partition have read it;
-    /// none where no group does.
+    /// The offset up to which all groups that read a partition have committed; `None`
+    /// if no group reads it.
     pub fn read_up_to(&self, topic: u32, partition: u32, since_ms: u64) -> Option<u64> {
         let groups = self.groups.lock();
         let reading = groups
@@ -251,7 +250,7 @@ mod tests {
         let (first, other) = (seat(0, 2), seat(1, 2));
         let second = seat(0, 2);
         assert!(first.is_fenced() && !other.is_fenced() && !second.is_fenced());
-        // The one that lost its seat does not take the other's with it.
+        // A member that lost its seat does not free its successor's when it leaves.
         groups.leave(&key(), &first);
         assert_eq!(groups.members(&key()).len(), 2);
         let alone = seat(0, 1);

@@ -25,21 +25,21 @@ use crate::{
     types::{Offset, PartitionId, Record, Topic, TopicId},
 };
 
-/// As long as a poll may wait that is to wait for ever.
+/// A poll waits at most this long if its timeout is too long for the clock.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// See [`Member`]. It belongs to one thread.
+/// The embedded engine's [`Member`], which belongs to one thread.
 pub(super) struct EmbeddedMember {
     shared: Arc<Shared>,
     topic: Arc<TopicState>,
     group: GroupKey,
-    /// The topics that its commits name, by their ids.
+    /// The topics that the member's commits name, with the ids they must have.
     topics: Vec<(Topic, TopicId)>,
     seat: Arc<Listener>,
     phase: Phase,
     /// Partitions assigned and not released, by number.
     tasks: Vec<Task>,
-    /// Errors that stopped a partition and were not told yet.
+    /// Errors that stopped a partition and that no poll has returned yet.
     stopped: VecDeque<(PartitionId, LogError)>,
     /// The task to read first at the next poll.
     turn: usize,
@@ -50,10 +50,10 @@ enum Phase {
     /// Partitions are to be assigned at the next poll.
     Joining,
     Reading,
-    /// Partitions are lost, which the next poll tells; then they are assigned
-    /// anew.
+    /// The member has lost its partitions. The next poll says so, and the one after
+    /// it assigns them anew.
     Lost,
-    /// Another member has the seat, and it was told.
+    /// Another member has the seat, and a poll has said so.
     Out,
 }
 
@@ -161,12 +161,13 @@ impl EmbeddedMember {
             if bytes >= bytes_max && !fetched.is_empty() {
                 break;
             }
-            // Each has its share, so that none waits for all that others have.
+            // Each partition has its share, so that none waits for the whole backlog of
+            // another.
             let share = bytes_max.saturating_sub(bytes) / left.max(1);
             left = left.saturating_sub(1);
             let partition = PartitionId(task.cursor.partition());
-            // Retention spares what is not committed; who reads below that must
-            // not miss anything either.
+            // Retention keeps records from the committed offset on. A member that reads
+            // below that offset must get an error rather than miss records.
             if task.committed.is_some()
                 && let Err(error) = in_range(&self.topic, partition.0, task.cursor.position())
             {
@@ -185,7 +186,7 @@ impl EmbeddedMember {
                     task.stopped = true;
                     self.stopped.push_back((partition, error));
                 }
-                // What was read is gone from the cursors, so it goes out.
+                // The cursors have passed the fetched records, so the poll returns them.
                 Err(_) if !fetched.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -217,8 +218,8 @@ impl EmbeddedMember {
         Ok(moves)
     }
 
-    /// Nobody deletes a topic that has members, so what holds here holds until
-    /// the commit is written.
+    /// No operator can delete a topic that has members, so the outcome of this check
+    /// holds until the commit is written.
     fn check_topics(&self) -> Result<(), LogError> {
         let known = self.shared.topics.read();
         let found = |name: &Topic| known.get(name).ok().map(|topic| topic.uid);
@@ -359,7 +360,7 @@ impl Drop for EmbeddedMember {
     }
 }
 
-/// Whether an offset can be read from, or the next one to be written.
+/// Fails unless an offset is in the partition, or is that of the next record.
 fn in_range(topic: &TopicState, partition: u32, offset: u64) -> Result<(), LogError> {
     let row = topic.row(partition);
     if (row.start..=row.end).contains(&offset) {
@@ -451,7 +452,7 @@ mod tests {
             "it goes on from there"
         );
 
-        // It moves no offset: then its checkpoints say whether it has happened.
+        // The commit moves no offset, so its checkpoints say whether it has happened.
         let again = |value: &str| Commit {
             offsets: vec![(PartitionId(0), Offset(2))],
             ..commit(2, value)
@@ -468,7 +469,7 @@ mod tests {
         assert_eq!(values(&*log, &output, 0, 0), ["a", "b", "c", "d", "b"]);
         let checkpoints = log.checkpoints("g").unwrap();
         assert_eq!(checkpoints.get(PartitionId(0), b"k").unwrap().unwrap(), "b");
-        // It goes back to what is committed.
+        // The member goes back to the committed offsets.
         let Polled::Lost(lost) = member.poll(Duration::ZERO, 1).unwrap() else {
             panic!("nothing is lost");
         };

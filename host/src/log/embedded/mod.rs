@@ -5,16 +5,16 @@
 //! others read. A commit is one atomic batch of the database, so that it needs
 //! no transactions of its own. Groups live in this process: each worker is a
 //! member, and partitions go to workers by number ([groups]). Another thread
-//! drops what is old or superseded ([clean]).
+//! drops records that are old or superseded ([clean]).
 //!
-//! It lives as long as the host. Memory: the store's (see [store]), appends
-//! that wait to be durable (`queue_bytes_max`), one open batch for each
-//! partition a member reads, and during compaction a bounded map of keys.
+//! The engine lives as long as the host. It takes memory for the store (see [store]),
+//! for appends that wait to be durable (`queue_bytes_max`), for one open batch per
+//! partition that a member reads, and during compaction for a bounded map of keys.
 //!
-//! Differences from Kafka on purpose: neither retention nor compaction drops
-//! what a group that reads the topic has not committed yet; and committed offsets
-//! are kept however long a group is away, only that after `group_retention`
-//! cleaning no longer waits for it.
+//! The engine differs from Kafka on purpose in two points. Neither retention nor
+//! compaction drops records that a reading group has not committed yet. Committed
+//! offsets are kept however long a group is away, although cleaning no longer waits
+//! for the group after `group_retention`.
 
 mod admin;
 mod backup;
@@ -78,11 +78,11 @@ use crate::types::{NewRecord, Offset, PartitionId, Position, Record, Topic, Topi
 /// A topic has no more partitions than this.
 const PARTITIONS_MAX: u32 = 4096;
 
-/// What the engine's threads and handles share.
+/// State that the engine's threads and handles share.
 struct Shared {
     path: PathBuf,
     config: EmbeddedConfig,
-    /// None while it is opened anew, and when it is closed.
+    /// `None` while the writer opens the store anew, and once the log is closed.
     store: RwLock<Option<Store>>,
     topics: RwLock<Topics>,
     groups: Groups,
@@ -90,7 +90,7 @@ struct Shared {
     changes: watch::Sender<u64>,
     /// Held while cleaning: steps of two cleanings must not be mixed.
     cleaning: Mutex<()>,
-    /// Why nothing can be written.
+    /// The error for which the log takes no writes at present.
     trouble: RwLock<Option<LogError>>,
     backing_up: Arc<AtomicBool>,
 }
@@ -111,7 +111,8 @@ impl Shared {
         usize::try_from(self.config.record_bytes_max.as_u64()).unwrap_or(usize::MAX)
     }
 
-    /// A group without members that has committed nothing since then is gone.
+    /// A group without members no longer reads its topic if its last commit is before
+    /// this time, in milliseconds since the Unix epoch.
     fn groups_since(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(ms(self.config.group_retention))
     }
@@ -162,7 +163,7 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the log in a directory, creating both where they are not there.
+    /// Opens the log in a directory, and creates both if they do not exist.
     pub fn open(path: impl AsRef<Path>, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         let path = path.as_ref();
         let checked = config.check().and_then(|()| config.check_journal());
@@ -195,7 +196,7 @@ impl Embedded {
             .name("log-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(no_thread)?;
-        // From here on, dropping it stops what has been started.
+        // Dropping `log` after this point closes the queue, which stops the writer.
         let log = Arc::new(Self {
             shared: Arc::clone(&shared),
             threads: Mutex::new(None),
@@ -212,7 +213,7 @@ impl Embedded {
         Ok(log)
     }
 
-    /// Drops what is old or superseded now, rather than at the next interval;
+    /// Drops old and superseded records now, rather than at the next interval;
     /// returns when done.
     pub fn clean_now(&self) -> Result<(), LogError> {
         clean::clean_all(&self.shared)
@@ -282,7 +283,7 @@ impl RecordLog for Embedded {
         }
         let reservation = self.shared.queue.reserve(bytes)?;
         let mut parts: Vec<PartBuilder> = Vec::new();
-        // The part that a record is in, and its place there.
+        // For each record, the index of its part and its place in that part.
         let mut places = Vec::with_capacity(records.len());
         let mut part_of: BTreeMap<PartitionId, (usize, u64)> = BTreeMap::new();
         for (partition, record) in &records {
@@ -398,7 +399,8 @@ impl RecordLog for Embedded {
         if let Some(error) = &*self.shared.trouble.read() {
             return read_only(error);
         }
-        // A disk that filled while nothing was written has troubled nobody yet.
+        // Only a write sets `trouble`, so a disk that filled up since the last one is
+        // found here.
         let needed_bytes = self.shared.config.disk_free_min.as_u64();
         match disk::free_bytes(&self.shared.path) {
             Ok(free_bytes) if free_bytes < needed_bytes => read_only(&LogError::Full {

@@ -1,5 +1,5 @@
-//! Encoding, on the thread of who appends or commits: records into batches, a
-//! part for each partition.
+//! Encoding of records into batches, with one part for each partition. It runs on the
+//! thread of the caller that appends or commits.
 
 use std::sync::Arc;
 

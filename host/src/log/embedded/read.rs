@@ -15,7 +15,7 @@ use crate::{
     types::{Offset, Record},
 };
 
-/// A place in a partition, with what is left of the batch it is in.
+/// A place in a partition, with the records left of its open batch.
 #[derive(Debug)]
 pub(super) struct Cursor {
     topic: Arc<TopicState>,
@@ -104,7 +104,7 @@ impl Cursor {
         Ok(records)
     }
 
-    /// What was read before an error is given out first; the error comes again.
+    /// Returns the records read before an error first. The next read meets the error again.
     fn stop(&mut self, records: Vec<Record>, error: LogError) -> Result<Vec<Record>, LogError> {
         if records.is_empty() {
             Err(error)
@@ -160,7 +160,7 @@ fn within(
     }
     match Head::parse(&value) {
         Ok(head) if base.saturating_add(head.last_delta.into()) < offset => Ok(None),
-        // A damaged batch is for the reader to find.
+        // The caller finds the damage when it parses the batch.
         _ => Ok(Some((base, value))),
     }
 }

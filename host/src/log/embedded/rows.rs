@@ -4,7 +4,7 @@
 //! | keyspace      | key                                              | value |
 //! | ------------- | ------------------------------------------------ | ----- |
 //! | `records`     | topic id, partition, first offset                | a [batch](super::batch) |
-//! | `meta`        | `v`                                              | the version of all this |
+//! | `meta`        | `v`                                              | the format's version |
 //! |               | `t`, topic name                                  | [`TopicRow`], JSON |
 //! |               | `p`, topic id, partition                         | [`PartitionRow`] |
 //! |               | `o`, group's length and name, topic id, partition| [`OffsetRow`] |
@@ -101,17 +101,16 @@ fn put_group(key: &mut Vec<u8>, group: &str) {
     key.extend_from_slice(group.as_bytes());
 }
 
-/// A topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TopicRow {
-    /// It names the topic's rows. Another topic may have it later.
+    /// The id in the keys of the topic's rows. Another topic may get the id later.
     pub id: u32,
-    /// No other topic ever has it.
+    /// The id that no other topic ever gets.
     #[serde(default)]
     pub uid: TopicId,
     pub partitions: u32,
     pub cleanup: CleanupRow,
-    /// An operator has set how it is cleaned: the configuration does not.
+    /// An operator has set how the topic is cleaned, and the configuration leaves it so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
 }
@@ -158,7 +157,7 @@ impl CleanupRow {
     }
 }
 
-/// What is known of a partition without reading its records.
+/// The state of a partition that is known without reading its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionRow {
     /// The first offset that retention left.
@@ -169,7 +168,7 @@ pub(super) struct PartitionRow {
     pub bytes: u64,
     /// Compaction has seen all records before this offset.
     pub cleaned: u64,
-    /// Of `bytes`, those from `cleaned` on.
+    /// The part of `bytes` that is stored from offset `cleaned` on.
     pub dirty_bytes: u64,
 }
 
@@ -200,10 +199,9 @@ impl PartitionRow {
     }
 }
 
-/// A committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OffsetRow {
-    /// Of the next record to process.
+    /// The offset of the next record to process.
     pub offset: u64,
     /// When it was committed, in milliseconds since the Unix epoch.
     pub at_ms: u64,

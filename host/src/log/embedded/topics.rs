@@ -1,5 +1,5 @@
-//! What is known in memory of topics and their partitions: a mirror of the
-//! rows in the store, changed by the writer alone and after it wrote them.
+//! Topics and their partitions in memory: a mirror of the rows in the store. Only the
+//! writer changes it, after it has written the rows.
 
 use std::{
     collections::BTreeMap,
@@ -51,17 +51,17 @@ impl Topics {
     }
 }
 
-/// A topic. Who holds one that was deleted finds it so, and writes nothing.
+/// A topic. A thread that still holds a deleted topic sees that, and writes nothing.
 #[derive(Debug)]
 pub(super) struct TopicState {
     pub name: Topic,
     pub id: u32,
     pub uid: TopicId,
     pub cleanup: RwLock<CleanupRow>,
-    /// An operator has set how it is cleaned: it stays so.
+    /// An operator has set how the topic is cleaned, and the configuration leaves it so.
     altered: AtomicBool,
     deleted: AtomicBool,
-    /// They get more, never fewer.
+    /// The rows of the partitions, whose number only grows.
     partitions: RwLock<Vec<Mutex<PartitionRow>>>,
     /// Members that wait for its records.
     pub listeners: RwLock<Vec<Arc<Listener>>>,
@@ -81,7 +81,7 @@ impl TopicState {
         }
     }
 
-    /// Its row, as it was written last.
+    /// The topic's row, as it was written last.
     pub fn topic_row(&self) -> TopicRow {
         TopicRow {
             id: self.id,

@@ -1,17 +1,19 @@
-//! Compaction: of each key, the latest record stays.
+//! Compaction: the latest record of each key stays.
 //!
-//! As Kafka's cleaner does it. A round maps the keys of the part that is new
-//! since the last one ("dirty") to their latest offsets, as many keys as fit,
-//! and then goes through the partition from its start to where the map ends,
-//! dropping records that the map knows a later one of. Offsets stay, the end
-//! stays; batches that shrank are merged with their neighbours. A tombstone
-//! goes when its timestamp is older than the retention: by then the round that
-//! mapped it, this one or an earlier, has dropped all that it deletes. Records
-//! without a key go too, for nothing could ever supersede them.
+//! Compaction works like Kafka's cleaner. A round maps the keys of the part that is new
+//! since the last one ("dirty") to their latest offsets, as many keys as fit. It then goes
+//! through the partition from its start to the end of the map, and drops each record
+//! for whose key the map has a later offset. The other records keep their offsets, and
+//! the partition keeps its end. Batches that shrank are merged with their neighbours.
 //!
-//! A round ends where the slowest group that reads the topic has committed, as
-//! retention does: so a group of this host gets every record of a table, however
-//! often its key was written meanwhile.
+//! A tombstone is dropped when its timestamp is older than the retention. By then the
+//! round that mapped it, this one or an earlier one, has dropped all records that the
+//! tombstone deletes. Records without a key are dropped too, since no later record
+//! could supersede them.
+//!
+//! A round ends where the slowest group that reads the topic has committed, as in
+//! retention. So a group of this host gets every record of a table, however often its
+//! key was written meanwhile.
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
@@ -31,15 +33,15 @@ use crate::{
     types::Record,
 };
 
-/// A batch with more bytes of records than this is left as it is while all of
-/// them stay.
+/// A batch with at least this many bytes of records is left as it is while all its
+/// records stay.
 const MERGE_BELOW_BYTES: u32 = 64 << 10;
 
-/// Keys are told apart by 128 bits of hash: two that collide among a billion
-/// are less likely than a disk that lies.
+/// Keys are told apart by 128 bits of hash. A collision among a billion keys is less
+/// likely than a disk that returns wrong data.
 type Latest = FxHashMap<u128, u64>;
 
-/// Drops what is superseded, and tombstones older than `tombstones_before_ms`.
+/// Drops superseded records, and tombstones older than `tombstones_before_ms`.
 pub(super) fn apply(
     place: &Place<'_>,
     tombstones_before_ms: u64,
@@ -53,16 +55,16 @@ pub(super) fn apply(
         }
         let round = map(place, end)?;
         if round.end == row.cleaned {
-            // The next batch is read in part only.
+            // The groups have committed only a part of the next batch.
             return Ok(());
         }
         rewrite(place, &round, tombstones_before_ms)?;
     }
 }
 
-/// Whether enough is new before `end`. How many bytes these are, the row does
-/// not say; they are taken for the same part of the new bytes as their offsets
-/// are of the new offsets, which is exact where no group is behind.
+/// Whether enough bytes are new before `end`. The row has only the number of all new
+/// bytes, so those before `end` are estimated by their share of the new offsets. The
+/// estimate is exact if no group is behind.
 #[allow(clippy::cast_precision_loss)]
 fn is_worth_it(config: &EmbeddedConfig, row: PartitionRow, end: u64) -> bool {
     if end <= row.cleaned {
@@ -77,9 +79,9 @@ fn is_worth_it(config: &EmbeddedConfig, row: PartitionRow, end: u64) -> bool {
 
 struct Round {
     latest: Latest,
-    /// Where the map ends.
+    /// The offset at which the map ends.
     end: u64,
-    /// Stored bytes of what was mapped.
+    /// Stored bytes of the mapped batches.
     bytes: u64,
 }
 
@@ -94,7 +96,8 @@ fn records(place: &Place<'_>, base: u64, batch: Batch) -> Result<Vec<Record>, Lo
         .map_err(|damage| damaged(place.topic, place.partition, base, damage))
 }
 
-/// Maps the dirty part before `end`, or as much of it as has not too many keys.
+/// Maps the dirty part before `end`, or less of it once the map has
+/// `compaction_keys_max` keys.
 fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
     let row = place.topic.row(place.partition);
     let keys_max = place.shared.config.compaction_keys_max;
@@ -106,7 +109,7 @@ fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
     while round.end < end {
         let chunk = place.chunk(round.end, end, CHUNK_BYTES)?;
         if chunk.is_empty() {
-            // Nothing is left of what was there.
+            // No batch is left before `end`.
             round.end = end;
         }
         for (base, value) in chunk {
@@ -115,8 +118,8 @@ fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
             let next = base
                 .saturating_add(batch.head.last_delta.into())
                 .saturating_add(1);
-            // A batch goes whole or not at all, and only between batches is it
-            // asked how many keys there are, so that a round always gets on.
+            // A batch is mapped whole or not at all. The number of keys is checked only
+            // between batches, so that every round makes progress.
             if next > end || round.latest.len() >= keys_max {
                 return Ok(round);
             }
@@ -176,13 +179,13 @@ fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Resul
     place.apply(merge.step)
 }
 
-/// Merges what stays of neighbouring batches.
+/// Merges the remaining records of neighbouring batches.
 #[derive(Default)]
 struct Merge {
     step: Step,
     open: Option<(u64, Builder)>,
-    /// The batches that went into `open` and none before it: first offset,
-    /// stored bytes, and whether all of it stayed.
+    /// The batches that went into `open`, and into no merged batch before it: first
+    /// offset, stored bytes, and whether all records stayed.
     sources: Vec<(u64, u64, bool)>,
 }
 
@@ -222,7 +225,7 @@ impl Merge {
                 .as_ref()
                 .is_some_and(|(open_base, _)| *open_base == base)
         {
-            // It would be replaced by itself.
+            // The merged batch has the same records as its only source.
             self.sources.clear();
             self.open = None;
         } else {

@@ -1,11 +1,12 @@
-//! Dropping what is old ([retention]) or superseded ([compaction]).
+//! Dropping records that are old ([retention]) or superseded ([compaction]).
 //!
-//! One thread looks at all partitions now and then. It reads like any reader,
-//! and has the writer apply what it decided in small atomic steps, each of
-//! which leaves the partition readable and no record that should stay missing:
-//! a crash between two steps costs nothing but doing some of it again.
+//! One thread cleans all partitions once per `cleanup_interval`. It reads like any
+//! reader, and the writer applies its decisions in small atomic steps. Each step leaves
+//! the partition readable, with every record that should stay. So a crash between two
+//! steps costs only some repeated work.
 //!
-//! Neither takes what a group that reads the topic has not committed yet.
+//! Neither retention nor compaction drops records that a reading group has not
+//! committed yet.
 
 mod compaction;
 mod retention;
@@ -29,7 +30,6 @@ use crate::log::LogError;
 /// About how much of a partition is read at a time.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// The thread.
 pub(super) struct Cleaner {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -60,8 +60,8 @@ impl Cleaner {
     }
 }
 
-/// Looks at all partitions. A partition that fails does not keep back the
-/// others; the first error is told.
+/// Cleans all partitions. A partition that fails does not hold up the others; the
+/// first error is returned.
 pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
     let _cleaning = shared.cleaning.lock();
     let topics: Vec<_> = shared.topics.read().iter().cloned().collect();
@@ -96,8 +96,8 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
     outcome
 }
 
-/// Drops all records of a topic, whoever has not read them. The caller holds
-/// `cleaning`.
+/// Drops all records of a topic, even those that a group has not read. The caller
+/// holds `cleaning`.
 pub(super) fn empty(shared: &Shared, topic: &Arc<TopicState>) -> Result<(), LogError> {
     for partition in 0..topic.count() {
         let place = Place {
@@ -136,9 +136,9 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The offset before which every group that reads the topic has read all;
-    /// the largest number where no group reads it. A group that is away longer
-    /// than `group_retention` is not waited for.
+    /// The offset before which every group that reads the topic has committed all;
+    /// `u64::MAX` if no group reads it. Cleaning does not wait for a group that is away
+    /// longer than `group_retention`.
     fn read_up_to(&self, now_ms: u64) -> u64 {
         let since_ms = self.shared.groups_since(now_ms);
         let groups = &self.shared.groups;
@@ -146,8 +146,8 @@ impl Place<'_> {
         read.unwrap_or(u64::MAX)
     }
 
-    /// Batches from offset `from` to before `to`, up to about `bytes_max`; none
-    /// where there are no more.
+    /// Batches from offset `from` to before `to`, up to about `bytes_max`; empty if
+    /// there are no more.
     fn chunk(
         &self,
         from: u64,
@@ -188,10 +188,10 @@ impl Place<'_> {
     }
 }
 
-/// What is to be done to a partition in one atomic step.
+/// The changes to a partition in one atomic step.
 #[derive(Default)]
 struct Step {
-    /// First offsets of batches.
+    /// First offsets of the batches to remove.
     remove: Vec<u64>,
     removed_bytes: u64,
     insert: Vec<(u64, Encoded)>,
@@ -214,7 +214,7 @@ impl Step {
         self.insert.push((base, batch));
     }
 
-    /// Whether it would hold up appends if it grew.
+    /// Whether the step would hold up appends if it grew.
     fn is_large(&self) -> bool {
         self.remove.len() >= Self::REMOVED_MAX
             || self.inserted_raw_bytes >= Self::INSERTED_RAW_BYTES_MAX

@@ -1,12 +1,13 @@
-//! Retention: the oldest batches go, by age and by what a partition holds.
+//! Retention: the oldest batches are dropped, by age and by the bytes of a partition.
 //!
-//! A batch goes whole, when its latest record is too old or when what is left
-//! without it is still as much as is to be kept. Its latest record is no later than
-//! its append; where the clock has gone back since, batches from after now are given
-//! the time at which that was seen, and age from there. A batch stays while a group that
-//! reads the topic has not committed past it: a difference from Kafka, on
-//! purpose, for here the disk's fill is watched and nobody loses events to a
-//! plugin that was away.
+//! A batch is dropped whole, when its latest record is too old or when the partition
+//! holds `retention_bytes` even without it. The latest time of a batch is no later than
+//! its append. If the clock has gone back since the append, retention gives a batch from
+//! the future the current time, and the batch ages from there.
+//!
+//! A batch stays while a group that reads the topic has not committed past it. Kafka
+//! would drop it. The embedded engine differs on purpose: it watches the free room of
+//! the disk, and a plugin that was away loses no events.
 
 use super::{CHUNK_BYTES, Place, Step, stored_bytes};
 use crate::log::{
@@ -33,7 +34,7 @@ pub(super) fn apply(
     let expired = |head: &Head| {
         retention_ms.is_some_and(|ms| head.timestamp_ms_max.saturating_add(ms) < now_ms)
     };
-    // Mostly nothing is to go, and the first batch alone says so.
+    // Usually no batch is to be dropped, and the first batch alone shows that.
     let mut chunk_bytes = 1;
     loop {
         let row = place.topic.row(place.partition);
@@ -63,11 +64,11 @@ pub(super) fn apply(
     }
 }
 
-/// How far the clock may go back before batches count as from after now.
+/// How far the clock may go back before batches count as batches from the future.
 const CLOCK_BACK_MS: u64 = 60_000;
 
-/// Gives batches from after now the time of now, where the first one is: it would
-/// keep all of the others. Mostly it is not, and nothing else is looked at.
+/// Gives batches from the future the current time if the first batch is one, since it
+/// would keep all the others. Usually it is not, and no other batch is read.
 fn restamp(place: &Place<'_>, now_ms: u64) -> Result<(), LogError> {
     let is_later = |head: &Head| head.timestamp_ms_max > now_ms.saturating_add(CLOCK_BACK_MS);
     let end = place.topic.row(place.partition).end;

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::log::embedded::rows::{self, PartitionRow};
 
-/// The row's key in each keyspace. No other row has one like it: records' keys
-/// are longer, those of `meta` begin with a letter, and no group's name is
-/// empty.
+/// The key of a commit's row in each keyspace. No other row has this key: records' keys
+/// are longer, those of `meta` begin with a letter, and those of checkpoints with the
+/// length of a group's name, which is never empty.
 pub(in super::super) const COMMIT_KEY: &[u8] = &[0];
 
 /// A commit's own row in each keyspace that it touches.
@@ -30,12 +30,12 @@ pub(super) struct CommitRow {
     pub previous: u64,
     /// The database's sequence number of the commit is not below this.
     pub seqno_min: u64,
-    /// The mark had at least this number on disk.
+    /// The synced mark had at least this number when the commit was written.
     pub marked: u64,
     /// Bytes of all commits up to this one.
     pub bytes: u64,
-    /// The last commit of each keyspace, this one included: keyspaces that were
-    /// copied at different moments show by it.
+    /// The last commit of each keyspace, this one included. By these numbers the check
+    /// detects keyspaces that were copied at different moments.
     pub last: [u64; SPACES],
 }
 
@@ -116,7 +116,7 @@ impl Mark {
         rows
     }
 
-    /// Goes on to the commit of these rows.
+    /// Moves the mark on to the commit that has these rows.
     pub(super) fn advance(&mut self, rows: &[Option<CommitRow>; SPACES], changes: Changes) {
         for (last, row) in self.last.iter_mut().zip(rows) {
             if let Some(row) = row {
@@ -136,7 +136,7 @@ impl Mark {
 impl<'a> Batch<'a> {
     pub fn new(store: &'a Store, inner: OwnedWriteBatch) -> Self {
         let mut changes = Changes::default();
-        // The numbers of `meta` have no gaps.
+        // Every commit touches `meta`, so the numbers there have no gaps.
         changes.touched[META] = true;
         Self {
             store,
@@ -184,7 +184,7 @@ impl<'a> Batch<'a> {
         self.items += 1;
     }
 
-    /// Writes it once the journal has room for it, syncs it and marks it as
+    /// Writes the batch once the journal has room for it, syncs it and marks it as
     /// acknowledged.
     pub fn commit(self) -> Result<(), fjall::Error> {
         let bytes = BATCH_BYTES + self.changes.bytes + self.items * ITEM_BYTES;

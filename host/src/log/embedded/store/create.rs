@@ -1,9 +1,9 @@
 //! Finding a store, or creating it.
 //!
-//! A database is made in `db.new`, closed, and renamed; the mark is there
-//! before. So a process that is killed leaves either a whole store, or `db.new`,
-//! which nobody was ever told of and which is made anew. Nothing else is ever
-//! removed.
+//! A database is created in `db.new`, closed, and renamed once the mark is in place.
+//! So a process that is killed leaves either a whole store or `db.new`, which holds
+//! nothing that was acknowledged. The next start creates `db.new` anew, and never
+//! removes anything else.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ use crate::log::{
 /// The commit with which a store is created.
 const FIRST: u64 = 1;
 
-/// The mark of the store in a directory, which is created where there is none.
+/// Finds the store of a directory, or creates it, and returns its mark.
 pub(super) fn find(paths: &Paths, config: &EmbeddedConfig) -> Result<Mark, LogError> {
     let (db, path) = (paths.db(), paths.mark());
     let failed = |error: io::Error| write_error(&db, config, &error.into());
@@ -50,7 +50,7 @@ pub(super) fn find(paths: &Paths, config: &EmbeddedConfig) -> Result<Mark, LogEr
     if has_db {
         return Ok(mark);
     }
-    // The process that created it was killed before the last step.
+    // The process that created the store was killed before it renamed the database.
     if mark.number() == FIRST && paths.creating().try_exists().map_err(failed)? {
         return create(paths, config).map_err(|error| write_error(&db, config, &error));
     }

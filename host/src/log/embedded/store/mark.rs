@@ -34,7 +34,8 @@ const HEAD_BYTES: usize = 20;
 /// Identity, bytes, a number for each keyspace, and a count.
 const FIXED_BYTES: usize = 16 + 8 * SPACES + 4;
 const END_BYTES: usize = 16;
-/// Partitions beyond these are not part of the report of what is missing.
+/// The mark names at most this many partitions. A report of missing records leaves out
+/// the others.
 const ENDS_MAX: usize = (SLOT_BYTES - HEAD_BYTES - FIXED_BYTES) / END_BYTES;
 
 /// How long the mark waits for a later commit before it is synced.
@@ -43,7 +44,7 @@ const SYNC_AFTER: Duration = Duration::from_millis(5);
 /// Topic id and partition.
 pub(in super::super) type Place = (u32, u32);
 
-/// How far a store has come.
+/// The progress of a store: its last commits and the ends of its partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Mark {
     /// The store's identity, drawn at its creation.
@@ -131,7 +132,7 @@ impl Numbers<'_> {
     }
 }
 
-/// The latest mark that is whole; `None` where no slot is.
+/// The latest whole mark of the file; `None` if no slot holds one.
 pub(super) fn read(path: &Path) -> io::Result<Option<Mark>> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
@@ -157,19 +158,19 @@ struct Slots {
 
 #[derive(Default)]
 struct SlotState {
-    /// Holds the latest mark.
+    /// Slot and number of the latest mark.
     last: (usize, u64),
-    /// Holds the latest mark that was synced.
+    /// Slot and number of the latest mark that was synced.
     synced: (usize, u64),
     syncing: Option<usize>,
     closed: bool,
-    /// A sync failed: nothing is known of the file any more.
+    /// A sync failed, so the contents of the file on disk are unknown.
     failed: bool,
 }
 
 impl MarkFile {
-    /// Writes a mark to all slots, syncs it, and keeps the file open. The
-    /// directory is for the caller to sync where the file is new.
+    /// Writes a mark to all slots, syncs it, and keeps the file open. If the file is new,
+    /// the caller must sync the directory.
     pub fn open(path: &Path, mark: &Mark) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -267,7 +268,7 @@ impl Slots {
             if state.closed {
                 return;
             }
-            // Later commits move the mark on meanwhile, and wake nobody else.
+            // Commits during this sleep move the mark on, and one sync covers them all.
             drop(state);
             thread::sleep(SYNC_AFTER);
             state = self.state.lock();

@@ -1,13 +1,13 @@
 //! The fjall database: how it is opened, and what its errors mean to us.
 //!
-//! A [`Store`] lives from one opening to the next: a database that failed to
-//! write takes no writes any more ("poisoned"), and is opened anew in process,
-//! for which all handles of the old one must be gone.
+//! A [`Store`] lives from one opening to the next. A database that failed to write
+//! takes no further writes ("poisoned"). The writer opens it anew in process, for
+//! which all handles of the old one must be gone.
 //!
-//! Nothing that was acknowledged goes without a word: [commits](commit) are
-//! numbered, the [mark] beside the database has the last number that was
-//! answered, and a database that holds less is not opened ([check]). It is
-//! [created](create) under another name, so one that is there is whole.
+//! No acknowledged commit is lost silently: [commits](commit) are numbered, the [mark]
+//! beside the database has the last number that was acknowledged, and a database that
+//! holds less is not opened ([check]). A database is [created](create) under another
+//! name and then renamed, so no start finds one that is half created.
 //!
 //! Memory: at most three memtables a keyspace (32, 4 and 16 MiB each) and the
 //! block cache. Batches go to blob files once they leave the memtable, so that
@@ -54,17 +54,17 @@ use crate::log::{LogError, backup::TakeRow};
 /// How many stores this process has opened.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
-/// Fjall stops writers for as long as flushes or compactions lag by more than
-/// these, and never looks whether they still can go on; so we wait before that,
-/// and look.
+/// Fjall blocks a writer for as long as flushes or compactions lag too far, and never
+/// checks whether these can still go on. So the host already waits at these lower
+/// limits, and checks.
 const SEALED_MEMTABLES_MAX: usize = 1;
 const LEVEL0_RUNS_MAX: usize = 18;
 
 const WORKER_THREADS: usize = 2;
 
-/// How long the lock of a directory may take to be let go of: one that was
-/// closed is still held for a moment by a process that is being started (it has
-/// all files until it becomes another program), or by one that was just killed.
+/// How long opening waits for the lock of a directory. After a log was closed, a child
+/// process between fork and exec still holds its lock for a moment. A process that was
+/// just killed does as well.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
@@ -75,7 +75,7 @@ const BLOB_FROM_BYTES: u32 = 2 << 10;
 pub(super) const SPACES: usize = 3;
 pub(super) const RECORDS: usize = 0;
 pub(super) const META: usize = 1;
-/// Their numbers in journals and directories; 0 has their names.
+/// The keyspaces' numbers in journals and directories; keyspace 0 has their names.
 const NAMES_ID: u64 = 0;
 const SPACE_IDS: [u64; SPACES] = [1, 2, 3];
 
@@ -111,7 +111,7 @@ impl Paths {
 }
 
 pub(super) struct Store {
-    // Closed before the mark is.
+    // Fields drop in order, so the database is closed before the mark is.
     db: Database,
     pub records: Keyspace,
     pub meta: Keyspace,
@@ -173,8 +173,8 @@ impl Store {
     }
 
     fn builder(path: &Path, config: &EmbeddedConfig) -> fjall::DatabaseBuilder<Database> {
-        // Files that are no longer written to: flushes are to begin before a commit
-        // waits for them.
+        // Bytes of journal files that fjall no longer writes to. Beyond this, fjall
+        // flushes, which must begin before a commit waits for room.
         let sealed = config.journal_bytes_max.as_u64();
         let sealed = sealed.saturating_sub(2 * JOURNAL_FILE_BYTES);
         Database::builder(path)
@@ -202,7 +202,6 @@ impl Store {
         self.opened
     }
 
-    /// The number of the last commit.
     pub fn last_commit(&self) -> u64 {
         self.progress.lock().mark.number()
     }
@@ -213,8 +212,8 @@ impl Store {
 
     /// A batch whose commit returns when it is on disk.
     pub fn batch(&self) -> Batch<'_> {
-        // The journal's size and blocks are metadata that fdatasync writes too;
-        // what it leaves out are the times.
+        // The journal's size and blocks are metadata that fdatasync writes too; it
+        // leaves out only the times.
         let batch = self.db.batch().durability(Some(PersistMode::SyncData));
         Batch::new(self, batch)
     }
@@ -224,11 +223,12 @@ impl Store {
         self.db.snapshot()
     }
 
-    /// Waits until flushes and compactions have caught up; an error when the
-    /// database is poisoned.
+    /// Waits until flushes and compactions have caught up. Fails if the database is
+    /// poisoned.
     pub fn wait_until_writable(&self) -> Result<(), fjall::Error> {
         loop {
-            // The only way to ask: with nothing buffered, it does nothing else.
+            // `persist` is the only way to ask whether the database is poisoned. It does
+            // nothing else here, since nothing is buffered.
             self.db.persist(PersistMode::Buffer)?;
             let lags = self.spaces().iter().any(|keyspace| {
                 keyspace.tree.sealed_memtable_count() > SEALED_MEMTABLES_MAX
@@ -301,8 +301,8 @@ fn read_mark(dir: &Path) -> Result<Mark, LogError> {
 }
 
 fn records_options() -> KeyspaceCreateOptions {
-    // Batches are compressed already, and are looked for by ranges, which
-    // filters are no help for.
+    // Batches are compressed already. Reads look for them by ranges, and filters do
+    // not help with those.
     let none = CompressionPolicy::disabled;
     KeyspaceCreateOptions::default()
         .max_memtable_size(32 << 20)
@@ -317,8 +317,8 @@ fn records_options() -> KeyspaceCreateOptions {
         ))
 }
 
-/// The mark of a database that was opened: it must have what was found in its
-/// files.
+/// The mark of a database that was opened. Each keyspace must end with the commit that
+/// the check found in the files.
 fn opened_mark(spaces: &[Keyspace; SPACES], checked: &Checked) -> Result<Mark, LogError> {
     for (space, last) in spaces.iter().zip(checked.last) {
         let row = space.get(COMMIT_KEY).map_err(read_error)?;
@@ -384,7 +384,7 @@ fn in_use(path: &Path) -> LogError {
     }
 }
 
-/// The log's error for one of opening or writing.
+/// Turns an error of opening or writing the database into the log's error.
 pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::Error) -> LogError {
     let needed_bytes = config.disk_free_min.as_u64();
     let free_bytes = disk::free_bytes(path).unwrap_or(u64::MAX);
@@ -393,7 +393,8 @@ pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::E
         fjall::Error::Io(io) | fjall::Error::Storage(LsmError::Io(io)) => {
             matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
         }
-        // What failed was in the background, and is not told.
+        // A background thread of fjall failed, and fjall does not say why. So the free
+        // room decides whether the disk counts as full.
         fjall::Error::Poisoned => free_bytes < needed_bytes,
         error if check::is_damage(error) => {
             return LogError::Corrupt {
@@ -417,7 +418,7 @@ pub(super) fn write_error(path: &Path, config: &EmbeddedConfig, error: &fjall::E
     }
 }
 
-/// The log's error for one of reading.
+/// Turns an error of reading the database into the log's error.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn read_error(error: fjall::Error) -> LogError {
     let reason = error.to_string();

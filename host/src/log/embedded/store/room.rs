@@ -3,7 +3,7 @@
 //! fjall allocates a file of 64 MiB, opens the next one at the flush of a
 //! memtable once the file has more than 64,000,000 bytes, and removes a file when
 //! all keyspaces have flushed the file's commits. Its own limit asks for flushes
-//! and stops nobody. So a commit waits here until the files, the commit and one
+//! and stops no writer. So a commit waits here until the files, the commit and one
 //! more file together stay within `journal_bytes_max`.
 
 use std::{
@@ -26,13 +26,14 @@ pub(in super::super) const ITEM_BYTES: u64 = 21;
 /// [`Store::ask_for_flushes`] makes.
 pub(in super::super) const SLACK_BYTES: u64 = 1 << 20;
 
-/// How long flushes that leave too little room may take to be counted.
+/// The journal's size falls a moment after the flushes end. Only after this time does a
+/// commit that still lacks room ask for flushes again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Store {
-    /// Waits until the journal has room for so many bytes; an error when the
-    /// database is poisoned, and for bytes that never have room.
+    /// Waits until the journal has room for a commit of `bytes`. Fails if the database is
+    /// poisoned, or if the journal never has room for such a commit.
     pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), fjall::Error> {
         if self.has_room(bytes)? {
             return Ok(());
@@ -42,7 +43,8 @@ impl Store {
         }
         let mut asked: Option<Instant> = None;
         loop {
-            // The only way to ask for the poison: it writes nothing else.
+            // `persist` is the only way to ask whether the database is poisoned. It
+            // writes nothing else.
             self.db.persist(PersistMode::Buffer)?;
             if self.has_room(bytes)? {
                 return Ok(());
@@ -60,9 +62,9 @@ impl Store {
         Ok(needs(used, bytes) <= self.journal_bytes_max)
     }
 
-    /// Has all memtables written out, after which no journal but the active one
-    /// is needed. A store that was just opened does not know how long its journal
-    /// is before it writes, so a commit without changes goes first.
+    /// Asks for flushes of all memtables, after which only the active journal is needed.
+    /// A store that was just opened knows the length of its journal only once it writes,
+    /// so a commit without changes goes first.
     fn ask_for_flushes(&self) -> Result<(), fjall::Error> {
         self.batch().write()?;
         for keyspace in self.spaces() {
@@ -109,13 +111,13 @@ mod tests {
         let journals = files.filter_map(|file| {
             let file = file.unwrap();
             let is_journal = file.path().extension().is_some_and(|end| end == "jnl");
-            // A file may go before it is looked at.
+            // fjall may remove a file after it was listed.
             is_journal.then(|| file.metadata().map_or(0, |file| file.len()))
         });
         journals.sum()
     }
 
-    /// Makes so many commits, and returns the most that the journals had.
+    /// Makes `commits` commits, and returns the most bytes that the journals had meanwhile.
     fn most_beside(dir: &Path, store: &Store, commits: u64) -> u64 {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -160,7 +162,7 @@ mod tests {
         most_beside(dir.path(), &store, 6);
         drop(store);
         let mut store = Store::open(dir.path(), &least()).unwrap();
-        // As if the file were as large as it may become.
+        // The bound is as tight as if the file had grown to its largest size.
         let used = store.db.journal_disk_space().unwrap();
         store.journal_bytes_max = used.max(JOURNAL_FILE_BYTES) + JOURNAL_FILE_BYTES + SLACK_BYTES;
         store.wait_for_room(1).unwrap();

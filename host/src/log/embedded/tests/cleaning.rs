@@ -67,7 +67,7 @@ fn records_older_than_the_retention_go() {
     assert_eq!(bounds(&*log, &topic), (2, 4));
     assert_eq!(values(&*log, &topic, 0, 0), left);
 
-    // All may go; offsets go on.
+    // Retention may drop all records, and the offsets go on from there.
     log.ensure_topics(&[retained(&topic, Some(Duration::from_secs(60)), None)])
         .unwrap();
     log.clean_now().unwrap();
@@ -88,8 +88,8 @@ fn latest_times(log: &Embedded, topic: &Topic) -> Vec<u64> {
         .collect()
 }
 
-/// Rewrites the batches of a topic's only partition as a host would have left them
-/// whose clock was ahead.
+/// Rewrites the batches of a topic's only partition as if the host's clock had been
+/// ahead.
 fn append_by_a_clock_ahead(log: &Embedded, topic: &Topic, time_ms: u64) {
     let topic = log.shared.topics.read().get(topic).unwrap();
     let row = topic.row(0);
@@ -118,7 +118,7 @@ fn append_by_a_clock_ahead(log: &Embedded, topic: &Topic, time_ms: u64) {
         .unwrap();
 }
 
-/// A record's word on its age is not the last one.
+/// A record's own time does not alone decide its age.
 #[test]
 fn a_record_of_the_future_is_no_younger_than_its_append() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn a_record_of_the_future_is_no_younger_than_its_append() {
     for bounded in &latest[1..4] {
         assert!((before..=now_ms()).contains(bounded), "{bounded}");
     }
-    // Their own times are as they were.
+    // The records keep their own times.
     let read = read_all(&*log, &topic, 0, 0);
     let read: Vec<_> = read.iter().map(|record| record.timestamp_ms).collect();
     assert_eq!(read, times);
@@ -258,7 +258,7 @@ fn what_a_group_has_not_committed_stays() {
     assert_eq!(bounds(&*log, &topic), (4, 4), "it is long gone");
 }
 
-/// Commits that a member has read a partition up to there.
+/// Commits offset `next` of partition 0.
 fn commit(member: &mut dyn crate::log::Member, next: u64) {
     let offsets = vec![(PartitionId(0), Offset(next))];
     let commit = Commit {
@@ -274,7 +274,7 @@ fn compaction_waits_for_the_groups_that_read_the_topic() {
     let log = open(dir.path());
     let topic = "a".into();
     log.ensure_topics(&[compacted(&topic, 1)]).unwrap();
-    // One batch of three, two of one, and one of two.
+    // One batch of three records, two of one record, and one of two.
     for values in [&["0", "1", "2"][..], &["3"], &["4"], &["5", "6"]] {
         append(&*log, &topic, 0, values);
     }
@@ -376,7 +376,7 @@ fn tombstones_go_after_their_retention_and_not_before() {
         .collect();
     assert_eq!(left, [(2, true), (3, false)]);
     assert_eq!(bounds(&*log, &topic), (0, 6));
-    // A group that comes to the gap at the end has nothing to wait for.
+    // A group that reads into the gap at the end goes on with the next record.
     let mut member = join(&*log, "g", &topic, 0, 1);
     assigned(&mut *member, 1);
     append(&*log, &topic, 0, &["x"]);
@@ -416,7 +416,7 @@ fn a_cleaned_partition_is_smaller_and_merged() {
     let batches = store.records.range(rows::record_key(0, 0, 0)..).count();
     assert_eq!(batches, 1, "what was left is one batch");
     drop(store);
-    // Cleaned again with nothing new, it is not touched.
+    // Without new records, another cleaning does not touch the partition.
     log.clean_now().unwrap();
     assert_eq!(row(), after);
 }
@@ -444,13 +444,13 @@ fn keys_beyond_what_a_round_holds_take_more_rounds() {
     assert_eq!(offsets, (100..150).collect::<Vec<_>>());
 }
 
-/// What a test does to a compacted topic.
+/// An operation of the test on a compacted topic.
 #[derive(Clone, Debug)]
 enum Op {
-    /// Records of keys, with the length of their values; none is a tombstone.
+    /// Keys of records with the lengths of their values; `None` is a tombstone.
     Append(Vec<(u8, Option<usize>)>),
     Clean,
-    /// From memory to tables and blob files, and those compacted.
+    /// Flushes memory to tables and blob files, and compacts these.
     Flush,
     Reopen,
 }
@@ -514,7 +514,7 @@ proptest! {
                 }
                 Op::Clean => {
                     log.clean_now().unwrap();
-                    // Clean to the end: each key once, its latest.
+                    // After cleaning to the end, only each key's latest record is left.
                     let read = read_all(&*log, &topic, 0, 0);
                     let mut expected: Vec<_> = latest(&written).into_values().collect();
                     expected.sort_by_key(|record| record.offset);

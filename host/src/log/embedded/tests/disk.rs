@@ -1,5 +1,5 @@
-//! A disk that is full, or cannot be written: on small file systems of their
-//! own, which takes root.
+//! Disks that are full or cannot be written. The tests mount small file systems, for
+//! which they need root.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use crate::{
     types::{NewRecord, Offset, PartitionId, Record, Topic, TopicPartition},
 };
 
-/// A file system in memory, there until dropped.
+/// A file system in memory, mounted until dropped.
 struct Mounted(TempDir);
 
 impl Mounted {
@@ -86,7 +86,7 @@ fn try_append(log: &dyn RecordLog, topic: &Topic, new: &NewRecord) -> Result<u64
     Ok(position.offset.0)
 }
 
-/// It may be opened anew just now, again and again.
+/// Fails while the writer opens the store anew, which may happen several times.
 fn try_read_all(log: &dyn RecordLog, topic: &Topic) -> Result<Vec<Record>, LogError> {
     let mut records: Vec<Record> = Vec::new();
     loop {
@@ -174,8 +174,8 @@ fn a_write_that_fails_is_whole_or_not_there_and_all_goes_on() {
 
 #[test]
 fn a_failure_in_the_background_is_told_and_all_goes_on() {
-    // There is room for the journal, and not for the tables it is to become:
-    // the next write learns that the database takes no more.
+    // The disk has room for the journal, and not for the tables that its rows go to.
+    // The next write learns that the database takes no further writes.
     write_until_full("90m", 34 << 20, &["log-unavailable", "disk-full"]);
 }
 
@@ -238,7 +238,7 @@ fn write_until_full(size: &str, ballast_bytes: usize, codes: &[&str]) {
     }
     check(&*log);
     until(|| (log.health() == Health::Ready).then_some(()));
-    // The commit is repeated with more in it, as a worker does that went on.
+    // The member repeats the commit with more in it, like a worker that went on.
     let next = done + 2;
     let commit = Commit {
         records: vec![

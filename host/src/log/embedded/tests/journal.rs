@@ -1,4 +1,4 @@
-//! Writes beside the bound of the journal.
+//! Writes around the bound of the journal.
 
 use bytes::Bytes;
 use bytesize::ByteSize;

@@ -1,4 +1,4 @@
-//! A process that is killed: what it acknowledged is there, whole.
+//! A process that is killed: all that it acknowledged is still there, and whole.
 //!
 //! The process is this test binary, running [`child`] alone.
 
@@ -24,7 +24,7 @@ fn topics() -> (Topic, Topic) {
     ("in".into(), "out".into())
 }
 
-/// Appends, and commits output, checkpoint and offset for each append, for ever.
+/// Appends, and commits output, checkpoint and offset for each append, until killed.
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR) else {
@@ -63,7 +63,7 @@ fn what_was_acknowledged_before_a_kill_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = topics();
     let (mut appended, mut committed) = (0, 0);
-    // The first is killed while it creates the directory, or soon after.
+    // The first process is killed while it creates the directory, or soon after.
     for lines in [0, 1, 7, 40, 3, 200] {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([

@@ -22,7 +22,7 @@ use crate::{
     types::Topic,
 };
 
-/// Small limits, and cleaning only when told.
+/// Small limits, and cleaning only by `clean_now`.
 fn config() -> EmbeddedConfig {
     EmbeddedConfig {
         queue_bytes_max: ByteSize::mib(1),

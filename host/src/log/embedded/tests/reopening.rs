@@ -1,5 +1,5 @@
-//! The directory: opened again at once, by nobody else, and what is wrong with
-//! single rows of it.
+//! Opening the directory: again at once, while another host has it open, and with
+//! single rows damaged.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn a_directory_is_opened_again_at_once() {
         let log = open(dir.path());
         log.ensure_topics(&[deleted(&topic, 1)]).unwrap();
         assert_eq!(append(&*log, &topic, 0, &["x"]), [round]);
-        // Members and readers that are still there don't keep it open.
+        // Members and readers that are still there don't keep the log open.
         let member = join(&*log, "g", &topic, 0, 1);
         let checkpoints = log.checkpoints("g").unwrap();
         log.close();
@@ -75,7 +75,7 @@ fn a_database_half_created_is_created_anew() {
     log.close();
     assert!(!new.exists());
 
-    // Killed between the mark and the renaming of the database.
+    // The process was killed after it wrote the mark, and before it renamed the database.
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close();
     std::fs::rename(dir.path().join("db"), dir.path().join("db.new")).unwrap();
@@ -154,7 +154,7 @@ fn a_damaged_batch_stops_its_partition_alone() {
     );
     append(&*log, &topic, 1, &["goes on"]);
     assert!(matches!(next(&mut *member), Polled::Records(_)));
-    // Whoever knows better may go on behind it.
+    // A seek may skip the damaged batch.
     member.seek(PartitionId(0), Offset(2)).unwrap();
     assert!(matches!(next(&mut *member), Polled::Records(_)));
 }

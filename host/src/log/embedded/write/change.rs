@@ -1,4 +1,4 @@
-//! What an operator wants of a topic: one atomic batch for each change.
+//! An operator's changes of topics: one atomic batch for each change.
 
 use std::sync::Arc;
 
@@ -69,10 +69,10 @@ impl Writer {
         Ok(())
     }
 
-    /// The last step of a deletion. Nothing of the topic's id is left, so that
-    /// another topic may have it.
+    /// The last step of a deletion. No row with the topic's id is left, so that another
+    /// topic may have the id.
     fn delete(&mut self, topic: &Arc<TopicState>) -> Result<(), LogError> {
-        // Somebody wrote since its records were dropped.
+        // A client appended to the topic after its records were dropped.
         if topic.rows().iter().any(|row| row.start != row.end) {
             return Err(LogError::Busy);
         }

@@ -1,8 +1,8 @@
-//! Writing: one thread does it all, for everyone.
+//! Writing: one thread writes for all callers.
 //!
 //! Callers encode on their own threads and put a [`Request`] into the
-//! [queue]. The [writer] takes what has gathered, makes one atomic
-//! batch of the store of it ([plan]), syncs once, and answers everyone. A
+//! [queue]. The [writer] takes the requests that have gathered, makes one atomic
+//! batch of the store of them ([plan]), syncs once, and answers all callers. A
 //! lone append is written at once; under load batches form by themselves.
 
 mod change;
@@ -29,7 +29,7 @@ use crate::{
     types::Topic,
 };
 
-/// What the writer is asked.
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Append),
@@ -41,7 +41,7 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Bytes that it makes the store take.
+    /// Bytes that the request has the store write.
     fn stored_bytes(&self) -> usize {
         let values = |parts: &[Part]| -> usize {
             let batches = parts.iter().flat_map(|part| &part.batches);
@@ -72,7 +72,7 @@ impl Request {
     fn refuse(self, error: LogError) {
         match self {
             Self::Append(append) => {
-                // Room is given back before the caller can ask for more of it.
+                // The room is released before the caller can ask for more.
                 drop(append.reservation);
                 drop(append.reply.send(Err(error)));
             }
@@ -92,7 +92,7 @@ pub(super) struct Part {
 
 #[derive(Debug)]
 pub(super) struct Append {
-    /// At most one for each partition.
+    /// At most one part for each partition.
     pub parts: Vec<Part>,
     /// The offset of each part's first record, once it is durable.
     pub reply: oneshot::Sender<Result<Vec<u64>, LogError>>,
@@ -110,18 +110,19 @@ pub(super) struct CommitRequest {
 }
 
 impl CommitRequest {
-    /// As of a worker that processes again what is below what is committed.
+    /// Whether no offset moves. A worker commits so when it repeats records that are
+    /// below the committed offset.
     pub fn repeats_its_offsets(&self) -> bool {
         let mut offsets = self.offsets.iter();
         offsets.all(|offset| offset.from == Some(offset.to))
     }
 }
 
-/// A row's key, and what it is to hold.
+/// A row's key and its new value; `None` removes the row.
 pub(super) type CheckpointRow = (Vec<u8>, Option<UserValue>);
 
-/// A committed offset that moves. What it moves from tells whether a commit
-/// that failed has happened after all.
+/// A committed offset that moves. By `from`, the writer tells whether a commit that
+/// was answered with an error has happened after all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OffsetMove {
     pub partition: u32,
@@ -143,7 +144,7 @@ pub(super) struct EnsureTopics {
     pub reply: Sender<Result<(), LogError>>,
 }
 
-/// What an operator wants of a topic.
+/// An operator's change of a topic.
 #[derive(Debug)]
 pub(super) struct ChangeTopic {
     pub topic: Topic,
@@ -153,7 +154,7 @@ pub(super) struct ChangeTopic {
 
 #[derive(Debug)]
 pub(super) enum Change {
-    /// It must not be there; the id is given.
+    /// The topic must not exist yet. The writer gives it an id.
     Create {
         partitions: u32,
         cleanup: CleanupRow,
@@ -164,7 +165,7 @@ pub(super) enum Change {
         cleanup: CleanupRow,
         altered: bool,
     },
-    /// Its records are gone already.
+    /// The caller has dropped the topic's records already.
     Delete,
 }
 
@@ -173,13 +174,13 @@ pub(super) enum Change {
 pub(super) struct Clean {
     pub topic: Arc<TopicState>,
     pub partition: u32,
-    /// First offsets of batches.
+    /// First offsets of the batches to remove.
     pub remove: Vec<u64>,
     pub insert: Vec<(u64, Encoded)>,
     pub removed_bytes: u64,
-    /// Where retention has moved the partition's start.
+    /// The start to which retention moves the partition.
     pub start: Option<u64>,
-    /// Up to where compaction is done, and the dirty bytes until there.
+    /// The offset up to which compaction is done, and the dirty bytes before it.
     pub cleaned: Option<(u64, u64)>,
     pub reply: Sender<Result<(), LogError>>,
 }

@@ -1,4 +1,4 @@
-//! From requests to one atomic batch of the store: offsets are given here.
+//! Makes one atomic batch of the store of several requests, and gives the offsets.
 //!
 //! A plan changes nothing in memory until it is written; one that fails is
 //! dropped.
@@ -21,8 +21,8 @@ use crate::log::{
     },
 };
 
-/// Batches of several requests are joined while their records are shorter:
-/// many small appends are read back as few batches.
+/// Batches of several requests are joined while their records are shorter than this,
+/// so that many small appends are read back as few batches.
 const JOIN_BYTES_MAX: u32 = 64 << 10;
 
 pub(super) struct Plan<'a> {
@@ -44,16 +44,16 @@ struct Planned {
     small_len: u32,
 }
 
-/// What a commit comes to.
+/// The outcome of planning a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Planning {
-    /// It is part of the plan.
+    /// The commit is part of the plan.
     Planned,
-    /// It is in the store already.
+    /// The commit is in the store already.
     Happened,
 }
 
-/// What a written plan changes in memory.
+/// The changes in memory that follow from a written plan.
 pub(super) struct Written {
     partitions: Vec<(Arc<TopicState>, u32, PartitionRow)>,
     offsets: HashMap<(GroupKey, u32), OffsetRow>,
@@ -71,7 +71,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Appends batches to a partition; says the first one's offset.
+    /// Appends batches to a partition, and returns the first record's offset.
     pub fn append(&mut self, part: Part) -> u64 {
         let Part {
             topic,
@@ -111,8 +111,8 @@ impl<'a> Plan<'a> {
         first
     }
 
-    /// Takes a commit in, unless its member has lost its seat or its offsets do
-    /// not move from where they are.
+    /// Adds a commit to the plan, unless its member has lost its seat or its offsets do
+    /// not move from the committed ones.
     pub fn commit(&mut self, request: &mut CommitRequest) -> Result<Planning, LogError> {
         if request.member.is_fenced() {
             return Err(LogError::Fenced {
@@ -171,8 +171,8 @@ impl<'a> Plan<'a> {
         Ok(Planning::Planned)
     }
 
-    /// Whether checkpoints are stored as a commit would leave them. One that
-    /// moves no offset is known by these: it changes some.
+    /// Whether the store has the checkpoints as a commit would leave them. A commit that
+    /// moves no offset is recognized by its checkpoints, of which it changes some.
     fn has(&self, checkpoints: &[CheckpointRow]) -> Result<bool, LogError> {
         for (key, value) in checkpoints {
             let stored = self.store.checkpoints.get(key).map_err(read_error)?;
@@ -183,7 +183,7 @@ impl<'a> Plan<'a> {
         Ok(!checkpoints.is_empty())
     }
 
-    /// Writes it, durably.
+    /// Writes the plan durably.
     pub fn write(mut self) -> Result<Written, fjall::Error> {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         for (_, mut planned) in self.partitions {
@@ -228,7 +228,7 @@ impl Planned {
 }
 
 impl Written {
-    /// Makes it visible, and wakes those who wait for it.
+    /// Makes the changes visible, and wakes the members that wait for them.
     pub fn publish(self, shared: &Shared) {
         for ((group, partition), row) in &self.offsets {
             shared.groups.set_committed(group, *partition, *row);

@@ -1,8 +1,8 @@
-//! What waits for the writer.
+//! The requests that wait for the writer.
 //!
-//! Appends are bounded in bytes, from the call until they are durable. Commits,
-//! joins, topics and cleaning are bounded by how many may wait for an answer:
-//! one for each thread that asks.
+//! Appends are bounded in bytes, from the call until they are durable. Commits, joins,
+//! topics and cleaning are bounded in number: each thread that asks waits for its
+//! answer, so it has one request here at most.
 
 use std::{
     collections::VecDeque,
@@ -15,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 use super::Request;
 use crate::log::LogError;
 
-/// What each append counts for besides its records, so that the number of
-/// small ones is bounded too.
+/// Bytes that each append counts for besides its records, so that the number of small
+/// appends is bounded too.
 const APPEND_OVERHEAD_BYTES: usize = 256;
 
 #[derive(Debug)]
@@ -42,13 +42,13 @@ pub(in super::super) struct Gather {
     pub wait: Duration,
 }
 
-/// What [`Queue::take`] found.
+/// The outcome of [`Queue::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Taken {
     Some,
-    /// Nothing until the time given.
+    /// No request came until the given time.
     Nothing,
-    /// Nothing is left, and nothing will come.
+    /// The queue is closed, and no request is left.
     Closed,
 }
 
@@ -61,8 +61,8 @@ impl Queue {
         }
     }
 
-    /// Makes room for an append. One that is larger than the whole queue gets
-    /// in when nothing else is there.
+    /// Reserves room for an append. An append that is larger than the whole queue gets
+    /// room while no other append has any.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, LogError> {
         let bytes = bytes.saturating_add(APPEND_OVERHEAD_BYTES);
         let mut inner = self.inner.lock();
@@ -94,8 +94,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes requests up to about `bytes_max`, waiting for the first, until the
-    /// time given if one is, and then a little for more.
+    /// Takes requests up to about `bytes_max`. Waits for the first one (at most until
+    /// `until`), and then for more as `gather` says.
     pub fn take(
         &self,
         into: &mut Vec<Request>,
@@ -136,7 +136,6 @@ impl Queue {
         Taken::Some
     }
 
-    /// How many requests wait.
     pub fn len(&self) -> usize {
         self.inner.lock().requests.len()
     }
@@ -151,7 +150,8 @@ impl Queue {
         self.inner.lock().closed
     }
 
-    /// Drops what waits, which tells those who wait for it that nobody answers.
+    /// Closes the queue and drops the waiting requests, so that their callers get an
+    /// error rather than wait.
     pub fn abandon(&self) {
         self.close();
         let requests = std::mem::take(&mut self.inner.lock().requests);
@@ -165,7 +165,7 @@ pub(in super::super) fn closed() -> LogError {
     }
 }
 
-/// Room in the queue, given back when dropped.
+/// Room in the queue, released when dropped.
 #[derive(Debug)]
 pub(in super::super) struct Reservation {
     queue: Arc<Queue>,

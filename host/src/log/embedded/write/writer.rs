@@ -1,21 +1,21 @@
 //! The writer's thread.
 //!
 //! # When the disk fails
-//! Before a write the writer asks how much room the disk has, and refuses with
-//! `disk-full` below the configured minimum; nothing was attempted then. If a
-//! write or a sync fails all the same, the database takes no further write: who
-//! waits for the write gets the error, and so does everyone until the database
-//! could be opened anew, in process, which is tried with a backoff once there
-//! is room. Reads go on meanwhile.
+//! Before a write the writer asks how much room the disk has. Below the configured
+//! minimum it refuses with `disk-full`, and attempts nothing. If a write or a sync
+//! fails all the same, the database takes no further writes. The callers that wait for
+//! the write get the error, and so do all later callers until the writer has opened the
+//! database anew, in process. The writer tries that with a backoff once there is room.
+//! Reads go on meanwhile.
 //!
-//! Whether the failed write is in the log, the opening decides: fjall's journal
-//! keeps a batch whole or drops it. So an append that was answered with an
-//! error may turn up after all, as with Kafka. A commit must not, since it
-//! would be repeated: each offset of a commit names the one it moves from. When
-//! a member repeats a commit that has happened, its offsets stand at the new
-//! ones already, and it is told so; when it has gone on and commits something
-//! else, the offsets stand where it does not expect them, and it is fenced: it
-//! goes back to what is committed, checkpoints and offsets alike.
+//! The opening decides whether the failed write is in the log: fjall's journal keeps a
+//! batch whole or drops it. So an append that was answered with an error may turn up
+//! after all, as with Kafka. For a commit this would be wrong, since the member repeats
+//! it. So each offset of a commit names the offset that it moves from. If a member
+//! repeats a commit that has happened, the offsets have moved already, and the writer
+//! answers that the commit is done. If the member has gone on and commits something
+//! else, the writer fences it. The member then goes back to the committed checkpoints
+//! and offsets.
 
 use std::{
     mem,
@@ -41,18 +41,18 @@ use crate::log::{
     },
 };
 
-/// About how much one write of the store takes in. It bounds how long the
-/// first request of it waits for the last, and stays well under a memtable.
+/// About how many bytes of requests one write takes. This bounds how long the first
+/// request of a write waits for the last, and is well under the size of a memtable.
 pub(in super::super) const WRITE_BYTES_MAX: usize = 8 << 20;
 
-/// Fewer that wait are no crowd.
+/// With fewer requests than this, the writer does not wait for more.
 const CROWD_MIN: usize = 8;
 const GATHER_MAX: Duration = Duration::from_millis(2);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Cleaning may use this part of the room that is kept free: it makes room.
+/// Cleaning makes room, so it needs only `disk_free_min` divided by this to be free.
 const CLEANING_SHARE: u64 = 4;
 
 pub(in super::super) struct Writer {
@@ -64,13 +64,12 @@ pub(in super::super) struct Writer {
 
 struct Trouble {
     error: LogError,
-    /// The database must be opened anew; otherwise there is no room, and
-    /// nothing else is wrong.
+    /// The database must be opened anew. If false, the disk only lacks room.
     broken: bool,
     retry_at: Instant,
 }
 
-/// Whoever still waits for an answer gets one, should the thread unwind.
+/// Gives callers that still wait an error when the thread ends or unwinds.
 struct Abandon(Arc<Shared>);
 
 impl Drop for Abandon {
@@ -106,7 +105,7 @@ impl Owed {
 
     fn answer(self, outcome: &Result<(), LogError>) {
         for (append, offsets) in self.appends {
-            // Room is given back before the caller can ask for more of it.
+            // The room is released before the caller can ask for more.
             drop(append.reservation);
             let _ = append.reply.send(outcome.clone().map(|()| offsets));
         }
@@ -116,10 +115,10 @@ impl Owed {
     }
 }
 
-/// Whom to wait for before the next write. Who was answered just now may ask
-/// again at once: a crowd that is written for together, and not in two halves
-/// by turns, needs half as many syncs. Where few ask, nobody is waited for; and
-/// a crowd that does not come back is waited for once.
+/// How many requests to wait for before the next write, and how long. Callers that were
+/// just answered may ask again at once. One write for all of them needs half as many
+/// syncs as two writes for one half each, in turns. If few callers ask, the writer does
+/// not wait. If the callers do not come back, the writer waits for them only once.
 fn next_gather(answered: usize, waiting: usize, took: Duration) -> Gather {
     let crowd = answered + waiting;
     if crowd < CROWD_MIN {
@@ -131,7 +130,7 @@ fn next_gather(answered: usize, waiting: usize, took: Duration) -> Gather {
     }
 }
 
-/// A topic among these that was deleted since they were made.
+/// The first topic of the parts that was deleted after the parts were made.
 pub(super) fn find_deleted(parts: &[Part]) -> Option<&TopicState> {
     let mut topics = parts.iter().map(|part| &*part.topic);
     topics.find(|topic| topic.is_deleted())
@@ -184,7 +183,7 @@ impl Writer {
         for request in requests.drain(..) {
             match request {
                 Request::Append(_) | Request::Commit(_) => writes.push(request),
-                // These come between other writes, and are rare.
+                // The other requests are rare, and come between two writes.
                 Request::Join(join) => {
                     self.write(mem::take(&mut writes));
                     if join.topic.is_deleted() {
@@ -220,7 +219,7 @@ impl Writer {
         self.write(writes);
     }
 
-    /// Appends and commits, in one write.
+    /// Writes appends and commits in one batch.
     fn write(&mut self, requests: Vec<Request>) {
         if requests.is_empty() {
             return;
@@ -324,8 +323,8 @@ impl Writer {
         let key = |offset| rows::record_key(topic.id, clean.partition, offset);
         let mut batch = store.batch();
         for offset in &clean.remove {
-            // Of a key that is both removed and inserted in one batch, the
-            // store would keep either.
+            // If one batch both removes and inserts a key, the store may keep either
+            // change.
             if !clean.insert.iter().any(|(inserted, _)| inserted == offset) {
                 batch.remove(&store.records, key(*offset));
             }
@@ -351,8 +350,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a write of so many bytes may be tried, when so many are to stay
-    /// free.
+    /// Whether a write of `bytes` may be tried, for which at least `free_min` bytes must
+    /// be free.
     pub(super) fn check_writable(&mut self, bytes: u64, free_min: u64) -> Result<(), LogError> {
         if let Some(trouble) = &self.trouble
             && (trouble.broken || free_min >= self.shared.config.disk_free_min.as_u64())
@@ -378,7 +377,7 @@ impl Writer {
         }
     }
 
-    /// The store failed to write; what it says of it.
+    /// Notes that the store failed to write, and returns the log's error for that.
     pub(super) fn failed(&mut self, error: &fjall::Error) -> LogError {
         let error = store::write_error(&self.shared.db_path(), &self.shared.config, error);
         tracing::error!(code = error.code(), %error, "the log cannot be written");
@@ -403,7 +402,7 @@ impl Writer {
         });
     }
 
-    /// Looks whether writing is possible again, opening the store anew if need be.
+    /// Checks whether writing is possible again, and opens the store anew if needed.
     fn mend(&mut self) {
         let Some(trouble) = self.trouble.take() else {
             return;
@@ -417,7 +416,7 @@ impl Writer {
             Ok(())
         };
         if let Err(error) = mended {
-            // Said once for each reason, not at each attempt.
+            // The writer logs each reason once, not at each attempt.
             if error.code() != trouble.error.code() {
                 tracing::error!(code = error.code(), %error, "the log cannot be written");
             }
@@ -444,8 +443,8 @@ impl Writer {
     fn reopen(&self) -> Result<(), LogError> {
         let shared = &self.shared;
         let mut guard = shared.store.write();
-        // The old one must be gone before the new one is opened: what is left
-        // in its journal's buffer is written, or not, when it is dropped.
+        // The old store must be gone before the new one is opened: when it is dropped,
+        // it may still write what is left in its journal's buffer.
         drop(guard.take());
         let store = Store::open(&shared.path, &shared.config)?;
         let found = catalog::load(&store)?;

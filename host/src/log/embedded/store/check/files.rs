@@ -1,8 +1,8 @@
-//! Which files a store must have, and those among them that are small enough
-//! to be compared with their checksums at each start.
+//! The files that a store must have. Those that are small enough are compared with
+//! their checksums at each start.
 //!
-//! fjall takes a missing file for one that is to be created, and deletes what
-//! it does not know. So a store is looked through before fjall sees it.
+//! fjall creates a file that is missing, and deletes a file that it does not know. So
+//! the host looks through a store before fjall sees it.
 
 use std::{
     fs::{self, File},
@@ -23,12 +23,12 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const VERSION: &str = "version";
 const VERSION_BYTES: &[u8] = b"FJL\x03";
 
-/// A file of tables or blobs ends with where its table of contents is.
+/// A file of tables or blobs ends with a trailer that locates its table of contents.
 const TOC_TRAILER_BYTES: u64 = 38;
 const TOC_TRAILER_MAGIC: &[u8] = b"SFA!\x01\x00";
 const TOC_BYTES_MAX: u64 = 64 << 10;
 
-/// The manifest in force of a keyspace: its name, `v` and a number.
+/// A keyspace's folder and the name of its manifest in force: `v` and a number.
 pub(super) struct Keyspace {
     pub path: PathBuf,
     pub manifest: String,
@@ -37,7 +37,7 @@ pub(super) struct Keyspace {
 /// The files of a store that were looked at.
 pub(super) struct Files {
     pub keyspaces: Vec<Keyspace>,
-    /// In the order of their numbers, the last of which is written to.
+    /// The journals in the order of their numbers. fjall writes to the last one.
     pub journals: Vec<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn look(db: &Path) -> Result<Files, Refusal> {
     })
 }
 
-/// The journals: their numbers have no gaps, for the oldest goes first.
+/// The journals. Their numbers have no gaps, since fjall removes the oldest first.
 fn journals(db: &Path) -> Result<Vec<PathBuf>, Refusal> {
     let mut numbers = Vec::new();
     for name in names(db)? {
@@ -91,8 +91,8 @@ fn journals(db: &Path) -> Result<Vec<PathBuf>, Refusal> {
     }
 }
 
-/// Compares a keyspace's manifest with the checksum in `current`: fjall does
-/// not.
+/// Compares a keyspace's manifest with the checksum in `current`, which fjall does
+/// not do.
 fn manifest(keyspace: &Path) -> Result<String, Refusal> {
     let current = keyspace.join(CURRENT);
     let bytes = read(&current)?;
@@ -114,8 +114,8 @@ fn manifest(keyspace: &Path) -> Result<String, Refusal> {
     Ok(name)
 }
 
-/// Compares the table of contents of a file of tables or blobs with its
-/// checksum: lsm-tree takes memory by it before it does.
+/// Compares the table of contents of a file of tables or blobs with its checksum.
+/// lsm-tree allocates memory as that table says before it compares the checksum.
 pub(super) fn has_table_of_contents(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
@@ -141,7 +141,7 @@ pub(super) fn has_table_of_contents(path: &Path) -> io::Result<bool> {
     Ok(xxh3_128(&toc) == checksum)
 }
 
-/// The checksum of a whole file, as manifests have it of tables and blobs.
+/// The checksum of a whole file, as a manifest has it for tables and blobs.
 pub(super) fn checksum(path: &Path) -> io::Result<u128> {
     let mut file = File::open(path)?;
     let mut hash = Xxh3::new();

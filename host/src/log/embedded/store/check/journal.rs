@@ -31,17 +31,18 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const TRAILER: &[u8] = b"FJL\x03";
-/// Kind of value: 0 is a value, 1 a tombstone. Nothing else is written here.
+/// Kind of value: 0 is a value, 1 a tombstone. The host writes no other kinds.
 const VALUE: u8 = 0;
 const TOMBSTONE: u8 = 1;
 
-/// Changes of tables take sequence numbers, too, but few between two commits.
+/// A commit's sequence number exceeds its `seqno_min` by less than this. Changes of
+/// tables take sequence numbers, too, but few between two commits.
 const SEQNO_SLACK: u64 = 1 << 16;
 
 const READ_BYTES: usize = 256 << 10;
 static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
-/// A batch as far as the check needs it.
+/// The parts of a batch that the check needs.
 #[derive(Debug, Default)]
 pub(super) struct Commit {
     pub rows: [Option<CommitRow>; SPACES],
@@ -95,7 +96,7 @@ impl Journal {
         })
     }
 
-    /// Where the last batch ended that was read.
+    /// The place where the last batch that was read ended.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -126,7 +127,7 @@ impl Journal {
         Ok(self.last_byte()?.map_or(0, |last| last + 1 - self.position))
     }
 
-    /// Where the last byte is that is not zero, at the position or behind it.
+    /// The place of the last byte that is not zero, at the position or behind it.
     fn last_byte(&mut self) -> io::Result<Option<u64>> {
         self.file.seek(SeekFrom::Start(self.position))?;
         let (mut at, mut last) = (self.position, None);
@@ -136,7 +137,7 @@ impl Journal {
                 return Ok(last);
             }
             let len = bytes.len();
-            // Most are zeros, which are compared faster than they are searched.
+            // Most chunks are zeros, and a comparison is faster than a search.
             if ZEROS.get(..len) != Some(bytes)
                 && let Some(place) = bytes.iter().rposition(|byte| *byte != 0)
             {
@@ -148,8 +149,8 @@ impl Journal {
     }
 
     /// Whether a whole batch of the store follows behind the position. A write
-    /// that was torn is the last one, so nothing follows it. `None` where the
-    /// bytes do not let it be told with bounded work.
+    /// that was torn is the last one, so nothing follows it. Returns `None` if bounded
+    /// work does not decide it.
     pub fn has_batch_behind(&mut self, store: u64) -> io::Result<Option<bool>> {
         self.file.seek(SeekFrom::Start(self.position))?;
         let written = self.written_bytes()?;
@@ -319,7 +320,7 @@ mod tests {
     use super::*;
     use crate::log::embedded::{config::EmbeddedConfig, store::Store};
 
-    /// Fails when fjall writes journals otherwise: then this file is to follow.
+    /// Fails if fjall changes the format of its journals. Then this reader must follow.
     #[test]
     fn a_journal_is_read_as_fjall_writes_it() {
         let dir = tempfile::tempdir().unwrap();

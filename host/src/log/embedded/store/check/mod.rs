@@ -4,7 +4,7 @@
 //! read in a directory of their own, say up to which commit each keyspace is
 //! written out; the [journals](journal) must go on from there, commit by commit,
 //! to the [mark](super::mark). Damage behind the mark is the end of a write that
-//! nobody was told of, and may be cut off.
+//! was not acknowledged, and may be cut off.
 
 mod files;
 mod journal;
@@ -42,7 +42,7 @@ pub(super) struct Checked {
     lock: PathBuf,
 }
 
-/// The end of a journal that nobody was told of.
+/// The end of a journal, with a write that was not acknowledged.
 #[derive(Debug)]
 struct Cut {
     journal: PathBuf,
@@ -96,7 +96,7 @@ impl Refusal {
     }
 }
 
-/// Whether an error is about what was read, and not about reading.
+/// Whether an error means that the data is damaged, and not that reading failed.
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => matches!(
@@ -170,16 +170,16 @@ fn look(paths: &Paths, mark: &Mark, config: &EmbeddedConfig) -> Result<Checked, 
     })
 }
 
-/// Where a journal cannot be read on.
+/// The place where a journal can no longer be read.
 #[derive(Debug)]
 struct Damage {
     journal: PathBuf,
     at: u64,
-    /// Bytes that were written there.
+    /// Bytes that were written from this place on.
     bytes: u64,
-    /// It may be the end of the last write: nothing whole follows.
+    /// The damage may be the end of the last write, since no whole batch follows.
     is_end: bool,
-    /// What was read is whole, and does not follow from what is before it.
+    /// The reason why a batch that is whole does not follow from those before it.
     gap: Option<String>,
 }
 
@@ -219,7 +219,7 @@ fn read_journals(journals: &[PathBuf], progress: &mut Progress) -> Result<Option
     Ok(None)
 }
 
-/// How far the tables and the journals, read up to some place, bring a store.
+/// The state of a store by its tables and the part of its journals that was read.
 #[derive(Debug)]
 struct Progress {
     store: u64,
@@ -229,9 +229,9 @@ struct Progress {
     /// The last commit in the journals, and its sequence number.
     journal: Option<(u64, u64)>,
     bytes: u64,
-    /// The mark had at least this number on disk.
+    /// The synced mark had at least this number when the last commit was written.
     marked: u64,
-    /// The newest commit, and the last one of each keyspace as it has them.
+    /// The newest commit, and the last commit of each keyspace by that commit's row.
     newest: (u64, [u64; SPACES]),
     /// A row in the tables is of another store.
     is_foreign: bool,
@@ -262,7 +262,8 @@ impl Progress {
         self.last.iter().copied().max().unwrap_or_default()
     }
 
-    /// Goes on to a commit of a journal; otherwise says what does not follow.
+    /// Moves on to a commit of a journal. Fails with the reason if the commit does not
+    /// follow.
     fn take(&mut self, commit: Commit) -> Result<(), String> {
         let Some(meta) = commit.rows.get(META).copied().flatten() else {
             return Err("a commit without a number".to_owned());
@@ -357,7 +358,7 @@ impl Progress {
         Err(reason)
     }
 
-    /// Adds what the mark has and the store does not.
+    /// Adds to the reason what the mark has and the store lacks.
     fn tell_missing(&self, mark: &Mark, reason: &mut String) {
         let _ = write!(
             reason,
@@ -392,7 +393,7 @@ impl Progress {
 impl Checked {
     /// Makes the store ready to be opened: only now is anything written.
     pub fn prepare(&self) -> io::Result<()> {
-        // It says nothing, and fjall does not create it.
+        // The lock is empty, so a missing one is no damage. fjall does not create it.
         File::options()
             .create(true)
             .truncate(false)
@@ -418,7 +419,7 @@ mod tests {
     use super::*;
     use crate::log::embedded::store::commit::CommitRow;
 
-    /// Tables of a store whose last commit of checkpoints is this, as commit 12 says it.
+    /// Tables of a store. Commit 12 names `checkpoints` as that keyspace's last commit.
     fn tables(checkpoints: u64) -> Progress {
         let row = |number, last| CommitRow {
             store: 1,
@@ -440,7 +441,8 @@ mod tests {
         Progress::new(1, flushed)
     }
 
-    /// The mark was copied before the commits that are missing, and synced after.
+    /// The mark was copied before the missing commits were written, and synced only after
+    /// them. So no commit shows that the mark is an older copy.
     #[test]
     fn a_keyspace_that_lacks_commits_which_another_knows_of_is_refused() {
         let mark = Mark {

@@ -1,8 +1,8 @@
 //! The tables of a store, opened where nothing can happen to them.
 //!
-//! Opening a store deletes what its manifests do not name. So its tables are
-//! opened in a directory of their own first, of hard links, without journals
-//! and without threads that compact.
+//! Opening a store deletes files that its manifests do not name. So the host first
+//! opens the tables in a directory of hard links, without journals and without
+//! threads that compact.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ pub(super) struct Flushed {
     pub topics: BTreeMap<u32, String>,
 }
 
-/// A directory that goes when this is dropped.
+/// A directory that is removed when this value is dropped.
 struct Aside(PathBuf);
 
 impl Aside {
@@ -153,12 +153,12 @@ impl Opened {
     }
 }
 
-/// How tables are made to appear elsewhere.
+/// The kind of links by which tables appear in another directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    /// On the file system of the store, which can be written.
+    /// For a directory on the file system of the store, which must be writable.
     Hard,
-    /// Anywhere.
+    /// For a directory on any file system.
     Symbolic,
 }
 
@@ -235,7 +235,7 @@ fn compare_checksums(db: &Path, spaces: &[Keyspace], bytes_max: u64) -> Result<(
     Ok(())
 }
 
-/// Links the tables, and copies what is small. Says which files are no tables.
+/// Links the tables, and copies the small files. Returns the files that are no tables.
 fn link_tables(
     db: &Path,
     found: &Files,
@@ -245,13 +245,13 @@ fn link_tables(
     let failed = |error: io::Error| Refusal::io(db, error);
     copy_or_link(&db.join(VERSION), &aside.join(VERSION)).map_err(failed)?;
     fs::write(aside.join(LOCK), []).map_err(failed)?;
-    // Without any journal, one of 64 MiB would be created.
+    // Without any journal, fjall would create one of 64 MiB.
     fs::write(aside.join("0.jnl"), []).map_err(failed)?;
     let mut left_out = Vec::new();
     for keyspace in &found.keyspaces {
         let name = keyspace.path.file_name().unwrap_or_default();
         let to = aside.join("keyspaces").join(name);
-        // lsm-tree counts files only where the folders are there.
+        // lsm-tree notices missing files only in a folder that exists.
         for folder in [TABLES, BLOBS] {
             fs::create_dir_all(to.join(folder)).map_err(failed)?;
         }

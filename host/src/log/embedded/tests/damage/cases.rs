@@ -1,4 +1,4 @@
-//! Damage of known kinds, and what is said of each.
+//! Damage of known kinds, and the message for each.
 
 use std::{
     io::{self, Write},
@@ -50,7 +50,7 @@ fn a_journal_that_ends_early_is_refused_with_what_is_missing() {
             file.unwrap().set_len(at).unwrap();
         });
     }
-    // The last bytes alone.
+    // Only the last byte is damaged.
     refused(Moment::Killed, "offsets", |dir| {
         zero(&journal(dir).0, written - 1, 1);
     });
@@ -140,7 +140,7 @@ fn an_older_copy_of_the_database_beside_the_mark_is_refused() {
         let other = LIVES.copy(Moment::Late);
         fs::rename(other.path().join("db"), dir.join("db")).unwrap();
     });
-    // With its own mark it is a restored backup, and is as good as it was.
+    // With its own mark, the older database is a restored backup, and is whole.
     let dir = LIVES.copy(Moment::Late);
     assert_eq!(start(dir.path(), Moment::Late).0, Outcome::Whole);
 }
@@ -163,7 +163,7 @@ fn what_was_never_answered_is_cut_off() {
         assert_eq!(fs::metadata(&path).unwrap().len(), from);
         assert_eq!(start(dir.path(), Moment::Unanswered).0, Outcome::Cut);
     }
-    // Cut short instead, as by a file system that had no room.
+    // The journal is cut short instead, as by a file system without room.
     for at in [from + 1, from + 13, (from + to) / 2, to - 1] {
         let dir = LIVES.copy(Moment::Unanswered);
         let file = fs::OpenOptions::new()
@@ -211,12 +211,12 @@ fn a_cut_is_told_in_one_line_with_its_bytes() {
     assert!(told, "{cuts:?}");
 }
 
-/// Of damage in the midst nobody can say that it was the last write.
+/// Damage that a whole write follows cannot be the end of the last write.
 #[test]
 fn damage_before_a_whole_write_is_no_torn_end() {
     let (_, written) = journal(&LIVES.path(Moment::Killed));
     let dir = LIVES.copy(Moment::Killed);
-    // A power cut that took the mark of both the last commits.
+    // A power cut loses the marks of the last two commits.
     let log = open(dir.path());
     let mark = fs::read(dir.path().join("mark")).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(2);
@@ -233,7 +233,8 @@ fn damage_before_a_whole_write_is_no_torn_end() {
     assert_eq!(error.code(), "log-corrupt", "{error}");
 }
 
-/// The start compares small stores whole, so the tables are damaged behind it.
+/// The start compares all checksums of a small store, so the test damages the tables
+/// after the start.
 #[test]
 fn damage_to_tables_is_refused_by_the_first_read() {
     let mut refused = 0;

@@ -1,6 +1,6 @@
-//! Any file of a store, damaged in any way, by seeds.
+//! Any file of a store, damaged in any way. Each seed chooses one file and one way.
 //!
-//! `COURTSIDE_TEST_SEEDS` says how many, from the first on.
+//! `COURTSIDE_TEST_SEEDS` is the number of seeds to try, from 0 on.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ const WAYS: [Way; 6] = [
     Way::OlderCopy,
 ];
 
-/// Damages one file; false where it has nothing that could be damaged so.
+/// Damages one file. Returns false if the file cannot be damaged in this way.
 fn damage(dir: &Path, file: &Path, way: Way, random: &mut ChaCha8Rng) -> bool {
     let path = dir.join(file);
     let mut bytes = fs::read(&path).unwrap();
@@ -79,7 +79,7 @@ fn no_damage_is_silent() {
         let (file, way) = loop {
             let any = &files[random.random_range(0..files.len())];
             let way = WAYS[random.random_range(0..WAYS.len())];
-            // The write that was not answered is in the journal.
+            // The unanswered write is in the journal, so half of these seeds damage it.
             let of_journal = moment == Moment::Unanswered && random.random_bool(0.5);
             let journal = files.iter().find(|file| file.ends_with("0.jnl"));
             let file = journal.filter(|_| of_journal).unwrap_or(any);

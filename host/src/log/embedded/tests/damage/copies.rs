@@ -1,8 +1,8 @@
-//! Copies of a directory in use, made file by file as `cp -a` makes them, by
-//! seeds: the start refuses one, or has all that was acknowledged before the
-//! copy began and is of one moment.
+//! Copies of a directory in use, made file by file as `cp -a` makes them. The start
+//! refuses a copy, or the copy has all data acknowledged before it began and is of one
+//! moment.
 //!
-//! `COURTSIDE_TEST_SEEDS` says how many, from the first on.
+//! `COURTSIDE_TEST_SEEDS` is the number of copies. Each is made from a seed, from 0 on.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Host {
         append(&self.log, 0, count, &mut self.random);
     }
 
-    /// Fills a journal, and has all keyspaces written out, so that it goes.
+    /// Fills a journal and writes out all keyspaces, so that fjall removes the journal.
     fn change_journals(&mut self) {
         for _ in 0..4 {
             self.append(5000);
@@ -52,7 +52,7 @@ impl Host {
         write_out(&self.log);
     }
 
-    /// Goes on a little.
+    /// Lets the host do one more thing, which the seed chooses.
     fn step(&mut self) {
         let rounds = self.random.random_range(1..4);
         match self.random.random_range(0..8) {
@@ -72,8 +72,8 @@ impl Host {
         }
     }
 
-    /// Copies a directory, each folder in any order; the host goes on between two
-    /// looks at it, more or less often.
+    /// Copies a directory, each folder in random order. Before an entry is copied, the
+    /// host does one more thing with probability `busy`.
     fn copy(&mut self, from: &Path, to: &Path, busy: f64) {
         fs::create_dir_all(to).unwrap();
         let entries = fs::read_dir(from).unwrap();
@@ -88,14 +88,15 @@ impl Host {
             if from.is_dir() {
                 self.copy(&from, &to, busy);
             } else if let Err(error) = fs::copy(&from, &to) {
-                // It went since it was listed.
+                // fjall removed the file after it was listed.
                 assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
             }
         }
     }
 }
 
-/// Whether a start on the copy has all of `before`; false where it is refused.
+/// Starts on the copy, which must have all of `before`. Returns false if the start is
+/// refused.
 fn starts_whole(copy: &Path, before: &Contents, what: &str) -> bool {
     let opened = Embedded::open(copy, config());
     let read = opened.and_then(|log| Contents::read(&log));
@@ -149,8 +150,8 @@ fn a_copy_of_a_directory_in_use_is_refused_or_whole() {
     assert!(whole > 0 && whole < seeds, "{whole} of {seeds}");
 }
 
-/// The mark and the checkpoints are copied first. Until the rest is, commits touch
-/// the checkpoints and are written out, and later ones do not touch them.
+/// The mark and the checkpoints are copied first. Before the rest is copied, commits
+/// touch the checkpoints and are written out, and later commits do not touch them.
 #[test]
 fn a_keyspace_of_an_earlier_moment_than_the_others_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use super::*;
 use crate::log::embedded::EmbeddedConfig;
 
-/// Opens a store that somebody damaged: it must be refused, and left as it is.
+/// Opens a damaged store. The start must refuse it, and leave it as it is.
 fn refused(whole: &Path, words: &str, damage: impl FnOnce(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     copy(whole, dir.path());
@@ -75,7 +75,7 @@ fn journals_and_tables_that_do_not_join_are_refused() {
         let journals = journals(dir);
         fs::rename(&journals[1], journals[1].with_file_name("7.jnl")).unwrap();
     });
-    // The tables are of before, the journals whole, and too late for them.
+    // The tables are from an earlier moment, and the journals begin too late for them.
     assert_eq!(journals(&at("later")).len(), 1);
     for keyspace in 1..4 {
         refused(&at("later"), "the tables end with commit", |dir| {

@@ -1,6 +1,5 @@
-//! Stores that were damaged while nobody looked: what was acknowledged is there,
-//! or the start (or the first read) says `log-corrupt` and leaves the files as
-//! they are.
+//! Stores that were damaged while no host ran. All acknowledged data is there, or the
+//! start (or the first read) fails with `log-corrupt` and leaves the files as they are.
 
 mod cases;
 mod chance;
@@ -37,7 +36,7 @@ fn topics() -> (Topic, Topic) {
     ("in".into(), "out".into())
 }
 
-/// All that a store was told to keep.
+/// All data of a store that the tests compare.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Contents {
     records: BTreeMap<(&'static str, u32), Vec<(u64, Bytes)>>,
@@ -78,17 +77,17 @@ impl Contents {
 /// A store at several moments of its life.
 struct Lives {
     dir: TempDir,
-    /// What was acknowledged when the host was killed the last time.
+    /// The data acknowledged when the host was killed the last time.
     acknowledged: Contents,
-    /// What was acknowledged at the clean stop before.
+    /// The data acknowledged at the clean stop before.
     late: Contents,
-    /// With the one write more that was never answered.
+    /// The acknowledged data, and the one write that was never answered.
     unanswered: Contents,
-    /// Where that write begins in the last journal.
+    /// The place in the last journal where the unanswered write begins.
     unanswered_at: u64,
 }
 
-/// Each is a directory of a [`Lives`].
+/// A moment of a store's life, which is a directory of a [`Lives`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
     /// After a clean stop, long ago.
@@ -119,7 +118,7 @@ impl Lives {
             .unwrap();
         work(&log, 30, &mut random);
         log.close();
-        // What was allocated in advance goes when it is opened again.
+        // Opening the store again releases the room allocated in advance.
         open(&live).close();
         copy(&live, &at(Moment::Early));
 
@@ -223,7 +222,7 @@ fn work(log: &Embedded, rounds: usize, random: &mut ChaCha8Rng) {
     }
 }
 
-/// Moves what is in memory into tables.
+/// Moves all rows from memory into tables.
 fn write_out(log: &Embedded) {
     let store = log.shared.store().unwrap();
     for keyspace in [&store.records, &store.meta, &store.checkpoints] {
@@ -241,7 +240,7 @@ fn journal(dir: &Path) -> (PathBuf, u64) {
     (path, written)
 }
 
-/// How much of a file is before the zeros at its end.
+/// The length of a file without the zeros at its end.
 fn written(bytes: &[u8]) -> usize {
     let zeros = [0; 4096];
     let page = bytes
@@ -252,7 +251,7 @@ fn written(bytes: &[u8]) -> usize {
     last.map_or(0, |last| last + 1)
 }
 
-/// The files of a store, without the lock that says nothing.
+/// The files of a store, without the lock, which is empty.
 fn files(dir: &Path) -> Vec<PathBuf> {
     fn walk(root: &Path, dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -271,7 +270,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Copies a directory; what was allocated in advance stays a hole.
+/// Copies a directory. Room that was allocated in advance stays a hole.
 fn copy(from: &Path, to: &Path) {
     for file in files(from) {
         let bytes = fs::read(from.join(&file)).unwrap();
@@ -301,19 +300,19 @@ fn bytes(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files(dir).into_iter().map(read).collect()
 }
 
-/// What became of a damaged store.
+/// The outcome of a start on a damaged store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     RefusedAtStart,
     RefusedAtRead,
-    /// All that was acknowledged, and perhaps what was not.
+    /// The acknowledged data is there, and the unanswered write if there was one.
     Whole,
-    /// All that was acknowledged; something was cut off.
+    /// The acknowledged data is there, and the unanswered write was cut off.
     Cut,
 }
 
-/// Starts a host on a damaged store. A refusal must leave all files as they are
-/// and be repeated; a start must bring what was acknowledged.
+/// Starts a host on a damaged store. A refusal must leave all files as they are, and
+/// the next start must refuse as well. A start must bring all acknowledged data.
 fn start(dir: &Path, moment: Moment) -> (Outcome, String) {
     let before = bytes(dir);
     let log = match Embedded::open(dir, config()) {
@@ -354,7 +353,7 @@ fn start(dir: &Path, moment: Moment) -> (Outcome, String) {
     }
 }
 
-/// As [`start`], for a store of which a failure is to be told with its seed.
+/// Calls [`start`]. A failure names the seed.
 fn start_seeded(dir: &Path, moment: Moment, what: &str) -> (Outcome, String) {
     let started = catch_unwind(AssertUnwindSafe(|| start(dir, moment)));
     started.unwrap_or_else(|_| panic!("{what}: see above"))
