@@ -1,4 +1,4 @@
-//! What an operator does to the log's topics, and asks of its groups.
+//! Operations of an operator on the log's topics, and questions about its groups.
 //!
 //! The engine that a command opens works beside the hosts where it can be
 //! shared, and instead of a host where it cannot.
@@ -18,11 +18,11 @@ use crate::{
 pub struct TopicListing {
     pub name: Topic,
     pub partitions: u32,
-    /// Of the partition that has the fewest.
+    /// Replicas of the partition that has the fewest.
     pub replicas: u32,
-    /// As `cleanup.policy` has it.
+    /// The value of `cleanup.policy`.
     pub cleanup: String,
-    /// The engine's own, and nobody else's.
+    /// Whether the topic is for the engine's own use only.
     pub is_internal: bool,
 }
 
@@ -41,9 +41,9 @@ pub struct PartitionDetails {
     /// The broker that leads it; none where it has no leader.
     pub leader: Option<i32>,
     pub replicas: Vec<i32>,
-    /// Those of the replicas that have all that is committed.
+    /// The replicas that have all that is committed.
     pub in_sync: Vec<i32>,
-    /// None where it has no leader to ask.
+    /// None where the partition has no leader to ask.
     pub bounds: Option<Bounds>,
 }
 
@@ -54,12 +54,12 @@ pub struct Setting {
     pub source: Source,
 }
 
-/// Who set it.
+/// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is the topic's own.
+    /// The topic's own setting.
     Topic,
-    /// It is what the brokers have for all topics.
+    /// The brokers' setting for all topics.
     Brokers,
 }
 
@@ -72,19 +72,19 @@ pub struct NewTopic {
     /// None takes the log's default.
     pub replicas: Option<u32>,
     pub settings: BTreeMap<String, String>,
-    /// What a pipeline needs of it: settings that are not given are taken from
-    /// here, and what would be a mismatch is refused.
+    /// The topic as a pipeline needs it. Settings that are not given are taken from
+    /// here, and settings that contradict it are refused.
     pub needs: Option<TopicSpec>,
 }
 
-/// What is to be another of a topic.
+/// A change to a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChange {
     pub partitions: Option<u32>,
     pub set: BTreeMap<String, String>,
-    /// Settings that go back to what they are without being set.
+    /// Settings that go back to their defaults.
     pub unset: Vec<String>,
-    /// What a pipeline needs of it: what would be a mismatch is refused.
+    /// The topic as a pipeline needs it: a change that contradicts it is refused.
     pub needs: Option<TopicSpec>,
 }
 
@@ -103,15 +103,15 @@ pub trait Admin: RecordLog {
 
     fn describe_topic(&self, topic: &Topic) -> Result<TopicDetails, LogError>;
 
-    /// Returns when it can be used.
+    /// Returns when the topic can be used.
     fn create_topic(&self, new: &NewTopic) -> Result<(), LogError>;
 
-    /// Either all of it or nothing, unless the log fails in between. More
-    /// partitions are refused where keys would move away from their checkpoints.
+    /// Makes either the whole change or none of it, unless the log fails in between.
+    /// More partitions are refused where keys would move away from their checkpoints.
     fn alter_topic(&self, topic: &Topic, change: &TopicChange) -> Result<(), LogError>;
 
-    /// Its records are gone, and so are the groups' offsets in it; checkpoints
-    /// stay. Refused while a group reads it, and while a group that keeps its
+    /// Deletes a topic with its records and the groups' offsets in it; checkpoints
+    /// stay. Refused while a group reads the topic, and while a group that keeps its
     /// state or its layout there has committed offsets.
     fn delete_topic(&self, topic: &Topic) -> Result<(), LogError>;
 
@@ -122,7 +122,8 @@ pub trait Admin: RecordLog {
     fn group_topics(&self, group: &str) -> Result<Vec<Topic>, LogError>;
 }
 
-/// `topic` has as many partitions as it has: what to say to who wants more.
+/// The error for a caller who wants more partitions, where the topic must keep its
+/// number.
 pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> LogError {
     LogError::PartitionsFixed {
         topic: topic.clone(),
@@ -131,8 +132,8 @@ pub(super) fn partitions_fixed(topic: &Topic, partitions: u32, group: &str) -> L
     }
 }
 
-/// The group that a topic's name says it keeps something for, and what. No
-/// engine writes these topics; what stands above the log does.
+/// The group that a topic keeps something for, by the topic's name, and what it keeps.
+/// No engine writes these topics; the code above the log does.
 pub(super) fn kept_for(topic: &Topic) -> Option<(&str, &'static str)> {
     let layout = topic.strip_suffix(layout::TOPIC_SUFFIX);
     let plugins = topic.strip_suffix(slots::topic::SUFFIX);
@@ -143,7 +144,7 @@ pub(super) fn kept_for(topic: &Topic) -> Option<(&str, &'static str)> {
         .or(redrive.map(|group| (group, "redriven letters")))
 }
 
-/// What to say to who wants to delete what a group keeps.
+/// The error for a caller who wants to delete a topic that a group needs.
 pub(super) fn kept(topic: &Topic, group: &str, what: &'static str) -> LogError {
     LogError::TopicKept {
         topic: topic.clone(),
@@ -152,7 +153,7 @@ pub(super) fn kept(topic: &Topic, group: &str, what: &'static str) -> LogError {
     }
 }
 
-/// What to do about a difference between a topic and the configuration.
+/// Advice on a difference between a topic and the configuration.
 pub(super) fn remedy(topic: &Topic, what: &str, wanted: &str) -> String {
     match what {
         "partitions" => "set `partitions` of the pipeline to what the topic has, or name another topic; keys would move if it got more".to_owned(),
@@ -169,9 +170,9 @@ pub(super) fn remedy(topic: &Topic, what: &str, wanted: &str) -> String {
     }
 }
 
-/// What mends a topic that is a stream and should be a table, or the other way
-/// round. No record that is there may be lost by it, so a stream is never
-/// compacted, and a table that becomes a stream gets no retention.
+/// Advice on a topic that is a stream and should be a table, or the other way round.
+/// The change must not lose any record, so a stream is never compacted, and a table
+/// that becomes a stream gets no retention.
 fn policy_remedy(topic: &Topic, wanted: &str) -> String {
     let as_configured = |keep| {
         format!(

@@ -11,8 +11,8 @@ pub type TakeRow<'a> = dyn FnMut(u8, &[u8], &[u8]) -> Result<(), LogError> + 'a;
 
 /// The rows of one moment of a log. An engine gives them to one reader at a time.
 pub trait BackupRows: Send {
-    /// Hands out the next page of rows; false when the last was handed out before.
-    /// The moment is that of the first call.
+    /// Hands out the next page of rows; false once all rows were handed out. The rows
+    /// are those of the moment of the first call.
     fn next(&mut self, take: &mut TakeRow<'_>) -> Result<bool, LogError>;
 }
 
@@ -27,7 +27,7 @@ pub struct LogContents {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicContents {
-    /// In the order of their numbers.
+    /// The partitions, in the order of their numbers.
     pub partitions: Vec<PartitionContents>,
     /// The next offset to process by group and partition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -1,4 +1,5 @@
-//! What every engine must do: one test each, written against the interface.
+//! Conformance tests that every engine must pass: one for each requirement, written
+//! against the interface.
 //!
 //! An engine's tests implement [`Subject`] and call the macro
 //! [`conformance`](crate::log::conformance::conformance), which makes a `#[test]` of each case.
@@ -27,13 +28,13 @@ use crate::types::{
 pub(crate) trait Subject {
     fn log(&self) -> Arc<dyn RecordLog>;
 
-    /// The same, as an operator has it.
+    /// The same log, with an operator's interface.
     fn admin(&self) -> Arc<dyn Admin>;
 
     /// Closes the log and opens it again with what it holds.
     fn reopen(&mut self);
 
-    /// A topic's or group's name, of its own where cases share a server.
+    /// A topic's or group's name, made unique to the case where cases share a server.
     fn name(&self, name: &str) -> ByteString {
         name.into()
     }
@@ -43,8 +44,8 @@ pub(crate) trait Subject {
     fn delete_before(&self, topic: &Topic, partition: u32, offset: u64);
 }
 
-/// How long something may take that must happen: it says that a test hangs,
-/// not that it is slow.
+/// How long a step of a test may take. A step that takes longer hangs, and is not just
+/// slow.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 macro_rules! conformance {
@@ -106,7 +107,7 @@ macro_rules! conformance {
             an_offset_without_a_row_is_refused,
             a_key_that_was_copied_is_no_retry,
         );
-        // What asks more of an engine than any case above.
+        // This case asks more of an engine than any above.
         #[test]
         fn a_rollback_goes_on_over_restarts() {
             $crate::worker::thread::tests::rollback::a_rollback_goes_on_over_restarts(
@@ -178,7 +179,7 @@ pub(crate) fn record(key: &str, value: &str) -> NewRecord {
     }
 }
 
-/// Appends values to one partition, waits, and says their offsets.
+/// Appends values to one partition, waits, and returns their offsets.
 pub(crate) fn append(
     log: &dyn RecordLog,
     topic: &Topic,
@@ -223,7 +224,7 @@ pub(crate) fn read_all(
     }
 }
 
-/// Waits until what was written is seen by readers.
+/// Waits until readers see all that was written.
 fn settle(log: &dyn RecordLog, topic: &Topic) {
     let written = log.written(topic).unwrap();
     let since = Instant::now();
@@ -275,7 +276,7 @@ pub(crate) fn next(member: &mut dyn Member) -> Polled {
     panic!("nothing came");
 }
 
-/// Polls until so many partitions are assigned.
+/// Polls until `count` partitions are assigned.
 pub(crate) fn assigned(member: &mut dyn Member, count: usize) -> Vec<Assignment> {
     let mut assigned: Vec<Assignment> = Vec::new();
     while assigned.len() < count {
@@ -292,8 +293,8 @@ pub(crate) fn assigned(member: &mut dyn Member, count: usize) -> Vec<Assignment>
     assigned
 }
 
-/// Polls all members by turns until they share the partitions evenly; whose is
-/// what.
+/// Polls all members in turn until they share the partitions evenly, and returns the
+/// partitions of each.
 fn shared(members: &mut [Box<dyn Member>], partitions: usize) -> Vec<Vec<u32>> {
     let mut owned = vec![Vec::new(); members.len()];
     let since = Instant::now();
@@ -320,7 +321,7 @@ fn shared(members: &mut [Box<dyn Member>], partitions: usize) -> Vec<Vec<u32>> {
     }
 }
 
-/// Polls until so many records came; their values by partition.
+/// Polls until `count` records came, and returns their values by partition.
 fn fetched(member: &mut dyn Member, count: usize) -> BTreeMap<u32, Vec<String>> {
     let mut values: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     while values.values().map(Vec::len).sum::<usize>() < count {
@@ -337,7 +338,7 @@ fn fetched(member: &mut dyn Member, count: usize) -> BTreeMap<u32, Vec<String>> 
     values
 }
 
-/// Polls once, a while after which nothing must have come.
+/// Polls once for 20 ms, in which nothing must come.
 fn idle(member: &mut dyn Member) {
     let polled = member.poll(Duration::from_millis(20), 1 << 20).unwrap();
     assert!(matches!(polled, Polled::Idle), "{polled:?}");
@@ -539,7 +540,8 @@ pub(crate) fn appenders_keep_their_order(subject: &mut impl Subject) {
             let (log, a) = (Arc::clone(&log), a.clone());
             scope.spawn(move || {
                 for n in 0..25 {
-                    // Three at a time, so that positions of one call must follow.
+                    // Three records in each call, so that the positions of one call
+                    // must follow each other.
                     let values = [0, 1, 2].map(|part| format!("{appender}:{:03}", n * 3 + part));
                     let values = values.each_ref().map(String::as_str);
                     let offsets = append(&*log, &a, appender % 2, &values);
@@ -649,7 +651,7 @@ pub(crate) fn a_group_resumes_where_it_committed(subject: &mut impl Subject) {
     let mut member = join(&*log, &group, &a, 0, 1);
     assert_eq!(assigned(&mut *member, 1)[0].next(), Offset(2));
     assert_eq!(fetched(&mut *member, 1)[&0], ["c"]);
-    // Nothing committed since: it comes again.
+    // No commit covers the record yet, so it comes again.
     drop(member);
     let mut member = join(&*log, &group, &a, 0, 1);
     assigned(&mut *member, 1);
@@ -716,7 +718,8 @@ pub(crate) fn polls_are_bounded_and_fair(subject: &mut impl Subject) {
     let mut member = join(&*log, &subject.name("g"), &a, 0, 1);
     assigned(&mut *member, 2);
     let mut counts = [0_usize; 2];
-    // By turns once both are there: they may arrive one after the other.
+    // The partitions must take turns once both have brought records: before, one may
+    // arrive after the other.
     let mut begun: Option<[usize; 2]> = None;
     let mut ahead = 0;
     while counts != [50, 50] {
@@ -758,7 +761,7 @@ pub(crate) fn a_paused_partition_brings_nothing(subject: &mut impl Subject) {
     append(&*log, &a, 1, &["goes on"]);
     assert_eq!(fetched(&mut *member, 1)[&1], ["goes on"]);
     idle(&mut *member);
-    // A paused partition is still committed for.
+    // The member may still commit for a paused partition.
     member.commit(&offsets(&[(0, 0), (1, 1)])).unwrap();
     member.resume(&[PartitionId(0)]);
     assert_eq!(fetched(&mut *member, 1)[&0], ["paused"]);
@@ -773,7 +776,7 @@ pub(crate) fn a_sought_partition_goes_on_there(subject: &mut impl Subject) {
     fetched(&mut *member, 4);
     member.seek(PartitionId(0), Offset(1)).unwrap();
     assert_eq!(fetched(&mut *member, 3)[&0], ["b", "c", "d"]);
-    // In the midst of a batch that is half read.
+    // The poll leaves a batch half read, and the next seek comes in the midst of it.
     member.seek(PartitionId(0), Offset(0)).unwrap();
     assert!(matches!(
         member.poll(HANGS_AFTER, 1).unwrap(),
@@ -843,7 +846,8 @@ pub(crate) fn a_refused_commit_is_none_of_it(subject: &mut impl Subject) {
     let mut member = join(&*log, &group, &a, 0, 1);
     assigned(&mut *member, 1);
     let commit = |second: TopicPartition| Commit {
-        // Two keys: a log that compacts may keep one record of each alone.
+        // The records have two keys, since a log that compacts may keep only one record
+        // of each.
         records: vec![
             (place(&out, 0), record("k", "v")),
             (second, record("l", "w")),
@@ -859,7 +863,7 @@ pub(crate) fn a_refused_commit_is_none_of_it(subject: &mut impl Subject) {
     assert_eq!(committed(&*log, &group, &a), []);
     let checkpoints = log.checkpoints(&group).unwrap();
     assert_eq!(checkpoints.get(PartitionId(0), b"k").unwrap(), None);
-    // The member is none the worse for it.
+    // The member can commit again after the refusals.
     member.commit(&commit(place(&out, 0))).unwrap();
     assert_eq!(values(&*log, &out, 0, 0), ["v", "w"]);
 }
@@ -871,7 +875,7 @@ pub(crate) fn a_commit_keeps_the_order_of_records(subject: &mut impl Subject) {
     append(&*log, &a, 0, &["1"; 3]);
     let mut member = join(&*log, &subject.name("g"), &a, 0, 1);
     assigned(&mut *member, 1);
-    // Large enough for many batches, and two partitions by turns.
+    // The records are large enough for many batches, and go to two partitions in turn.
     let wide = "x".repeat(300);
     for commit in 0..3_u64 {
         let records = (0..5000).map(|n| {
@@ -895,7 +899,7 @@ pub(crate) fn a_commit_keeps_the_order_of_records(subject: &mut impl Subject) {
     }
 }
 
-/// Where the log does not take a record's time, it says so in a header.
+/// Where the log does not take a record's time, the record has that time in a header.
 pub(crate) fn records_of_any_time_are_taken(subject: &mut impl Subject) {
     let (log, a, together) = (subject.log(), subject.name("a"), subject.name("b"));
     log.ensure_topics(&[deleted(&a, 1), deleted(&together, 1)])
@@ -918,7 +922,8 @@ pub(crate) fn records_of_any_time_are_taken(subject: &mut impl Subject) {
         assert_eq!(told.unwrap_or(record.timestamp_ms), time);
     }
 
-    // In one request, each is taken; those whose time is refused may come later.
+    // The log takes each record of one request; those whose time the brokers refuse may
+    // come later.
     let records = times.map(|time| (PartitionId(0), at(time))).into();
     let appended = wait(log.append(&together, records).unwrap());
     appended.into_iter().for_each(|one| drop(one.unwrap()));
@@ -990,7 +995,7 @@ pub(crate) fn checkpoints_are_read_back(subject: &mut impl Subject) {
     assert_eq!(scan(0, None, 10), ["ab", "b", "c", "\u{10ffff}"]);
 }
 
-/// No entity's key begins with 0xFF: those are the host's own, and longer.
+/// No entity's key begins with 0xFF: such keys are the host's own, and longer.
 pub(crate) fn keys_of_the_host_stand_last(subject: &mut impl Subject) {
     let (log, a, group) = (subject.log(), subject.name("a"), subject.name("g"));
     log.ensure_topics(&[deleted(&a, 2)]).unwrap();
@@ -1022,7 +1027,7 @@ pub(crate) fn keys_of_the_host_stand_last(subject: &mut impl Subject) {
             let found = checkpoints.get(PartitionId(0), key).unwrap();
             assert_eq!(found.as_deref(), Some(&b"x"[..]));
         }
-        // Too long for a row, and not there.
+        // A key that is too long for a row is not there.
         let none = checkpoints.get(PartitionId(0), &[b'k'; KEY_BYTES_MAX + 1]);
         assert_eq!(none.unwrap(), None);
     };
@@ -1036,8 +1041,8 @@ pub(crate) fn keys_of_the_host_stand_last(subject: &mut impl Subject) {
     check(&*log);
 }
 
-/// As a worker does that processes events again: below what is committed, and
-/// with checkpoints.
+/// A worker that processes events again reads below the committed offset, and commits
+/// checkpoints with that same offset.
 pub(crate) fn a_commit_may_repeat_its_offset_and_is_fenced_all_the_same(
     subject: &mut impl Subject,
 ) {
@@ -1066,7 +1071,7 @@ pub(crate) fn a_commit_may_repeat_its_offset_and_is_fenced_all_the_same(
     let checkpoints = log.checkpoints(&group).unwrap();
     assert_eq!(checkpoints.get(PartitionId(0), b"k").unwrap().unwrap(), "3");
     drop(first);
-    // Where it was read again from before, it goes on after a restart, too.
+    // The next member can read the partition again from before as well.
     second.seek(PartitionId(0), Offset(0)).unwrap();
     assert_eq!(fetched(&mut *second, 3)[&0], ["a", "b", "c"]);
     second.commit(&step("4")).unwrap();
@@ -1149,7 +1154,7 @@ pub(crate) fn an_append_wakes_a_waiting_poll(subject: &mut impl Subject) {
     let (waits, waiting) = std::sync::mpsc::channel();
     let poller = std::thread::spawn(move || {
         waits.send(()).unwrap();
-        // Without being woken it would come back with nothing.
+        // Unless the append wakes it, the poll comes back with nothing.
         member.poll(HANGS_AFTER, 1 << 20).unwrap()
     });
     waiting.recv().unwrap();
@@ -1188,7 +1193,7 @@ pub(crate) fn too_large_a_record_is_refused(subject: &mut impl Subject) {
     assert_eq!(values(&*log, &a, 0, 0), [""; 0], "all or none");
     let mut member = join(&*log, &subject.name("g"), &a, 0, 1);
     assigned(&mut *member, 1);
-    // A dead letter is its event and why: it has room for both.
+    // A dead letter holds its event and the reason, and a commit has room for both.
     let larger = "x".repeat((1 << 20) - 512 + COMMIT_EXTRA_BYTES);
     let records = vec![(place(&a, 0), record("k", &larger))];
     member
@@ -1213,7 +1218,7 @@ pub(crate) fn a_full_queue_is_busy(subject: &mut impl Subject) {
     log.ensure_topics(&[deleted(&a, 1)]).unwrap();
     let large = vec![(PartitionId(0), record("k", &"x".repeat(600_000)))];
     let mut taken = Vec::new();
-    // The log may write as fast as we fill it, for a while.
+    // For a while, the log may write as fast as this loop fills its queue.
     let busy = (0..10_000).find_map(|_| match log.append(&a, large.clone()) {
         Ok(future) => {
             taken.push(future);
@@ -1228,7 +1233,7 @@ pub(crate) fn a_full_queue_is_busy(subject: &mut impl Subject) {
             .into_iter()
             .for_each(|position| drop(position.unwrap()));
     }
-    // What was taken is there, and there is room again.
+    // The log has all records that its queue took, and the queue has room again.
     assert_eq!(append(&*log, &a, 0, &["x"]), [count as u64]);
 }
 

@@ -1,9 +1,9 @@
 //! The record log: topics of partitions of records, groups that read them, and
 //! commits that are atomic.
 //!
-//! This module is the interface; an engine is a folder behind it. What stands
-//! above never asks which engine it has. Calls of [`RecordLog`] come from any
-//! thread; a [`Member`] belongs to one worker thread and may block it.
+//! This module is the interface; an engine is a folder behind it. The code above never
+//! asks which engine it has. Calls of [`RecordLog`] come from any thread; a [`Member`]
+//! belongs to one worker thread and may block it.
 
 pub mod admin;
 pub mod backup;
@@ -34,8 +34,8 @@ pub enum LogError {
     /// The log cannot be written (or reached) now; trying later may help.
     #[error("the record log is unavailable: {reason}")]
     Unavailable { reason: String },
-    /// The log does not let this host in, or not do this; it will help when
-    /// somebody grants it.
+    /// The log does not let this host in, or does not let it do this, until somebody
+    /// grants it access.
     #[error("the record log refuses access: {reason}")]
     Denied { reason: String },
     /// Too much is waiting to be written; trying a little later will help.
@@ -54,7 +54,7 @@ pub enum LogError {
     /// A topic or group that cannot be as asked.
     #[error("{what} cannot be: {reason}")]
     Invalid { what: String, reason: String },
-    /// What exists differs from what the configuration asks for.
+    /// The existing topic differs from what the configuration asks for.
     #[error("topic {topic} has {what} {actual}, the configuration says {wanted}: {remedy}")]
     Mismatch {
         topic: Topic,
@@ -66,8 +66,8 @@ pub enum LogError {
     /// A topic that was there, and that somebody deleted since.
     #[error("topic {topic} is missing: {why}")]
     TopicMissing { topic: Topic, why: String },
-    /// Offsets and checkpoints are of a topic that is gone, and another has its
-    /// name.
+    /// The group's offsets and checkpoints belong to a topic that is gone, and another
+    /// topic has its name.
     #[error(
         "topic {topic} was deleted and made anew (its id was {before}, and is {now}): what the group has committed is of the topic before, and `courtside reset` is the way on"
     )]
@@ -78,10 +78,10 @@ pub enum LogError {
     },
     #[error("topic {topic} exists already")]
     TopicExists { topic: Topic },
-    /// Somebody reads or writes it now.
+    /// A group reads or writes the topic now.
     #[error("group {group} is using topic {topic}: stop its hosts first")]
     TopicInUse { topic: Topic, group: GroupName },
-    /// What a group has committed means nothing without it.
+    /// The offsets that a group has committed mean nothing without this topic.
     #[error(
         "group {group} keeps its {what} in topic {topic}, and has committed offsets that go with it: `courtside reset` is what forgets state; a pipeline with another group starts without any"
     )]
@@ -90,8 +90,8 @@ pub enum LogError {
         group: GroupName,
         what: &'static str,
     },
-    /// More partitions would give keys to other partitions than those that
-    /// have their checkpoints.
+    /// With more partitions, keys would move away from the partitions that have their
+    /// checkpoints.
     #[error(
         "topic {topic} keeps its {partitions} partitions: with more of them, keys would move away from their checkpoints in group {group}; to have more, create another topic, send the events there, and let a pipeline with another group read it"
     )]
@@ -102,7 +102,7 @@ pub enum LogError {
     },
     #[error("group {group} does not exist")]
     NoSuchGroup { group: GroupName },
-    /// What was asked is for a group that nobody is in.
+    /// The operation needs a group without members.
     #[error(
         "group {group} has members: stop its hosts first, and wait for the session timeout of those that were killed"
     )]
@@ -110,7 +110,7 @@ pub enum LogError {
     /// Another process has the data directory.
     #[error("the data directory {path} is in use by another process")]
     InUse { path: String },
-    /// The member is no longer of its group (or never held the partition).
+    /// The member is no longer in its group (or never held the partition).
     #[error("fenced: {reason}")]
     Fenced { reason: String },
     #[error("a record of {size_bytes} bytes is over the limit of {limit_bytes}")]
@@ -118,7 +118,7 @@ pub enum LogError {
         size_bytes: usize,
         limit_bytes: usize,
     },
-    /// An append or a commit that the journal has no room for at once.
+    /// A single append or commit that is larger than the journal has room for.
     #[error(
         "a write of {size_bytes} bytes is over the {limit_bytes} that log.journal_bytes_max allows"
     )]
@@ -126,7 +126,7 @@ pub enum LogError {
     /// A backup is made by one reader at a time.
     #[error("another backup of the record log is running")]
     BackupRunning,
-    /// The log is not the host's to copy.
+    /// The log is Kafka's, so the host cannot copy it.
     #[error(
         "the record log is Kafka's, and so are its backups: mirror the topics to another cluster, or back up the brokers"
     )]
@@ -164,8 +164,8 @@ impl LogError {
         )
     }
 
-    /// Whether somebody may mend it while the host runs: a topic that does not take
-    /// what it should, or is gone.
+    /// Whether somebody may mend the cause while the host runs: a topic that does not
+    /// take the records that it should, or is gone.
     #[must_use]
     pub const fn may_be_mended(&self) -> bool {
         self.may_pass()
@@ -211,13 +211,13 @@ impl LogError {
     }
 }
 
-/// What becomes of old records.
+/// How a topic discards old records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cleanup {
     /// The latest record of each key stays; a tombstone goes, with its key,
     /// after `tombstone_retention`.
     Compact { tombstone_retention: Duration },
-    /// The oldest go. Neither bound is exact: records go a batch at a time.
+    /// The oldest records go. Neither bound is exact: records go a batch at a time.
     Delete {
         retention: Option<Duration>,
         retention_bytes: Option<u64>,
@@ -228,12 +228,12 @@ pub enum Cleanup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     pub name: Topic,
-    /// How many partitions; `None` takes what exists, or the engine's default.
+    /// Number of partitions; `None` takes the existing number, or the engine's default.
     pub partitions: Option<u32>,
     pub cleanup: Cleanup,
 }
 
-/// Refuses to go on with a topic that is not the one of this id any more.
+/// Refuses to go on with a topic that no longer has this id.
 pub fn check_id(topic: &Topic, id: TopicId, found: Option<TopicId>) -> Result<(), LogError> {
     match found {
         Some(now) if now == id => Ok(()),
@@ -261,8 +261,8 @@ pub struct GroupSpec {
     /// Topics that the member's commits mean, by their ids. A commit is refused
     /// once a topic of that name has another id.
     pub topics: Vec<(Topic, TopicId)>,
-    /// It is there for a while, to commit: it leaves the group when it ends, and
-    /// has no checkpoints.
+    /// Whether the member joins only for a while, to commit. Such a member leaves the
+    /// group when it ends, and has no checkpoints.
     pub visits: bool,
 }
 
@@ -281,8 +281,8 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Where the member reads on. Where that is out of the log's range, the
-    /// member brings nothing until it is sought elsewhere.
+    /// The offset at which the member reads on. If it is out of the log's range, the
+    /// member brings no records of the partition until the caller seeks another offset.
     #[must_use]
     pub fn next(&self) -> Offset {
         self.committed.unwrap_or(self.bounds.start)
@@ -296,19 +296,20 @@ pub struct Fetched {
     pub records: Vec<Record>,
 }
 
-/// What a poll brought.
+/// The outcome of a poll.
 #[derive(Debug)]
 pub enum Polled {
     Records(Vec<Fetched>),
     Assigned(Vec<Assignment>),
-    /// These must go: finish and commit (or drop) what was read of them, then
-    /// call [`Member::release`].
+    /// The member must give up these partitions: finish and commit (or drop) the
+    /// records read from them, then call [`Member::release`].
     Revoked(Vec<PartitionId>),
-    /// These went already: what was read of them and not committed is void.
+    /// The member has already lost these partitions: records that it read from them and
+    /// did not commit are void.
     Lost(Vec<PartitionId>),
-    /// This one cannot be read on (where it was to go on is out of the log's
-    /// range, or stored bytes are damaged); the others go on. It stays with the
-    /// member, told once, until it is released or sought elsewhere.
+    /// The member cannot read on in this partition: the next offset is out of the log's
+    /// range, or stored bytes are damaged. The other partitions go on. This one stays
+    /// with the member, and is reported once, until it is released or sought elsewhere.
     Stopped {
         partition: PartitionId,
         error: LogError,
@@ -344,8 +345,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether it can be read from there: also from the end, where the next
-    /// record will be.
+    /// Whether a reader can start at this offset. The end counts, too: the next record
+    /// will be there.
     #[must_use]
     pub fn hold(&self, offset: Offset) -> bool {
         (self.start..=self.end).contains(&offset)
@@ -382,25 +383,24 @@ pub enum Health {
     },
 }
 
-/// What the keys of the host's own checkpoints begin with, and no entity's does:
-/// those are UTF-8.
+/// The first byte of the keys of the host's own checkpoints. No entity's key begins
+/// with it, since entities' keys are UTF-8.
 pub const HOST_KEY: u8 = 0xFF;
 
-/// The longest key that has a checkpoint: an entity's, with what the host's own
-/// rows put before one.
+/// The longest key of a checkpoint: an entity's key, with the prefix that the host's
+/// own rows put before it.
 pub const KEY_BYTES_MAX: usize = ENTITY_KEY_BYTES_MAX + 64;
 
-/// What a record may have in a commit beyond what it may have in an append: the
-/// headers that tell why an event is a dead letter must never be what makes it
-/// too large.
+/// Bytes that a record may have in a commit beyond the limit of an append. The headers
+/// that tell why an event is a dead letter must never make it too large.
 pub const COMMIT_EXTRA_BYTES: usize = 16 * 1024;
 
 pub trait RecordLog: Send + Sync + 'static {
     /// The largest record that can be appended.
     fn record_bytes_max(&self) -> usize;
 
-    /// What this host is called among those that share the log: the same after
-    /// a restart.
+    /// The name of this host among those that share the log. The name stays the same
+    /// after a restart.
     fn host(&self) -> ByteString {
         ByteString::from_static("this")
     }
@@ -412,24 +412,24 @@ pub trait RecordLog: Send + Sync + 'static {
     /// How many partitions a topic has.
     fn partitions(&self, topic: &Topic) -> Result<u32, LogError>;
 
-    /// The ids of topics, as of a moment after the call; none of a topic that is
-    /// not there.
+    /// The ids of topics, as of a moment after the call; none for a topic that does not
+    /// exist.
     fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<Option<TopicId>>, LogError>;
 
     /// The offsets each partition of a topic holds, by partition number.
     fn bounds(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError>;
 
-    /// As [`bounds`](Self::bounds), but for the ends: those of all that was
-    /// written, even where its commit does not show yet. Who has read up to
-    /// there has seen every commit made before.
+    /// As [`bounds`](Self::bounds), but the ends count all that was written, even where
+    /// its commit does not show yet. A reader that has read up to there has seen every
+    /// commit made before the call.
     fn written(&self, topic: &Topic) -> Result<Vec<Bounds>, LogError> {
         self.bounds(topic)
     }
 
-    /// Appends records, each to its partition, in the order given. They were
-    /// either all taken into the queue (then the future tells what became of
-    /// each, once it is durable), or none was (`Err`, at once: `Busy` when the
-    /// queue is full). Dropping the future does not take the records back.
+    /// Appends records, each to its partition, in the order given. The queue takes
+    /// either all of them (then the future gives the outcome of each, once it is
+    /// durable), or none (`Err`, at once: `Busy` when the queue is full). Dropping the
+    /// future does not take the records back.
     #[allow(clippy::type_complexity)]
     fn append(
         &self,
@@ -453,7 +453,8 @@ pub trait RecordLog: Send + Sync + 'static {
         None
     }
 
-    /// Makes what the log keeps of a group before its first member joins.
+    /// Creates the storage that the log needs for a group, before its first member
+    /// joins.
     fn ensure_group(&self, _group: &str, _input: &Topic) -> Result<(), LogError> {
         Ok(())
     }
@@ -466,15 +467,15 @@ pub trait RecordLog: Send + Sync + 'static {
 
     fn group_status(&self, group: &str, input: &Topic) -> Result<GroupStatus, LogError>;
 
-    /// The names of all groups that have members or committed offsets, in order;
-    /// also of those that are no Courtside's.
+    /// The names of all groups that have members or committed offsets, in order; also
+    /// of groups that are not Courtside's.
     fn group_names(&self) -> Result<Vec<GroupName>, LogError>;
 
     /// Whether a group reads a topic: it has a member there, or committed offsets
     /// that the log still counts.
     fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError>;
 
-    /// Ticks after records were committed (by anyone: the value means nothing).
+    /// Ticks after any writer has committed records. The value means nothing.
     fn changes(&self) -> watch::Receiver<u64>;
 
     fn health(&self) -> Health;
@@ -484,8 +485,8 @@ pub trait RecordLog: Send + Sync + 'static {
         Err(LogError::BackupElsewhere)
     }
 
-    /// Finishes what is queued and lets go of the disk; calls after it fail
-    /// with `Unavailable`. Members have left before.
+    /// Finishes the queued writes and releases the disk; calls after it fail with
+    /// `Unavailable`. All members have left before.
     fn close(&self);
 }
 
@@ -504,12 +505,13 @@ pub trait Checkpoints: Send + Sync {
 
 /// A worker's membership in a group.
 pub trait Member: Send {
-    /// Waits up to `timeout` for something to do. Records come of partitions
-    /// that are assigned and not paused, about `max_bytes` in all, each once:
-    /// the member remembers how far it was read, whatever is committed.
+    /// Waits up to `timeout` for something to do. Records come from partitions that are
+    /// assigned and not paused, about `max_bytes` in all, each record once: the member
+    /// remembers how far it has read, independently of commits.
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<Polled, LogError>;
 
-    /// Stops records of these partitions; what was polled stays polled.
+    /// Stops the records of these partitions; records that were polled already do not
+    /// come again.
     fn pause(&mut self, partitions: &[PartitionId]);
 
     fn resume(&mut self, partitions: &[PartitionId]);
@@ -522,14 +524,14 @@ pub trait Member: Send {
     /// and it may be tried again. Readers see it soon after it succeeded.
     fn commit(&mut self, commit: &Commit) -> Result<(), LogError>;
 
-    /// The same, by somebody who is waited for: where it could take longer
-    /// than `time`, it fails then.
+    /// As [`commit`](Self::commit), for a member that others wait for: a commit that
+    /// could take longer than `time` fails then.
     fn commit_within(&mut self, commit: &Commit, _time: Duration) -> Result<(), LogError> {
         self.commit(commit)
     }
 
-    /// Whether others wait until revoked partitions are let go of, which the
-    /// next poll tells.
+    /// Whether other members wait until this one releases revoked partitions, which the
+    /// next poll reports.
     fn is_waited_for(&self) -> bool {
         false
     }

@@ -1,10 +1,10 @@
 //! Names of topics and groups: one rule for both engines, so that what was
 //! configured on one can be moved to the other.
 
-/// What Kafka takes for the name of a topic (and we for that of a group).
+/// Kafka's limit for the name of a topic, and ours for the name of a group.
 const NAME_BYTES_MAX: usize = 249;
 
-/// Whether a name is one, on either engine.
+/// Checks that a name is valid on either engine.
 pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if name.is_empty() {

@@ -1,14 +1,15 @@
 //! Moving what a group has committed, offsets and checkpoints together.
 //!
-//! Who does it joins the group as its only member: so nobody else has the
-//! partitions meanwhile, and a host that starts in between fences it like any
-//! member that lost them. A commit then moves the offsets and deletes every
-//! checkpoint of their partitions in one atomic step. Where these are very many,
-//! a step takes some partitions and the next one others: killed in between, each
-//! partition is as it was or as it should be, and the same reset does the rest.
+//! The process that resets a group joins it as its only member. So no other member has
+//! the partitions meanwhile, and a host that starts in between fences the process like
+//! any member that lost them. A commit then moves the offsets and deletes every
+//! checkpoint of their partitions in one atomic step. Where there are very many
+//! checkpoints, each step takes only some of the partitions. If the process is killed
+//! in between, each partition is either as it was or as it should be, and the same
+//! reset does the rest.
 //!
-//! Memory: the keys of one step's checkpoints, [`KEYS_PER_STEP`] and those of
-//! one more partition.
+//! Memory: the keys of one step's checkpoints, at most [`KEYS_PER_STEP`] and the keys
+//! of one more partition.
 
 use std::{
     collections::BTreeSet,
@@ -20,20 +21,21 @@ use bytes::Bytes;
 use super::{Commit, GroupName, GroupSpec, HOST_KEY, LogError, Member, Polled, RecordLog};
 use crate::types::{Key, NewRecord, Offset, PartitionId, Topic, TopicId, TopicPartition};
 
-/// Checkpoints in one step, beyond which the next partition begins another.
+/// Checkpoints in one step. Once a step has more, the next partition begins another
+/// step.
 const KEYS_PER_STEP: usize = 250_000;
 const KEYS_PER_SCAN: usize = 10_000;
 /// How long the partitions may take to be assigned, with a restore of all their
 /// checkpoints.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(600);
-/// How long a step is tried again that may pass.
+/// How long a step is tried again after an error that may pass.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
-/// How often it is looked whether others are in the group by now.
+/// How often the reset checks whether other members have joined the group.
 const LOOK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// Where offsets go.
+/// The offsets to move to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Earliest,
@@ -45,7 +47,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
     pub partition: PartitionId,
-    /// What is committed; none where nothing was.
+    /// The committed offset; none where the group has not committed any.
     pub from: Option<Offset>,
     pub to: Offset,
 }
@@ -58,15 +60,16 @@ pub struct Moved {
     pub checkpoints: usize,
 }
 
-/// What goes with a partition that moves, in the same step.
+/// Records and checkpoints that are written in the same step in which a partition
+/// moves.
 #[derive(Debug, Default)]
 pub struct Also {
     pub records: Vec<(TopicPartition, NewRecord)>,
-    /// Checkpoints that take the place of all that were.
+    /// Checkpoints that replace all those of the partition.
     pub checkpoints: Vec<(Key, Bytes)>,
 }
 
-/// What a reset would do, of all partitions where none are named. Refused
+/// The moves that a reset would make, in all partitions where none are named. Refused
 /// while the group has members.
 pub fn plan(
     log: &dyn RecordLog,
@@ -131,7 +134,7 @@ pub fn member(group: &str, input: &Topic, topics: Vec<(Topic, TopicId)>) -> Grou
     }
 }
 
-/// Does what was planned, and what `also` says of a partition.
+/// Makes the planned moves, and writes what `also` returns for each.
 pub fn apply(
     log: &dyn RecordLog,
     spec: GroupSpec,
@@ -139,7 +142,7 @@ pub fn apply(
     also: impl Fn(&Move) -> Also,
 ) -> Result<Vec<Moved>, LogError> {
     let (group, input) = (&*spec.group.clone(), &spec.input.clone());
-    // Somebody may have joined since.
+    // A member may have joined since the plan was made.
     if !log.group_status(group, input)?.members.is_empty() {
         return Err(not_empty(group));
     }
@@ -155,7 +158,7 @@ pub fn apply(
     let mut step = Commit::default();
     for (index, at) in moves.iter().enumerate() {
         let also = also(at);
-        // A key that is deleted and written in one step would be either.
+        // If one step both deleted and wrote a key, either could win.
         let stays = |key: &Key| also.checkpoints.iter().any(|(new, _)| new == key);
         let mut entities = 0;
         let mut after: Option<Key> = None;
@@ -192,16 +195,16 @@ fn not_empty(group: &str) -> LogError {
     }
 }
 
-/// How long somebody waits.
+/// How long a caller waits.
 pub(crate) struct Patience<'a> {
     pub within: Duration,
-    /// Whether there is no time any more, though that is not over.
+    /// Whether the caller must stop waiting, though `within` is not over.
     pub is_over: &'a dyn Fn() -> bool,
 }
 
-/// Waits until all partitions are this member's. Those whose committed offset
-/// cannot be read from are, too: a reset is what they need. A host that came in
-/// between may have them, and keep them.
+/// Waits until all partitions are this member's, also those whose committed offset
+/// cannot be read from: a reset mends those. Fails once other members are in the group,
+/// since they may keep partitions.
 pub(crate) fn take_all(
     log: &dyn RecordLog,
     member: &mut dyn Member,
@@ -234,7 +237,7 @@ pub(crate) fn take_all(
             Polled::Stopped { partition, .. } => {
                 held.insert(partition);
             }
-            // Others have come.
+            // Other members have joined.
             Polled::Revoked(_) | Polled::Lost(_) => return Err(not_empty(group)),
             Polled::Records(_) | Polled::Idle if looked.elapsed() >= LOOK => {
                 looked = Instant::now();
@@ -253,7 +256,7 @@ fn commit(member: &mut dyn Member, group: &str, step: &Commit) -> Result<(), Log
     loop {
         match member.commit(step) {
             Err(error) if error.may_pass() && Instant::now() < deadline => {
-                // Where the group moved on with others in it, a poll tells.
+                // If the group has moved on with other members, a poll tells.
                 if let Polled::Revoked(_) | Polled::Lost(_) = member.poll(RETRY_WAIT, 1)? {
                     return Err(not_empty(group));
                 }

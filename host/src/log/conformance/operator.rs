@@ -1,4 +1,4 @@
-//! What every engine must do for an operator.
+//! Conformance tests of what an operator does, which every engine must pass.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -67,8 +67,8 @@ fn committed(partition: u32, next: u64, keys: &[&str]) -> Commit {
     }
 }
 
-/// Two partitions with three records each, processed to their ends with two
-/// checkpoints each; then nobody is in the group any more.
+/// Makes two partitions with three records each, and processes them to their ends with
+/// two checkpoints each. Afterwards the group has no members.
 fn processed(log: &dyn Admin, input: &Topic, group: &str) {
     log.ensure_topics(&[deleted(input, 2)]).unwrap();
     let mut member = join(log, group, input, 0, 1);
@@ -79,7 +79,7 @@ fn processed(log: &dyn Admin, input: &Topic, group: &str) {
     fetched(&mut *member, 6);
     for partition in 0..2 {
         let mut commit = committed(partition, 3, &["k", "l"]);
-        // One of the host's own, which nobody counts.
+        // A checkpoint of the host's own, which a reset does not count.
         let own = (
             PartitionId(partition),
             Key::from_static(b"\xfft"),
@@ -101,7 +101,8 @@ fn retry(member: &mut dyn Member, commit: &Commit) {
     }
 }
 
-/// A member that was dropped may be waited for until its session ends.
+/// Waits until the group has no members: a dropped member may stay until its session
+/// ends.
 fn until_empty(log: &dyn Admin, input: &Topic, group: &str) {
     let since = Instant::now();
     while !log.group_status(group, input).unwrap().members.is_empty() {
@@ -155,7 +156,7 @@ pub(crate) fn topics_are_created_described_and_deleted(subject: &mut impl Subjec
     log.delete_topic(&a).unwrap();
     assert_eq!(code(log.partitions(&a)), "no-such-topic");
     assert_eq!(code(log.delete_topic(&a)), "no-such-topic");
-    // One of the same name has nothing of it.
+    // A new topic of the same name has nothing of the deleted one.
     log.create_topic(&new(&a, 2)).unwrap();
     assert_eq!(append(&*log, &a, 1, &["z"]), [0]);
     drop(log);
@@ -172,13 +173,13 @@ pub(crate) fn settings_are_altered_and_given_back(subject: &mut impl Subject) {
         .unwrap();
     log.alter_topic(&a, &set(&[("retention.ms", "3600000")]))
         .unwrap();
-    // What is not named stays.
+    // A setting that the change does not name stays.
     let bytes = setting(&*log, &a, "retention.bytes");
     assert_eq!(bytes.as_deref(), Some("1000000"));
     for bad in [("no.such.setting", "1"), ("retention.ms", "soon")] {
         assert_eq!(code(log.alter_topic(&a, &set(&[bad]))), "log-invalid");
     }
-    // It is the operator's from now on, also when a host starts.
+    // The setting is the operator's from now on, also when a host starts.
     drop(log);
     subject.reopen();
     let log = subject.admin();
@@ -227,7 +228,8 @@ pub(crate) fn partitions_grow_where_no_key_has_state(subject: &mut impl Subject)
     log.alter_topic(&b, &more(4)).unwrap();
     assert_eq!(log.partitions(&b), Ok(4));
     assert_eq!(code(log.alter_topic(&b, &more(3))), "log-invalid");
-    // Who wrote to it before may learn of them later.
+    // A producer that wrote to the topic before may learn of the new partitions later,
+    // so the test reopens the log.
     drop(log);
     subject.reopen();
     let log = subject.admin();
@@ -273,7 +275,7 @@ fn id(log: &dyn RecordLog, topic: &Topic) -> Option<TopicId> {
     id
 }
 
-/// The id that a topic has once it is not this one.
+/// Waits until a topic no longer has the known id, and returns the other one.
 fn other_id(log: &dyn RecordLog, topic: &Topic, known: Option<TopicId>) -> Option<TopicId> {
     let since = Instant::now();
     loop {
@@ -308,7 +310,7 @@ pub(crate) fn a_topic_that_is_made_anew_has_another_id(subject: &mut impl Subjec
     subject.reopen();
     let log = subject.admin();
     assert_eq!([id(&*log, &a), id(&*log, &b)], first);
-    // The last that was created, and one before it.
+    // First the topic that was created last, then one that was created before it.
     for topic in [&b, &a] {
         let before = id(&*log, topic);
         log.delete_topic(topic).unwrap();
@@ -358,7 +360,7 @@ pub(crate) fn a_commit_means_the_topics_of_its_ids(subject: &mut impl Subject) {
         !error.may_pass() && error.to_string().contains(&*b),
         "{error}"
     );
-    // Nothing of it happened.
+    // Neither of the refused commits had any effect.
     assert_eq!(checkpoints(&*log, &group, 0), 1);
     let status = log.group_status(&group, &a).unwrap();
     assert_eq!(status.committed[&PartitionId(0)], Offset(1));
@@ -388,7 +390,8 @@ pub(crate) fn what_a_group_keeps_is_not_deleted(subject: &mut impl Subject) {
         );
         log.partitions(&topic).unwrap();
     }
-    // Offsets go with the topic that they are of, and nothing needs the rest.
+    // The offsets go with their topic, and without them nothing needs the group's other
+    // topics.
     log.delete_topic(&a).unwrap();
     let layout = layout::topic(&group).name;
     let forgotten = Instant::now();
@@ -424,7 +427,7 @@ pub(crate) fn a_group_reads_what_it_has_offsets_or_members_of(subject: &mut impl
     let reads = |group: &Topic, topic| log.reads(group, topic).unwrap();
     assert!(reads(&group, &a) && !reads(&group, &b));
     assert!(!reads(&other, &a) && !reads(&other, &b));
-    // A member is enough, also before its first commit.
+    // A group with a member reads the topic, also before the first commit.
     let mut member = join(&*log, &other, &b, 0, 1);
     assigned(&mut *member, 1);
     assert!(is_known(&other));
@@ -505,12 +508,12 @@ pub(crate) fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subj
     assigned(&mut *member, 2);
     let refused = reset::plan(&*log, &group, &a, &[], Target::Earliest);
     assert_eq!(code(refused), "group-not-empty");
-    // One that joined after the plan was made.
+    // The member joined after the plan was made.
     let refused = reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
         Also::default()
     });
     assert_eq!(code(refused), "group-not-empty");
-    // It did not notice.
+    // The member did not notice the refused reset.
     append(&*log, &a, 0, &["d"]);
     assert_eq!(fetched(&mut *member, 1)[&0], ["d"]);
     retry(&mut *member, &committed(0, 4, &["k"]));
@@ -519,8 +522,8 @@ pub(crate) fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subj
     assert_eq!(checkpoints(&*log, &group, 1), 3);
 }
 
-/// What was committed is no longer in the log, and nothing else gets the
-/// partition going.
+/// The committed offset is no longer in the log, and only a reset gets the partition
+/// going.
 pub(crate) fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl Subject) {
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
@@ -535,7 +538,8 @@ pub(crate) fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl 
     let all = assigned(&mut *member, 2);
     assert_eq!(all[0].committed, Some(Offset(3)));
     assert_eq!(all[0].bounds.start, Offset(4));
-    // It brings nothing until it is sought, and the other goes on.
+    // The partition brings no records until the member seeks another offset, and the
+    // other partition goes on.
     append(&*log, &a, 1, &["f"]);
     assert_eq!(fetched(&mut *member, 1)[&1], ["f"]);
     idle(&mut *member);

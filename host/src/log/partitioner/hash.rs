@@ -32,7 +32,7 @@ pub(super) fn fnv1a(data: &[u8]) -> u32 {
     })
 }
 
-/// CRC-32 as zlib and Ethernet have it. Bit by bit: a key is short.
+/// CRC-32 as in zlib and Ethernet. The loop goes bit by bit, since a key is short.
 pub(super) fn crc32(data: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
     let step = |sum: u32, _| (sum >> 1) ^ (POLYNOMIAL * (sum & 1));

@@ -1,8 +1,8 @@
-//! From a key to a partition, as other Kafka clients do it.
+//! Finding the partition of a key, as other Kafka clients do.
 //!
-//! A [`Partitioner`] is what a pipeline is configured with. It must be that of
-//! everybody who writes to the pipeline's input, for a key's events are in
-//! order, and of one entity, only where they are in one partition.
+//! A pipeline is configured with a [`Partitioner`]. Every writer to the pipeline's
+//! input must use the same one: a key's events are in order, and of one entity, only
+//! within one partition.
 
 mod hash;
 #[cfg(test)]
@@ -47,7 +47,7 @@ impl fmt::Display for Method {
 }
 
 impl Method {
-    /// The partition of a key, of so many (at least one).
+    /// The partition of a key in a topic that has `partitions` of them (at least one).
     #[must_use]
     pub fn partition(self, key: &[u8], partitions: u32) -> PartitionId {
         let count = partitions.max(1);
@@ -83,10 +83,10 @@ impl From<Method> for Partitioner {
 }
 
 impl Partitioner {
-    /// The partition of a key, of so many.
+    /// The partition of a key in a topic that has `partitions` of them.
     #[must_use]
     pub fn partition(&self, key: &[u8], partitions: u32) -> PartitionId {
-        // Most have no map.
+        // Most partitioners have no map, so their keys need not be checked for UTF-8.
         if !self.manual.is_empty()
             && let Ok(key) = std::str::from_utf8(key)
             && let Some(partition) = self.manual.get(key)
@@ -96,7 +96,7 @@ impl Partitioner {
         self.fallback.partition(key, partitions)
     }
 
-    /// Says which key has a partition that is not there.
+    /// Names a key whose partition does not exist.
     pub fn check(&self, partitions: u32) -> Result<(), String> {
         let astray = self
             .manual

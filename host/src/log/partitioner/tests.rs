@@ -1,5 +1,5 @@
-//! The partitions that other clients give to keys: the tables are theirs, made
-//! by `tests/partitioners/generate`.
+//! The partitions that other clients give to keys. `tests/partitioners/generate` made
+//! the tables with those clients.
 
 use super::{hash::murmur2, *};
 
@@ -88,7 +88,7 @@ fn murmur2_hashes_as_java_does() {
     }
 }
 
-/// Negative hashes among them, and counts at either end.
+/// Some keys have negative hashes, and the counts include the least and the greatest.
 #[test]
 fn every_hash_has_a_partition() {
     for count in [1, 2, 3, 7, u32::MAX] {
@@ -108,7 +108,7 @@ fn random_goes_everywhere() {
         let partition = Method::Random.partition(b"LAL-BOS", 3);
         seen[partition.0 as usize] += 1;
     }
-    // One of a million times, a third of a thousand is under 220.
+    // By chance, a count of about 333 is under 220 fewer than once in a million runs.
     assert!(seen.iter().all(|count| *count > 200), "{seen:?}");
 }
 
