@@ -1,12 +1,13 @@
 //! Plugins that go over their limits: each call that does keeps a worker busy for
 //! all the time, memory or output that a call may use, and others wait.
 //!
-//! An entity that does so at event after event, and none goes well, is halted.
-//! When that became of several and no call went well in between, it is the plugin
-//! and no event: its entities are halted without a call then, but for one call now
-//! and then, which may show that it is well again. Another plugin in the slot
-//! begins anew. A rollback gives entities back what they were, a redrive their
-//! events. It costs some keys for each slot in trouble.
+//! An entity is halted if its plugin goes over a limit at event after event, and none
+//! goes well. If several entities were halted and no call went well in between, the
+//! cause is the plugin and no single event. The plugin's entities are then halted
+//! without a call, except for one call now and then, which may show that the plugin is
+//! well again. Another plugin in the slot begins anew. A rollback gives entities their
+//! states back, a redrive their events. The memory needed is a few keys for each slot
+//! in trouble.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,16 +20,16 @@ use crate::{
     types::{Key, PartitionId},
 };
 
-/// Events of an entity that went over a limit since one went well; then it is
-/// halted.
+/// An entity is halted after this many events that went over a limit, if none went well
+/// in between.
 pub const EVENTS_MAX: u32 = 2;
-/// Entities that were halted for it since a call went well; then all of the slot
-/// are.
+/// All entities of a slot are halted after this many were, if no call went well in
+/// between.
 const ENTITIES_MAX: usize = 3;
-/// How often it is tried all the same.
+/// How often a plugin that is no longer called is tried all the same.
 const TRY_EVERY: Duration = Duration::from_secs(20);
 
-/// What a plugin went over a limit at.
+/// The step at which a plugin went over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Opening an entity, or processing an event.
@@ -36,29 +37,29 @@ pub enum Step {
     Checkpoint,
 }
 
-/// The slots of one worker.
+/// The slots of one worker that are in trouble.
 #[derive(Debug, Default)]
 pub struct Breakers(HashMap<(SlotName, Step), Trouble>);
 
 #[derive(Debug, Default)]
 struct Trouble {
-    /// Once for each, however often it is run again.
+    /// The halted entities. Each counts once, however often it is run again.
     entities: BTreeSet<(PartitionId, Key)>,
-    /// Since it is not called any more.
+    /// Set while the plugin is not called.
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// The limit that it was over when the last of the entities was halted.
+    /// The limit that the plugin was over when the last of the entities was halted.
     limit: FailureKind,
     /// When a call is tried next.
     try_at: Instant,
 }
 
 impl Breakers {
-    /// An entity is halted since its plugin went over a limit. True says that with
-    /// it the plugin is not called any more.
+    /// Notes that an entity is halted because its plugin went over a limit. Returns
+    /// true if the plugin is no longer called from here on.
     #[must_use]
     pub fn halted(
         &mut self,
@@ -81,21 +82,21 @@ impl Breakers {
         true
     }
 
-    /// A call of the slot's plugin went well.
+    /// Ends the trouble of a slot, because a call of its plugin went well.
     pub fn went_well(&mut self, slot: &SlotName, step: Step) {
-        // Nobody is in trouble, mostly.
+        // Most of the time no slot is in trouble.
         if !self.0.is_empty() {
             self.0.remove(&(slot.clone(), step));
         }
     }
 
-    /// The slot gets another plugin.
+    /// Ends all trouble of a slot, because it gets another plugin.
     pub fn forget(&mut self, slot: &SlotName) {
         self.0.retain(|(of, _), _| of != slot);
     }
 
-    /// The limit for which the slot's plugin is not to be called, if it is not.
-    /// One call now and then is.
+    /// The limit because of which the slot's plugin is not to be called, if any. One
+    /// call now and then is let through.
     pub fn refuses(
         &mut self,
         slot: &SlotName,

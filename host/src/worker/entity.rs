@@ -14,16 +14,17 @@ use crate::{
 /// Events and records that an entity keeps room for.
 const SETTLED_CAPACITY: usize = 8;
 
-/// What is to become of an event.
+/// The decision on an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The plugin gets it.
+    /// The plugin gets the event.
     Process,
-    /// It is a dead letter.
+    /// The event is a dead letter.
     Dead { code: &'static str, reason: String },
-    /// It is a dead letter, since the entity was halted when its turn came.
+    /// The event is a dead letter, since the entity was halted when its turn came.
     Halted,
-    /// It was processed before, under the same idempotency key.
+    /// The event was processed before: under the same idempotency key, or by a rollback
+    /// since its dead letter.
     Duplicate,
 }
 
@@ -33,12 +34,12 @@ pub struct Pending {
     pub record: Record,
     pub verdict: Verdict,
     pub redriven: Option<Redriven>,
-    /// Above 1 where it is processed again, after a rollback.
+    /// Above 1 where the event is processed again, after a rollback.
     pub attempt: u32,
 }
 
 impl Pending {
-    /// The offset it had when it came first.
+    /// The offset that the event had when it came first.
     #[must_use]
     pub fn origin(&self) -> Offset {
         self.redriven
@@ -47,17 +48,18 @@ impl Pending {
     }
 }
 
-/// What an event says that was a dead letter, and is redriven.
+/// The marks of a redriven event, which was a dead letter before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redriven {
-    /// The offset it had when it came first.
+    /// The offset that the event had when it came first.
     pub origin: Offset,
-    /// The first of its entity's in a redrive: no other is under way.
+    /// The event is the first of its entity's in a redrive, so no other redrive is
+    /// under way.
     pub begins: bool,
-    /// The last of its entity's: with it the redrive has brought all that came
-    /// up to this offset.
+    /// Set on the last of the entity's events in a redrive, which has then brought all
+    /// events up to this offset.
     pub until: Option<Offset>,
-    /// The record that its letter was made of, and the attempt at processing it.
+    /// The record that the dead letter was made of, and the attempt at processing it.
     pub made_of: Option<(Offset, u32)>,
 }
 
@@ -67,7 +69,7 @@ pub const ENTITY_HALTED: &str = "entity-halted";
 /// A record that an event led to.
 #[derive(Clone, Debug)]
 pub struct Produced {
-    /// The event's place: the order that records of one key go out in.
+    /// The event's place, which orders the records of one key.
     pub source: (PartitionId, Offset),
     pub place: TopicPartition,
     pub record: NewRecord,
@@ -83,10 +85,10 @@ pub struct Mark {
     pub halted: Option<Halt>,
 }
 
-/// What the next commit is to do with an entity's checkpoint.
+/// The change that the next commit makes to an entity's checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
-    /// Not decided yet, or there is nothing to change.
+    /// The change is not decided yet, or there is none.
     Nothing,
     Store(Bytes),
     Delete,
@@ -108,30 +110,31 @@ pub struct Entity {
     pub suspicion: u32,
     /// Events that went over a limit, at a cost to others, since one went well.
     pub costly: u32,
-    /// A call of it went well since the last commit.
+    /// A call of the entity went well since the last commit.
     pub went_well: bool,
     pub recent: Recent,
     pub halted: Option<Halt>,
     pub redone: Vec<Redone>,
-    /// As of the last commit, which is where it goes back to without a mark.
+    /// The halt as of the last commit, which is where an entity without a mark goes
+    /// back to.
     pub halted_before: Option<Halt>,
     /// Events since the last commit, in offset order.
     pub queue: Vec<Pending>,
-    /// How many of them were run.
+    /// How many events of the queue were run.
     pub done: usize,
-    /// What they led to.
+    /// The records that the events led to.
     pub produced: Vec<Produced>,
     pub mark: Option<Mark>,
     /// Its checkpoint must be written though no event went to the plugin.
     pub touched: bool,
     pub prepared: Prepared,
-    /// Where it stands, while it is behind its partition's committed offset:
-    /// from there on its events are processed again.
+    /// The offset from which the entity's events are processed again, while it is
+    /// behind its partition's committed offset.
     pub late: Option<Offset>,
-    /// The trial (its number in the entity's slot) that found its state kept; 0
-    /// is none.
+    /// The number, in the entity's slot, of the trial that has kept the entity's state
+    /// from before; 0 is none.
     pub kept: u32,
-    /// When it was used last; the key of the worker's order of use.
+    /// When the entity was used last; the key of the worker's order of use.
     pub used: u64,
     pub used_at: std::time::Instant,
 }
@@ -157,8 +160,8 @@ impl Entity {
         self.recent.insert(key, index.map_or(b"", |index| &**index))
     }
 
-    /// Goes back to the last mark, or the last commit: the instance it lived in
-    /// is gone. Returns the bytes of the records that go with it.
+    /// Goes back to the last mark, or the last commit, since the entity's instance is
+    /// gone. Returns the bytes of the records that this drops.
     pub fn rewind(&mut self) -> usize {
         self.home = None;
         self.prepared = Prepared::Nothing;
@@ -179,8 +182,8 @@ impl Entity {
             .sum()
     }
 
-    /// Notes that it processes events again. Each commit of one redo comes with
-    /// the place that the entity has come to; where it began is what counts.
+    /// Notes that the entity processes events again. Each commit of a redo notes the
+    /// offset that the entity has come to, but only the lowest counts.
     pub fn note_redone(&mut self, redone: Redone) {
         if let Some(last) = self.redone.last_mut()
             && (last.until, last.attempt) == (redone.until, redone.attempt)
@@ -198,9 +201,8 @@ impl Entity {
         self.touched = true;
     }
 
-    /// Whether the record that a redriven event's letter was made of was
-    /// processed again since: then what is redriven has been processed, or is
-    /// another letter.
+    /// Whether a rollback has processed an event again since it became the letter that
+    /// is redriven. Then the event has been processed, or has become another letter.
     #[must_use]
     pub fn was_redone(&self, redriven: &Redriven) -> bool {
         redriven.made_of.is_some_and(|(offset, attempt)| {
@@ -209,8 +211,9 @@ impl Entity {
         })
     }
 
-    /// Whether the plugin gets the next event, which is to be processed. A halted
-    /// entity's does when it is redriven, and those redriven before it went well.
+    /// Whether the plugin gets the next event, whose verdict is to process it. A halted
+    /// entity takes an event only if that is redriven, and those redriven before it
+    /// went well.
     pub fn admits_next(&mut self) -> bool {
         let Some(halt) = &mut self.halted else {
             return true;
@@ -222,7 +225,7 @@ impl Entity {
         })
     }
 
-    /// The event at `done` is a dead letter for the entity's halt.
+    /// Notes that the event at `done` is a dead letter because of the entity's halt.
     pub fn note_letter(&mut self) {
         let Some(halt) = &mut self.halted else {
             return;
@@ -234,9 +237,9 @@ impl Entity {
         }
     }
 
-    /// An event was processed, or had an end of its own (it was refused, it
-    /// trapped). True says that a redrive has brought all that the halt kept
-    /// back, up to here, so that it is over.
+    /// Notes that an event was processed, or had an end of its own (it was refused, it
+    /// trapped). Returns true if the halt is over, because a redrive has brought all
+    /// events that the halt kept back.
     pub fn ends_halt(&mut self, position: usize) -> bool {
         let Some(halt) = &mut self.halted else {
             return false;
@@ -254,9 +257,10 @@ impl Entity {
         ends
     }
 
-    /// Everything since the last commit is committed.
+    /// Clears what the entity kept for the commit that was just made.
     pub fn settle(&mut self) {
-        // What a burst needed is not kept: there may be very many entities.
+        // The room that a burst needed is given back, because there may be very many
+        // entities.
         self.queue.clear();
         self.queue.shrink_to(SETTLED_CAPACITY);
         self.done = 0;

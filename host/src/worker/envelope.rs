@@ -1,4 +1,4 @@
-//! What the host keeps beside a plugin's state in an entity's checkpoint.
+//! An entity's checkpoint: the plugin's state, and what the host keeps beside it.
 
 use std::{borrow::Cow, collections::VecDeque};
 
@@ -14,63 +14,63 @@ use crate::{
 /// How many idempotency keys an entity remembers.
 const RECENT_MAX: usize = 128;
 
-/// How many runs of missing events it remembers, over all of them. With the
-/// keys, the reason of a halt and the rest, they fit into what the configuration
-/// leaves for an envelope.
+/// How many runs of missing events an entity remembers, over all its keys. With the
+/// keys, the reason of a halt and the rest, they fit into the room that the
+/// configuration leaves for an envelope.
 const HOLES_MAX: usize = 256;
 
 const VERSION: u8 = 3;
-/// Its halts say less.
+/// The version before, whose halts have fewer fields.
 const VERSION_2: u8 = 2;
 
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Of the plugin that wrote the state.
+    /// The digest of the plugin that wrote the state.
     pub digest: Digest,
-    /// The offset the state stands at: of the last event that went into it.
+    /// The offset of the last event that went into the state.
     pub offset: Offset,
     pub recent: Recent,
     pub halted: Option<Halt>,
-    /// What rollbacks had it process again, the latest last.
+    /// The events that rollbacks had the entity process again, the latest last.
     pub redone: Vec<Redone>,
     /// None where the entity halted before it ever had a checkpoint.
     pub saved: Option<SavedState>,
 }
 
-/// Why an entity takes no events but those that are redriven, and what a redrive
-/// has to bring before it is over.
+/// Why an entity takes no events but those that are redriven, and what a redrive has to
+/// bring before the halt is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
     /// The stable code of `docs/errors.md`.
     pub code: ByteString,
     pub reason: String,
-    /// Of its events that became dead letters for the halt, the newest: a redrive
-    /// has brought all when it has brought this one.
+    /// The newest of the entity's events that became dead letters because of the halt.
+    /// A redrive has brought all when it has brought this one.
     pub newest: Offset,
-    /// Events that are redriven are dead letters, too, up to the next with which
-    /// a redrive begins: one before them was not processed.
+    /// Redriven events are dead letters, too, until another redrive begins: an event
+    /// before them was not processed.
     pub is_blocked: bool,
 }
 
-/// Events that an entity processed again after a rollback: what became of them
-/// before means nothing any more, dead letters among it.
+/// Events that an entity processed again after a rollback. Their earlier results are
+/// void, dead letters among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redone {
-    /// Those from here on,
+    /// The first offset of the events.
     pub from: Offset,
-    /// and below this one.
+    /// The offset after the events.
     pub until: Offset,
-    /// 2 for the first time that they were processed again.
+    /// 2 for the first time that the events were processed again.
     pub attempt: u32,
 }
 
-/// How many of these are remembered.
+/// How many [`Redone`] an entity remembers.
 pub const REDONE_MAX: usize = 8;
 
-/// The idempotency keys seen last. A request may bring many events, of which an
-/// entity sees its own, numbered from 0, in their order; so of each key the last
-/// number is enough, and what is missing below it: an append that failed midway
+/// The idempotency keys seen last. A request may bring many events, of which an entity
+/// sees its own, numbered from 0, in their order. The last number of each key is
+/// therefore enough, with the numbers missing below it: an append that failed midway
 /// leaves holes, which a retry fills.
 ///
 /// Keys are kept as hashes: two of an entity's last 128 are taken for one with
@@ -79,8 +79,8 @@ pub const REDONE_MAX: usize = 8;
 pub struct Recent {
     /// A key, and the last number that came with it.
     keys: VecDeque<(u64, u32)>,
-    /// A key, and the first and last of numbers below that did not come. The
-    /// oldest first.
+    /// A key, and the first and last number of a run below its last number that did not
+    /// come. The oldest hole is first.
     holes: VecDeque<(u64, u32, u32)>,
 }
 
@@ -93,7 +93,7 @@ impl Recent {
             .ok()
             .and_then(|number| number.parse().ok())
             .unwrap_or(0);
-        // The newest are asked for most.
+        // The newest keys are asked for most.
         let known = self.keys.iter_mut().rev().find(|(known, _)| *known == hash);
         match known {
             Some((_, last)) if number <= *last => self.fill(hash, number),
@@ -116,8 +116,8 @@ impl Recent {
         }
     }
 
-    /// Remembers that numbers from `first` on, up to and without `end`, did not
-    /// come. Of too many holes the oldest is taken for filled.
+    /// Remembers that numbers from `first` on, up to and without `end`, did not come.
+    /// If there are too many holes, the oldest is taken for filled.
     fn miss(&mut self, hash: u64, first: u32, end: u32) {
         if first >= end {
             return;
@@ -128,7 +128,7 @@ impl Recent {
         self.holes.push_back((hash, first, end - 1));
     }
 
-    /// Takes a number out of the hole it is in; false where it is in none.
+    /// Takes a number out of the hole that it is in. Returns false if it is in none.
     fn fill(&mut self, hash: u64, number: u32) -> bool {
         let hole = self
             .holes
@@ -157,7 +157,7 @@ struct Stored<'a, H, R> {
     halted: Option<H>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
-    /// Version 2 has none, and nothing in its place.
+    /// Version 2 has neither this field nor anything in its place.
     redone: R,
 }
 
@@ -202,7 +202,8 @@ impl Envelope {
                 |halt: OldHalt, offset| Halt {
                     code: halt.code,
                     reason: halt.reason,
-                    // Newer ones were not noted then; a redrive finds them all the same.
+                    // Version 2 did not note newer dead letters; a redrive finds them
+                    // all the same.
                     newest: offset,
                     is_blocked: true,
                 },
@@ -269,7 +270,7 @@ mod tests {
         assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
     }
 
-    /// What a host of before this one wrote.
+    /// A host of the version before wrote such checkpoints.
     #[test]
     fn reads_version_2() {
         let old = Stored {
@@ -324,12 +325,12 @@ mod tests {
         let mut recent = Recent::default();
         assert_eq!(sent(&mut recent, 0..1000), [true; 1000]);
         assert_eq!(sent(&mut recent, 0..1000), [false; 1000]);
-        // One that was cut off goes on where it was.
+        // A retry of a request that was cut off goes on where that ended.
         assert_eq!(sent(&mut recent, 998..1002), [false, false, true, true]);
         assert_eq!(recent.holes, []);
     }
 
-    /// What never came is new when it comes, in whatever order, and once.
+    /// An event that never came is new when it comes, in whatever order, and only once.
     #[test]
     fn the_holes_of_a_request_are_filled_by_its_retry() {
         for missing in [

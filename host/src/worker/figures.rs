@@ -1,11 +1,12 @@
-//! What a pipeline's workers count of what comes and goes: partitions, slots.
+//! The counts of a pipeline's workers for things that come and go: partitions and
+//! slots.
 //!
-//! These are not in the recorder that counts the rest, which forgets nothing: a
-//! partition that left would go on to show the lag that it had. They are kept
-//! here for as long as this host has the partition or the slot, and read when
-//! somebody asks for them (`figures/`). A worker holds what it counts in, so a
-//! call of a plugin costs two looks at the clock and four additions to numbers
-//! that no other worker writes.
+//! These counts are not in the recorder that has the rest, which forgets nothing: a
+//! partition that left would go on to show the lag that it had. They are kept here for
+//! as long as this host has the partition or the slot, and read when somebody asks for
+//! them (`figures/`). A worker holds the numbers that it counts in, so a call of a
+//! plugin costs two looks at the clock and four additions to numbers that no other
+//! worker writes.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
-/// What is counted of one partition since a worker of this host has it.
+/// The counts of one partition since a worker of this host has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionFigures {
     pub committed: Offset,
@@ -33,7 +34,7 @@ pub struct PartitionFigures {
     pub commits: u64,
 }
 
-/// What one worker counts of the plugins of one slot.
+/// One worker's counts of the plugins of one slot.
 #[derive(Debug, Default)]
 pub struct SlotFigures {
     calls: AtomicU64,
@@ -45,7 +46,7 @@ pub struct SlotFigures {
 }
 
 impl SlotFigures {
-    /// A plugin was called with events.
+    /// Counts a call of a plugin with events.
     pub fn called(&self, events: usize, took: Duration) {
         self.calls.fetch_add(1, Relaxed);
         self.events.fetch_add(events as u64, Relaxed);
@@ -53,12 +54,12 @@ impl SlotFigures {
         self.call_nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// It said no to an event.
+    /// Counts an event that the plugin refused.
     pub fn refused(&self) {
         self.refusals.fetch_add(1, Relaxed);
     }
 
-    /// A call of it failed.
+    /// Counts a failed call of the plugin.
     pub fn failed(&self, kind: FailureKind) {
         if let Some(failures) = self.failures.get(kind as usize) {
             failures.fetch_add(1, Relaxed);
@@ -74,7 +75,7 @@ impl SlotFigures {
     }
 }
 
-/// What all workers have counted of a slot.
+/// The sums of all workers' counts of a slot.
 #[derive(Clone, Debug, Default)]
 pub struct SlotSums {
     pub calls: u64,
@@ -83,7 +84,7 @@ pub struct SlotSums {
     pub refusals: u64,
     pub failures: [u64; FailureKind::ALL.len()],
     pub instances: u64,
-    /// The memory of its plugin's instances.
+    /// The memory of the instances of the slot's plugin.
     pub memory_bytes: u64,
 }
 
@@ -106,7 +107,7 @@ struct OfSlot {
     workers: BTreeMap<u32, Arc<SlotFigures>>,
 }
 
-/// All of a pipeline.
+/// All figures of a pipeline.
 #[derive(Default)]
 pub struct PipelineFigures {
     partitions: Mutex<BTreeMap<PartitionId, PartitionFigures>>,
@@ -122,7 +123,7 @@ impl std::fmt::Debug for PipelineFigures {
 }
 
 impl PipelineFigures {
-    /// A worker has a partition from now on, and counts from nothing.
+    /// Notes that a worker has a partition from now on, whose counts begin at 0.
     pub fn assigned(&self, partition: PartitionId, committed: Offset) {
         let figures = PartitionFigures {
             committed,
@@ -131,7 +132,8 @@ impl PipelineFigures {
         self.partitions.lock().insert(partition, figures);
     }
 
-    /// A commit moved these, with so many events processed since they were assigned.
+    /// Notes the partitions that a commit moved: each with its committed offset, and
+    /// the number of events since it was assigned.
     pub fn committed(&self, moved: impl Iterator<Item = (PartitionId, Offset, u64)>) {
         let mut partitions = self.partitions.lock();
         for (partition, committed, events) in moved {
@@ -152,8 +154,8 @@ impl PipelineFigures {
         self.partitions.lock().clone()
     }
 
-    /// Where a worker counts what it does with a plugin: to be held by whoever
-    /// calls it.
+    /// The figures in which a worker counts its calls of a plugin, to be held by the
+    /// caller.
     #[must_use]
     pub fn of_slot(&self, worker: u32, active: &Active) -> Arc<SlotFigures> {
         let mut slots = self.slots.lock();
@@ -168,7 +170,7 @@ impl PipelineFigures {
         Arc::clone(slot.workers.entry(worker).or_default())
     }
 
-    /// What was counted of the slots that are there; the others are forgotten.
+    /// The sums of the slots that are there; the other slots are forgotten.
     pub fn slots(&self, is_there: impl Fn(&SlotName) -> bool) -> BTreeMap<SlotName, SlotSums> {
         let mut slots = self.slots.lock();
         slots.retain(|name, _| is_there(name));
@@ -192,10 +194,10 @@ impl PipelineFigures {
     }
 }
 
-/// How long a worker that has events goes without a commit when a plugin takes
-/// over: from the last commit of events before it, or from when there was last
-/// nothing to do, to the first commit of events after it. What a worker notes of
-/// the takeover itself ends no gap: its events wait on.
+/// How long a worker that has events goes without a commit when a plugin takes over:
+/// from the last commit of events before it, or from when there was last nothing to do,
+/// to the first commit of events after it. A commit that only records the takeover ends
+/// no gap, because the events wait on.
 #[derive(Debug)]
 pub struct Gap {
     since: Instant,
@@ -211,7 +213,7 @@ impl Gap {
         }
     }
 
-    /// Nothing waits for a commit.
+    /// Notes that nothing waits for a commit.
     pub const fn idle(&mut self, now: Instant) {
         self.since = now;
     }
@@ -220,8 +222,8 @@ impl Gap {
         self.taken_over = true;
     }
 
-    /// A commit was made, of so many events: the gap that it ends, where one was
-    /// open.
+    /// Notes a commit with this many events, and returns the gap that it ends, if one
+    /// was open.
     pub fn committed(&mut self, events: u64, now: Instant) -> Option<Duration> {
         if events == 0 {
             return None;
@@ -249,7 +251,7 @@ mod tests {
         gap.taken_over();
         gap.idle(at(100));
         assert_eq!(gap.committed(7, at(101)), Some(Duration::from_secs(1)));
-        // What is noted of the takeover, before the events go on.
+        // A commit that only records the takeover comes before the events go on.
         gap.taken_over();
         assert_eq!(gap.committed(0, at(102)), None);
         assert_eq!(gap.committed(7, at(104)), Some(Duration::from_secs(3)));

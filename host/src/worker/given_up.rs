@@ -24,14 +24,14 @@ struct Try {
     /// The committed offset.
     next: Offset,
     wait: Duration,
-    /// When it is tried, or when its trial began.
+    /// When the partition is tried, or when its trial began.
     at: Instant,
     is_on_trial: bool,
 }
 
 impl GivenUp {
-    /// A partition does not go on after its committed offset. Each time in a row it
-    /// waits for longer.
+    /// Notes that a partition does not go on after its committed offset. Each time in a
+    /// row the partition waits for longer.
     pub fn add(&mut self, partition: PartitionId, next: Offset, now: Instant) {
         let before = self.0.get(&partition).map(|known| known.wait);
         let wait = before.map_or(WAIT_MIN, |wait| (wait * 2).min(WAIT_MAX));
@@ -44,10 +44,11 @@ impl GivenUp {
         self.0.insert(partition, waiting);
     }
 
-    /// The partition to try now, with its committed offset. It is on trial from here on.
-    /// One is at a time: a commit may hold a row of each partition that the worker has
-    /// begun with, and the refusal of one would be the other's. A trial that finds
-    /// nothing to commit keeps others waiting for a while only.
+    /// Returns the partition to try now, with its committed offset, and puts it on
+    /// trial. Only one partition is on trial at a time: a commit may hold a row of each
+    /// partition that the worker has begun with, so a refusal of one would hit the
+    /// others. A trial that finds nothing to commit keeps others waiting for
+    /// [`WAIT_MAX`] only.
     pub fn take_due(&mut self, now: Instant) -> Option<(PartitionId, Offset)> {
         let mut all = self.0.values();
         if all.any(|one| one.is_on_trial && now < one.at + WAIT_MAX) {
@@ -68,7 +69,8 @@ impl GivenUp {
         self.0.values().any(|one| one.is_on_trial)
     }
 
-    /// What of these was on trial, and went well: it was committed.
+    /// Removes the committed partitions, and returns those that were given up before:
+    /// their trials went well.
     pub fn take_committed(
         &mut self,
         committed: impl Iterator<Item = PartitionId>,
@@ -78,7 +80,7 @@ impl GivenUp {
             .collect()
     }
 
-    /// The partition is somebody else's.
+    /// Forgets a partition, which is not tried again.
     pub fn forget(&mut self, partition: PartitionId) {
         self.0.remove(&partition);
     }
@@ -106,7 +108,7 @@ mod tests {
         }
         assert_eq!(given_up.take_committed([Q, P].into_iter()), [P]);
         assert!(!given_up.has_trials());
-        // The next time is the first again.
+        // The waits begin with the shortest again.
         given_up.add(P, Offset(9), now);
         assert_eq!(given_up.take_due(now + WAIT_MIN), Some((P, Offset(9))));
     }
@@ -122,7 +124,8 @@ mod tests {
         assert_eq!(given_up.take_due(due), None);
         given_up.add(Q, Offset(1), due);
         assert_eq!(given_up.take_due(due), Some((P, Offset(2))));
-        // It has nothing to commit, and the other one does not wait for it for ever.
+        // The partition on trial has nothing to commit, and the other waits for a while
+        // only.
         assert_eq!(given_up.take_due(due + WAIT_MAX / 2), None);
         assert_eq!(given_up.take_due(due + WAIT_MAX), Some((Q, Offset(1))));
         assert_eq!(given_up.take_committed([P].into_iter()), [P]);

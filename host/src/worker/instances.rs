@@ -17,12 +17,12 @@ use crate::{
     types::{Digest, Key},
 };
 
-/// A plugin in force in a slot. Each activation is one of these, even of a
-/// plugin that ran there before.
+/// A plugin in force in a slot. Each activation makes a new one, even of a plugin that
+/// ran there before.
 pub struct Active {
     pub slot: SlotName,
     pub plugin: Arc<dyn Plugin>,
-    /// What output records say of it.
+    /// The plugin's `name@version`, as output records have it in a header.
     pub plugin_header: Bytes,
     pub digest_header: Bytes,
 }
@@ -80,7 +80,7 @@ impl Actives {
         self.default.is_some()
     }
 
-    /// What a slot has of its own.
+    /// The plugin that a slot has of its own.
     #[must_use]
     pub fn at(&self, slot: &SlotName) -> Option<&Arc<Active>> {
         match slot {
@@ -116,22 +116,22 @@ const REAPER_QUEUE_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(u64);
 
-/// Where an open entity lives.
+/// The place where an open entity lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Home {
     pub instance: InstanceId,
     pub entity: EntityId,
 }
 
-/// An instance and who lives in it.
+/// An instance and the entities that live in it.
 pub struct Held {
     pub active: Arc<Active>,
     pub instance: Box<dyn Instance>,
-    /// It was made for one suspect, and takes nobody else.
+    /// The instance was made for one suspect, and takes no other entity.
     pub alone: bool,
-    /// Where its calls are counted.
+    /// The figures in which the instance's calls are counted.
     pub figures: Arc<SlotFigures>,
-    /// Numbers of the worker's entities.
+    /// The entities that live in the instance, by their numbers in the worker.
     residents: FxHashSet<usize>,
 }
 
@@ -142,7 +142,7 @@ pub struct Instances {
     room: HashMap<SlotName, Vec<InstanceId>>,
     pipeline: Arc<Pipeline>,
     next: u64,
-    /// Of the pipeline, and which worker's these are.
+    /// The pipeline's figures, and the number of the worker that has the instances.
     figures: Option<(Arc<PipelineFigures>, u32)>,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
@@ -157,8 +157,8 @@ impl Instances {
     #[must_use]
     pub fn new(pipeline: Arc<Pipeline>) -> Self {
         let (reaper, doomed) = crossbeam_channel::bounded::<Box<dyn Instance>>(REAPER_QUEUE_MAX);
-        // It ends when the sender goes. Where no thread can be had, the
-        // channel is closed at once and instances are dropped in place.
+        // The thread ends when the sender goes. If there is no thread, the channel is
+        // closed at once and instances are dropped in place.
         let spawned = std::thread::Builder::new()
             .name("reaper".into())
             .spawn(move || doomed.into_iter().for_each(drop));
@@ -175,7 +175,7 @@ impl Instances {
         }
     }
 
-    /// What instances that are made from now on do is counted there.
+    /// Sets the figures in which instances that are made from now on count their calls.
     pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
         self.figures = Some((figures, worker));
     }
@@ -233,7 +233,7 @@ impl Instances {
         Ok(id)
     }
 
-    /// An entity was opened in it.
+    /// Notes that an entity was opened in an instance.
     pub fn moved_in(&mut self, id: InstanceId, resident: usize) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
@@ -247,7 +247,7 @@ impl Instances {
         }
     }
 
-    /// Closes an entity; an instance that nobody lives in goes.
+    /// Closes an entity, and drops its instance if no other entity lives in it.
     pub fn close(&mut self, home: Home, resident: usize) {
         let Some(held) = self.held.get_mut(&home.instance) else {
             return;
@@ -264,7 +264,7 @@ impl Instances {
         }
     }
 
-    /// Drops an instance; says who lived in it.
+    /// Drops an instance, and returns the entities that lived in it.
     pub fn retire(&mut self, id: InstanceId) -> Vec<usize> {
         let Some(held) = self.held.remove(&id) else {
             return Vec::new();
@@ -272,7 +272,7 @@ impl Instances {
         held.figures.instance_gone();
         self.full(&held.active.slot, id);
         let residents = held.residents.into_iter().collect();
-        // Where the reaper is behind, it is dropped here.
+        // If the reaper is behind, the instance is dropped here.
         drop(self.reaper.try_send(held.instance));
         residents
     }
@@ -305,7 +305,7 @@ mod tests {
         worker::tests::{Faulty, pipeline},
     };
 
-    /// Opens so many entities in a slot; how many instances that takes.
+    /// Opens entities in a slot, and returns the number of instances that this takes.
     fn instances_of(pipeline: &Arc<Pipeline>, slot: SlotName, entities: usize) -> usize {
         let mut instances = Instances::new(Arc::clone(pipeline));
         let active = Active::new(slot, Faulty::new("a", &["faulty/1"]));

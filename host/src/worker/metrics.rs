@@ -1,5 +1,5 @@
-//! The figures of workers and slots that are counted where they happen, by
-//! name. What comes and goes is in [`figures`](super::figures).
+//! The figures of workers and slots that are counted where they happen, by name.
+//! Figures of things that come and go are in [`figures`](super::figures).
 
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
@@ -19,15 +19,15 @@ const HALTS_ENDED: &str = "courtside_entity_halts_ended_total";
 const OFFSETS_FOREIGN: &str = "courtside_offsets_foreign_total";
 const SWAPS: &str = "courtside_swaps_total";
 
-/// From a tenth of a millisecond to ten seconds.
+/// Upper bounds of the buckets, in seconds: a tenth of a millisecond to ten seconds.
 const COMMIT_DURATION_BUCKETS_S: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
 ];
-/// From one to a hundred thousand.
+/// Upper bounds of the buckets, in events: one to a hundred thousand.
 const COMMIT_EVENTS_BUCKETS: [f64; 11] = [
     1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
 ];
-/// From a millisecond to a minute.
+/// Upper bounds of the buckets, in seconds: a millisecond to a minute.
 const TAKEOVER_BUCKETS_S: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0,
 ];
@@ -40,7 +40,7 @@ pub const BUCKETS: [(&str, &[f64]); 4] = [
     (TAKEOVER_GAP, &TAKEOVER_BUCKETS_S),
 ];
 
-/// What dead letters have beside the codes of failures.
+/// Codes of dead letters, beside those of failures.
 const LETTER_CODES: [&str; 6] = [
     "event-refused",
     "event-without-key",
@@ -49,10 +49,10 @@ const LETTER_CODES: [&str; 6] = [
     "event-without-value",
     "entity-halted",
 ];
-/// What swaps come to.
+/// The results of swaps.
 const SWAP_RESULTS: [&str; 3] = ["activated", "rejected", "rolled-back"];
 
-/// What happens to the partitions of a worker.
+/// A change of the partitions that a worker has.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     Assigned,
@@ -73,7 +73,8 @@ impl Change {
     }
 }
 
-/// What one worker counts in. They are looked up once: a commit looks for none.
+/// The metrics that one worker counts in. They are looked up once, so that a commit
+/// looks up none.
 #[derive(Debug)]
 pub struct Handles {
     pipeline: String,
@@ -89,8 +90,8 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Those of a worker. What alarms are about begins at 0 here, so that its
-    /// first increase is one.
+    /// The metrics of a worker. Counters that alarms watch begin at 0 here, so that
+    /// their first increase shows as one.
     #[must_use]
     pub fn new(pipeline: &str, worker: u32) -> Self {
         let of_pipeline = [("pipeline", pipeline.to_owned())];
@@ -131,12 +132,12 @@ impl Handles {
         handles
     }
 
-    /// A committed offset was not the group's own.
+    /// Counts a committed offset that was not the group's own.
     pub fn offset_foreign(&self) {
         counter!(OFFSETS_FOREIGN, "pipeline" => self.pipeline.clone()).increment(1);
     }
 
-    /// A commit was made: of so many events, which led to so much.
+    /// Counts a commit, with its events and the records that they led to.
     pub fn committed(
         &self,
         events: u64,
@@ -148,21 +149,22 @@ impl Handles {
         self.emissions.increment(emissions);
         self.duplicates.increment(duplicates);
         self.commit_duration.record(took.as_secs_f64());
-        // An idle worker has things of its own to write.
+        // A commit of an idle worker has the worker's own rows and no events.
         if events > 0 {
-            // Counts of what fits between two commits: far below 2^52.
+            // The events that fit between two commits are far fewer than 2^52.
             #[allow(clippy::cast_precision_loss)]
             self.commit_events.record(events as f64);
         }
     }
 
-    /// A commit failed, as it rarely does.
+    /// Counts failed commits. Their counter is looked up each time, since failures are
+    /// rare.
     pub fn commit_failed(&self, code: &str, times: u64) {
         counter!(COMMIT_FAILURES, "pipeline" => self.pipeline.clone(), "code" => code.to_owned())
             .increment(times);
     }
 
-    /// So many dead letters were committed, with that code.
+    /// Counts committed dead letters with a code.
     pub fn dead_letters(&self, code: &str, count: u64) {
         counter!(DEAD_LETTERS, "pipeline" => self.pipeline.clone(), "code" => code.to_owned())
             .increment(count);
@@ -173,7 +175,7 @@ impl Handles {
     }
 
     pub fn hold(&self, entities: usize, instances: usize) {
-        // Counts of what is in memory: far below 2^52.
+        // The entities and instances in memory are far fewer than 2^52.
         #[allow(clippy::cast_precision_loss)]
         self.entities_open.set(entities as f64);
         #[allow(clippy::cast_precision_loss)]
@@ -187,36 +189,33 @@ impl Handles {
     }
 }
 
-/// An entity was halted.
 pub fn halted(pipeline: &str, code: &str) {
     counter!(HALTS, "pipeline" => pipeline.to_owned(), "code" => code.to_owned()).increment(1);
 }
 
-/// A halted entity is well again.
 pub fn halt_ended(pipeline: &str) {
     counter!(HALTS_ENDED, "pipeline" => pipeline.to_owned()).increment(1);
 }
 
-/// A slot is there: its swaps begin at 0.
+/// Begins a slot's counters of swaps at 0, so that the first swap shows as an increase.
 pub fn slot_is_there(pipeline: &str, slot: &str) {
     for result in SWAP_RESULTS {
         swaps(pipeline, slot, result, 0);
     }
 }
 
-/// So many swaps of a slot came to this.
+/// Counts swaps of a slot that had this result.
 pub fn swaps(pipeline: &str, slot: &str, result: &'static str, count: u64) {
     counter!(SWAPS, "pipeline" => pipeline.to_owned(), "slot" => slot.to_owned(), "result" => result)
         .increment(count);
 }
 
-/// A step of a swap took so long.
+/// Records how long a step of a swap took.
 pub fn swap_took(pipeline: &str, step: &'static str, took: std::time::Duration) {
     histogram!(SWAP_DURATION, "pipeline" => pipeline.to_owned(), "step" => step)
         .record(took.as_secs_f64());
 }
 
-/// Describes them.
 pub fn describe() {
     describe_counter!("courtside_emissions_total", "Output records committed.");
     describe_counter!(DEAD_LETTERS, "Dead letters committed, by code.");

@@ -20,8 +20,8 @@ use crate::{
 pub const PLUGIN: ByteString = ByteString::from_static(PLUGIN_HEADER);
 pub const DIGEST: ByteString = ByteString::from_static(DIGEST_HEADER);
 pub const SOURCE: ByteString = ByteString::from_static(SOURCE_HEADER);
-/// On what comes of an event that is processed again after a rollback: 2 for
-/// the first time again.
+/// On the records of an event that is processed again after a rollback: the number of
+/// the attempt, 2 after the first rollback.
 pub const ATTEMPT: ByteString = ByteString::from_static(ATTEMPT_HEADER);
 /// Stable code, on dead letters.
 pub const ERROR_CODE: ByteString = ByteString::from_static("courtside-error-code");
@@ -32,13 +32,13 @@ pub const ERROR_REASON: ByteString = ByteString::from_static("courtside-error-re
 /// event's size.
 pub const CUT: ByteString = ByteString::from_static("courtside-cut-bytes");
 
-/// What a header takes beside its name and value, at most.
+/// The bytes that a header takes beside its name and value, at most.
 const HEADER_FRAMING_BYTES: usize = 16;
 
 /// A reason is cut at this length: it is a plugin's text.
 const REASON_BYTES_MAX: usize = 2048;
 
-/// Checks what the contract says of an outcome and only the pipeline knows.
+/// Checks an outcome against the parts of the contract that need the pipeline.
 pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Outcome, Failure> {
     let failed = |kind, message: String| Err(Failure { kind, message });
     let broken = |message| failed(FailureKind::Contract, message);
@@ -89,7 +89,7 @@ fn is_hosts(header: &Header) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(HOST_HEADER_PREFIX))
 }
 
-/// As the log counts it, without the headers that the host adds.
+/// The size as the log counts it, without the headers that the host adds.
 fn emission_size(emission: &Emission) -> usize {
     NewRecord::size_of(
         emission.key.as_ref(),
@@ -133,7 +133,7 @@ pub fn emission(
     ))
 }
 
-/// The record that an event goes on as that cannot be processed.
+/// The record that an event becomes if it cannot be processed.
 #[must_use]
 pub fn dead_letter(
     pipeline: &Pipeline,
@@ -182,8 +182,8 @@ fn fits(pipeline: &Pipeline, letter: &NewRecord) -> bool {
         <= pipeline.record_bytes_max.saturating_add(COMMIT_EXTRA_BYTES)
 }
 
-/// Takes off what came with the event, but for a key of usual length. The event
-/// is where the letter says that it comes from.
+/// Drops what came with the event, except for a key of usual length. The whole event is
+/// at the place that the letter's source header names.
 fn cut(letter: &mut NewRecord, event: &Record) {
     letter.value = None;
     letter.key.take_if(|key| key.len() > ENTITY_KEY_BYTES_MAX);

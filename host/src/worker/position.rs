@@ -27,14 +27,14 @@ pub struct PositionRow {
     pub input: TopicId,
     /// The id of the topic that the row is in, where checkpoints are in one.
     pub checkpoints: TopicId,
-    /// Of the next event to process.
+    /// The offset of the next event to process.
     pub next: Offset,
-    /// Events that came to it, each once, since the group began or was reset.
+    /// Events that came to the group, each counted once, since it began or was reset.
     pub events: u64,
 }
 
 impl PositionRow {
-    /// The row of a group that begins there.
+    /// The row of a group that begins at `next`.
     #[must_use]
     pub fn new(identity: &Identity, next: Offset) -> Self {
         Self {
@@ -52,29 +52,30 @@ impl PositionRow {
     }
 }
 
-/// Where a partition goes on.
+/// The offset at which a partition goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     pub next: Offset,
-    /// As [`PositionRow::events`].
+    /// The number of events, as in [`PositionRow::events`].
     pub events: u64,
     pub copy: Copied,
 }
 
-/// What the log's committed offset is beside the row.
+/// How the log's committed offset compares with the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// There is neither.
+    /// There is neither a row nor a committed offset.
     Fresh,
     Same,
-    /// Somebody else committed it.
+    /// Another program committed this offset.
     Foreign(Offset),
-    /// The log has none any more: it forgets those of a group that was away.
+    /// The log no longer has a committed offset: it forgets those of a group that was
+    /// away.
     Gone,
 }
 
 impl Start {
-    /// A partition that nothing is known of.
+    /// The start of a partition of which nothing is known.
     #[must_use]
     pub const fn fresh(next: Offset) -> Self {
         Self {
@@ -84,7 +85,7 @@ impl Start {
         }
     }
 
-    /// A partition whose row the worker wrote itself.
+    /// The start of a partition whose row the worker wrote itself.
     #[must_use]
     pub const fn of(row: &PositionRow) -> Self {
         Self {
@@ -102,7 +103,7 @@ impl Start {
     }
 }
 
-/// Why a partition is not begun with.
+/// Why a worker does not begin with a partition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error(transparent)]
@@ -124,8 +125,8 @@ impl Refusal {
     }
 }
 
-/// Decides where a partition goes on, with topics that are those of the
-/// pipeline.
+/// Decides where a partition goes on, and refuses a row of other topics than the
+/// pipeline's.
 pub fn begin(
     pipeline: &Pipeline,
     assignment: &Assignment,
@@ -173,8 +174,8 @@ mod tests {
     const CHECKPOINTS: TopicId = TopicId(8);
     const OTHER: TopicId = TopicId(9);
 
-    /// Each row: the row's input, checkpoints and offset, where there is one; the
-    /// committed offset; and what comes of it. The log has offsets 10 to 20.
+    /// Each case has the row's input, checkpoints and offset, if there is a row; the
+    /// committed offset; and the expected start or code. The log has offsets 10 to 20.
     #[test]
     fn the_groups_own_word_decides() {
         use Copied::{Foreign, Fresh, Gone, Same};
@@ -182,7 +183,7 @@ mod tests {
         for (row, committed, expected) in [
             (None, None, Ok((10, Fresh))),
             (None, Some(12), Err("position-missing")),
-            // Also one that means nothing to the log, or says that nothing was read.
+            // Without a row, an offset at the log's start or below it is refused, too.
             (None, Some(10), Err("position-missing")),
             (None, Some(0), Err("position-missing")),
             (own(12), Some(12), Ok((12, Same))),
@@ -193,7 +194,8 @@ mod tests {
             (own(12), Some(0), Ok((12, Foreign(Offset(0))))),
             (own(12), Some(99), Ok((12, Foreign(Offset(99))))),
             (own(12), None, Ok((12, Gone))),
-            // Of another topic, wherever that ends, and whoever committed.
+            // A row of another topic is refused, wherever that topic ends, and whoever
+            // committed.
             (Some((OTHER, CHECKPOINTS, 12)), None, Err("topic-recreated")),
             (
                 Some((OTHER, CHECKPOINTS, 12)),
@@ -211,7 +213,7 @@ mod tests {
                 Err("topic-recreated"),
             ),
             (Some((INPUT, OTHER, 12)), Some(12), Err("topic-recreated")),
-            // Retention was faster, or the log is of another time.
+            // Retention has deleted the offset, or the log is of another time.
             (own(9), Some(9), Err("offset-out-of-range")),
             (own(9), Some(12), Err("offset-out-of-range")),
             (own(21), Some(21), Err("offset-out-of-range")),

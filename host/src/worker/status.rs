@@ -1,4 +1,4 @@
-//! What the workers of a pipeline say of their partitions, for the doors.
+//! The status of a pipeline's partitions, as its workers report it to the doors.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::figures::PipelineFigures;
 use crate::{slots::view::PartitionState, types::PartitionId};
 
-/// What a worker says of one of its partitions.
+/// A worker's report on one of its partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionStatus {
     pub worker: u32,
@@ -23,11 +23,11 @@ pub struct PartitionStatus {
 /// A worker whose events wait for longer than this to be committed is stalled.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// Events of a worker wait to be committed.
+/// The wait of a worker's events to be committed.
 #[derive(Clone, Debug)]
 struct Wait {
     since: Instant,
-    /// Why the last try failed; none before it has.
+    /// Why the last try failed; none until a try has failed.
     why: Option<(&'static str, String)>,
 }
 
@@ -36,9 +36,9 @@ struct Wait {
 #[derive(Debug, Default)]
 pub struct PipelineStatus {
     partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
-    /// By worker: a commit is one for all of its partitions.
+    /// Waits by worker, because one commit is for all partitions of a worker.
     waits: Mutex<BTreeMap<u32, Wait>>,
-    /// By worker: why one of the pipeline's topics is not the one that it was.
+    /// By worker, why one of the pipeline's topics is gone or was made anew.
     topics_gone: Mutex<BTreeMap<u32, (&'static str, String)>>,
     figures: Arc<PipelineFigures>,
 }
@@ -56,8 +56,8 @@ impl PipelineStatus {
         }
     }
 
-    /// A worker has events to commit. Since when it waits is known from the first
-    /// time until they are committed, or are no longer its own.
+    /// Notes that a worker has events to commit. Its wait begins with the first call,
+    /// and lasts until the events are committed or are no longer its own.
     pub fn waits(&self, worker: u32) {
         self.waits_since(worker, Instant::now());
     }
@@ -67,7 +67,7 @@ impl PipelineStatus {
         waits.entry(worker).or_insert(Wait { since, why: None });
     }
 
-    /// A worker could not commit what it has.
+    /// Notes why a worker could not commit.
     pub fn waits_for(&self, worker: u32, code: &'static str, reason: String) {
         let mut waits = self.waits.lock();
         let wait = waits.entry(worker).or_insert_with(|| Wait {
@@ -77,13 +77,13 @@ impl PipelineStatus {
         wait.why = Some((code, reason));
     }
 
-    /// A worker has committed, or has nothing to commit.
+    /// Ends the wait of a worker that has committed, or has nothing to commit.
     pub fn goes_on(&self, worker: u32) {
         self.waits.lock().remove(&worker);
     }
 
-    /// A worker has looked at the pipeline's topics: one is gone or another, for this
-    /// reason, or none is.
+    /// Notes a worker's look at the pipeline's topics: why one is gone or was made
+    /// anew, or that none is.
     pub fn looked_at_topics(&self, worker: u32, gone: Option<(&'static str, String)>) {
         let mut all = self.topics_gone.lock();
         match gone {
@@ -92,8 +92,8 @@ impl PipelineStatus {
         };
     }
 
-    /// Why one of the pipeline's topics is not the one that it was. Partitions may not
-    /// tell: the group takes them away where their topic is gone.
+    /// Why one of the pipeline's topics is gone or was made anew. No partition may say
+    /// so, because the group takes partitions away when their topic is gone.
     #[must_use]
     pub fn topics_gone(&self) -> Option<(&'static str, String)> {
         self.topics_gone.lock().values().next().cloned()
@@ -115,7 +115,6 @@ impl PipelineStatus {
         &self.figures
     }
 
-    /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeMap<PartitionId, PartitionStatus> {
         let held = self.partitions.lock().clone();
@@ -125,8 +124,9 @@ impl PipelineStatus {
             .collect()
     }
 
-    /// What a worker said, and whether it is stalled by now. A partition that
-    /// processes events again is told as such, for a rollback waits for its end.
+    /// A worker's report, and whether the worker is stalled by now. A partition that
+    /// processes events again keeps its state when it stalls, because a rollback waits
+    /// for its end.
     fn as_of(&self, mut status: PartitionStatus, now: Instant) -> PartitionStatus {
         let is_at_work = matches!(
             status.state,
@@ -184,7 +184,7 @@ mod tests {
             };
             status.set(PartitionId(partition), told);
         }
-        // Not for long yet.
+        // The wait is not long yet.
         status.waits(0);
         status.waits_for(0, "log-access-denied", "told to".to_owned());
         assert_eq!(status_of(&status, 0), (PartitionState::Running, None));
@@ -195,7 +195,7 @@ mod tests {
         let stalled = PartitionState::Stalled;
         assert_eq!(status_of(&status, 0), (stalled, Some("log-unavailable")));
         status.waits_for(0, "log-access-denied", "told to".to_owned());
-        // Since when it waits stays.
+        // A second call does not begin the wait anew.
         status.waits(0);
         let denied = Some("log-access-denied");
         assert_eq!(status_of(&status, 0), (stalled, denied));

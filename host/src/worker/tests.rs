@@ -34,7 +34,7 @@ use crate::{
 
 pub(crate) mod rollback;
 
-/// Counts events, and does what an event's value says.
+/// A plugin that counts events, and does as an event's value says.
 pub(crate) struct Faulty {
     digest: Digest,
     description: Description,
@@ -79,7 +79,7 @@ struct FaultyInstance {
     name: String,
     entities: BTreeMap<u32, (String, u64, bool)>,
     next: u32,
-    /// They run out of time at the next checkpoint.
+    /// Entities that run out of time at the next checkpoint.
     stalled: BTreeSet<u32>,
     calls: u32,
     dead: bool,
@@ -267,7 +267,7 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
     })
 }
 
-/// What says that the host wrote a record to the pipeline's input.
+/// The header which says that the host wrote a record to the pipeline's input.
 fn mark() -> Header {
     Identity::default().mark()
 }
@@ -276,7 +276,8 @@ struct Bench {
     processing: Processing,
     memory: Arc<Memory>,
     committed: Vec<NewRecord>,
-    /// The same, each commit in the order of its events, whatever the topic.
+    /// The committed records, those of each commit in the order of its events, whatever
+    /// the topic.
     told: Vec<NewRecord>,
     next: u64,
 }
@@ -505,8 +506,8 @@ fn records_that_no_plugin_can_take_are_dead_letters() {
     );
 }
 
-/// An output has its event's time where that will do, a dead letter never: it is kept
-/// from when it became one.
+/// An output has its event's time where that will do. A dead letter never has it,
+/// because retention counts from when the event became one.
 #[test]
 fn outputs_and_dead_letters_have_times_that_will_do() {
     let mut bench = Bench::new(8, 100);
@@ -542,8 +543,7 @@ fn outputs_and_dead_letters_have_times_that_will_do() {
     }
 }
 
-/// Whatever another producer got into the log, what it leads to can be
-/// committed.
+/// A dead letter can be committed, whatever event another producer got into the log.
 #[test]
 fn a_dead_letter_leaves_out_what_would_not_fit() {
     const LIMIT: usize = 4096 + COMMIT_EXTRA_BYTES;
@@ -585,8 +585,8 @@ fn a_dead_letter_leaves_out_what_would_not_fit() {
     assert_eq!(letter(3).key, None);
 }
 
-/// An append that failed midway, and its retry: what got in counts once, and so
-/// does what did not.
+/// An append failed midway and is retried. Each event counts once, whether it got in at
+/// first or not.
 #[test]
 fn a_retry_brings_what_the_first_time_left_out() {
     for entities_open_max in [1, 100] {
@@ -604,7 +604,8 @@ fn a_retry_brings_what_the_first_time_left_out() {
             }
             bench.feed(records);
             bench.commit();
-            // With one open entity at most, it is known from its checkpoint.
+            // With one open entity at most, the keys of `g` are then known from its
+            // checkpoint.
             bench.events(&[("another", "x")]);
             bench.commit();
         };
@@ -612,8 +613,8 @@ fn a_retry_brings_what_the_first_time_left_out() {
         send(&[0, 1, 2, 3, 4, 5, 6]);
         send(&[0, 1, 2, 3, 4, 5, 6]);
         let events: Vec<_> = bench.of("g");
-        // Offsets 0 to 2, one of another key, and 4 to 10, of which 0, 2 and 5
-        // were there.
+        // The first request has offsets 0 to 2, another key has 3, and the retry has 4
+        // to 10. Numbers 0, 2 and 5 of the retry were there before.
         assert_eq!(
             events,
             [
@@ -660,7 +661,7 @@ fn a_hosts_headers_count_only_where_the_host_wrote_them() {
         (vec![here.mark()], true),
         (vec![], false),
         (vec![of("elsewhere", 1)], false),
-        // Of the topic that had the name before.
+        // The mark is of the topic that had the name before.
         (vec![of("in", 2)], false),
         (vec![Header::new(TOPIC_HEADER, "in")], false),
         (
@@ -753,7 +754,7 @@ fn what_entities_publish_under_one_key_is_in_the_order_of_their_events() {
     );
 }
 
-/// And the outputs of each entity stay side by side.
+/// The outputs of each entity stay side by side, though dead letters are sorted.
 #[test]
 fn dead_letters_are_in_the_order_of_their_events() {
     let mut bench = Bench::new(8, 100);
@@ -856,7 +857,7 @@ fn a_partition_waits_for_a_plugin_that_can_read_it() {
     assert!(stops[0].1.waits);
     bench.commit();
     assert_eq!(bench.committed.len(), 1, "nothing became a dead letter");
-    // What comes before it is resumed is not taken: it would be a gap.
+    // A stopped partition does not take records, because they would leave a gap.
     let third = bench.record(Some("g"), "x");
     bench.feed(vec![third.clone()]);
     bench.swap(SlotName::Default, "c", &["faulty/1"]);
@@ -922,9 +923,9 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// However events are polled, committed, rolled back, crowded into
-    /// instances and swapped: each is processed once, in order, and bad ones
-    /// become dead letters where they stand.
+    /// Each event is processed once and in order, however events are polled, committed,
+    /// rolled back, crowded into instances and swapped. Bad events become dead letters
+    /// where they stand.
     #[test]
     fn each_event_counts_once_and_in_order(
         acts in proptest::collection::vec(act(), 1..120),

@@ -1,5 +1,5 @@
-//! The thread around [`Processing`]: it polls, commits, and does what it is
-//! told between two commits.
+//! The thread around [`Processing`]: it polls, commits, and carries out orders between
+//! two commits.
 
 mod begin;
 
@@ -34,40 +34,46 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender};
 
-/// How long an idle worker waits in a poll: how late it may notice an order.
+/// How long an idle worker waits in a poll, and so how late it may notice an order.
 const IDLE_WAIT: Duration = Duration::from_millis(25);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
-/// A run may hold so many commits' worth before it is cut short.
+/// A run of polled records is cut short once it holds more than this many times
+/// `commit_bytes_max`.
 const BUDGET_COMMITS: usize = 4;
-/// And take this long: neighbours, swaps and revokes wait for its end.
+/// A run is cut short after this time, because other partitions, swaps and revokes wait
+/// for its end.
 const RUN_TIME_MAX: Duration = Duration::from_secs(2);
-/// A key is logged up to this length: another producer's may have megabytes.
+/// A key is logged up to this length, because one from another producer may have
+/// megabytes.
 const KEY_LOGGED_BYTES_MAX: usize = 256;
 /// Dead letters of one commit that are logged one by one.
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 
-/// After a swap each entity opens again at its next event, and what it was is
-/// kept: events cost several times what they do else, and some wait. So that
-/// commits come as close together as before, less is taken for each, until most
-/// entities of a commit are open already and nothing waits, for this long at most.
+/// After a swap each entity opens again at its next event, and a commit also stores its
+/// state from before. Events then cost several times more than usual, so the worker is
+/// eased: its polls and commits are smaller, which keeps commits as close together as
+/// before. Eased mode ends at an idle poll once most entities of a commit were open
+/// already, or with the first commit after this time.
 const EASED_TIME_MAX: Duration = Duration::from_secs(3);
 const EASED_POLL_BYTES: usize = 32 << 10;
 const EASED_COMMIT_INTERVAL: Duration = Duration::from_millis(15);
-/// One in so many that opened is few.
+/// Eased mode may end once fewer than one in this many entities of a commit had to be
+/// opened.
 const FEW_OPENED: u64 = 4;
 
-/// How long it is tried again to read from elsewhere.
+/// How long a failed seek is tried again, unless the group waits for the member.
 const SEEK_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long an idle worker tries to write, and then waits.
+/// How long an idle worker tries to write its own rows.
 const CHORES_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long an idle worker waits after such a write failed.
 const CHORES_WAIT: Duration = Duration::from_secs(1);
 
-/// Where a plugin took over: the first offset it processes in each partition.
+/// The first offset that a plugin processes in each partition, after it took over.
 pub type Takeover = BTreeMap<PartitionId, Offset>;
 
-/// What a worker is told.
+/// A request that a worker carries out between two commits.
 pub enum Order {
     /// Put this plugin (or none) in force, right after a commit.
     Activate {
@@ -75,34 +81,35 @@ pub enum Order {
         active: Option<Arc<Active>>,
         done: Sender<Takeover>,
     },
-    /// Take the last swap of a slot back, where the directive says so: in the
-    /// partitions at hand, and in those that come later, for it stands (the
-    /// latest 16 of a slot do). `active` is in force from now on.
+    /// Undo the swap of a slot that the directive names, and put `active` in force. The
+    /// directive stands: it holds for the worker's partitions and for those assigned
+    /// later. The latest 16 directives of a slot stand.
     ///
-    /// A host that starts gives the directives that stand before plugins, with
-    /// no plugin: a swap that begins before its directive is known is taken for
-    /// the one that is meant.
+    /// A host that starts gives the standing directives before any plugin, with no
+    /// `active`. Otherwise a new swap to the same plugin would look older than the
+    /// directive, which would undo it.
     Rollback {
         slot: SlotName,
         directive: Directive,
         active: Option<Arc<Active>>,
-        /// What is taken back, once it is on disk that it is.
+        /// Receives the events that are processed again, once the rollback is on disk.
         done: Sender<BTreeMap<PartitionId, Redone>>,
     },
-    /// That directive of a slot stands no more.
+    /// The directive of this id no longer stands in the slot.
     Withdraw {
         slot: SlotName,
         id: u64,
         done: Sender<()>,
     },
-    /// The swaps of a slot up to that time (milliseconds since 1970) stay. It
-    /// stands like a directive.
+    /// The swaps of a slot up to `at` (milliseconds since 1970) can no longer be
+    /// undone. The confirmation also holds for partitions that are assigned later.
     Confirm {
         slot: SlotName,
         at: u64,
         done: Sender<()>,
     },
-    /// Commit what is pending and end, within the drain deadline from then on.
+    /// Commit what is pending and end, within the drain deadline counted from this
+    /// instant.
     Stop(Instant),
 }
 
@@ -110,15 +117,15 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub struct Orders {
     sender: Sender<Order>,
-    /// Says that somebody waits, to a worker in the middle of a long run.
+    /// Tells a worker in the middle of a long run that a caller waits.
     hurry: Arc<AtomicBool>,
 }
 
 impl Orders {
     fn new() -> (Self, Receiver<Order>) {
-        // Whoever gives an order waits for its answer, so there are only a few. A
-        // bounded channel would keep what nobody will take any more as long as
-        // somebody can give orders, and who gave it would wait for ever.
+        // Each caller waits for the answer to its order, so the channel holds only a
+        // few. A bounded channel would keep orders after the worker has ended, as long
+        // as a sender is left, and their callers would wait without end.
         let (sender, inbox) = crossbeam_channel::unbounded();
         let orders = Self {
             sender,
@@ -222,7 +229,7 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    /// Waits for the end of a worker that was told to stop, at most until then.
+    /// Waits for the end of a worker that was told to stop, at most until `by`.
     #[must_use]
     pub fn end(self, by: Instant) -> End {
         shutdown::end_of(&self.name, self.thread, by)
@@ -231,7 +238,7 @@ impl Worker {
 
 type Starts = Box<dyn Fn(PartitionId) -> Result<Offset, LogError> + Send>;
 
-/// What comes after a swap.
+/// The eased mode of a worker after a swap; see [`EASED_TIME_MAX`].
 struct Eased {
     until: Instant,
     /// Few entities of the last commit had to be opened.
@@ -254,39 +261,39 @@ struct Running {
     processing: Processing,
     inbox: Receiver<Order>,
     hurry: Arc<AtomicBool>,
-    /// How much is polled at a time: less, after what was polled led to too
-    /// much at once.
+    /// How many bytes a poll asks for: fewer after the records of a poll went over the
+    /// budget.
     poll_bytes: usize,
-    /// Commits are small, after a swap.
+    /// Set for a while after a swap, when polls and commits are small.
     eased: Option<Eased>,
-    /// How long to wait after the next failure.
+    /// How long to wait after the next log error that interrupts a run.
     wait: Duration,
-    /// And after the next poll that fails.
+    /// How long to wait after the next poll that fails.
     poll_wait: Duration,
     worker: u32,
     partitions: BTreeSet<PartitionId>,
-    /// Where each partition of the input begins by now.
+    /// Asks the log for the first offset that it still has of a partition.
     starts: Starts,
     watch: IdentityWatch,
     /// Partitions that process events again.
     redoing: BTreeSet<PartitionId>,
     /// Partitions that do not go on by themselves, whatever plugin comes.
     stopped: BTreeSet<PartitionId>,
-    /// Those of them that are tried again now and then.
+    /// Stopped partitions that the worker tries again now and then.
     given_up: GivenUp,
-    /// How many times it went back to what is committed.
+    /// How many times the worker went back to what is committed.
     rewinds: u64,
-    /// When an idle worker writes what it has to, after it could not.
+    /// When an idle worker may write its own rows again, after a write that failed.
     chores_at: Instant,
     /// Partitions that wait for a plugin.
     waiting: BTreeSet<PartitionId>,
-    /// Partitions that could not be begun with yet.
+    /// Partitions that the worker could not begin with yet.
     unbegun: BTreeMap<PartitionId, Unbegun>,
     reported: Counts,
-    /// What is counted here.
+    /// The metrics that the worker counts in.
     handles: Handles,
     gap: Gap,
-    /// When it must have ended.
+    /// The instant by which a stopping worker must have ended.
     stopping: Option<Instant>,
 }
 
@@ -313,7 +320,8 @@ impl Running {
         self.begin_rollbacks();
         self.begin_due();
         self.try_again();
-        // A worker with events is not idle, and tells that the topic is there again.
+        // A worker that gets events is never idle, so it looks here whether the topic
+        // is back.
         if self.is_a_topic_missing() {
             self.look_at_topics();
         }
@@ -373,7 +381,7 @@ impl Running {
                 self.lose(&partitions);
             }
             Ok(Polled::Stopped { partition, error }) => {
-                // What came before it is good.
+                // The records before the error are good, so they are committed.
                 self.commit();
                 let error = self.true_reason(error);
                 let code = self.code_of(partition, &error);
@@ -396,8 +404,8 @@ impl Running {
 
     fn is_due(&self) -> bool {
         let settings = &self.pipeline.processing;
-        // After what was polled had to be done again, with less: the sooner it is
-        // committed, the sooner there is more again.
+        // Polls are this small after a run went over its budget. Each commit doubles
+        // them, so the worker commits at once.
         if self.poll_bytes < settings.poll_bytes_max.min(EASED_POLL_BYTES) {
             return true;
         }
@@ -412,7 +420,7 @@ impl Running {
                 .is_some_and(|since| since.elapsed() >= interval)
     }
 
-    /// A commit was made of so many entities.
+    /// Decides after a commit of `entities` entities whether eased mode may end.
     fn note_opened(&mut self, entities: usize) {
         let opened = self.processing.counts.opens - self.reported.opens;
         if let Some(eased) = &mut self.eased {
@@ -441,7 +449,8 @@ impl Running {
                     }
                     self.wait_for_plugin();
                     self.go_on_waiting();
-                    // Nobody waits any more: then nobody needs to know.
+                    // The send fails if the caller no longer waits, and then no answer
+                    // is needed.
                     drop(done.send(self.processing.positions().collect()));
                 }
                 Order::Rollback {
@@ -451,7 +460,7 @@ impl Running {
                     done,
                 } => {
                     self.commit();
-                    // An order that is given again finds it done.
+                    // An order that is given again finds the plugin in force already.
                     if !self.processing.is_in_force(&slot, active.as_ref()) {
                         self.processing.activate(&slot, active);
                         self.gap.taken_over();
@@ -463,8 +472,8 @@ impl Running {
                     self.commit();
                     self.wait_for_plugin();
                     self.go_on_waiting();
-                    // Where it is not known whether it can be, or not on disk
-                    // that it is, nothing is said, and who asked asks again.
+                    // The rollback may wait for the log, or may not be on disk yet.
+                    // Then the order gets no answer, and its caller gives it again.
                     if !self.processing.is_to_begin() {
                         let redone = self.processing.redoing();
                         drop(done.send(redone.map(|(id, redone, _)| (id, redone)).collect()));
@@ -501,13 +510,15 @@ impl Running {
         if self.commit_by(None) {
             return;
         }
-        // Not committed is not lost: it is read again after the start, or now,
-        // when others have waited long enough for partitions that must go.
+        // The worker must stop, or the group has waited long enough for its partitions.
+        // What was not committed is not lost: it is read again after the next start, or
+        // now.
         self.rewind();
     }
 
-    /// Somebody waits for these: they go when what was read is committed, or at
-    /// the drain deadline without. Whoever has them next reads it again.
+    /// Commits and releases partitions that another member waits for. At the drain
+    /// deadline they go without the commit, and their next member reads the events
+    /// again.
     fn let_go(&mut self, partitions: &[PartitionId]) {
         let deadline = Instant::now() + self.pipeline.processing.drain_deadline;
         let is_done = self.commit_by(Some(deadline));
@@ -519,14 +530,15 @@ impl Running {
         }
     }
 
-    /// Commits what is pending. False says that the deadline, or that of a
-    /// worker that others wait for, was over before: all of it is pending still.
+    /// Commits what is pending. Returns false when a deadline passed first (this one,
+    /// or that of a stop or a revoke): then everything is still pending.
     fn commit_by(&mut self, deadline: Option<Instant>) -> bool {
         let prepared = self.processing.prepare();
         self.write(prepared, deadline)
     }
 
-    /// The same, and what an idle worker has to write.
+    /// Commits what is pending, and what an idle worker has to write. Returns false as
+    /// [`commit_by`](Self::commit_by) does.
     fn commit_idle(&mut self, deadline: Option<Instant>) -> bool {
         let prepared = self.processing.prepare_idle();
         self.write(prepared, deadline)
@@ -547,7 +559,7 @@ impl Running {
         };
         self.status.waits(self.worker);
         let started = Instant::now();
-        // A group that has just moved on takes the next try at once.
+        // The first retry comes at once: a group that has just moved on takes it.
         let mut wait = Duration::ZERO;
         loop {
             deadline = deadline.into_iter().chain(self.stopping).min();
@@ -565,7 +577,8 @@ impl Running {
                     self.status
                         .waits_for(self.worker, error.code(), error.to_string());
                     tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit fenced");
-                    // What the member has all the same goes on, the rest is lost.
+                    // The rewind seeks each partition: those that the member still has
+                    // go on, and the others are forgotten.
                     self.rewind();
                     return true;
                 }
@@ -607,8 +620,8 @@ impl Running {
         true
     }
 
-    /// The log refuses a commit, and would again: its partitions stop. Where that may
-    /// be mended, they are tried again later.
+    /// Stops the partitions of a commit that the log refuses and would refuse again.
+    /// The worker tries them again later if somebody may mend the cause.
     fn give_up(&mut self, commit: &Commit, error: &LogError) {
         self.status.goes_on(self.worker);
         if matches!(error, LogError::TopicRecreated { .. }) {
@@ -641,7 +654,7 @@ impl Running {
         let Some((partition, next)) = self.given_up.take_due(Instant::now()) else {
             return;
         };
-        // No pending record may share a commit with it.
+        // No pending record of another partition may share a commit with this one.
         if self.processing.pending_since().is_some() {
             self.commit();
         }
@@ -670,7 +683,7 @@ impl Running {
                 Err(interrupted) => self.start_over(&interrupted),
             }
             self.commit();
-            // Otherwise the rest is read again.
+            // After a rewind the records that are left are read again.
             if self.rewinds != rewinds || self.stopping.is_some() {
                 return;
             }
@@ -703,8 +716,8 @@ impl Running {
     /// Whether a worker that was told to stop is out of time. An order to stop
     /// that comes while a commit is tried again and again is seen here.
     fn must_stop(&mut self) -> bool {
-        // Without a commit there is no activation: one that is asked for here is
-        // dropped, and who asked sees that no answer will come, and asks again.
+        // An order needs a commit first, so one that arrives here is dropped. Its
+        // caller sees that no answer will come, and gives it again.
         if self.stopping.is_none()
             && let Ok(Order::Stop(told)) = self.inbox.try_recv()
         {
@@ -714,8 +727,8 @@ impl Running {
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Records were not run to their end: back to what is committed, and read
-    /// again from there.
+    /// Goes back to what is committed after records were not run to their end, and
+    /// reads them again from there.
     fn start_over(&mut self, why: &Interrupted) {
         self.rewind();
         match why {
@@ -724,7 +737,8 @@ impl Running {
                 self.poll_bytes = (self.poll_bytes / 8).max(1);
                 self.set_budget();
             }
-            // Each try may take as long again: the next one is the last.
+            // Each try may take as long again. A poll of the smallest size has no
+            // budget, so the next try is the last.
             Interrupted::TooLong => {
                 self.poll_bytes = 1;
                 self.set_budget();
@@ -739,7 +753,7 @@ impl Running {
         tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, poll_bytes = self.poll_bytes, %why, "processing starts over from the last commit");
     }
 
-    /// Back to what is committed. A worker that stops reads nothing again.
+    /// Goes back to what is committed. A worker that stops does not read it again.
     fn rewind(&mut self) {
         self.rewinds += 1;
         self.processing.abort();
@@ -752,8 +766,8 @@ impl Running {
         }
     }
 
-    /// What an idle worker has to write. Nobody waits for it: it is tried for a
-    /// moment only, and later again.
+    /// Writes the rows that an idle worker has to write. No caller waits for them, so a
+    /// try is short, and a failed one is repeated later.
     fn do_chores(&mut self) {
         let now = Instant::now();
         if now < self.chores_at || !self.processing.has_chores(now_ms()) {
@@ -765,7 +779,7 @@ impl Running {
         }
     }
 
-    /// Sees that the log still has what rollbacks need, before they touch
+    /// Checks that the log still has the events that rollbacks need, before they change
     /// anything.
     fn begin_rollbacks(&mut self) {
         for (partition, from) in self.processing.wanted() {
@@ -783,16 +797,17 @@ impl Running {
         }
     }
 
-    /// Reads on where rollbacks say.
+    /// Seeks the partitions that go on at another offset because of a rollback.
     fn go_where_moved(&mut self) {
         for (partition, next) in self.processing.moved() {
             match (self.starts)(partition) {
-                // Retention was faster.
+                // Retention has deleted the events meanwhile.
                 Ok(start) if next < start => {
                     let stop = self.processing.refuse(partition, next, start);
                     self.stop_partitions(vec![(partition, stop)]);
                 }
-                // Where it cannot be asked, the reading will tell.
+                // If the log does not answer, the read will show whether the events are
+                // there.
                 _ => {
                     self.seek(partition, next);
                 }
@@ -800,7 +815,7 @@ impl Running {
         }
     }
 
-    /// Says how far events are processed again.
+    /// Notes in the status how far each rollback has come, and which ones are done.
     fn note_redo(&mut self) {
         let redoing: BTreeMap<_, _> = self
             .processing
@@ -853,8 +868,8 @@ impl Running {
             && !self.stopped.contains(&partition)
     }
 
-    /// Reads a partition from there. False says that it does not go on: who read
-    /// it from elsewhere would pass events over.
+    /// Makes the member read a partition from `next`. Returns false when that fails and
+    /// the partition stops, because reading on from another offset would skip events.
     fn seek(&mut self, partition: PartitionId, next: Offset) -> bool {
         let since = Instant::now();
         let mut wait = RETRY_WAIT_MIN;
@@ -892,7 +907,8 @@ impl Running {
         }
     }
 
-    /// What an error is called that has a partition stop.
+    /// The code under which an error stops a partition. A rollback has a code of its
+    /// own for events that the log no longer has.
     fn code_of(&self, partition: PartitionId, error: &LogError) -> &'static str {
         let is_redone = self.redoing.contains(&partition)
             || self
@@ -958,7 +974,7 @@ impl Running {
         }
     }
 
-    /// What waited for a plugin tries again; it may stop again.
+    /// Resumes the partitions that waited for a plugin; each may stop again.
     fn go_on_waiting(&mut self) {
         if !self.processing.has_default() {
             return;
@@ -1038,8 +1054,8 @@ impl Running {
         );
     }
 
-    /// Each dead letter is for somebody to look at; a flood of them is told by
-    /// a few and their number.
+    /// Logs the dead letters of a commit, for somebody to look at. A flood of them is
+    /// logged as a few and the number of the rest.
     fn report_dead_letters(&self, commit: &Commit) {
         let letters = || {
             commit

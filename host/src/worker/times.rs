@@ -1,9 +1,9 @@
 //! The times of the records that a commit appends.
 //!
-//! An output has the time of its event, so that a replay makes the same record.
-//! Where that time would not do, the record has the time of its commit, and the
-//! header [`EVENT_TIME_HEADER`] has the event's own. A dead letter always does: its
-//! topic's retention counts from when the event became one.
+//! An output has the time of its event, so that a replay makes the same record. Where
+//! that time would not do, the record has the time of its commit, and the header
+//! [`EVENT_TIME_HEADER`] has the event's own. A dead letter always has the time of its
+//! commit: its topic's retention counts from when the event became one.
 
 use crate::types::{EVENT_TIME_HEADER, Header, NewRecord};
 
@@ -12,8 +12,7 @@ use crate::types::{EVENT_TIME_HEADER, Header, NewRecord};
 /// two clocks may differ. Retention would wait for such a record as well.
 pub const AHEAD_MAX_MS: u64 = 30 * 60 * 1000;
 
-/// Gives an output, which has its event's time, another one where that is none or
-/// too far ahead.
+/// Gives an output the time of its commit if the event's time is 0 or too far ahead.
 pub fn settle_output(output: &mut NewRecord, now_ms: u64) {
     let own = output.timestamp_ms;
     if own == 0 || own > now_ms.saturating_add(AHEAD_MAX_MS) {
@@ -28,7 +27,7 @@ pub const fn settle_letter(letter: &mut NewRecord, now_ms: u64) {
     letter.timestamp_ms = now_ms;
 }
 
-/// Gives a record back the time of its event: what a replay makes must not depend on
+/// Gives a record back the time of its event: a replay's records must not depend on
 /// when it runs.
 pub fn take_back(record: &mut NewRecord) {
     let headers = &record.headers;

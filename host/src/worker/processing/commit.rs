@@ -1,4 +1,4 @@
-//! What was run goes out: checkpoints are asked for, and a commit is made.
+//! Makes commits of what was run, with checkpoints from the plugins.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -21,22 +21,23 @@ use crate::{
 const NO_PLUGIN: Digest = Digest([0; 32]);
 
 impl Processing {
-    /// What the next commit is to hold; none where nothing is pending. The
-    /// stops are as [`Self::accept`] returns them.
+    /// Makes the next commit; none where nothing is pending. The stops are as
+    /// [`Self::accept`] returns them.
     pub fn prepare(&mut self) -> Planned {
         self.prepare_all(false)
     }
 
-    /// The same, and where nothing is pending, what an idle worker has to write.
+    /// Makes the next commit. Where nothing is pending, it holds what an idle worker
+    /// has to write.
     pub fn prepare_idle(&mut self) -> Planned {
         self.prepare_all(true)
     }
 
     fn prepare_all(&mut self, idle: bool) -> Planned {
         self.started = Instant::now();
-        // A checkpoint that fails sends its neighbours back to work, so this
-        // goes round until all are prepared. Each round that is not the last
-        // makes a suspect or halts one, so there are as many as entities.
+        // A checkpoint that fails sends the entity's neighbours back to work, so this
+        // repeats until all are prepared. Each round but the last makes an entity a
+        // suspect or halts one, so the number of entities bounds the rounds.
         loop {
             self.run_all()?;
             if self.prepare_round()? {
@@ -59,8 +60,8 @@ impl Processing {
         let mut produced = Vec::new();
         for (partition, task) in &mut self.tasks {
             produced.append(&mut task.loose);
-            // Checkpoints without their offset would be taken from a worker
-            // that has the partition no more.
+            // Without the partition's offset, the log would accept checkpoints from a
+            // worker that no longer has the partition.
             if task.next != task.position() || kept.contains(partition) || task.is_unwritten {
                 let next = task.next.max(task.committed);
                 commit.offsets.push((*partition, next));
@@ -86,10 +87,10 @@ impl Processing {
                 .checkpoints
                 .push((entity.partition, entity.key.clone(), checkpoint));
         }
-        // Each entity's records are in order. Where entities share a key or a
-        // topic, so must be what they publish there, however events were
-        // batched. It is not done for all: the records of one entity resemble
-        // each other, and compress better side by side.
+        // Each entity's records are in order. Where entities share a key or a topic,
+        // their records there must be in the order of the events, however those were
+        // batched. Other records are not sorted: those of one entity resemble each
+        // other, and compress better side by side.
         if self.shared {
             produced.sort_by_key(|produced| produced.source);
         } else if self.has_letters {
@@ -117,14 +118,15 @@ impl Processing {
             .chain(told)
             .collect();
         if commit.is_empty() {
-            // Somebody looked, and there was nothing.
+            // The sweep may have looked through rows and found none to delete, which is
+            // settled here.
             self.settle_house();
             return Ok((None, stops));
         }
         Ok((Some(commit), stops))
     }
 
-    /// What [`Self::prepare`] gave was committed.
+    /// Applies a commit of [`Self::prepare`] that the log took.
     pub fn settle(&mut self, commit: &Commit) {
         for (partition, next) in &commit.offsets {
             if let Some(task) = self.tasks.get_mut(partition) {
@@ -174,8 +176,8 @@ impl Processing {
         self.close_idle(Instant::now());
     }
 
-    /// Asks the plugin for the checkpoints that the next commit needs. False
-    /// says that something failed, and there is work to do again.
+    /// Asks the plugin for the checkpoints that the next commit needs. Returns false
+    /// when one failed, and entities have work to do again.
     pub(super) fn prepare_round(&mut self) -> Result<bool, Interrupted> {
         for position in 0..self.dirty.len() {
             self.keep_within_budget()?;
@@ -195,7 +197,7 @@ impl Processing {
             let is_open = entity.halted.is_none() || entity.mark.is_some() || entity.home.is_some();
             if is_open && entity.processed() {
                 let saved = match (&entity.mark, entity.home) {
-                    // Who runs alone has its state at hand.
+                    // An entity that runs alone has its state in its mark.
                     (Some(mark), _) => Ok(mark.saved.clone()),
                     (None, Some(home)) => {
                         let Some(held) = self.instances.get_mut(home.instance) else {
@@ -241,9 +243,9 @@ impl Processing {
                     }
                 }
             } else if entity.touched {
-                // The state stays as it was; what the host keeps beside it has
-                // changed. A halted entity may have come as far as its mark,
-                // which of a state that nothing went into says nothing.
+                // The state stays as it was, but what the host keeps beside it has
+                // changed. A halted entity may have come as far as its mark; without a
+                // processed event the mark says nothing of the state.
                 let mark = entity.mark.as_ref().filter(|_| entity.processed());
                 let (digest, saved) = match mark {
                     Some(mark) => (

@@ -1,10 +1,10 @@
-//! What a worker does with records, without the log: it takes what was polled,
-//! runs it through plugin instances, and says what to commit.
+//! A worker's processing of records, without the log: it takes polled records, runs
+//! them through plugin instances, and says what to commit.
 //!
-//! Nothing here writes: a failure of a plugin is answered from memory, by
-//! running again what was not committed. It costs, beside the open entities,
-//! the events and emissions since the last commit; a [`Budget`] bounds those,
-//! and the time that running them takes.
+//! Nothing here writes. When a plugin fails, what was not committed runs again from
+//! memory. Memory therefore holds the events and emissions since the last commit,
+//! beside the open entities; a [`Budget`] bounds those, and the time that running them
+//! takes.
 
 mod commit;
 mod rollback;
@@ -53,32 +53,34 @@ use crate::{
 pub struct Stop {
     pub code: &'static str,
     pub reason: String,
-    /// It goes on by itself when its plugin comes.
+    /// The partition goes on by itself when its plugin comes.
     pub waits: bool,
 }
 
-/// How much may be run between two looks at the world outside.
+/// Bounds of a run, during which the worker answers neither orders nor the log.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Events, emissions and checkpoints held.
+    /// Bytes of events, emissions and checkpoints that a run may hold.
     pub bytes_max: usize,
     pub time_max: Duration,
-    /// Set when somebody waits for the worker: then the time is cut short.
+    /// Set when a caller waits for the worker, which then cuts the run short.
     pub hurry: Arc<AtomicBool>,
 }
 
-/// Why records were not run to their end. All that is pending is to be aborted.
+/// Why records were not run to their end. The caller must abort everything that is
+/// pending.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
     #[error(transparent)]
     Log(#[from] LogError),
-    /// It went over the budget: to be read again, in smaller pieces.
+    /// The run went over the bytes of its budget. The records are to be read again in
+    /// smaller polls.
     #[error("the records polled lead to more than fits between two commits")]
     TooMuch,
-    /// So many records take longer than others are to wait for.
+    /// The run took longer than other partitions and orders are to wait for it.
     #[error("the records polled take too long to run")]
     TooLong,
-    /// Somebody waits for the worker.
+    /// A caller waits for the worker.
     #[error("the worker is waited for")]
     Hurried,
 }
@@ -86,8 +88,8 @@ pub enum Interrupted {
 /// A commit, and the partitions that cannot go on.
 pub type Planned = Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted>;
 
-/// Counts since the worker started, for metrics: of what was committed, but
-/// for calls, failures and opens, which count as they happen.
+/// Counts since the worker started, for metrics. Calls, failures and opens count as
+/// they happen, everything else once it is committed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub events: u64,
@@ -103,35 +105,36 @@ pub struct Counts {
 #[derive(Debug)]
 struct Task {
     committed: Offset,
-    /// Records taken since the last commit, and those whose processing was
-    /// committed since the partition was assigned.
+    /// `taken` counts records since the last commit, `events` those whose processing
+    /// was committed since the partition was assigned.
     taken: u64,
     events: u64,
-    /// Events that came since the group began or was reset, as of the last
-    /// commit, and those since.
+    /// `counted` is the number of events since the group began or was reset, as of the
+    /// last commit, and `fresh` that of the events since.
     counted: u64,
     fresh: u64,
-    /// The row of its position is to be written, though nothing was processed.
+    /// The partition's position row is to be written, though nothing was processed.
     is_unwritten: bool,
-    /// Of the next record to take.
+    /// The offset of the next record to take.
     next: Offset,
     /// Dead letters that belong to no entity.
     loose: Vec<Produced>,
-    /// It takes no records until it is resumed.
+    /// The partition takes no records until it is resumed.
     stopped: bool,
-    /// What runs in its slots, and what is processed again.
+    /// The plugins in the partition's slots, and the events that are processed again.
     slots: Slots,
     /// Slots that swapped while this worker had the partition.
     swapped: FxHashSet<SlotName>,
     /// Trials that are to be undone.
     undo: Vec<Undo>,
-    /// The same, of a partition that stopped since the log has too little.
+    /// Trials that were to be undone when the partition stopped, because the log lacks
+    /// their events.
     refused: Vec<Undo>,
-    /// The host's rows after this key are to be looked through for those that
-    /// are of no use any more.
+    /// The host's rows after this key are to be looked through for rows that are no
+    /// longer of use.
     sweep: Option<Key>,
     staged_sweep: Option<Option<Key>>,
-    /// More became useless since that began.
+    /// More rows became useless since the sweep began.
     sweep_again: bool,
 }
 
@@ -140,27 +143,28 @@ struct Task {
 struct Undo {
     slot: SlotName,
     seq: u32,
-    /// Nothing below it is processed again.
+    /// No event below this offset is processed again.
     from: Offset,
-    /// When the swap was.
+    /// When the swap was, in milliseconds since 1970.
     at: u64,
-    /// The log still has what is to be processed again.
+    /// The log still has the events that are to be processed again.
     approved: bool,
 }
 
 impl Task {
-    /// Where it goes on after its last commit.
+    /// The offset at which the partition goes on after its last commit.
     fn position(&self) -> Offset {
         let redo = self.slots.committed_redo();
         redo.map_or(self.committed, |redo| redo.next)
     }
 
-    /// What is processed again.
+    /// The events that are processed again, as on disk.
     const fn redo(&self) -> Option<&Redo> {
         self.slots.committed_redo()
     }
 
-    /// It takes no records until what a swap changed is as it was.
+    /// Whether the partition takes no records, because entities do not have the states
+    /// from before a swap back yet.
     fn is_held(&self) -> bool {
         !self.undo.is_empty() || self.redo().is_some_and(|redo| !redo.restoring.is_empty())
     }
@@ -185,21 +189,22 @@ pub struct Processing {
     pending_bytes: usize,
     pending_since: Option<Instant>,
     stops: Vec<(PartitionId, Stop)>,
-    /// Some of what is pending goes where other entities publish, too, under a key
-    /// that is not the entity's.
+    /// Some pending emission has a key that is not its entity's, under which other
+    /// entities may publish, too.
     shared: bool,
-    /// Some of what is pending are dead letters.
+    /// Some pending records are dead letters.
     has_letters: bool,
     budget: Option<Budget>,
     started: Instant,
     directives: Directives,
-    /// Up to when the swaps of each slot were confirmed.
+    /// The time up to which the swaps of each slot are confirmed, in milliseconds since
+    /// 1970.
     confirmed: HashMap<SlotName, u64>,
-    /// Whether confirmations may be missing somewhere.
+    /// Whether confirmations may be missing in some partition.
     confirm_again: bool,
     /// The partition that was swept last.
     swept: PartitionId,
-    /// Partitions that are to be read from elsewhere now.
+    /// Partitions that are to be read from another offset now.
     moved: BTreeSet<PartitionId>,
     pub counts: Counts,
 }
@@ -236,13 +241,14 @@ impl std::fmt::Debug for CheckpointReader {
     }
 }
 
-/// What stands in the way of an entity.
+/// The reason why an entity cannot run on.
 enum Hurdle {
-    /// Its instance is gone; it has been made a suspect and is to be run again.
+    /// The entity's instance is gone; the entity has become a suspect and is to be run
+    /// again.
     Failed,
     /// The entity takes no events from here on.
     Halted(Halt),
-    /// Its partition cannot go on.
+    /// The entity's partition cannot go on.
     Stopped(Stop),
 }
 
@@ -287,8 +293,8 @@ impl Processing {
         })
     }
 
-    /// Starts on a partition. Where it is to be read from elsewhere than there,
-    /// [`moved`](Self::moved) says so.
+    /// Starts on a partition. If a rollback needs it read from another offset than
+    /// `start`, [`moved`](Self::moved) names that.
     pub fn assign(&mut self, partition: PartitionId, start: Start) -> Result<(), LogError> {
         let mut task = Task {
             committed: start.next,
@@ -317,7 +323,7 @@ impl Processing {
         Ok(())
     }
 
-    /// Goes on with partitions that stopped; says from where.
+    /// Resumes a partition that stopped, and returns the offset to read from.
     pub fn resume(&mut self, partition: PartitionId) -> Option<Offset> {
         let task = self.tasks.get_mut(&partition)?;
         task.stopped = false;
@@ -334,8 +340,9 @@ impl Processing {
         self.forget_pending_if_none();
     }
 
-    /// The partitions at work, and where each goes on after its last commit:
-    /// the committed offset, but where events are processed again.
+    /// The partitions at work, and the offset at which each goes on after its last
+    /// commit. The offset is the committed one, or a lower one while events are
+    /// processed again.
     pub fn positions(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
         self.tasks.iter().map(|(id, task)| (*id, task.position()))
     }
@@ -346,7 +353,7 @@ impl Processing {
         self.tasks.get(&partition).map(|task| task.committed)
     }
 
-    /// What plugins do is counted there.
+    /// Sets the figures in which the calls of plugins are counted.
     pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
         self.instances.count_in(figures, worker);
     }
@@ -408,7 +415,8 @@ impl Processing {
         self.instances.retire_slot(slot);
         self.breakers.forget(slot);
         for task in self.tasks.values_mut() {
-            // Where it never ran, whatever comes is new.
+            // A partition without a row of the slot never had a plugin in it, so
+            // nothing is swapped there.
             if task.slots.get(slot).is_some() {
                 task.swapped.insert(slot.clone());
             }
@@ -438,8 +446,8 @@ impl Processing {
         self.actives.set(slot, active);
     }
 
-    /// What running records may take from now on; none sets no bound, which is
-    /// for a poll so small that it could not be smaller.
+    /// Bounds the runs from now on. `None` sets no bound, for a poll that could not be
+    /// smaller.
     pub fn set_budget(&mut self, budget: Option<Budget>) {
         self.budget = budget;
     }
@@ -530,8 +538,9 @@ impl Processing {
         }
     }
 
-    /// Closes who was idle for long, and who is too many. To be called when
-    /// nothing is pending.
+    /// Closes entities that were idle for `entity_idle`, and those used longest ago
+    /// while more than `entities_open_max` are open. To be called when nothing is
+    /// pending.
     pub fn close_idle(&mut self, now: Instant) {
         if !self.dirty.is_empty() {
             return;

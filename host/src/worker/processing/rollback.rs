@@ -3,11 +3,11 @@
 //! force now.
 //!
 //! The states come back in commits of bounded size, while the partition takes no
-//! records. Each entity that came back is *late*: a row says how far it has come.
-//! Then the partition is read again from the first event that one of them misses,
-//! up to what is committed, and only late entities take their events; the
-//! committed offset stays where it is all the while. A crash at any moment finds
-//! in the rows how far it was.
+//! records. Each entity that came back is *late*: a row says how far it has come. Then
+//! the partition is read again from the first event that one of them misses, up to what
+//! is committed, and only late entities take their events; the committed offset stays
+//! where it is all the while. After a crash at any moment, the rows say how far the
+//! rollback had come.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,14 +30,14 @@ use crate::{
     },
 };
 
-/// The log lacks what is to be processed again.
+/// The code of a stop because the log lacks events that are to be processed again.
 pub const OUT_OF_RANGE: &str = "rollback-out-of-range";
 /// Entities that one commit brings back.
 const RESTORED_MAX: usize = 256;
-/// Rows read at a time: each may be as large as a state may.
+/// Rows read at a time; each may be as large as an entity's state.
 const PAGE: usize = 32;
 
-/// What one commit may still bring back.
+/// The rows and bytes that one commit may still bring back.
 struct Left {
     rows: usize,
     bytes: usize,
@@ -48,21 +48,20 @@ pub(super) type Directives = HashMap<SlotName, Standing>;
 
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// Those that stand, by their ids.
+    /// The directives that stand, by their ids.
     directives: BTreeMap<u64, Directive>,
-    /// The id of the latest, also of one that was withdrawn.
+    /// The id of the latest directive, even if it was withdrawn.
     latest: u64,
 }
 
-/// The latest of a slot.
+/// The id of a slot's latest directive, 0 if it never had one.
 pub(super) fn latest(directives: &Directives, slot: &SlotName) -> u64 {
     directives.get(slot).map_or(0, |standing| standing.latest)
 }
 
 impl Processing {
-    /// Takes a directive: it stands from now on, and in the partitions at hand
-    /// the swaps that it is about are to be taken back. To be called when
-    /// nothing is pending.
+    /// Takes a directive, which stands from now on, and marks the swaps that it undoes
+    /// in the partitions at hand. To be called when nothing is pending.
     pub fn direct(&mut self, directive: Directive) {
         let standing = self.directives.entry(directive.slot.clone()).or_default();
         standing.latest = standing.latest.max(directive.id);
@@ -73,8 +72,8 @@ impl Processing {
         self.follow_all_orders();
     }
 
-    /// A directive stands no more; swaps from now on are later than it. To be
-    /// called when nothing is pending.
+    /// Withdraws a directive. Its id counts as the slot's latest, so it does not undo
+    /// swaps from now on. To be called when nothing is pending.
     pub fn withdraw(&mut self, slot: &SlotName, id: u64) {
         let standing = self.directives.entry(slot.clone()).or_default();
         standing.latest = standing.latest.max(id);
@@ -89,16 +88,15 @@ impl Processing {
         }
     }
 
-    /// The swaps of a slot up to that time stay; so do those of partitions that
-    /// come later. Says which partitions may go on that were
-    /// [refused](Self::refuse).
+    /// Confirms the swaps of a slot up to `at`, also in partitions that come later.
+    /// Returns the [refused](Self::refuse) partitions that may go on.
     pub fn confirm(&mut self, slot: &SlotName, at: u64) -> Vec<PartitionId> {
         let until = self.confirmed.entry(slot.clone()).or_default();
         *until = at.max(*until);
         let is_open = |undo: &Undo| undo.slot != *slot || undo.at > at;
         let mut released = Vec::new();
         for (partition, task) in &mut self.tasks {
-            // What is not to be taken back any more need not hold it up.
+            // A swap that is no longer to be undone does not hold the partition up.
             if task.change_undo(|undo| undo.retain(is_open)) {
                 self.moved.insert(*partition);
             }
@@ -113,8 +111,8 @@ impl Processing {
         released
     }
 
-    /// Marks what standing directives undo in a partition: several trials, where
-    /// somebody gave several directives while nobody had it.
+    /// Marks the trials that standing directives undo in a partition. There are several
+    /// if several directives were given while no worker had the partition.
     pub(super) fn follow_orders(&mut self, partition: PartitionId) {
         self.confirm_again = true;
         let Some(task) = self.tasks.get_mut(&partition) else {
@@ -147,8 +145,9 @@ impl Processing {
         }
     }
 
-    /// Notes that a rollback had an entity process events again, where no directive does:
-    /// a replay takes them once, by the plugin that got them in the end.
+    /// Notes that a rollback had an entity process events again. A replay has no
+    /// directives and calls this instead: it takes each event once, by the plugin that
+    /// got it in the end.
     pub fn note_redone(
         &mut self,
         partition: PartitionId,
@@ -159,16 +158,16 @@ impl Processing {
             Some(id) => Some(*id),
             None => self.load(partition, key.clone(), Instant::now())?,
         };
-        // Where there is none its partition has stopped, which is said.
+        // Without an entity its partition has stopped, which the stops report.
         if let Some(entity) = id.and_then(|id| self.entities.get_mut(id)) {
             entity.note_redone(redone);
         }
         Ok(())
     }
 
-    /// Partitions where a swap is to be taken back, once it is known that the
-    /// log still has what is to be processed again, and from where on that is. One
-    /// that is stopped has it before it when it goes on.
+    /// Partitions in which a swap is to be undone, with the first offset to process
+    /// again. The caller must learn first whether the log still has that offset. A
+    /// stopped partition is not named until it goes on.
     #[must_use]
     pub fn wanted(&self) -> Vec<(PartitionId, Offset)> {
         let mut wanted = Vec::new();
@@ -180,8 +179,8 @@ impl Processing {
         wanted
     }
 
-    /// The log has what [`wanted`](Self::wanted) names; the next commits take
-    /// the swaps of that partition back.
+    /// Lets the next commits undo the swaps of a partition, since the log has the
+    /// offset that [`wanted`](Self::wanted) names.
     pub fn approve(&mut self, partition: PartitionId) {
         if let Some(task) = self.tasks.get_mut(&partition) {
             for undo in &mut task.undo {
@@ -190,8 +189,8 @@ impl Processing {
         }
     }
 
-    /// It has not: nothing is touched, and the partition does not go on until
-    /// those swaps are confirmed.
+    /// Stops a partition whose events to process again are gone from the log. No state
+    /// is changed, and the partition does not go on until those swaps are confirmed.
     pub fn refuse(&mut self, partition: PartitionId, from: Offset, start: Offset) -> Stop {
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.refused = std::mem::take(&mut task.undo);
@@ -206,22 +205,22 @@ impl Processing {
         }
     }
 
-    /// Whether rollbacks are ordered of which nothing is on disk yet. Nobody is to
-    /// wait for partitions that are stopped: they may be for ever.
+    /// Whether a rollback is ordered that is not on disk yet. Stopped partitions do not
+    /// count: they may never go on, and no caller is to wait for them.
     #[must_use]
     pub fn is_to_begin(&self) -> bool {
         let mut going = self.tasks.values().filter(|task| !task.stopped);
         going.any(|task| !task.undo.is_empty())
     }
 
-    /// Whether the next commit brings something back.
+    /// Whether the next commit begins a rollback or brings states back.
     #[must_use]
     pub fn is_restoring(&self) -> bool {
         self.tasks.values().any(Task::is_restoring)
     }
 
-    /// What is processed again in each partition, where anything is, and how far
-    /// that has come.
+    /// The events that each partition processes again, if any, and the offset of the
+    /// next one.
     pub fn redoing(&self) -> impl Iterator<Item = (PartitionId, Redone, Offset)> + '_ {
         let going = self.tasks.iter().filter(|(_, task)| !task.stopped);
         going.filter_map(|(partition, task)| {
@@ -234,13 +233,13 @@ impl Processing {
         })
     }
 
-    /// Partitions that are to be read from elsewhere from now on, and taken up
-    /// again where they were held.
+    /// Partitions that are to be read from another offset from now on, with that
+    /// offset. Those that were held go on there.
     pub fn moved(&mut self) -> Vec<(PartitionId, Offset)> {
         let mut moved = Vec::new();
         for partition in std::mem::take(&mut self.moved) {
             let task = self.tasks.get(&partition);
-            // One that is held is here again when it is let go.
+            // A held partition is put into `moved` again when it is released.
             if let Some(task) = task.filter(|task| !task.is_held() && !task.stopped) {
                 moved.push((partition, task.next));
             }
@@ -262,7 +261,8 @@ impl Processing {
         Ok(late.is_some_and(|late| offset >= late))
     }
 
-    /// Where an entity stands that is behind.
+    /// The offset from which a late entity processes events again; none for other
+    /// entities.
     pub(super) fn late(
         &self,
         partition: PartitionId,
@@ -287,8 +287,9 @@ fn read_late(
 }
 
 impl Task {
-    /// Changes what is to be taken back. True says that this was all that held
-    /// it: it goes on where it stands, since what was read meanwhile was dropped.
+    /// Changes which trials are to be undone. Returns true if nothing holds the
+    /// partition any more. Then it goes on after its last commit, since records read
+    /// meanwhile were dropped.
     pub(super) fn change_undo(&mut self, change: impl FnOnce(&mut Vec<Undo>)) -> bool {
         let was_held = self.is_held();
         change(&mut self.undo);
@@ -306,8 +307,8 @@ impl Task {
                 || redo.is_some_and(|redo| !redo.restoring.is_empty()))
     }
 
-    /// Puts into a commit what begins rollbacks, or brings the next entities
-    /// back.
+    /// Puts into a commit the rows that begin rollbacks, or that bring the next
+    /// entities back.
     pub(super) fn restore(
         &mut self,
         partition: PartitionId,
@@ -330,7 +331,7 @@ impl Task {
             }
         }
         if !told.is_empty() {
-            // That it is so is on disk before anything is brought back.
+            // The rollback must be on disk before the first entity is brought back.
             return Ok(told);
         }
         let Some(mut redo) = self.slots.redo().cloned() else {
@@ -340,8 +341,8 @@ impl Task {
             rows: RESTORED_MAX,
             bytes: bytes_max,
         };
-        // One trial a commit: what the next one finds of an entity that both
-        // touched is on disk by then.
+        // Each commit restores one trial only. The next trial may have touched the same
+        // entities, and must find on disk what this one brought back.
         if let Some(trial) = redo.restoring.first().copied()
             && self.restore_trial(partition, checkpoints, commit, &mut redo, trial, &mut left)?
         {
@@ -352,7 +353,7 @@ impl Task {
         Ok(told)
     }
 
-    /// Brings back what one trial touched; false where there is more.
+    /// Brings back the entities that one trial touched. Returns false if some are left.
     fn restore_trial(
         &self,
         partition: PartitionId,
@@ -362,7 +363,7 @@ impl Task {
         trial: TrialId,
         left: &mut Left,
     ) -> Result<bool, LogError> {
-        // No entity's key is empty, so all are after this one.
+        // No entity's key is empty, so all rows of the trial are after this key.
         let mut after = rows::before_key(trial, b"");
         loop {
             let page = checkpoints.0.scan(partition, Some(&after), PAGE)?;
@@ -403,12 +404,14 @@ impl Task {
         (trial, entity, before): (TrialId, &Key, Before),
     ) -> Result<(), LogError> {
         let position = before.position;
-        // It is further back already: another trial had it before this one.
+        // Another trial had the entity before this one, and has brought it further back
+        // already.
         let late = read_late(&*checkpoints.0, partition, redo.id, entity)?;
         if late.is_some_and(|late| late < position) {
             return Ok(());
         }
-        // States from before other trials that had it since are made of what is undone.
+        // Other trials that had the entity later kept states that are made of what is
+        // undone, so those states go.
         for other in self.slots.other_trials(trial, entity) {
             let kept = read_before(&*checkpoints.0, partition, other, entity)?;
             if kept.is_some_and(|kept| kept.position > position) {

@@ -1,5 +1,5 @@
-//! Entities run: events go to plugins, and what goes wrong is answered from
-//! memory, by running again what was not committed.
+//! Runs entities: their events go to plugins. When a plugin fails, what was not
+//! committed runs again from memory.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -24,13 +24,13 @@ use crate::{
 /// others again.
 const SUSPICION_EVENTS: u32 = 64;
 
-/// What a worker that is waited for still takes.
+/// A run that took longer than this is cut short when a caller waits for the worker.
 const HURRIED_TIME_MAX: Duration = Duration::from_millis(250);
 
 impl Processing {
     /// Runs every entity to the end of its queue.
     pub(super) fn run_all(&mut self) -> Result<(), Interrupted> {
-        // It ends: each failure makes an entity a suspect, an event a dead
+        // The loop ends: each failure makes an entity a suspect, an event a dead
         // letter, or halts an entity, and there are finitely many of each.
         let mut again = true;
         while again {
@@ -39,7 +39,7 @@ impl Processing {
             while let Some(id) = self.dirty.get(position).copied() {
                 position += 1;
                 while let Some(hurdle) = self.advance(id)? {
-                    // Its neighbours may have work to do again.
+                    // The entity's neighbours may have work to do again.
                     again = true;
                     self.overcome(id, hurdle);
                 }
@@ -63,8 +63,9 @@ impl Processing {
                 pending.verdict = Verdict::Halted;
             }
             let Some(pending) = entity.queue.get(entity.done) else {
-                // Who ran alone has its state in its mark, and needs the
-                // instance no more: so a worker has one such at a time.
+                // An entity that ran alone has its state in its mark, and no longer
+                // needs the instance. Closing it leaves a worker with one such instance
+                // at a time.
                 if let Some(home) = entity.home
                     && self.instances.is_alone(home.instance)
                 {
@@ -117,8 +118,10 @@ impl Processing {
                     }
                 }
                 Verdict::Process => {
-                    // Who redrives an event wants it tried; and what went well since
-                    // the last commit is not undone for others.
+                    // The breaker lets a redriven event pass, because somebody wants it
+                    // tried. It also lets an entity pass that went well since the last
+                    // commit: such an entity may run again only because another one
+                    // failed.
                     if entity.halted.is_none()
                         && pending.redriven.is_none()
                         && !entity.went_well
@@ -185,7 +188,7 @@ impl Processing {
                 description.version,
                 description.reads.join(", "),
             );
-            // Who is halted already is no reason for the others to wait.
+            // An entity that is halted already is no reason for the others to wait.
             return Ok(Err(if entity.halted.is_some() {
                 Hurdle::Halted(halt_for(code, reason))
             } else {
@@ -198,8 +201,8 @@ impl Processing {
         }
         let alone = entity.suspicion > 0;
         let key = entity.key.clone();
-        // The plugin was instantiated when it was compiled: what fails now is
-        // the host's, which is short of something, and no entity's.
+        // The plugin was instantiated when it was compiled. A failure now is not the
+        // entity's: the host is short of something.
         let instance = self
             .instances
             .with_room(&active, alone)
@@ -261,7 +264,7 @@ impl Processing {
         let entity = self.entities.get_mut(id)?;
         let held = self.instances.get_mut(home.instance)?;
         let settings = &self.pipeline.processing;
-        // While it is halted, the end of each event decides about the next.
+        // While an entity is halted, the end of each event decides about the next.
         let count_max = if held.alone || entity.halted.is_some() {
             1
         } else {
@@ -335,7 +338,8 @@ impl Processing {
         self.breakers.went_well(&active.slot, Step::Work);
         let first = entity.done;
         if !emissions.is_sorted_by_key(|emission| emission.event) {
-            // Apart, the events would have led to them in this order.
+            // Events in calls of their own would have led to the emissions in this
+            // order.
             emissions.sort_by_key(|emission| emission.event);
         }
         for emission in emissions {
@@ -365,7 +369,7 @@ impl Processing {
         if let Some(refusal) = refused
             && let Some(pending) = entity.queue.get_mut(entity.done)
         {
-            // The state is as before this event, so it need not be asked again.
+            // The state is as before this event, so the plugin need not be asked again.
             pending.verdict = Verdict::Dead {
                 code: "event-refused",
                 reason: refusal.reason,
@@ -404,7 +408,7 @@ impl Processing {
         }
     }
 
-    /// Clears what a hurdle left behind.
+    /// Halts the entity or stops its partition, as a hurdle demands.
     pub(super) fn overcome(&mut self, id: usize, hurdle: Hurdle) {
         match hurdle {
             Hurdle::Failed => {}
@@ -417,7 +421,8 @@ impl Processing {
         }
     }
 
-    /// An entity is halted since its plugin failed, at a cost to others perhaps.
+    /// Tells the breakers of an entity that is halted, if its plugin's failure was
+    /// costly to others.
     fn note_costly(&mut self, id: usize, step: Step, kind: FailureKind) {
         let Some(entity) = self.entities.get(id) else {
             return;
@@ -457,8 +462,8 @@ impl Processing {
         }
     }
 
-    /// The entity takes no events from here on: they are dead letters, until they
-    /// are redriven. What it did before stays, up to its mark or last commit.
+    /// Halts an entity: its events are dead letters from here on, until they are
+    /// redriven. Its work before stays, up to its mark or last commit.
     pub(super) fn halt(&mut self, id: usize, mut halt: Halt) {
         let Some(entity) = self.entities.get_mut(id) else {
             return;
@@ -474,8 +479,8 @@ impl Processing {
         metrics::halted(&self.pipeline.name, &halt.code);
         let home = entity.home;
         self.pending_bytes = self.pending_bytes.saturating_sub(entity.rewind());
-        // The event that it could not take is the first; what becomes of those
-        // after it is decided when their turn comes.
+        // The first event left is the one that the entity could not take. The verdicts
+        // of those after it are decided when their turn comes.
         let mut rest = entity.queue.iter_mut().skip(entity.done);
         if let Some(first) = rest.find(|pending| pending.verdict == Verdict::Process) {
             halt.newest = first.origin();
@@ -499,8 +504,8 @@ impl Processing {
         }
     }
 
-    /// An event had its end: with it a redrive may have brought all that a halt
-    /// kept back.
+    /// Ends an entity's halt if the event at `position` was the last that the halt kept
+    /// back.
     fn end_halt(&mut self, id: usize, position: usize) {
         if let Some(entity) = self.entities.get_mut(id)
             && entity.ends_halt(position)
@@ -532,7 +537,7 @@ impl Processing {
         Ok(())
     }
 
-    /// Drops an instance, and sends everyone in it back to work from the last
+    /// Drops an instance, and sends all entities in it back to their marks or the last
     /// commit.
     pub(super) fn retire_and_rewind(&mut self, instance: InstanceId) {
         for resident in self.instances.retire(instance) {

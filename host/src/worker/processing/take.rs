@@ -1,4 +1,4 @@
-//! Records come in: each finds its entity, and a verdict.
+//! Takes polled records: each gets its entity, and a verdict.
 
 use std::time::Instant;
 
@@ -40,7 +40,8 @@ impl Processing {
         }
         let key = usable_key(&record).cloned();
         if attempt > 1 {
-            // What was processed before and is not late is none of ours.
+            // The event was processed before, so it is skipped unless its entity is
+            // late.
             let is_late = match &key {
                 Ok(key) => self.is_late(partition, key, record.offset)?,
                 Err(_) => false,
@@ -118,8 +119,8 @@ impl Processing {
         } else if redriven.is_some_and(|redriven| entity.was_redone(&redriven)) {
             Verdict::Duplicate
         } else {
-            // What becomes of it where the entity is halted is known when its
-            // turn comes: a redriven event before it may end the halt.
+            // Whether a halted entity takes the event is known when its turn comes: a
+            // redriven event before it may end the halt.
             Verdict::Process
         };
         entity.queue.push(Pending {
@@ -131,8 +132,8 @@ impl Processing {
         Ok(())
     }
 
-    /// Brings an entity into memory with what its checkpoint says of it; the
-    /// plugin opens it later. None where its partition has to stop.
+    /// Brings an entity into memory with what its checkpoint says of it; the plugin
+    /// opens it later. Returns none if its partition has to stop.
     pub(super) fn load(
         &mut self,
         partition: PartitionId,
@@ -177,7 +178,8 @@ impl Processing {
             }
         }
         let late = self.late(partition, &key)?;
-        // A copy: a slice would keep the batch in memory that it came in.
+        // The key is copied, because a slice would keep the whole batch in memory that
+        // it came in.
         let key = Key::copy_from_slice(&key);
         self.clock += 1;
         let id = self.entities.insert(Entity {
@@ -214,7 +216,7 @@ impl Processing {
 pub fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
     match &record.key {
         None => Err(("event-without-key", "the record has no key")),
-        // No request could have it, and no address would show it.
+        // No request could name an empty key, and no address would show it.
         Some(key) if key.is_empty() => Err(("event-without-key", "the record's key is empty")),
         Some(key) if key.len() > ENTITY_KEY_BYTES_MAX => Err((
             "event-key-too-long",

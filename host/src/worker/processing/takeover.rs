@@ -1,5 +1,6 @@
-//! What a commit says of plugins: which took over where, and what the entities
-//! that they touch were before. Beside it, what is over is cleared away.
+//! The host's own rows in a commit: which plugin took over where, and the states from
+//! before of the entities that it touches. Rows that are no longer of use are deleted
+//! with it.
 
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -19,13 +20,13 @@ use crate::{
     },
 };
 
-/// The host's rows that one commit looks through, beside twice as many as it
-/// adds.
+/// The host's rows that one commit looks through, plus two for each state that it
+/// keeps.
 const SWEPT_MAX: usize = 256;
-/// Rows read at a time: each may be as large as a state may.
+/// Rows read at a time; each may be as large as an entity's state.
 const PAGE: usize = 32;
 
-/// Where a sweep begins.
+/// The key after which a sweep begins.
 pub(super) const fn first_row() -> Key {
     Key::from_static(&rows::BEFORES)
 }
@@ -85,7 +86,8 @@ impl Processing {
         Ok(())
     }
 
-    /// What [`keep_house`](Self::keep_house) said is committed.
+    /// Applies what [`keep_house`](Self::keep_house) put into a commit that the log
+    /// took.
     pub(super) fn settle_house(&mut self) {
         let mut changed = Vec::new();
         for (partition, task) in &mut self.tasks {
@@ -98,7 +100,7 @@ impl Processing {
             let begun = task.undo.len();
             task.undo.retain(|undo| !undo.approved);
             if task.slots.settle() {
-                // One that is under way goes on to its end first.
+                // A sweep that is under way goes on to its end first.
                 task.sweep_again |= task.sweep.is_some();
                 task.sweep.get_or_insert_with(first_row);
             }
@@ -113,7 +115,7 @@ impl Processing {
         }
         for (partition, is_begun) in changed {
             if is_begun {
-                // They open again from what they get back.
+                // The entities open again from the states that they get back.
                 self.forget_entities(partition);
                 continue;
             }
@@ -125,8 +127,9 @@ impl Processing {
         }
     }
 
-    /// The default slot's plugin takes over everywhere, also where there are no
-    /// events: so that a rollback knows of each partition what ran there before.
+    /// Records the takeover of the default slot's plugin in each partition, even
+    /// without events: a rollback must know of each partition which plugin ran there
+    /// before.
     fn take_over_default(&mut self, told: &mut Vec<Told>, now: u64) {
         let Some(active) = self.actives.default().cloned() else {
             return;
@@ -141,8 +144,8 @@ impl Processing {
         }
     }
 
-    /// Keeps what the entities of this commit are before it, where it is the
-    /// first under a trial. Says of how many.
+    /// Keeps the states from before this commit of the entities for which it is the
+    /// first under a trial. Returns the number of states kept.
     fn keep_befores(
         &mut self,
         commit: &mut Commit,
@@ -212,7 +215,7 @@ impl Processing {
                 && let Some(redo) = task.redo()
             {
                 entity.late = Some(task.next);
-                // Where all is caught up, nobody is late any more.
+                // Once the partition has caught up, no entity is late any more.
                 if task.next < task.committed {
                     let row = rows::late_key(redo.id, key);
                     let value = rows::encode_offset(task.next);
@@ -223,8 +226,9 @@ impl Processing {
         Ok(kept)
     }
 
-    /// Clears away, of so many of the host's rows, those that are of no use: one
-    /// partition after the other, so that each has its turn.
+    /// Looks through at most `rows_max` of the host's rows, and deletes those that are
+    /// of no use. The next commit goes on with the next partition, so that each has its
+    /// turn.
     fn sweep(&mut self, commit: &mut Commit, rows_max: usize) -> Result<(), LogError> {
         let mut rows_left = rows_max;
         let after = self.tasks.range((Excluded(self.swept), Unbounded));
@@ -249,7 +253,7 @@ impl Processing {
     fn confirm_old(&mut self, now: u64) {
         let old = now.saturating_sub(self.confirm_after_ms());
         for task in self.tasks.values_mut() {
-            // What is to be taken back is not too old for it.
+            // A trial that is to be undone does not become too old for it.
             if task.slots.is_old(old) && !task.is_held() {
                 task.slots.confirm(None, old);
             }
@@ -301,7 +305,7 @@ impl Task {
             .told(&active.slot, kind, partition, host, self.committed)
     }
 
-    /// The redo is as far as the records taken.
+    /// Stages how far the redo has come: as far as the records taken.
     fn move_redo(&mut self) {
         if self.is_held() || self.next == self.position() {
             return;
@@ -314,8 +318,8 @@ impl Task {
         }
     }
 
-    /// Goes through the host's rows, as many as are left to look at, and deletes
-    /// those that are of no use.
+    /// Goes through at most `rows_left` of the host's rows, and deletes those that are
+    /// of no use.
     fn sweep(
         &mut self,
         partition: PartitionId,
@@ -334,7 +338,8 @@ impl Task {
                 *rows_left = rows_left.saturating_sub(1);
                 match rows::before_of(&key) {
                     Some((trial, _)) if in_use.contains(&trial) => {
-                        // Those of one trial are together, and are all of use.
+                        // The rows of one trial are together and are all of use, so
+                        // they are skipped.
                         after = rows::after_trial(trial);
                         continue 'pages;
                     }

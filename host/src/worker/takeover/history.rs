@@ -1,5 +1,6 @@
-//! What workers tell of takeovers in `<group>.plugins`: for people, and for
-//! whoever looks for the plugin that ran at an offset. Workers never read it.
+//! The takeovers that workers announce in the topic `<group>.plugins`: for people, and
+//! for tools that look for the plugin that ran at an offset. Workers never read the
+//! topic.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ pub const KEPT: u32 = 64;
 pub enum Kind {
     Swap,
     Rollback,
-    /// The partition moved to a host that still runs what ran before all that is on
-    /// trial: nobody swapped, and nothing new is on trial.
+    /// The partition moved to a host that still runs the plugin from before all trials:
+    /// nobody swapped, and no new trial began.
     Return,
 }
 
@@ -28,19 +29,18 @@ pub struct Told {
     pub slot: SlotName,
     pub partition: PartitionId,
     pub seq: u32,
-    /// The first offset that `digest` processes; of a rollback, that it
-    /// processes again.
+    /// The first offset that `digest` processes, or processes again after a rollback.
     pub offset: Offset,
-    /// Of a rollback: what is below it is processed again.
+    /// The offset below which a rollback processes events again; none for other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Offset>,
     /// None: the slot has no plugin of its own any more.
     pub digest: Option<Digest>,
     /// `name@version`; empty where it is not known.
     pub plugin: String,
-    /// What ran before; of a rollback, what is undone.
+    /// The plugin that ran before, or the one that a rollback undoes.
     pub previous: Option<Digest>,
-    /// The host whose worker it was.
+    /// The host of the worker that took over.
     pub host: String,
     /// Milliseconds since 1970.
     pub at: u64,

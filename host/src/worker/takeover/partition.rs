@@ -1,5 +1,5 @@
-//! What a worker knows of the slots of one partition: the rows it has read, and
-//! what the next commit makes of them.
+//! A worker's knowledge of the slots of one partition: the rows that it has read, and
+//! the changes that the next commit makes to them.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -17,36 +17,36 @@ use crate::{
 /// Rows read at a time.
 const PAGE: usize = 32;
 
-/// A key as long as this may have a slot that goes by its hash.
+/// A key of at least this length may have a slot that goes by the key's hash.
 const KEY_BYTES_HASHED_MIN: usize = 64;
 
 /// The slots of a partition, and its redo.
 #[derive(Debug, Default)]
 pub struct Slots {
     rows: FxHashMap<SlotName, SlotRow>,
-    /// What the next commit changes, newer than `rows`.
+    /// Rows that the next commit writes, newer than those in `rows`.
     staged: Vec<(SlotName, SlotRow)>,
     /// Whether a slot of a single key has, or had, a plugin.
     keyed: bool,
-    /// When the oldest trial began.
+    /// When the oldest trial began, in milliseconds since 1970.
     oldest_trial: Option<u64>,
     redo: Option<Redo>,
     staged_redo: Option<Redo>,
-    /// Of the latest redo.
+    /// The id of the latest redo.
     redo_id: u32,
 }
 
-/// What runs in a slot from now on.
+/// A takeover: the plugin that runs in a slot from now on.
 #[derive(Clone, Debug)]
 pub struct Takes {
     pub digest: Option<Digest>,
     pub plugin: String,
-    /// Where.
+    /// The first offset that the plugin processes.
     pub offset: Offset,
     pub at: u64,
-    /// The slot's latest directive.
+    /// The id of the slot's latest directive.
     pub directive: u64,
-    /// Whether it can be taken back.
+    /// Whether the takeover can be undone.
     pub is_trial: bool,
     pub cause: Cause,
 }
@@ -54,14 +54,14 @@ pub struct Takes {
 /// Why another plugin runs in a slot of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The host that has the partition swapped.
+    /// The host that has the partition has swapped plugins.
     Swap,
     /// The partition came to a host that runs another plugin than the one before it.
     Move,
 }
 
 impl Slots {
-    /// Reads what is stored.
+    /// Reads the stored slots and redo of a partition.
     pub fn read(checkpoints: &dyn Checkpoints, partition: PartitionId) -> Result<Self, LogError> {
         let mut slots = Self::default();
         if let Some(bytes) = checkpoints.get(partition, &rows::REDO_KEY)? {
@@ -88,7 +88,7 @@ impl Slots {
         Ok(slots)
     }
 
-    /// What runs in a slot once the next commit is made.
+    /// The row of a slot, as the next commit leaves it.
     #[must_use]
     pub fn get(&self, slot: &SlotName) -> Option<&SlotRow> {
         let staged = self.staged.iter().find(|(of, _)| of == slot);
@@ -102,7 +102,7 @@ impl Slots {
         }
     }
 
-    /// The slot of its own that a key has, or had, here.
+    /// The slot of its own that a key has, or had, in this partition.
     #[must_use]
     pub fn own(&self, key: &Key) -> Option<(SlotName, &SlotRow)> {
         if !self.keyed {
@@ -117,11 +117,12 @@ impl Slots {
         Some((slot, row))
     }
 
-    /// Another plugin runs in a slot.
+    /// Stages another plugin for a slot.
     ///
-    /// The default slot's first plugin is not on trial: there is no state from before.
-    /// A key's first plugin is, for the default slot's may have had the key. A plugin
-    /// that is on trial already goes on with its trial, however it comes back.
+    /// The default slot's first plugin is not on trial, because there is no state from
+    /// before. A key's first plugin is, because the default slot's plugin may have had
+    /// the key. A plugin that is on trial already goes on with its trial, however it
+    /// comes back.
     pub fn take_over(&mut self, slot: &SlotName, takes: Takes) -> Kind {
         let old = self.get(slot);
         let seq = old.map_or(0, |old| old.seq).saturating_add(1);
@@ -162,7 +163,8 @@ impl Slots {
         kind
     }
 
-    /// Undoes a trial of a slot, which may not be of what runs; it is returned.
+    /// Undoes a trial of a slot, and returns it. Another plugin than the trial's may
+    /// run now.
     pub fn take_back(
         &mut self,
         slot: &SlotName,
@@ -181,8 +183,8 @@ impl Slots {
         row.seq = row.seq.saturating_add(1);
         row.offset = trial.offset;
         row.at = at;
-        // An entity may have been another slot's before: what is processed again
-        // now is later than whatever was in the partition.
+        // An entity may have been another slot's before, so the new attempt is higher
+        // than every other in the partition.
         let staged = self.staged.iter().map(|(_, row)| row.attempt);
         let attempts = self.rows.values().map(|row| row.attempt).chain(staged);
         let latest = attempts.chain(self.redo().map(|redo| redo.attempt)).max();
@@ -203,8 +205,8 @@ impl Slots {
         Some(trial)
     }
 
-    /// Nothing below an offset was processed under a slot's trial: less than was
-    /// thought, where an entity is processed again.
+    /// Lowers the offset below which a trial processed no event, if an entity that is
+    /// processed again takes events from further back.
     pub fn lower_trial(&mut self, slot: &SlotName, seq: u32, position: Offset) {
         let Some(row) = self.get(slot) else {
             return;
@@ -219,13 +221,13 @@ impl Slots {
         }
     }
 
-    /// Whether a trial may be over that began when the oldest did.
+    /// Whether the oldest trial began by `until`, so that it may be over.
     #[must_use]
     pub fn is_old(&self, until: u64) -> bool {
         self.oldest_trial.is_some_and(|oldest| oldest <= until)
     }
 
-    /// Ends the trials of a slot that began by then, or of all slots.
+    /// Ends the trials of a slot, or of all slots, that began by `until`.
     pub fn confirm(&mut self, of: Option<&SlotName>, until: u64) {
         let names: Vec<SlotName> = match of {
             Some(slot) => vec![slot.clone()],
@@ -262,7 +264,7 @@ impl Slots {
         self.redo.as_ref()
     }
 
-    /// The trials whose states from before are of use, or were until now.
+    /// The trials, as committed and as staged, whose states from before may be of use.
     #[must_use]
     pub fn in_use(&self) -> FxHashSet<TrialId> {
         let staged = self.staged.iter().map(|(slot, row)| (slot, row));
@@ -303,8 +305,8 @@ impl Slots {
         written
     }
 
-    /// What was staged is committed. Says whether rows of trials or of late
-    /// entities became useless.
+    /// Applies what was staged, since it is committed. Returns whether rows of trials
+    /// or of late entities became useless.
     pub fn settle(&mut self) -> bool {
         if self.staged.is_empty() && self.staged_redo.is_none() {
             return false;
@@ -327,7 +329,7 @@ impl Slots {
         is_dirty
     }
 
-    /// What was staged is not to be.
+    /// Drops what was staged, since its commit was given up.
     pub fn abort(&mut self) {
         self.staged.clear();
         self.staged_redo = None;
@@ -339,7 +341,7 @@ impl Slots {
         self.oldest_trial = trials.map(|trial| trial.at).min();
     }
 
-    /// What is told of a slot's latest takeover.
+    /// The announcement of a slot's latest takeover.
     #[must_use]
     pub fn told(
         &self,
@@ -368,7 +370,7 @@ impl Slots {
     }
 }
 
-/// Confirms, of trials, those that have not run for the longest, but for so many.
+/// Confirms the trials that have not run for the longest, until `count_max` are left.
 fn confirm_more_than(trials: &mut Vec<Trial>, count_max: usize) {
     while trials.len() > count_max {
         let ages = trials
@@ -382,8 +384,9 @@ fn confirm_more_than(trials: &mut Vec<Trial>, count_max: usize) {
     }
 }
 
-/// A trial has never been: what came after it came after what was before it. Where
-/// that is the same plugin, nothing changed, and nothing is on trial.
+/// Makes the other trials as if the undone one had never been: the plugin after it now
+/// follows the one before it. If both are the same plugin, nothing changed, and that
+/// trial ends.
 fn follow_without(trials: &mut Vec<Trial>, undone: &Trial) {
     let after = trials
         .iter_mut()
@@ -395,7 +398,7 @@ fn follow_without(trials: &mut Vec<Trial>, undone: &Trial) {
     trials.retain(|trial| trial.previous != trial.digest);
 }
 
-/// A state from before a trial.
+/// Reads an entity's state from before a trial.
 pub fn read_before(
     checkpoints: &dyn Checkpoints,
     partition: PartitionId,

@@ -1,6 +1,5 @@
-//! The rows of the host among a partition's checkpoints. An entity's key is
-//! UTF-8, so none begins with the byte 0xFF; these do, and stand after all
-//! entities.
+//! The rows of the host among a partition's checkpoints. An entity's key is UTF-8, so
+//! none begins with the byte 0xFF; the host's keys do, and stand after all entities.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -22,7 +21,7 @@ use crate::{
     worker::position::PositionRow,
 };
 
-/// What no entity's key begins with.
+/// The byte that no entity's key begins with.
 pub use crate::log::HOST_KEY as RESERVED;
 
 const BEFORE: u8 = b'b';
@@ -39,10 +38,10 @@ pub fn is_reserved(key: &[u8]) -> bool {
     key.first() == Some(&RESERVED)
 }
 
-/// A trial, as its rows are named.
+/// A trial, as the keys of its rows name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrialId {
-    /// Of the slot's name.
+    /// The hash of the slot's name.
     pub slot: u64,
     pub seq: u32,
 }
@@ -65,27 +64,30 @@ pub fn slot_hash(slot: &SlotName) -> u64 {
 /// Events that are processed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redo {
-    /// Names the rows of late entities; no two redos of a partition have one.
+    /// The id in the keys of late entities' rows. No two redos of a partition have the
+    /// same id.
     pub id: u32,
-    /// Nothing below it is processed again.
+    /// No event below this offset is processed again.
     pub from: Offset,
-    /// The next to be processed again. It ends where the partition is committed.
+    /// The next offset to be processed again. The redo ends at the partition's
+    /// committed offset.
     pub next: Offset,
-    /// What records that come of it say: 2 for the first.
+    /// The attempt that the redo's output records name: 2 for the first.
     pub attempt: u32,
-    /// Trials whose entities are not all restored yet, in this order. Nothing
-    /// is read until they are.
+    /// Trials whose entities are not all restored yet, in the order of restoring. The
+    /// partition takes no records until they are.
     pub restoring: Vec<TrialId>,
-    /// All is done. The row stays, for its id.
+    /// The redo is done. Its row stays, so that the next redo gets another id.
     pub ended: bool,
 }
 
 /// An entity before a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
-    /// All of the entity's events below it had been processed, none from it on.
+    /// All of the entity's events below this offset had been processed, and none from
+    /// it on.
     pub position: Offset,
-    /// Its checkpoint; none where it had none.
+    /// The entity's checkpoint, if it had one.
     pub envelope: Option<Bytes>,
 }
 
@@ -95,15 +97,15 @@ pub fn slot_key(slot: &SlotName) -> Key {
     key.into()
 }
 
-/// What the keys of all slots begin with.
+/// The prefix of the keys of all slots.
 pub const SLOTS: [u8; 2] = [RESERVED, SLOT];
 /// The key of the position.
 pub const POSITION_KEY: [u8; 2] = [RESERVED, POSITION];
 /// The key of the redo.
 pub const REDO_KEY: [u8; 2] = [RESERVED, REDO];
-/// What the keys of all states from before trials begin with.
+/// The prefix of the keys of all states from before trials.
 pub const BEFORES: [u8; 2] = [RESERVED, BEFORE];
-/// What the keys of all late entities begin with.
+/// The prefix of the keys of all late entities.
 pub const LATES: [u8; 2] = [RESERVED, LATE];
 
 const BEFORE_PREFIX_BYTES: usize = 14;
@@ -124,7 +126,7 @@ pub fn before_key(trial: TrialId, entity: &[u8]) -> Key {
     key.freeze()
 }
 
-/// A key after all of a trial's: entities' keys are UTF-8.
+/// A key after all keys of a trial, which end in entities' keys and so in UTF-8.
 #[must_use]
 pub fn after_trial(trial: TrialId) -> Key {
     before_key(trial, &[RESERVED])
@@ -183,7 +185,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, NotARow> {
     }
 }
 
-/// A row that is stored as it is written down.
+/// A row that is stored in its serialized form, after a version.
 pub trait Row: Serialize + DeserializeOwned {
     fn encode(&self) -> Bytes {
         encode(self)
@@ -199,7 +201,8 @@ impl Row for SlotRow {}
 impl Row for Redo {}
 
 impl Before {
-    /// The version, the position, and whether there is an envelope: then it.
+    /// Writes the version, the position, whether there is an envelope, and the
+    /// envelope.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let envelope = self.envelope.as_deref();

@@ -1,4 +1,4 @@
-//! Plugins that go over their limits: what is not called any more.
+//! Plugins that go over their limits, and are no longer called.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn calls_of(bench: &mut Bench, events: &[(&str, &str)]) -> u64 {
     bench.processing.counts.calls - before
 }
 
-/// What the plugin is told, and the code of the limit that it goes over then.
+/// The value of an event, and the code of the limit that it makes the plugin go over.
 const COSTLY: [(&str, &str); 3] = [
     ("loop", "plugin-deadline"),
     ("eat", "plugin-memory"),
@@ -50,7 +50,8 @@ fn an_entity_that_goes_over_a_limit_again_and_again_is_halted() {
     }
 }
 
-/// A trap costs nobody much: its event is the dead letter, as often as it comes.
+/// A trap costs others little, so only its event is a dead letter, as often as it
+/// comes.
 #[test]
 fn an_entity_that_traps_again_and_again_goes_on() {
     let mut bench = Bench::new(8, 100);
@@ -108,7 +109,7 @@ fn slots_do_not_answer_for_each_other() {
     assert_eq!(bench.of("own"), ["in/0/7 own:own:1"]);
 }
 
-/// Whoever redrives an event wants it tried.
+/// An operator who redrives an event wants it tried.
 #[test]
 fn what_is_redriven_is_tried_all_the_same() {
     let mut bench = Bench::new(8, 100);
@@ -129,7 +130,7 @@ fn what_is_redriven_is_tried_all_the_same() {
         record.headers.push(Header::new(name, value.to_owned()));
     }
     bench.feed(vec![record]);
-    // And where it goes well, the others are tried, too.
+    // The redriven event went well, so the plugin gets the events of others, too.
     bench.events(&[("e", "x")]);
     bench.commit();
     assert_eq!(bench.of("d")[1..], ["in/0/7 a:d:1"]);
@@ -148,7 +149,7 @@ fn a_plugin_that_runs_out_of_time_at_checkpoints_is_not_called_any_more() {
     assert_eq!(bench.of("d"), ["in/0/3 entity-halted"]);
 }
 
-/// One entity of which the log is read again and again is one.
+/// An entity whose events are read again and again counts as one.
 #[test]
 fn what_is_run_again_after_an_abort_counts_once() {
     let mut bench = Bench::new(8, 100);
@@ -167,7 +168,7 @@ fn what_is_run_again_after_an_abort_counts_once() {
     assert_eq!(bench.of("b"), ["in/0/0 a:b:1"]);
 }
 
-/// What went well since the last commit stays, whatever became of others.
+/// An event that went well since the last commit stays so, whatever becomes of others.
 #[test]
 fn what_went_well_is_not_undone_for_others() {
     let mut bench = Bench::new(8, 100);
@@ -185,7 +186,7 @@ fn what_went_well_is_not_undone_for_others() {
     assert_eq!(bench.of("d"), ["in/0/0 a:d:1", "in/0/7 a:d:2"]);
 }
 
-/// A plugin whose memory is full is made anew, and the event is none the worse.
+/// An instance whose memory is full is made anew, and then processes the event.
 #[test]
 fn an_event_that_goes_well_in_an_instance_of_its_own_is_no_dead_letter() {
     let mut bench = Bench::new(8, 100);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::types::SOURCE_HEADER;
 
-/// An event as a redrive appends it: with the offset it had first, whether it is
-/// the first, and up to where it is the last.
+/// An event as a redrive appends it, with the offset that it had first. `begins` marks
+/// the first event of the redrive, and `until` the last one.
 fn redriven(
     bench: &mut Bench,
     (key, value): (&str, &str),
@@ -101,8 +101,8 @@ fn what_comes_meanwhile_waits_for_its_turn() {
     );
 }
 
-/// The same plugin fails again: what comes after it is no more processed than
-/// live events are, but by a redrive that begins anew.
+/// The plugin fails again at a redriven event. Later events are dead letters, redriven
+/// or not, until another redrive begins.
 #[test]
 fn a_redriven_event_that_fails_keeps_back_those_after_it() {
     for per_instance in [1, 8] {
@@ -163,7 +163,8 @@ fn a_redriven_event_that_is_a_letter_of_its_own_ends_a_halt_too() {
     }
 }
 
-/// A neighbour's failure sends it back to the commit in the middle of it all.
+/// A neighbour's failure sends the entity back to the last commit in the middle of a
+/// redrive.
 #[test]
 fn a_neighbours_trap_changes_nothing_of_a_redrive() {
     let mut bench = halted(8);
@@ -189,7 +190,7 @@ fn a_neighbours_trap_changes_nothing_of_a_redrive() {
     assert_eq!(bench.of("h"), ["in/0/8 good:h:1", "in/0/9 plugin-trap"]);
 }
 
-/// It is the entity that does not go on, and not its partition.
+/// The entity does not go on, but its partition does.
 #[test]
 fn a_halted_entity_that_the_plugin_cannot_read_stops_nobody() {
     let mut bench = halted(8);
@@ -205,7 +206,7 @@ fn a_halted_entity_that_the_plugin_cannot_read_stops_nobody() {
     assert_eq!(envelope.saved.unwrap().state.as_ref(), 1_u64.to_le_bytes());
 }
 
-/// A redriven event was processed by nobody, whatever its retry's key was.
+/// A refused event was not processed, so a redrive brings it to the plugin again.
 #[test]
 fn a_refused_event_is_redriven_among_others() {
     let mut bench = Bench::new(8, 100);
@@ -224,8 +225,8 @@ fn a_refused_event_is_redriven_among_others() {
     );
 }
 
-/// After a rollback its events were processed again: their letters of before, and
-/// what was redriven of them, mean nothing.
+/// A rollback has processed events of the entity again. Their dead letters from before
+/// are void, so redriving them does nothing.
 #[test]
 fn letters_that_a_rollback_has_undone_are_not_processed() {
     use crate::{letters::event::MADE_OF, worker::envelope::Redone};

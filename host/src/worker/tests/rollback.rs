@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Folds events into a number, each plugin in its own way. A bad one misbehaves
-/// beside.
+/// A plugin that folds events into a number, each plugin in its own way. A bad plugin
+/// also misbehaves.
 pub(crate) struct Folding {
     digest: Digest,
     description: Description,
@@ -54,7 +54,7 @@ impl Plugin for Folding {
     }
 }
 
-/// What a plugin makes of a state and an event.
+/// The state that a plugin makes of a state and an event.
 pub(crate) fn fold(state: u64, plugin: &str, value: &str, offset: Offset) -> u64 {
     let mixed = format!("{state}/{plugin}/{value}/{offset}");
     xxhash_rust::xxh3::xxh3_64(mixed.as_bytes())
@@ -154,7 +154,7 @@ fn slot_pipeline(commit_bytes_max: usize, confirm_after: Duration) -> Arc<Pipeli
     Arc::new(pipeline)
 }
 
-/// What a host is, and what outlives it.
+/// A host, and the log and memory that outlive it.
 struct World {
     pipeline: Arc<Pipeline>,
     memory: Arc<Memory>,
@@ -163,7 +163,7 @@ struct World {
     committed: BTreeMap<PartitionId, Offset>,
     /// The member's place in each partition that it has.
     read: BTreeMap<PartitionId, Offset>,
-    /// What runs in each slot.
+    /// The plugin that runs in each slot.
     running: BTreeMap<SlotName, Option<&'static str>>,
     directives: Vec<Directive>,
     published: Vec<NewRecord>,
@@ -282,7 +282,7 @@ impl World {
         self.running.get(slot).copied().flatten()
     }
 
-    /// Does the same at each host.
+    /// Does `act` at each host.
     fn at_each_host(&mut self, act: impl Fn(&mut Self)) {
         act(self);
         if self.other.is_some() {
@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    /// The host is gone, with all that it did not commit, and comes again.
+    /// Drops the host with all that it did not commit, and starts it again.
     fn crash(&mut self) {
         let memory = Arc::clone(&self.memory) as _;
         self.processing = Processing::new(Arc::clone(&self.pipeline), memory);
@@ -313,7 +313,7 @@ impl World {
         self.running.insert(slot.clone(), name);
     }
 
-    /// As the thread does it.
+    /// Swaps as the worker's thread does.
     fn swap(&mut self, slot: &SlotName, name: Option<&'static str>) {
         self.commit();
         self.put_in_force(slot, name);
@@ -331,7 +331,7 @@ impl World {
         self.directives.push(directive.clone());
         self.at_each_host(|world| {
             world.commit();
-            // Another plugin than the one that is undone goes on.
+            // A host that runs another plugin than the undone one keeps it.
             if world.other.is_none() || world.runs(slot) == Some(bad) {
                 world.put_in_force(slot, to);
             }
@@ -355,7 +355,7 @@ impl World {
         });
     }
 
-    /// One poll; false: there was nothing.
+    /// Polls once. Returns false if there was nothing.
     fn poll(&mut self, count_max: usize) -> bool {
         let mut fetched = Vec::new();
         for (partition, next) in &mut self.read {
@@ -472,8 +472,8 @@ impl World {
         });
     }
 
-    /// Nothing is done, nor known, of a rollback that is ordered: the partitions
-    /// are held, and what is read of them is dropped.
+    /// Orders a rollback while the log cannot be asked. The partitions are held, and
+    /// records read from them are dropped.
     fn hold(&mut self, slot: &SlotName, bad: &str, to: Option<&'static str>) {
         self.is_deaf = true;
         self.roll_back(slot, bad, to);
@@ -485,8 +485,9 @@ impl World {
         Slots::read(&*self.memory, PartitionId(partition)).unwrap()
     }
 
-    /// The entities' checkpoints. The offset is of the last event of the commit
-    /// that wrote it, so it goes with the commits, and not with the events.
+    /// The entities' checkpoints, without their offsets. An offset is that of the last
+    /// event in the commit that wrote it, so it depends on the commits and not on the
+    /// events.
     fn entities(&self) -> BTreeMap<(PartitionId, Key), Envelope> {
         let checkpoints = self.memory.checkpoints.lock().unwrap();
         let entities = checkpoints.iter().filter(|((_, key), _)| !is_reserved(key));
@@ -494,7 +495,8 @@ impl World {
             .filter_map(|(key, bytes)| {
                 let mut envelope = Envelope::decode(bytes).unwrap();
                 envelope.offset = Offset(0);
-                // That there was a rollback is noted, where nothing else is, too.
+                // A checkpoint may hold nothing but the note of a rollback; that one is
+                // left out.
                 let is_noted = !envelope.redone.is_empty();
                 envelope.redone.clear();
                 let is_empty = envelope.saved.is_none()
@@ -505,7 +507,7 @@ impl World {
             .collect()
     }
 
-    /// What an entity processed again, as its checkpoint says.
+    /// The events that an entity processed again, as its checkpoint says.
     fn entities_redone(&self, key: &[u8]) -> Vec<(Offset, Offset, u32)> {
         let bytes = self.memory.get(P, key).unwrap().unwrap();
         let redone = Envelope::decode(&bytes).unwrap().redone;
@@ -521,7 +523,7 @@ impl World {
         keys.filter(|(_, key)| key.starts_with(prefix)).count()
     }
 
-    /// What was published of each event last.
+    /// The record that was published last of each event.
     fn last_published(&self) -> BTreeMap<String, String> {
         let published = self.published.iter();
         published
@@ -583,7 +585,7 @@ fn a_swap_is_told_in_the_commit_of_what_it_touches() {
     assert_eq!(row.trials.len(), 1);
     assert_eq!(row.trials[0].previous, Some(Digest::of(b"good")));
     assert_eq!(row.trials[0].offset, Offset(1));
-    // In the other partition, too, so that each knows what ran before.
+    // The other partition has the row, too, so that each knows which plugin ran before.
     let other = world.slots(1).get(&SlotName::Default).cloned().unwrap();
     assert_eq!(other.digest, row.digest);
     assert_eq!(world.reserved(&rows::BEFORES), 2);
@@ -604,7 +606,7 @@ fn a_swap_is_told_in_the_commit_of_what_it_touches() {
         world.told.last().unwrap().previous,
         Some(Digest::of(b"good"))
     );
-    // The same plugin once more is no takeover, nor is a restart.
+    // Neither a swap to the same plugin nor a restart is a takeover.
     world.swap(&SlotName::Default, Some("bad"));
     world.crash();
     world.event(0, "k2", "x");
@@ -684,8 +686,8 @@ fn without_time_to_take_swaps_back_nothing_is_kept() {
     assert_eq!((row.seq, row.trials), (2, Vec::new()));
 }
 
-/// Under load there is no idle time: what is useless goes with the commits, and
-/// of very many swaps it does not pile up.
+/// Under load there is no idle time, so commits delete useless rows. The rows of very
+/// many swaps do not pile up.
 #[test]
 fn what_is_kept_of_many_swaps_is_bounded() {
     let mut world = World::new(1 << 20);
@@ -712,7 +714,7 @@ fn plugins_on_trial(world: &World, partition: u32) -> Vec<Option<Digest>> {
     row.trials.iter().map(|trial| trial.digest).collect()
 }
 
-/// What the good plugin alone makes of the events of a partition.
+/// The checkpoints that the good plugin alone makes of the events of a partition.
 fn without_bad_plugins(events: &[(&str, &str)]) -> BTreeMap<(PartitionId, Key), Envelope> {
     let mut reference = World::new(1 << 20);
     begin(&mut reference);
@@ -802,7 +804,8 @@ fn moves_between_hosts_that_differ_use_up_no_swap() {
     assert_eq!(world.entities(), without_bad_plugins(&events));
 }
 
-/// It was put there, taken away on purpose, and put there again by somebody.
+/// The bad plugin was put there, taken away on purpose, and put there again by
+/// somebody.
 #[test]
 fn a_plugin_in_the_midst_of_others_is_undone_alone() {
     let mut world = World::new(1 << 20);
@@ -830,7 +833,7 @@ fn a_plugin_in_the_midst_of_others_is_undone_alone() {
     };
     assert_eq!(world.entities(), reference);
     assert_eq!(plugins_on_trial(&world, 0), [Some(Digest::of(b"fix"))]);
-    // And what is on trial still leads back to what was before both.
+    // The plugin on trial still leads back to the one that ran before both.
     world.roll_back(&SlotName::Default, "fix", Some("good"));
     world.drain();
     assert_eq!(world.entities(), without_bad_plugins(&events));
@@ -863,15 +866,14 @@ fn a_rollback_is_told_and_leaves_nothing_behind() {
     assert_eq!(world.reserved(&rows::BEFORES), 0);
     assert_eq!(world.reserved(&rows::LATES), 0);
     assert_eq!(world.committed[&P], Offset(4));
-    // The same order again, as after a restart of whoever gives it, does nothing.
+    // The directive is given again after a restart, and does nothing.
     let states = world.entities();
     world.crash();
     world.drain();
     assert_eq!(world.entities(), states);
 }
 
-/// The same bytes, put back later on purpose, are not taken back by what was
-/// said of them before.
+/// A plugin that is put back later on purpose is not undone by a directive from before.
 #[test]
 fn an_old_directive_does_not_take_back_a_later_swap() {
     let mut world = World::new(1 << 20);
@@ -891,7 +893,7 @@ fn an_old_directive_does_not_take_back_a_later_swap() {
     assert_eq!(row.trials.len(), 1);
 }
 
-/// Somebody wants the bad plugin after all, where another host has not heard so.
+/// Somebody wants the bad plugin after all, and another host has not heard so.
 #[test]
 fn a_directive_that_was_withdrawn_takes_nothing_back() {
     let mut world = World::new(1 << 20);
@@ -922,13 +924,13 @@ fn a_directive_that_was_withdrawn_takes_nothing_back() {
     assert_eq!(world.entities(), states);
     world.drain();
     assert_eq!(world.committed[&P], Offset(3));
-    // What is swapped to from now on is later than it, should it come again.
+    // Swaps from now on are later than the directive, should it come again.
     world.swap(&SlotName::Default, Some("good"));
     world.event(0, "k2", "x");
     world.drain();
     let row = world.slots(0).get(&SlotName::Default).cloned().unwrap();
     assert_eq!(row.trials.last().unwrap().directive, 7);
-    // Those that come later do not know it any more.
+    // A directive that is withdrawn at once undoes nothing after a restart either.
     world.swap(&SlotName::Default, Some("bad"));
     world.crash();
     world.processing.direct(directive);
@@ -996,7 +998,7 @@ fn what_the_bad_plugin_did_goes_from_a_key_that_left_its_slot() {
         world.entities()
     };
     assert_eq!(world.entities(), reference);
-    // And what the key's own trial kept is from after that.
+    // The states that the key's own trial kept are from after that rollback.
     world.roll_back(&slot, "own", None);
     world.drain();
     let reference = {
@@ -1037,10 +1039,10 @@ fn a_log_that_has_too_little_refuses_before_anything_is_touched() {
     world.poll(9);
     world.commit();
     assert_eq!(world.entities(), states, "the partition is stopped");
-    // What is said of another slot, or of a time before, is not about it.
+    // A confirmation of another slot, or up to a time before, is not about the swap.
     assert_eq!(world.processing.confirm(&own_slot(), now_ms()), []);
     assert_eq!(world.processing.confirm(&SlotName::Default, 1), []);
-    // An operator who confirms it has it go on as it is.
+    // An operator who confirms the swap makes the partition go on as it is.
     let released = world.processing.confirm(&SlotName::Default, now_ms());
     assert_eq!(released, [P]);
     world.idle();
@@ -1089,7 +1091,8 @@ fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
     assert_eq!(redone, [PartitionId(1)]);
     world.drain();
     assert_eq!(world.redone(), []);
-    // It is not forgotten, should it ever go on.
+    // The rollback of the stopped partition is not forgotten, should the partition ever
+    // go on.
     let checkpoints = || world.memory.checkpoints.lock().unwrap();
     checkpoints().remove(&damaged);
     let next = world.processing.resume(P).unwrap();
@@ -1099,8 +1102,8 @@ fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
     assert_eq!(world.entities(), reference.entities());
 }
 
-/// However many commits it takes: what the entity remembers is where it began,
-/// so that letters of before are not processed once more.
+/// The entity remembers where the rollback began, however many commits it takes.
+/// Otherwise letters from before would be processed once more.
 #[test]
 fn what_was_processed_again_is_remembered_from_its_beginning() {
     let mut world = World::new(1 << 20);
@@ -1138,8 +1141,8 @@ fn what_was_processed_again_is_remembered_from_its_beginning() {
     }
 }
 
-/// Both slots' plugins are taken back at a time, the one that had the key later
-/// in the end: it is as before the first.
+/// The plugins of both slots are undone together, in either order. The key ends as it
+/// was before the first of them.
 #[test]
 fn a_key_goes_back_to_before_the_first_of_two_slots() {
     let own = SlotName::of_key(b"k7");
@@ -1180,8 +1183,8 @@ fn a_key_goes_back_to_before_the_first_of_two_slots() {
     }
 }
 
-/// A letter says which attempt at its event it is of; that of an entity is later
-/// than all of before, whichever slot it was in then.
+/// A letter says which attempt at its event it is of. An entity's new attempt is higher
+/// than all before, whichever slot the entity was in then.
 #[test]
 fn attempts_grow_over_the_slots_of_a_partition() {
     let mut world = World::new(1 << 20);
@@ -1199,8 +1202,8 @@ fn attempts_grow_over_the_slots_of_a_partition() {
     assert_eq!(slots.get(&own).unwrap().attempt, 3);
 }
 
-/// What was read while a rollback waited for the log was dropped. Where the swap
-/// is confirmed instead, it is read again.
+/// Records that were read while a rollback waited for the log were dropped. If the swap
+/// is confirmed instead, they are read again.
 #[test]
 fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
     let reference = {
@@ -1228,7 +1231,7 @@ fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
         world.event(0, "k2", "2");
         world.poll(9);
         assert_eq!(world.read[&P], Offset(3), "the member has come so far");
-        // A confirmation of what was before the swap is not about it.
+        // A confirmation of earlier swaps is not about this one.
         world.processing.confirm(&SlotName::Default, swapped_at - 1);
         assert_eq!(world.processing.moved(), []);
         assert!(world.processing.is_to_begin());
@@ -1247,7 +1250,7 @@ fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
     }
 }
 
-/// While it waits for the log a swap does not become too old to be taken back.
+/// A swap does not become too old to be undone while its rollback waits for the log.
 #[test]
 fn what_is_to_be_taken_back_is_not_confirmed_meanwhile() {
     let after = Duration::from_millis(200);
@@ -1261,7 +1264,7 @@ fn what_is_to_be_taken_back_is_not_confirmed_meanwhile() {
     std::thread::sleep(after * 2);
     world.is_deaf = true;
     world.idle();
-    // Nor by a commit that is for something else.
+    // A commit that is for something else does not confirm the swap either.
     world.processing.set_budget(None);
     world.commit();
     world.is_deaf = false;
@@ -1287,7 +1290,7 @@ enum Turn {
     /// A partition goes away for some turns.
     Leave(u32),
     Come,
-    /// To the other host, which may run other plugins.
+    /// A partition goes to the other host, which may run other plugins.
     Move(u32),
     /// The other host does things.
     Other,
@@ -1325,9 +1328,9 @@ fn turn() -> impl Strategy<Value = Turn> {
 const BAD: [&str; 4] = ["bad1", "bad2", "bad3", "bad4"];
 
 proptest! {
-    /// However bad plugins come and are taken back, in whatever order, wherever
-    /// the host dies and partitions go: in the end all is as if they had never
-    /// been, and nobody else saw anything of it.
+    /// In the end everything is as if the bad plugins had never been, and no other
+    /// entity saw anything of them. Neither the order of swaps and rollbacks matters,
+    /// nor where the host dies and where partitions go.
     #[test]
     fn a_rollback_leads_where_the_bad_plugin_never_was(
         turns in proptest::collection::vec(turn(), 1..160),
@@ -1389,7 +1392,7 @@ proptest! {
                 }
                 Turn::Leave(partition) => {
                     world.commit();
-                    // Whoever does not have it is not concerned.
+                    // A host that does not have the partition is not concerned.
                     world.unassign(PartitionId(partition));
                 }
                 Turn::Come => world.take_all(),
@@ -1403,10 +1406,10 @@ proptest! {
                     let (slot, stack) = &mut stacks[slot];
                     let latest = *stack.last().unwrap();
                     if world.runs(slot) != latest {
-                        // The other host was first.
+                        // The other host has swapped to this plugin before.
                         world.swap(slot, latest);
                     } else if stack.len() <= BAD.len() {
-                        // As many as can be taken back.
+                        // No more plugins come than can be undone.
                         stack.push(Some(BAD[stack.len() - 1]));
                         world.swap(slot, *stack.last().unwrap());
                     }
@@ -1427,7 +1430,7 @@ proptest! {
         prop_assert_eq!(world.entities(), reference.entities());
         prop_assert_eq!(&world.committed, &reference.committed);
         prop_assert_eq!(world.last_published(), reference.last_published());
-        // The slot that nobody touched: each of its events once.
+        // Each event of the slot that nobody touched was published once.
         let of_still = |world: &World| {
             let published = world.published.iter();
             let of_key = published.filter(|record| record.key.as_deref() == Some(b"k1"));

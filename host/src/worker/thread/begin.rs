@@ -1,5 +1,5 @@
-//! How a worker begins with partitions, and what it does when a topic is another
-//! than the one that its partitions' offsets and checkpoints mean.
+//! How a worker begins with partitions, and what it does when a topic was deleted and
+//! made anew. Offsets and checkpoints of the topic before mean nothing in the new one.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::{
     worker::position::{self, Copied, OFFSET_FOREIGN, Refusal, Start},
 };
 
-/// How often a worker without events looks.
+/// How often a worker without events looks at the topics.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 type AskIds = Box<dyn Fn(&[Topic]) -> Result<Vec<Option<TopicId>>, LogError> + Send>;
 
-/// A worker's look at its pipeline's topics.
+/// Compares the pipeline's topics in the log with those that the worker began with.
 pub(super) struct IdentityWatch {
     ask: AskIds,
     topics: Vec<(Topic, TopicId)>,
     looked: Option<Instant>,
-    /// The last look found that one is gone.
+    /// The last look found that a topic is gone.
     is_one_missing: bool,
 }
 
@@ -41,7 +41,7 @@ impl IdentityWatch {
         }
     }
 
-    /// Says so where a topic is another by now, or gone.
+    /// Returns an error when a topic is gone or was made anew.
     fn look(&mut self) -> Result<(), LogError> {
         self.looked = Some(Instant::now());
         if self.topics.is_empty() {
@@ -60,7 +60,8 @@ impl IdentityWatch {
 }
 
 /// A partition that the worker has and could not begin with: the log did not say how
-/// far it had come, or which topic it is of. It is paused until it is tried again.
+/// far the group had come, or which topic the partition is of. It is paused until it is
+/// tried again.
 pub(super) struct Unbegun {
     assignment: Assignment,
     wait: Duration,
@@ -68,7 +69,7 @@ pub(super) struct Unbegun {
 }
 
 impl Running {
-    /// Takes partitions up, where they go on by the group's own word.
+    /// Begins with assigned partitions, each at the offset in the group's own row.
     pub(super) fn begin(&mut self, assignments: &[Assignment]) {
         for assignment in assignments {
             let partition = assignment.partition;
@@ -97,8 +98,8 @@ impl Running {
         }
     }
 
-    /// Tries partitions again that could not be begun with, each when its time has
-    /// come. Others are read and committed meanwhile, and any of them may be revoked.
+    /// Tries again to begin with partitions, each when its wait is over. The worker
+    /// reads and commits other partitions meanwhile, and any partition may be revoked.
     pub(super) fn begin_due(&mut self) {
         let now = Instant::now();
         let due = self.unbegun.extract_if(.., |_, unbegun| unbegun.at <= now);
@@ -168,7 +169,8 @@ impl Running {
         self.unbegun.insert(partition, unbegun);
     }
 
-    /// The committed offset is for tools; one that is not ours is told.
+    /// Reports a committed offset that another program wrote. The worker does not use
+    /// that offset, which is a copy for tools.
     fn compare_copy(&self, partition: PartitionId, start: &Start) {
         match start.copy {
             Copied::Fresh | Copied::Same => {}
@@ -206,7 +208,8 @@ impl Running {
         self.stop_partitions(partitions.iter().map(stop).collect());
     }
 
-    /// Nothing that the worker holds is of the topics that are there by now.
+    /// Stops all partitions: a topic was made anew, and nothing that the worker holds
+    /// is of the new one.
     pub(super) fn stop_all(&mut self, error: &LogError) {
         let partitions: Vec<_> = self.partitions.iter().copied().collect();
         self.processing.abort();
@@ -218,8 +221,8 @@ impl Running {
         self.refuse(&partitions, error.code(), &error.to_string());
     }
 
-    /// Looks at the pipeline's topics, and has the host tell where one is gone or
-    /// another: the worker may have no partition that would.
+    /// Looks at the pipeline's topics, and notes in the status if one is gone or was
+    /// made anew. The worker may have no partition whose own status would say so.
     fn look(&mut self) -> Result<(), LogError> {
         let looked = self.watch.look();
         self.watch.is_one_missing = matches!(looked, Err(LogError::TopicMissing { .. }));
@@ -233,7 +236,8 @@ impl Running {
         looked
     }
 
-    /// Without events there is no commit that would find that a topic is another.
+    /// Looks at the topics now and then: without events no commit would find that a
+    /// topic was made anew.
     pub(super) fn look_at_topics(&mut self) {
         if !self.watch.is_due() {
             return;
@@ -270,8 +274,8 @@ impl Running {
         self.watch.is_one_missing
     }
 
-    /// Why a partition cannot be read on: of a topic that was made anew there may
-    /// be less than of the one before.
+    /// The reason why a partition cannot be read on. A topic that was made anew may
+    /// have fewer records, so an offset of the topic before is out of its range.
     pub(super) fn true_reason(&mut self, error: LogError) -> LogError {
         if !matches!(error, LogError::OffsetOutOfRange { .. }) {
             return error;

@@ -1,4 +1,4 @@
-//! A worker that is asked to let go, with a log that says what it is told to.
+//! A worker that is asked to let partitions go, with a log that follows a script.
 
 pub(crate) mod identity;
 pub(crate) mod rollback;
@@ -29,7 +29,7 @@ struct Script {
     polls: VecDeque<Polled>,
     /// Whether commits succeed.
     works: bool,
-    /// What the next seeks answer.
+    /// The errors of the next seeks.
     seeks: VecDeque<LogError>,
     calls: Vec<Call>,
     /// The time that each commit was given.
@@ -119,7 +119,7 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
     }
 }
 
-/// Who gives an order while a worker ends hears that no answer will come.
+/// A caller that gives an order while a worker ends learns that no answer will come.
 #[test]
 fn an_order_that_comes_too_late_is_not_kept() {
     let (orders, inbox) = Orders::new();
@@ -169,8 +169,8 @@ fn records(partitions: &[PartitionId]) -> Polled {
 
 type Ids = Result<Vec<Option<TopicId>>, LogError>;
 
-/// A worker whose input has this id, and the answers to its looks at it. After the
-/// last of them the topic is there.
+/// A worker whose looks at its input get these answers. After the last answer the topic
+/// is there.
 fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> Running {
     const ID: TopicId = TopicId(7);
     let identity = Identity {
@@ -187,7 +187,7 @@ fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> Running {
     running
 }
 
-/// Steps until it is so.
+/// Steps until the condition holds.
 fn until(running: &mut Running, is: impl Fn(&Running) -> bool) {
     let since = Instant::now();
     while !is(running) {
@@ -196,8 +196,8 @@ fn until(running: &mut Running, is: impl Fn(&Running) -> bool) {
     }
 }
 
-/// The log does not say which topic its partitions are of: they wait, and one that is
-/// asked back goes at once.
+/// The log does not say which topic the partitions are of, so they wait. A revoked one
+/// goes at once all the same.
 #[test]
 fn partitions_that_cannot_be_begun_with_hold_nobody_back() {
     let script = Arc::new(Mutex::new(Script {
@@ -239,7 +239,8 @@ fn partitions_that_cannot_be_begun_with_hold_nobody_back() {
     );
 }
 
-/// The group takes partitions away whose topic is gone, so there is none to tell of it.
+/// The group takes partitions away when their topic is gone, so no partition can report
+/// it.
 #[test]
 fn a_topic_that_is_gone_is_told_by_a_worker_without_partitions() {
     let script = Arc::new(Mutex::new(Script::default()));
@@ -279,8 +280,8 @@ fn what_is_revoked_is_committed_and_then_released() {
     );
 }
 
-/// The log does not take the commit: at the deadline it lets go all the same,
-/// and what stays is read again.
+/// The log does not take the commit. At the deadline the worker lets go all the same,
+/// and reads the partitions that stay again.
 #[test]
 fn a_revoke_ends_at_the_drain_deadline() {
     let script = Arc::new(Mutex::new(Script {
@@ -314,8 +315,8 @@ fn a_revoke_ends_at_the_drain_deadline() {
     );
 }
 
-/// The revoke comes while a commit is tried again and again: who waits for it
-/// waits no longer than for one that was told before.
+/// The revoke comes while a commit is tried again and again. The group waits for it no
+/// longer than for a revoke that came before the commit.
 #[test]
 fn a_commit_that_fails_does_not_hold_a_revoke_back() {
     let revoked = Polled::Revoked(vec![P]);
@@ -340,7 +341,7 @@ fn a_commit_that_fails_does_not_hold_a_revoke_back() {
     );
 }
 
-/// A commit was fenced: what the member has all the same goes on.
+/// A commit was fenced: the partitions that the member still has go on.
 #[test]
 fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
     struct Fenced(Scripted);
@@ -387,8 +388,8 @@ fn state_of(running: &Running, partition: PartitionId) -> (PartitionState, Optio
     (status.state, status.code)
 }
 
-/// A worker that begins anew from what is committed, with these answers to its
-/// seeks, and what it asked for.
+/// A worker that went back to what is committed, with these errors of its seeks, and
+/// the calls that it made.
 fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (Running, Vec<Call>) {
     let script = Arc::new(Mutex::new(Script {
         polls: [assigned(), records(&[P, Q])].into(),
@@ -405,7 +406,7 @@ fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (Running, Vec<Call>) {
     (running, calls)
 }
 
-/// It would read on from where it is otherwise, and pass events over.
+/// Otherwise the member would read on from where it is, and skip events.
 #[test]
 fn a_seek_that_fails_is_tried_again() {
     let unavailable = || LogError::Unavailable {
@@ -429,7 +430,7 @@ fn a_partition_that_cannot_be_read_from_where_it_must_be_stops() {
     assert_eq!(state_of(&running, Q), (PartitionState::Running, None));
     let positions: Vec<_> = running.processing.positions().collect();
     assert_eq!(positions, [(Q, Offset(0))]);
-    // Nor does a plugin have it go on.
+    // A plugin does not make the stopped partition go on.
     activate(&mut running, None);
     assert_eq!(state_of(&running, P), stopped);
     assert_eq!(state_of(&running, Q).0, PartitionState::Waiting);
@@ -478,8 +479,8 @@ fn roll_back(running: &mut Running, active: Option<Arc<Active>>) {
     answer.try_recv().unwrap();
 }
 
-/// The log has too little for a rollback: nothing but a confirmation of that swap
-/// has the partition go on, with what it has.
+/// The log lacks events for a rollback. Only a confirmation of the swap makes the
+/// partition go on, with the states that it has.
 #[test]
 fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
     let script = Arc::new(Mutex::new(Script {
@@ -494,7 +495,8 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
     running.member = Box::new(member);
     activate(&mut running, Some("a"));
     running.step();
-    // What idle workers write: which plugin it was before.
+    // The idle worker writes which plugin runs, so that the rollback knows the one
+    // before.
     running.step();
     for _ in 0..100 {
         running.step();
@@ -515,7 +517,7 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
         let mut calls = script.calls.iter();
         calls.any(|call| matches!(call, Call::Resume(going) if going.contains(&P)))
     };
-    // Whatever else happens.
+    // Swaps and other confirmations do not make the partition go on.
     activate(&mut running, None);
     activate(&mut running, Some("c"));
     confirm(&mut running, SlotName::of_key(b"k"), now_ms());
@@ -570,7 +572,7 @@ fn a_partition_that_was_refused_while_it_waited_for_a_plugin_does_not_go_on() {
     assert!(!calls.contains(&Call::Resume(vec![P, Q])), "{calls:?}");
 }
 
-/// Keeps what is committed.
+/// A member that keeps committed checkpoints in memory.
 struct Storing(Scripted, Arc<Memory>);
 
 impl Member for Storing {
@@ -655,7 +657,7 @@ impl Member for Refusing {
     fn release(&mut self, _: &[PartitionId]) {}
 }
 
-/// The reason may pass, and it is nobody else's.
+/// The reason of the refusal may pass, and concerns no other partition.
 #[test]
 fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
     let script = Arc::<Mutex<Script>>::default();
@@ -677,7 +679,7 @@ fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
     until(&mut running, &|running| {
         !running.partitions.is_empty() && state_of(running, P) == stopped
     });
-    // They were in one commit.
+    // Both partitions were in one commit.
     assert_eq!(state_of(&running, Q), stopped);
     until(&mut running, &|running| state_of(running, Q) == runs);
     assert_eq!(state_of(&running, P), stopped);

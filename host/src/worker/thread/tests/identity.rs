@@ -1,5 +1,5 @@
-//! Whose word a worker takes for how far its group has come, on a log. Called for
-//! each engine.
+//! Tests of the offset at which a worker goes on, on a log: the group's own row
+//! decides. They are called for each engine.
 
 use std::{
     sync::Arc,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 const P: PartitionId = PartitionId(0);
-/// It says that a test hangs, not that it is slow.
+/// Long enough to mean that a test hangs, not that it is slow.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -144,7 +144,7 @@ impl Rig {
     }
 }
 
-/// The offsets of the events that outputs are of, in the order of these.
+/// The offsets of the events that outputs come from, in the order of the outputs.
 pub(crate) fn processed(log: &dyn RecordLog, pipeline: &Pipeline) -> Vec<u64> {
     let outputs = read_all(log, &pipeline.output.topic, 0, 0);
     let offset = |record: &crate::types::Record| {
@@ -155,7 +155,7 @@ pub(crate) fn processed(log: &dyn RecordLog, pipeline: &Pipeline) -> Vec<u64> {
     outputs.iter().map(offset).collect()
 }
 
-/// As `courtside reset PIPELINE --to earliest` does.
+/// Resets the group as `courtside reset PIPELINE --to earliest` does.
 fn reset(log: &dyn RecordLog, pipeline: &Pipeline) {
     let (group, input) = (&pipeline.group, &pipeline.input);
     log.ensure_group(group, input).unwrap();
@@ -217,7 +217,8 @@ pub(crate) fn an_input_that_was_made_anew_is_not_skipped(subject: &mut impl Subj
     assert!(status.reason.unwrap().contains("courtside reset"));
     assert_eq!(processed(&*log, &pipeline), [0, 1, 2, 3, 4]);
     rig.stop();
-    // And so it stays, until it is reset: then all that is new is processed.
+    // The partition stays stopped until a reset. After it all events of the new topic
+    // are processed.
     reset(&*log, &pipeline);
     let rig = Rig::start(&log, &pipeline);
     rig.has_processed(&[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]);
@@ -257,7 +258,7 @@ pub(crate) fn an_offset_of_another_moves_nothing(subject: &mut impl Subject) {
     };
     events(&*log, &pipeline, 5);
     let all: Vec<u64> = (0..10).collect();
-    // Forward it would skip events, back it would process some twice.
+    // Offset 8 would skip events, and offset 2 would process some twice.
     for next in [8, 2] {
         commit(next);
         let rig = Rig::start(&log, &pipeline);
@@ -306,8 +307,8 @@ pub(crate) fn an_offset_without_a_row_is_refused(subject: &mut impl Subject) {
     rig.stop();
 }
 
-/// Of a record that another program forwarded with all its headers, and of one
-/// that was ingested here.
+/// One record was forwarded by another program with all its headers, the other was
+/// ingested here. Equal idempotency keys do not make either a retry of the other.
 pub(crate) fn a_key_that_was_copied_is_no_retry(subject: &mut impl Subject) {
     let log = subject.log();
     let pipeline = scene(subject);

@@ -1,5 +1,5 @@
-//! A rollback by workers, on a log: with restarts in its midst, and with events
-//! that come meanwhile. Called for each engine.
+//! A rollback by workers, on a log: with restarts in its midst, and with events that
+//! come meanwhile. The test is called for each engine.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ use crate::{
 
 const PARTITIONS: u32 = 3;
 const KEYS: u64 = 7;
-/// It says that a test hangs, not that it is slow.
+/// Long enough to mean that a test hangs, not that it is slow.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
 struct Host<'a> {
@@ -69,7 +69,7 @@ impl<'a> Host<'a> {
             loop {
                 let (done, answer) = crossbeam_channel::bounded(1);
                 assert!(worker.orders().give(order(done)));
-                // Unanswered, it is asked again.
+                // An order without an answer is given again.
                 if let Ok(answer) = answer.recv_timeout(HANGS_AFTER) {
                     return answer;
                 }
@@ -162,7 +162,8 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
         });
         pipeline.processing.workers = 2;
         pipeline.processing.commit_interval = Duration::from_millis(5);
-        // Some entities a commit, of those that come back; and some events.
+        // The limits are low, so that states come back in several commits, and events
+        // in several polls.
         pipeline.processing.commit_bytes_max = 300;
         pipeline.processing.poll_bytes_max = 2000;
         pipeline.record_bytes_max = log.record_bytes_max();
@@ -204,7 +205,7 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
     assert_eq!(redone.len(), PARTITIONS as usize, "{redone:?}");
     assert!(redone.values().all(|redone| redone.from == Offset(50)));
     assert!(redone.values().all(|redone| redone.until == Offset(200)));
-    // It is in the midst of that when it stops, and again, and again.
+    // The host stops in the midst of the rollback, several times.
     host.stop();
     for _ in 0..3 {
         let host = Host::start(&log, &pipeline);
@@ -245,7 +246,8 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
     }
     host.stop();
 
-    // Each event's output by the bad plugin, where there was one, then one more.
+    // Each event has its output by the bad plugin, if any, and then one by the good
+    // plugin.
     let mut published: BTreeMap<String, Vec<(Option<String>, String)>> = BTreeMap::new();
     let place = (&pipeline.output.topic, 0);
     for record in read_all(&*log, place.0, place.1, 0) {
