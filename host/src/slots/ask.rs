@@ -1,4 +1,4 @@
-//! What an operator may ask of a slot, and what comes of it.
+//! Requests of an operator to a slot, and their answers.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use utoipa::ToSchema;
 use super::{name::SlotName, view::SlotView};
 use crate::{log::LogError, plugin::Rejection, types::Digest};
 
-/// What is asked.
+/// An operator's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// Put these bytes into the plugin directory, and swap to them.
     Put(Bytes),
-    /// Remove the file, and swap to what is there without it.
+    /// Remove the file, and swap to the plugin that runs without it.
     Remove,
-    /// Say what a rollback would do; of this plugin, if it is named.
+    /// Say what a rollback would do; a digest must be that of the plugin that runs.
     Plan(Option<Digest>),
     RollBack(Option<Digest>),
-    /// Let what runs stay.
+    /// Let the plugin that runs stay.
     Confirm,
-    /// Make the slot's file what runs.
+    /// Make the slot's file the plugin that runs.
     RestoreFile,
 }
 
@@ -32,31 +32,31 @@ pub enum What {
 pub struct Ask {
     pub slot: SlotName,
     pub what: What,
-    /// Whoever no longer waits has closed it.
+    /// An operator who no longer waits has closed this channel.
     pub answer: oneshot::Sender<Answered>,
 }
 
-/// What came of it.
+/// The outcome of a request.
 pub type Answered = Result<Answer, AskError>;
 
-/// It was done.
+/// The answer to a request that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Slot(Box<SlotView>),
     Rollback(Box<RollbackView>),
 }
 
-/// It was not done.
+/// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     #[error("there is no pipeline {0:?}")]
     NoSuchPipeline(String),
     #[error("there is no slot {0}")]
     NoSuchSlot(String),
-    /// The plugin was rejected, and what ran goes on.
+    /// The plugin was rejected, and the plugin that ran goes on.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// It cannot be done as things are.
+    /// The request cannot be done in the present state.
     #[error("{reason}")]
     Refused { code: &'static str, reason: String },
     #[error(transparent)]

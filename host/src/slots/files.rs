@@ -12,13 +12,13 @@ use std::{
 use super::name::SlotName;
 use crate::plugin::Rejection;
 
-/// What tells one version of a file from the next without reading it.
+/// The metadata that tells one version of a file from the next without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     size_bytes: u64,
     modified: Option<SystemTime>,
     inode: u64,
-    /// Changes with the permissions, too.
+    /// The inode's change time, which changes with the permissions, too.
     changed: (i64, i64),
     is_file: bool,
 }
@@ -41,17 +41,17 @@ pub enum Entry {
     /// A file, under the name it was found by: a key can be written in several
     /// ways.
     There(Stamp, PathBuf),
-    /// It has a name but cannot be looked at, like a dangling link.
+    /// A name whose file cannot be looked at, like a dangling link.
     Unreadable(String),
     /// Two files are for the same key.
     Ambiguous,
 }
 
-/// Why nobody can say which of two files is meant.
+/// The reason given where two files are for the same key.
 pub const AMBIGUOUS: &str = "two files in the directory are for this key";
 
-/// The slots of one pipeline that the directory has something for. A directory
-/// that is not there has nothing for any.
+/// The slots of one pipeline that have an entry in the directory. A missing directory
+/// has no entries.
 pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
     let mut found = BTreeMap::new();
     if let Some(entry) = look(&pipeline_dir.join(SlotName::Default.file())) {
@@ -84,7 +84,7 @@ fn look(path: &Path) -> Option<Entry> {
     match fs::metadata(path) {
         Ok(metadata) => Some(Entry::There(Stamp::of(&metadata), path.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The name of a dangling link is there; what it means is not.
+            // A dangling link has a name, but its target does not exist.
             let link = fs::symlink_metadata(path).ok()?;
             link.is_symlink()
                 .then(|| Entry::Unreadable("it is a link to a file that does not exist".into()))
@@ -93,11 +93,12 @@ fn look(path: &Path) -> Option<Entry> {
     }
 }
 
-/// Puts a file there, whole from its first moment.
+/// Puts a file at `path` in one step, so that no reader sees a part of it.
 pub fn put(path: &Path, host: &str, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir)?;
-    // No plugin's, and no other host's where they share the directory.
+    // No plugin has this name, and no other host uses it where hosts share the
+    // directory.
     let draft = dir.join(format!(".{host}.draft"));
     let written = File::create(&draft)
         .and_then(|mut file| {
@@ -107,16 +108,16 @@ pub fn put(path: &Path, host: &str, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| fs::rename(&draft, path))
         .and_then(|()| File::open(dir)?.sync_all());
     if written.is_err() {
-        // What could not be written may not be there to be removed.
+        // The draft may not exist, so its removal may fail.
         drop(fs::remove_file(&draft));
     }
     written
 }
 
-/// What reading a slot's file came to.
+/// The outcome of reading a slot's file.
 pub enum Contents {
     Bytes(Vec<u8>),
-    /// It changed while it was read: look again later.
+    /// The file changed while it was read: look again later.
     Unsteady,
 }
 

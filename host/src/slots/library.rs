@@ -1,6 +1,6 @@
-//! Plugins by digest: the host's own copies, and those that `<group>.plugins`
-//! has for hosts without one. It lives as long as the host, and costs where the
-//! pieces of each shared plugin stand; bytes are read when asked for.
+//! Plugins by digest: the host's own copies, and those that `<group>.plugins` has for
+//! hosts without one. The library lives as long as the host. In memory it has the
+//! offsets of the pieces of each shared plugin; it reads their bytes when asked for.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ use crate::{
     types::{Digest, Offset, Topic},
 };
 
-/// A piece of a plugin, at most.
+/// Bytes in a piece of a plugin, at most.
 const PIECE_BYTES: usize = 512 * 1024;
-/// What a record has beside its piece.
+/// Bytes that a record has beside its piece, at most.
 const BESIDE_BYTES: usize = 4 * 1024;
-/// Bytes handed to the log at a time: others wait in its queue, too.
+/// Bytes handed to the log at a time, since other writers wait in its queue, too.
 const ROUND_BYTES: usize = 4 << 20;
-/// When pieces that do not show in the topic are written again.
+/// How long pieces may take to show in the topic before they are written again.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a plugin cannot be had.
@@ -55,12 +55,12 @@ impl std::fmt::Debug for Library {
     }
 }
 
-/// Where the topic has the pieces of a plugin.
+/// The offsets of a plugin's pieces in the topic.
 #[derive(Debug, Default)]
 struct Pieces {
     of: u32,
     at: BTreeMap<u32, Offset>,
-    /// The next to be written by this host, and when it wrote one.
+    /// The next piece that this host writes, and when it wrote the last one.
     offered: Option<(u32, Instant)>,
 }
 
@@ -113,7 +113,7 @@ impl Library {
         written.map(|(digest, _)| *digest).collect()
     }
 
-    /// Whether its bytes can be had.
+    /// Whether a plugin's bytes can be had.
     #[must_use]
     pub fn has(&self, digest: Digest) -> bool {
         self.is_shared(digest) || self.store.load(digest).is_ok()
@@ -149,8 +149,9 @@ impl Library {
         Ok(bytes)
     }
 
-    /// Writes pieces of a plugin that the topic has not, some at a time; true
-    /// says that there is no more to do for now.
+    /// Writes the pieces of a plugin that the topic does not have whole, at most
+    /// `ROUND_BYTES` and a piece at a time. True says that there is no more to do for
+    /// now.
     pub fn share(&self, digest: Digest, now: Instant) -> Result<bool, LogError> {
         let first = {
             let mut shared = self.shared.lock();
@@ -170,7 +171,7 @@ impl Library {
                 None => 0,
             }
         };
-        // Who has no copy has it from the topic, or will.
+        // A host without a copy has the plugin from the topic, or will have it.
         let Ok(bytes) = self.store.load(digest) else {
             return Ok(true);
         };
@@ -249,7 +250,7 @@ mod tests {
             Library::new(store, log, self.topic.clone())
         }
 
-        /// What a host has after it has read the topic, once that says so.
+        /// Reads the topic for a library until `is` holds.
         fn heard(&self, library: &Library, is: impl Fn(&Library) -> bool) {
             let log: Arc<dyn RecordLog> = Arc::<Embedded>::clone(&self.log);
             let mut tail = Tail::new(log, self.topic.clone());
@@ -284,7 +285,7 @@ mod tests {
         assert!(!other.has(digest));
         place.heard(&other, |other| other.has(digest));
         assert_eq!(other.load(digest).unwrap(), bytes);
-        // What is there is not written again.
+        // Pieces that the topic has are not written again.
         let end = place.log.bounds(&place.topic).unwrap()[0].end;
         place.heard(&one, |one| one.is_shared(digest));
         assert!(one.share(digest, now + AGAIN_AFTER).unwrap());

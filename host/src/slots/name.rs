@@ -24,7 +24,8 @@ const KEYS_DIR: &str = "keys";
 const EXTENSION: &str = ".wasm";
 const HASHED: &str = "sha256-";
 
-/// What a file name may hold as it is; the rest is percent-encoded.
+/// The bytes that are percent-encoded in a file name: all but ASCII letters, digits,
+/// `.`, `_` and `-`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 
 /// Linux takes file names of up to 255 bytes.
@@ -58,7 +59,7 @@ impl SlotName {
         Some(Self::Key(key.into()))
     }
 
-    /// Its file, below the pipeline's directory.
+    /// The slot's file, below the pipeline's directory.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         match self {
@@ -135,7 +136,7 @@ impl fmt::Display for SlotName {
     }
 }
 
-/// As [`fmt::Display`] writes it.
+/// Serializes a name as [`fmt::Display`] writes it.
 impl Serialize for SlotName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

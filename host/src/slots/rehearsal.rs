@@ -24,7 +24,7 @@ use crate::{
 
 const PAGE: usize = 256;
 
-/// What a rehearsal is held over.
+/// The inputs of a rehearsal.
 pub struct Rehearsal<'a> {
     pub candidate: &'a Arc<dyn Plugin>,
     /// The plugin whose entities the candidate would take over.
@@ -35,8 +35,8 @@ pub struct Rehearsal<'a> {
     pub checkpoints: &'a dyn Checkpoints,
     pub partitions: &'a [PartitionId],
     pub entities_per_instance: usize,
-    /// How many entities are opened at most, an equal part of each partition's.
-    /// That their formats can be read is checked of all.
+    /// How many entities are opened at most, with an equal share for each partition.
+    /// The formats of all entities are checked.
     pub entities_max: usize,
     /// Set when the host stops.
     pub stopping: &'a AtomicBool,
@@ -45,15 +45,16 @@ pub struct Rehearsal<'a> {
 /// A rehearsal without a failure.
 #[derive(Debug)]
 pub struct Passed {
-    /// So many entities were opened.
+    /// Number of entities that were opened.
     pub entities: usize,
-    /// Out of so many; the formats of all of them can be read.
+    /// Number of entities whose formats were checked: all that the candidate would take
+    /// over.
     pub of: usize,
     /// The plugins that the checkpoints name, where all of them were looked at.
     pub named: Option<BTreeSet<Digest>>,
 }
 
-/// What became of a rehearsal.
+/// The outcome of a rehearsal.
 #[derive(Debug)]
 pub enum Rehearsed {
     Passed(Passed),
@@ -91,7 +92,7 @@ impl Rehearsal<'_> {
                         });
                     }
                     if rows::is_reserved(&key) {
-                        // The host's own rows: all that follow are, too.
+                        // This row and all that follow are the host's own.
                         break 'pages;
                     }
                     named.extend(digest_of(&key, &bytes));

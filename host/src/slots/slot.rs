@@ -1,4 +1,4 @@
-//! One slot: what its file was seen to be, what runs, and what happened. It
+//! One slot: its file as last seen, the plugin that runs, and what happened. A slot
 //! decides, and does nothing itself; the manager asks it what to do.
 
 use std::{
@@ -33,7 +33,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// One that takes over nowhere yet.
+    /// A plugin that has not taken over in any partition yet.
     #[must_use]
     pub fn new(slot: &SlotName, plugin: Arc<dyn Plugin>, size_bytes: u64) -> Self {
         Self {
@@ -45,16 +45,16 @@ impl Running {
     }
 }
 
-/// What a slot needs done.
+/// The next step that a slot needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing, for now.
     Wait,
     /// Read this file, and swap to it if it is another plugin.
     Take(PathBuf),
-    /// The file cannot be looked at, and why.
+    /// Reject the file, which cannot be looked at for this reason.
     Unreadable(String),
-    /// The file is gone: swap to none.
+    /// The file is gone: swap to no plugin.
     Remove,
 }
 
@@ -65,15 +65,15 @@ pub struct Slot {
     pub running: Option<Running>,
     state: SlotState,
     seen: Option<Entry>,
-    /// When it was first seen as it is now.
+    /// When the file was first seen as it is now.
     seen_at: Instant,
-    /// Whether what was seen has been acted on.
+    /// Whether the manager has acted on the file as it was seen.
     handled: bool,
-    /// The decision about it.
+    /// The decision about the file.
     file: FileView,
     swaps: u64,
-    /// When this host began the swap to what runs, where it can be taken back and was
-    /// not before the host started.
+    /// When this host began the swap to the plugin that runs. None where the swap
+    /// cannot be taken back, or happened before the host started.
     trial_began: Option<Timestamp>,
     history: VecDeque<SlotEvent>,
 }
@@ -88,7 +88,7 @@ impl Slot {
             state: SlotState::Waiting,
             seen: None,
             seen_at: now,
-            // A file that is not there is acted on only where a plugin runs.
+            // The manager acts on a missing file only where a plugin runs.
             handled: false,
             file: FileView::default(),
             swaps: 0,
@@ -110,7 +110,8 @@ impl Slot {
             .map(|running| running.active.plugin.digest())
     }
 
-    /// Nothing runs, and nothing is there: nobody needs to hear of it.
+    /// Whether the slot has neither a plugin nor a file, so that nobody needs to hear
+    /// of it.
     #[must_use]
     pub const fn is_vacant(&self) -> bool {
         self.running.is_none() && self.seen.is_none()
@@ -121,7 +122,7 @@ impl Slot {
         self.state
     }
 
-    /// What the directory has for it.
+    /// The directory's entry for the slot.
     #[must_use]
     pub const fn seen(&self) -> Option<&Entry> {
         self.seen.as_ref()
@@ -132,7 +133,7 @@ impl Slot {
         self.seen.is_some()
     }
 
-    /// Takes note of what the directory has.
+    /// Takes note of the directory's entry for the slot.
     pub fn see(&mut self, entry: Option<Entry>, now: Instant) {
         if self.seen != entry {
             self.seen = entry;
@@ -153,7 +154,7 @@ impl Slot {
         };
     }
 
-    /// What to do, once the file has been as it is for `settle`.
+    /// The next step, once the file has been as it is for `settle`.
     #[must_use]
     pub fn next_step(&self, now: Instant, settle: Duration) -> Step {
         if self.handled || now.saturating_duration_since(self.seen_at) < settle {
@@ -168,28 +169,29 @@ impl Slot {
         }
     }
 
-    /// What was seen has been acted on; the next change will be, too.
+    /// Notes that the manager has acted on the file as it was seen. A change of the
+    /// file calls for another step.
     pub const fn handled(&mut self) {
         self.handled = true;
     }
 
-    /// A file that is gone while its plugin runs: the removal was rejected, and
-    /// is to be tried again now that something has changed.
+    /// Lets the removal of a plugin be tried again, now that something has changed: the
+    /// file is gone, but the removal was rejected.
     pub const fn reconsider_removal(&mut self) {
         if self.seen.is_none() {
             self.handled = false;
         }
     }
 
-    /// What was seen means something else now. A file that was rejected stays
-    /// rejected until it changes: nobody offers it anew.
+    /// Judges the file anew, since it means something else now. A file that was
+    /// rejected stays rejected until it changes: nobody offers it anew.
     pub fn look_again(&mut self) {
         if self.file.state != FileState::Rejected {
             self.is_undecided();
         }
     }
 
-    /// The file moved under the reader: it has to lie still again.
+    /// Notes that the file changed while it was read: it has to lie still again.
     pub const fn unsteady(&mut self, now: Instant) {
         self.seen_at = now;
     }
@@ -199,7 +201,7 @@ impl Slot {
         self.remember(digest, None);
     }
 
-    /// Whether it is at this plugin, and has not compiled it yet.
+    /// Whether the slot is loading this plugin, and has not compiled it yet.
     #[must_use]
     pub fn is_loading(&self, digest: Digest) -> bool {
         let latest = self
@@ -210,16 +212,17 @@ impl Slot {
             && latest.is_some_and(|latest| *latest == digest.to_string())
     }
 
-    /// The file was offered, and is rejected.
+    /// Rejects the file that was offered.
     pub fn reject(&mut self, digest: Option<Digest>, code: &str, reason: &str) {
         self.state = SlotState::Rejected;
         self.leave(FileState::Rejected, digest, code, reason);
         self.remember(digest, Some((code, reason)));
     }
 
-    /// The file is left where it is: what runs is as it was ordered.
+    /// Leaves the file where it is, without effect: the plugin that runs is the one
+    /// that was ordered.
     pub fn leave(&mut self, state: FileState, digest: Option<Digest>, code: &str, reason: &str) {
-        // A removal that is rejected leaves no file.
+        // There is no file to describe where a removal was rejected.
         if self.seen.is_some() {
             self.file = FileView {
                 state,
@@ -230,7 +233,7 @@ impl Slot {
         }
     }
 
-    /// The file is what runs.
+    /// Notes that the file is the plugin that runs.
     pub fn file_runs(&mut self) {
         if self.seen.is_some() {
             self.file = FileView {
@@ -241,7 +244,7 @@ impl Slot {
         }
     }
 
-    /// The running plugin is on trial since then.
+    /// Notes that the running plugin is on trial since `began`.
     pub const fn begin_trial(&mut self, began: Timestamp) {
         self.trial_began = Some(began);
     }
@@ -256,7 +259,8 @@ impl Slot {
         &self.file
     }
 
-    /// The file is again what runs; true says that it was not before.
+    /// Notes that the file is again the plugin that runs; true if the slot was not
+    /// active before.
     pub fn confirm(&mut self) -> bool {
         self.file_runs();
         let was_not = self.running.is_some() && self.state != SlotState::Active;
@@ -266,7 +270,7 @@ impl Slot {
         was_not
     }
 
-    /// Another plugin (or none) is in force.
+    /// Notes that another plugin (or none) is in force.
     pub fn activated(&mut self, running: Option<Running>) {
         self.swaps += 1;
         self.trial_began = None;
@@ -326,7 +330,7 @@ impl Slot {
             }),
             file: self.file.clone(),
             swaps: self.swaps,
-            // What the group says is added by who knows it.
+            // `Group::view` adds what the group says.
             trial_until: None,
             agreed: true,
             hosts: Vec::new(),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{types::Digest, worker::takeover::DIRECTIVES_MAX};
 
-/// The note of what runs, in the directory of copies.
+/// The file with the host's notes, in the directory of copies.
 pub const ACTIVE_FILE: &str = "active.json";
 const EXTENSION: &str = "wasm";
 /// Plugins of a slot that are remembered as undone.
@@ -27,10 +27,10 @@ pub fn is_copy(name: &str) -> bool {
         .is_some_and(|ext| ext == EXTENSION)
 }
 
-/// What a host notes for its next start, by the full names of slots.
+/// The host's notes for its next start, by the full names of slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Noted {
-    /// Which plugin runs.
+    /// The plugin that runs in each slot.
     pub slots: BTreeMap<String, Digest>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub undone: BTreeMap<String, Undone>,
@@ -39,9 +39,9 @@ pub struct Noted {
     pub unfit: BTreeMap<String, Unfit>,
 }
 
-/// A plugin that failed its rehearsal. It depends on the states of the moment
-/// whether one passes, so the verdict holds until another file is offered: a
-/// rollback or a restart must not bring into force what nobody wants.
+/// A plugin that failed its rehearsal. Whether a plugin passes depends on the states of
+/// the moment, so the verdict holds until another file is offered. A rollback or a
+/// restart must not put a plugin in force that nobody wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {
     pub digest: Digest,
@@ -52,13 +52,13 @@ pub struct Unfit {
     pub directive: u64,
 }
 
-/// What rollbacks mean for the plugin directory.
+/// The effect of rollbacks on the plugin directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
     /// The latest directive that was followed.
     pub directive: u64,
-    /// The plugins that are not taken from the directory again, the one undone last
-    /// at the end; none once another was taken.
+    /// The plugins that are not taken from the directory again, with the one undone
+    /// last at the end; empty once another plugin was taken.
     #[serde(alias = "digest", deserialize_with = "one_or_more")]
     pub digests: Vec<Digest>,
 }
@@ -78,7 +78,7 @@ impl Undone {
     }
 }
 
-/// Hosts noted but one, or none, before they knew several.
+/// Older hosts noted one plugin or none, and not a list.
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -126,7 +126,7 @@ impl PluginStore {
         Ok(bytes)
     }
 
-    /// What was noted last.
+    /// The notes that were written last.
     pub fn noted(&self) -> io::Result<Noted> {
         match fs::read(self.dir.join(ACTIVE_FILE)) {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
@@ -156,7 +156,7 @@ impl PluginStore {
         Ok(count)
     }
 
-    /// Removes the copies of all other plugins.
+    /// Removes the copies of all plugins but the wanted ones.
     pub fn retain(&self, wanted: &BTreeSet<Digest>) -> io::Result<()> {
         let kept: BTreeSet<PathBuf> = wanted.iter().map(|digest| self.path(*digest)).collect();
         for entry in fs::read_dir(&self.dir)? {

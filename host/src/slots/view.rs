@@ -1,5 +1,5 @@
-//! What an operator sees of slots and groups: the answers of `GET /plugins`
-//! and `GET /group`, and what `/readyz` is decided on.
+//! An operator's view of slots and groups: the answers of `GET /plugins` and
+//! `GET /group`, and the conditions that `/readyz` is decided on.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ impl FileState {
         Self::RolledBack,
     ];
 
-    /// As in JSON.
+    /// The state's name in JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -274,7 +274,7 @@ pub enum PartitionState {
 }
 
 impl PartitionState {
-    /// As in JSON.
+    /// The state's name in JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -340,9 +340,9 @@ pub struct NotReady {
     pub reason: String,
 }
 
-/// What the doors ask the running host.
+/// Requests of the doors to the running host.
 pub trait Operator: Send + Sync + 'static {
-    /// Has a slot operated; the answer comes when it is done, or was refused.
+    /// Asks something of a slot; the answer comes when the request was done or refused.
     fn ask(
         &self,
         pipeline: &str,
@@ -356,9 +356,9 @@ pub trait Operator: Send + Sync + 'static {
     fn plugins(&self) -> PluginsView;
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
-    /// What is so of the host now, for Prometheus.
+    /// The host's present figures, for Prometheus.
     fn figures(&self, out: &mut Exposition);
-    /// A pipeline whose entities are asked for.
+    /// A pipeline, for questions about its entities.
     fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
     /// A backup of the log and of the host's copies of plugins.
     fn backup(&self) -> Result<Source, LogError>;

@@ -1,4 +1,4 @@
-//! What operators ask of a slot.
+//! Operators' requests to a slot.
 
 use std::{
     fs, io,
@@ -37,7 +37,8 @@ impl Looking {
                 What::Plan(of) => self
                     .plan(&slot, of)
                     .map(|plan| Answer::Rollback(Box::new(plan.view))),
-                // Whoever gave up may ask again: that would be one more.
+                // An operator who gave up may ask again, which would be a second
+                // rollback.
                 What::RollBack(_) if answer.is_closed() => return,
                 What::RollBack(of) => return self.order_rollback(&slot, of, answer),
                 What::Confirm => self.confirm(&slot),
@@ -92,8 +93,8 @@ impl Looking {
         })
     }
 
-    /// Somebody wants a plugin, though it was rolled back: then no order to go
-    /// back from it stands any more.
+    /// Withdraws the orders to go back from a plugin, and the verdict of its rehearsal,
+    /// since somebody wants the plugin after all.
     fn want(&mut self, name: &SlotName, digest: Digest) -> Result<(), LogError> {
         let of = self.group.known().slot(name);
         let standing = of.into_iter().flat_map(|of| of.directives.values());
@@ -135,7 +136,8 @@ impl Looking {
         fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
         self.look();
         if !self.slots.contains_key(name) {
-            // Nothing ran in it: now it is gone.
+            // No plugin ran in the slot, so it is gone with its file. It is made anew
+            // to be shown.
             self.slot(name);
             return self.shown(name);
         }
@@ -143,7 +145,8 @@ impl Looking {
         self.taken(name, taken)
     }
 
-    /// Makes the slot's file the plugin that runs; where none does, removes it.
+    /// Makes the slot's file the plugin that runs; removes the file where no plugin
+    /// runs.
     fn restore_file(&mut self, name: &SlotName) -> Answered {
         self.look();
         let Some(slot) = self.slots.get(name) else {
@@ -156,7 +159,7 @@ impl Looking {
         };
         match (slot.file().state, slot.digest()) {
             (FileState::Runs, _) | (FileState::None, None) => return self.shown(name),
-            // Somebody has just offered it.
+            // Somebody has just offered the file.
             (FileState::New, _) => {
                 return Err(AskError::Refused {
                     code: "plugin-file-unsteady",
@@ -185,7 +188,7 @@ impl Looking {
         AskError::NoSuchSlot(format!("{}/{name}", self.setup.pipeline.name))
     }
 
-    /// A slot as it is shown.
+    /// A slot as operators see it.
     pub fn shown(&self, name: &SlotName) -> Answered {
         match self.slots.get(name) {
             Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
@@ -235,6 +238,6 @@ fn ambiguous() -> AskError {
 }
 
 fn tell(answer: oneshot::Sender<Answered>, answered: Answered) {
-    // Whoever asked may have gone.
+    // The operator who asked may have gone.
     drop(answer.send(answered));
 }

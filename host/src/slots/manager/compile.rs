@@ -1,8 +1,9 @@
-//! The compile that runs beside the manager's loop, so that nothing waits for it: an
-//! order to go back, a removal and an operator's question are seen to meanwhile.
+//! Compiling beside the manager's loop. The loop does not wait for a compile, and
+//! meanwhile sees to orders to go back, removals and operators' questions.
 //!
-//! A manager has one at a time; other files wait for their turn. What came of it wakes
-//! the loop, which then takes the file as if it had been compiled at once.
+//! A manager has one compile at a time; other files wait for their turn. The end of a
+//! compile wakes the loop, which then takes the file as if it had been compiled at
+//! once.
 
 use std::{
     collections::BTreeMap,
@@ -36,12 +37,12 @@ const PUTS_MAX: usize = 64;
 
 type Outcome = Result<Arc<dyn Plugin>, Rejection>;
 
-/// The compile of one slot's file. It ends with this.
+/// The compile of one slot's file. Dropping this ends the compile.
 struct Job {
     slot: SlotName,
     path: PathBuf,
     digest: Digest,
-    /// The directory's entry of the file, as it was when this began.
+    /// The directory's entry of the file, as it was when the compile began.
     seen: Option<Entry>,
     stop: Arc<AtomicBool>,
     outcome: Receiver<Outcome>,
@@ -84,7 +85,7 @@ impl Compiles {
         }
     }
 
-    /// Hears when a compile has ended.
+    /// A channel that tells when a compile has ended.
     pub fn woken(&self) -> Receiver<()> {
         self.woken.clone()
     }
@@ -123,8 +124,8 @@ impl Job {
 }
 
 impl Looking {
-    /// What compiling a slot's file came to; none as long as it is under way, or
-    /// waits for another.
+    /// The outcome of compiling a slot's file; none as long as the compile is under
+    /// way, or waits for another.
     pub fn compiled(
         &mut self,
         name: &SlotName,
@@ -182,7 +183,8 @@ impl Looking {
                 let started = Instant::now();
                 let compiled = compiler.compile_for(&bytes, pipeline.limits_of(&slot), &run);
                 metrics::swap_took(&pipeline.name, "compile", started.elapsed());
-                // Nobody may want it any more; a full channel wakes as well.
+                // Nobody may want the outcome any more. A full channel wakes the loop
+                // as well.
                 drop(done.try_send(compiled));
                 let _ = wake.try_send(());
             })?;
@@ -211,7 +213,8 @@ impl Looking {
         }
     }
 
-    /// A slot's file was taken, or is under way.
+    /// Answers the operator who put a slot's file, unless the file is still being
+    /// compiled.
     pub fn conclude(&mut self, name: &SlotName, taken: Taken) {
         if matches!(taken, Taken::Compiling) {
             self.publish();
@@ -221,13 +224,13 @@ impl Looking {
         self.compiles.job.take_if(|job| job.slot == *name);
         let answered = self.taken(name, taken);
         if let Some(put) = self.compiles.puts.remove(name) {
-            // Whoever asked may have gone.
+            // The operator who asked may have gone.
             drop(put.answer.send(answered));
         }
     }
 
-    /// Takes a file that an operator put, and answers once that has ended. One who put
-    /// another file before is told so.
+    /// Takes a file that an operator put, and answers once that has ended. An operator
+    /// who put another file before is told that this one replaces it.
     pub fn take_put(&mut self, name: &SlotName, path: PathBuf, answer: oneshot::Sender<Answered>) {
         let put = Put {
             path: path.clone(),
@@ -245,7 +248,8 @@ impl Looking {
         self.conclude(name, taken);
     }
 
-    /// Ends what is under way: the host stops.
+    /// Ends the compile under way, and answers all operators who wait, since the host
+    /// stops.
     pub fn end_compiles(&mut self) {
         self.compiles.job = None;
         for put in std::mem::take(&mut self.compiles.puts).into_values() {

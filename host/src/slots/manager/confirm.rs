@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Looking {
-    /// Lets what runs in a slot stay.
+    /// Lets the plugin that runs in a slot stay.
     pub fn confirm(&mut self, name: &SlotName) -> Answered {
         let Some(slot) = self.slots.get(name) else {
             return Err(AskError::NoSuchSlot(format!(

@@ -1,5 +1,5 @@
-//! What the hosts of the group say, and what this one tells them: which plugin it
-//! runs, and the plugins themselves.
+//! Messages of the group's hosts, and of this host to them: the plugin that it runs,
+//! and the plugins themselves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,13 +30,13 @@ use crate::{
 
 /// How often a host says what it runs, where nothing changes.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How often it is looked for plugins that nobody needs any more.
+/// How often the manager looks for plugins that nobody needs any more.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// How long nobody needs a plugin before it goes.
+/// A plugin that nobody has needed for this long goes.
 const UNWANTED_FOR: Duration = Duration::from_secs(60 * 60);
-/// Plugins in the topic, beyond which they go sooner.
+/// Where the topic has more plugins than this, those that nobody needs go sooner.
 const SHARED_MAX: usize = 256;
-/// Copies on this host, beyond which it is looked which are needed.
+/// Where the host has more copies than this, the manager looks which are needed.
 const COPIES_MAX: usize = 64;
 /// Swaps of a slot that are shown.
 const SWAPS_SHOWN: usize = 32;
@@ -45,11 +45,11 @@ const PAGE: usize = 256;
 pub(super) struct Group {
     tail: Tail,
     known: Known,
-    /// What was said last of each slot, and when.
+    /// The last message that this host sent of each slot, and when.
     said: BTreeMap<SlotName, (Presence, Instant)>,
-    /// Whether the hosts agreed when it was looked last.
+    /// Whether the hosts agreed on each slot at the last look.
     agreed: BTreeMap<SlotName, bool>,
-    /// Plugins that nobody has needed since.
+    /// Plugins that nobody needs, and since when.
     unwanted: BTreeMap<Digest, Instant>,
     tidied: Instant,
     confirm_after: Duration,
@@ -72,7 +72,7 @@ impl Group {
         }
     }
 
-    /// Whether all has been read that was said before the host started.
+    /// Whether this host has read all messages from before its start.
     pub const fn is_known(&self) -> bool {
         self.tail.is_caught_up()
     }
@@ -94,7 +94,7 @@ impl Group {
         self.known.on_trial(Timestamp::now(), config.confirm_after)
     }
 
-    /// A slot as it is shown.
+    /// A slot as operators see it.
     pub fn view(&self, name: &SlotName, slot: &Slot) -> SlotView {
         let now = Timestamp::now();
         let mut view = slot.view(LimitsView::of(&self.pipeline, name));
@@ -112,7 +112,7 @@ impl Group {
         view
     }
 
-    /// Whether all hosts that are there run the same in a slot.
+    /// Whether all hosts that are present run the same plugin in a slot.
     fn agree(&self, name: &SlotName, now: Timestamp) -> bool {
         let of = self.known.slot(name);
         let mut digests = self.known.hosts(now).into_iter().map(|host| {
@@ -123,7 +123,7 @@ impl Group {
         digests.all(|digest| Some(digest) == first)
     }
 
-    /// Says where hosts have come to agree, or do no more.
+    /// Logs where hosts have come to agree, or no longer agree.
     fn tell_agreement(&mut self, pipeline: &str, slots: &BTreeMap<SlotName, Slot>) {
         let now = Timestamp::now();
         let hosts = self.known.hosts(now).len();
@@ -176,7 +176,7 @@ fn swap(swap: &Swap) -> SwapView {
 }
 
 impl Looking {
-    /// Hears what was said.
+    /// Reads the new messages of the group.
     pub fn listen(&mut self) {
         let Group { tail, known, .. } = &mut self.group;
         let (library, stopping) = (&self.setup.library, &self.stopping);
@@ -194,7 +194,7 @@ impl Looking {
         }
     }
 
-    /// Says what this host runs, and gives the group the plugins it has not.
+    /// Tells the group what this host runs, and gives it the plugins that it lacks.
     pub fn speak(&mut self) {
         let now = Instant::now();
         let status = self.setup.status.all();
@@ -219,7 +219,7 @@ impl Looking {
                 };
                 as_before != *said || now.saturating_duration_since(*at) >= SAY_AGAIN_AFTER
             });
-            // What cannot be said now is said at the next look.
+            // A message that cannot be sent now is sent at the next look.
             if is_old && self.group.tail.say(presence.record()).is_ok() {
                 self.group.said.insert(name.clone(), (presence, now));
             }
@@ -242,7 +242,7 @@ impl Looking {
         for digest in self.slots.values().filter_map(Slot::digest) {
             match self.setup.library.share(digest, now) {
                 Ok(true) => {}
-                // The rest at the next look.
+                // The rest follows at the next look.
                 Ok(false) => break,
                 Err(error) => {
                     tracing::debug!(digest = %digest.short(), %error, "a plugin is not shared yet");
@@ -259,7 +259,7 @@ impl Looking {
         }
     }
 
-    /// The last word of a host that ends.
+    /// Withdraws this host's messages, since the host ends.
     pub fn leave(&mut self) {
         let names: Vec<SlotName> = self.group.said.keys().cloned().collect();
         for name in names {
@@ -267,8 +267,7 @@ impl Looking {
         }
     }
 
-    /// Takes plugins out of the topic, and copies off the disk, that nobody
-    /// needs.
+    /// Takes plugins that nobody needs out of the topic, and their copies off the disk.
     pub fn tidy(&mut self) {
         let now = Instant::now();
         if now.saturating_duration_since(self.group.tidied) < TIDY_EVERY || !self.group.is_known() {
@@ -339,8 +338,8 @@ impl Looking {
     }
 }
 
-/// Which of the shared plugins nobody has named for long; or, where there are
-/// too many, for the longest.
+/// The shared plugins that nobody has named for long. Where there are too many plugins,
+/// those that nobody has named for the longest are due sooner.
 fn due(
     unwanted: &mut BTreeMap<Digest, Instant>,
     shared: &BTreeSet<Digest>,
@@ -385,10 +384,10 @@ mod tests {
             due(&mut unwanted, &shared, &named, now + UNWANTED_FOR),
             gone
         );
-        // Named again in between, it is as new.
+        // A plugin that was named again in between is as new.
         assert!(due(&mut unwanted, &shared, &shared, now + UNWANTED_FOR).is_empty());
         assert!(due(&mut unwanted, &shared, &named, now + UNWANTED_FOR).is_empty());
-        // And what is gone is forgotten.
+        // A plugin that is no longer shared is forgotten.
         assert!(due(&mut unwanted, &named, &named, now).is_empty());
         assert!(unwanted.is_empty());
     }

@@ -1,4 +1,5 @@
-//! The loop: what the directory has, what is asked, what the group says.
+//! The manager's loop: it looks at the directory, answers operators, and follows the
+//! group.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,10 +31,10 @@ use crate::{
     worker::metrics,
 };
 
-/// How soon it looks again where somebody waits for what the topic says.
+/// How soon the loop looks again while an operator waits for a record of the topic.
 const AWAITED_WAIT: Duration = Duration::from_millis(20);
-/// How long it waits at most until it tries again to hear what the group says: how
-/// late it may notice that it is to stop.
+/// How long the manager waits at most until it tries again to read the group's
+/// messages. The wait bounds how late it may notice that it is to stop.
 const LEARN_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How long a swap waits for the host to get partitions.
 const PARTITIONS_WAIT: Duration = Duration::from_secs(60);
@@ -42,13 +43,13 @@ pub(super) struct Looking {
     pub setup: Setup,
     pub slots: BTreeMap<SlotName, Slot>,
     pub group: Group,
-    /// What is not taken from the directory again.
+    /// The plugins that are not taken from the directory again.
     pub undone: BTreeMap<SlotName, Undone>,
     /// The files that failed their rehearsal.
     pub unfit: BTreeMap<SlotName, Unfit>,
     /// The directives that the workers have.
     pub given: BTreeMap<SlotName, BTreeSet<u64>>,
-    /// Up to when each slot's swaps were confirmed, as the workers know.
+    /// The time up to which each slot's swaps were confirmed, as the workers know.
     pub confirmed: BTreeMap<SlotName, Timestamp>,
     /// Since when the host has had no partitions.
     pub empty_since: Option<Instant>,
@@ -66,7 +67,7 @@ impl Looking {
             tracing::debug!(%error, "the slot manager keeps its priority");
         }
         self.learn(asked);
-        // Whoever asks while the host starts sees what the files are, too.
+        // An operator who asks while the host starts sees the files, too.
         self.look();
         self.restore();
         self.look();
@@ -104,7 +105,7 @@ impl Looking {
                     Ok(ask) => self.answer(ask),
                     Err(_) => break,
                 },
-                // What came of it is looked at above.
+                // The next round of the loop takes the outcome.
                 recv(compiled) -> _ => {}
                 default(wait) => {}
             }
@@ -113,15 +114,16 @@ impl Looking {
         self.leave();
     }
 
-    /// Hears what the group says, however long that takes: what a plugin takes over
-    /// before the workers know which swaps are to be taken back is never taken back.
+    /// Reads the group's messages, however long that takes. Workers must first know
+    /// which swaps are to be taken back: a takeover before that is never taken back.
     fn learn(&mut self, asked: &Receiver<Ask>) {
         loop {
             self.listen();
             if self.group.is_known() || self.is_stopping() {
                 return;
             }
-            // A nudge is not waited for: the directory is looked at right after.
+            // This wait ignores nudges, since the manager looks at the directory right
+            // after.
             match asked.recv_timeout(self.setup.config.settle.min(LEARN_WAIT_MAX)) {
                 Ok(ask) => self.answer(ask),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -130,9 +132,9 @@ impl Looking {
         }
     }
 
-    /// Whether what runs can be judged by: on a log whose checkpoints come with its
-    /// partitions a rehearsal without any is none. A host that gets no partitions is
-    /// a spare one, and does not wait for ever.
+    /// Whether a swap may be rehearsed now. On a log whose checkpoints come with its
+    /// partitions, a rehearsal without partitions proves nothing. A host that gets no
+    /// partitions is a spare one, and waits for them at most `PARTITIONS_WAIT`.
     pub fn can_rehearse(&self, name: &SlotName) -> bool {
         let runs = |name: &SlotName| {
             let slot = self.slots.get(name);
@@ -157,7 +159,7 @@ impl Looking {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Starts with what ran when the host ran last, but for what was undone
+    /// Starts the plugins that ran when the host ran last, except for those undone
     /// meanwhile.
     fn restore(&mut self) {
         let noted = match self.setup.library.store.noted() {
@@ -185,8 +187,9 @@ impl Looking {
             .filter_map(|(full_name, digest)| Some((name(full_name)?, *digest)))
             .collect();
         self.go_back_where_told(&mut digests);
-        // Nothing runs before the default plugin does; so those of single keys
-        // come first, or their events would go to the wrong one.
+        // No event is processed before the default plugin runs. So the plugins of
+        // single keys start first: otherwise their events would go to the default
+        // plugin.
         let mut slots: Vec<_> = digests.into_iter().collect();
         slots.sort_by_key(|(name, _)| *name == SlotName::Default);
         for (name, digest) in slots {
@@ -232,7 +235,8 @@ impl Looking {
         let found = match files::scan(&self.setup.dir) {
             Ok(found) => found,
             Err(error) => {
-                // What cannot be seen is not gone.
+                // A directory that cannot be read does not mean that its files are
+                // gone.
                 tracing::warn!(dir = %self.setup.dir.display(), %error, "plugin directory unreadable");
                 return;
             }
@@ -269,8 +273,8 @@ impl Looking {
     }
 
     fn act(&mut self) {
-        // A swap that begins before its directive is known would be taken for
-        // the one that is meant.
+        // A swap that begins before a directive is known would be taken for the swap
+        // that the directive undoes.
         if !self.group.is_known() {
             return;
         }
@@ -295,7 +299,7 @@ impl Looking {
                     };
                     self.reject(&name, None, rejection)
                 }
-                // It is looked at again soon.
+                // The loop looks at the slot again soon.
                 Step::Take(_) | Step::Remove if !self.can_rehearse(&name) => continue,
                 Step::Take(_) if self.is_waiting(&name) => continue,
                 Step::Take(path) => self.take(&name, &path),
@@ -311,7 +315,7 @@ impl Looking {
         self.compiles.is_waiting(name, seen)
     }
 
-    /// A file is being compiled, or is about to be.
+    /// Notes that a file is being compiled, or is about to be.
     pub fn enter_loading(&mut self, name: &SlotName, digest: Digest) {
         if !self.slot(name).is_loading(digest) {
             self.enter(name, SlotState::Loading, digest);

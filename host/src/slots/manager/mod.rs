@@ -2,9 +2,9 @@
 //! directory, compiles and rehearses what it finds, and tells the workers; it
 //! follows what other hosts and operators say in `<group>.plugins`.
 //!
-//! It runs at low priority and does one thing after another, but for compiling, which
-//! may take minutes and goes on beside it; workers notice it only when a plugin takes
-//! over. Until then the plugin that ran goes on.
+//! The thread runs at low priority and does one thing after another. Only compiling,
+//! which may take minutes, goes on beside it. Workers notice the thread only when a
+//! plugin takes over. Until then the plugin that ran goes on.
 
 mod asked;
 mod compile;
@@ -52,7 +52,7 @@ use crate::{
     worker::{status::PipelineStatus, thread::Orders},
 };
 
-/// Operators' questions that wait.
+/// Operators' questions that wait, at most.
 const ASKS_MAX: usize = 8;
 
 /// How slots are looked after.
@@ -84,12 +84,12 @@ impl Default for SlotsConfig {
     }
 }
 
-/// What a manager works with.
+/// The inputs of a manager.
 pub struct Setup {
     pub pipeline: Arc<Pipeline>,
     pub compiler: Arc<dyn Compiler>,
     pub log: Arc<dyn RecordLog>,
-    /// Where hosts tell each other of plugins.
+    /// The partition in which hosts tell each other of plugins.
     pub topic: TopicPartition,
     pub checkpoints: Arc<dyn Checkpoints>,
     pub partitions: Vec<PartitionId>,
@@ -101,10 +101,10 @@ pub struct Setup {
     pub config: SlotsConfig,
 }
 
-/// What the doors may look at while the manager works.
+/// The views of slots that the doors may look at while the manager works.
 pub type SlotViews = Arc<Mutex<BTreeMap<SlotName, SlotView>>>;
 
-/// The way to ask a manager; it may outlive it.
+/// A handle for asking a manager, which may outlive the manager.
 #[derive(Clone, Debug)]
 pub struct Asks(Sender<Ask>);
 
@@ -128,10 +128,10 @@ pub struct Manager {
     views: SlotViews,
     nudges: Sender<Nudge>,
     asks: Sender<Ask>,
-    /// Set when it is to end.
+    /// Set when the manager is to end.
     stopping: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
-    /// Watches as long as it is kept.
+    /// Watches the directory as long as it is kept.
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -182,7 +182,7 @@ impl Manager {
         })
     }
 
-    /// The way to ask it for something, beside its handle.
+    /// A handle for asking the manager something.
     #[must_use]
     pub fn asks(&self) -> Asks {
         Asks(self.asks.clone())
@@ -193,15 +193,16 @@ impl Manager {
         Arc::clone(&self.views)
     }
 
-    /// Tells it to end; what it is in the middle of is left as it was.
+    /// Tells the manager to end. The manager leaves unfinished work as it was.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         // A full channel holds a nudge already.
         drop(self.nudges.try_send(Nudge));
     }
 
-    /// Waits for the end of one that was told to, at most until then. It may wait
-    /// for a worker's answer, and gets it, or sees the worker end.
+    /// Waits for the end of a manager that was told to stop, at most until `by`. The
+    /// manager may still wait for a worker's answer, and gets it, or sees the worker
+    /// end.
     #[must_use]
     pub fn end(self, by: Instant) -> End {
         shutdown::end_of(&self.name, self.thread, by)
@@ -209,7 +210,7 @@ impl Manager {
 }
 
 fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatcher> {
-    // It may be read-only, or there already.
+    // The directory may be read-only, or exist already.
     if let Err(error) = std::fs::create_dir_all(setup.dir.join(SlotName::keys_dir())) {
         tracing::debug!(dir = %setup.dir.display(), %error, "plugin directory not made");
     }
@@ -236,7 +237,7 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
         .ok()
 }
 
-/// Whether somebody only looked, as the manager itself does all the time.
+/// Whether an event only reports a read; the manager itself reads all the time.
 const fn is_a_look(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if !matches!(access, AccessKind::Close(AccessMode::Write)))
 }

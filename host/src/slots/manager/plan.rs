@@ -1,5 +1,5 @@
-//! What a rollback would do: which plugin it would undo, and what would be
-//! processed again where.
+//! The plan of a rollback: the plugin that it would undo, and the events that would be
+//! processed again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,17 +25,17 @@ use crate::{
 
 const PAGE: usize = 1024;
 
-/// What a rollback undoes in one partition.
+/// The effect of a rollback in one partition.
 struct Undoing {
     from: Offset,
     previous: Option<Digest>,
     at: Timestamp,
     entities: Option<u64>,
-    /// From where until where the plugin ran; the last may run still.
+    /// The ranges of offsets in which the plugin ran; it may still run in the last one.
     stints: Vec<(Offset, Option<Offset>)>,
 }
 
-/// What a rollback would do, and with which plugins.
+/// The plan of a rollback, and its plugins.
 pub(super) struct Plan {
     pub view: RollbackView,
     pub bad: Digest,
@@ -44,8 +44,8 @@ pub(super) struct Plan {
 }
 
 impl Looking {
-    /// What a rollback of a slot would do now; refused where it would be of another
-    /// plugin than the one that is meant, if any is.
+    /// Plans a rollback of a slot as of now. Refused where `of` names another plugin
+    /// than the one that runs.
     pub fn plan(&mut self, name: &SlotName, of: Option<Digest>) -> Result<Plan, AskError> {
         let full_name = format!("{}/{name}", self.setup.pipeline.name);
         let Some(slot) = self.slots.get(name) else {
@@ -70,8 +70,9 @@ impl Looking {
             plugin: Some(String::from_utf8_lossy(&running.active.plugin_header).into_owned()),
         };
         let undoing = self.undoing(name, bad)?;
-        // Partitions may have come to it from different plugins, where some saw
-        // no event of one; they go back to what ran before it last.
+        // Partitions may have come to the plugin from different ones, where some saw no
+        // event of one. All of them go back to the plugin that ran before in the
+        // partition that swapped last.
         let Some(to) = undoing
             .values()
             .max_by_key(|undoing| undoing.at)
@@ -132,8 +133,8 @@ impl Looking {
         })
     }
 
-    /// Where a plugin is on trial: by the rows of the partitions that are here, and by
-    /// what the group was told of the others.
+    /// The partitions in which a plugin is on trial. This host's partitions are judged
+    /// by their rows, the others by the group's messages.
     fn undoing(
         &self,
         name: &SlotName,
@@ -163,7 +164,8 @@ impl Looking {
             let last = stints.last();
             let found = Undoing {
                 from: trial.offset,
-                // It may be another than what ran before it came first.
+                // The plugin before the last stint may differ from the one before the
+                // first.
                 previous: last.map_or(trial.previous, |stint| stint.swap.previous),
                 at: timestamp(trial.at),
                 entities: Some(entities),
@@ -246,8 +248,8 @@ fn bounds_of(stints: &[Stint<'_>]) -> Vec<(Offset, Option<Offset>)> {
     bounds.collect()
 }
 
-/// Of the stints of a plugin those that are on trial: with the last one all before it
-/// that began while the trial went on.
+/// The latest stints of a plugin that are on trial. A stint before the last counts only
+/// if its trial still ran when the next one began.
 fn on_trial<'a, 'b>(
     stints: &'a [Stint<'b>],
     confirmed: Option<&Confirmation>,
@@ -268,7 +270,7 @@ fn on_trial<'a, 'b>(
         .unwrap_or_default()
 }
 
-/// Why it cannot be done, if so.
+/// Why a rollback cannot be done, if so.
 fn refusal(
     undoing: &BTreeMap<PartitionId, Undoing>,
     bounds: &[Bounds],
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(code([5, 9], to, true), None);
         assert_eq!(code([5, 10], to, true), Some("rollback-out-of-range"));
         assert_eq!(code([0, 0], to, false), Some("plugin-not-kept"));
-        // No plugin is always there.
+        // Going back to no plugin needs no bytes.
         assert_eq!(code([0, 0], None, false), None);
         let lost = refusal(&undoing, &[], to, |_| true);
         assert_eq!(lost.map(|(code, _)| code), Some("rollback-out-of-range"));

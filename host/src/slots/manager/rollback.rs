@@ -36,12 +36,12 @@ pub(super) struct Awaited {
     slot: SlotName,
     id: u64,
     plan: RollbackView,
-    /// What becomes of the order's record; none once that is known.
+    /// The outcome of appending the order's record; none once it is known.
     written: Option<BoxFuture<'static, Vec<Result<Position, LogError>>>>,
     answer: oneshot::Sender<Answered>,
 }
 impl Looking {
-    /// Orders all hosts to go back. The answer comes when this one has.
+    /// Orders all hosts to go back. The answer comes when this host has gone back.
     pub fn order_rollback(
         &mut self,
         name: &SlotName,
@@ -49,7 +49,7 @@ impl Looking {
         answer: oneshot::Sender<Answered>,
     ) {
         if let Err(error) = self.try_order_rollback(name, of) {
-            // Whoever asked may have gone.
+            // The operator who asked may have gone.
             drop(answer.send(Err(error)));
             return;
         }
@@ -109,7 +109,7 @@ impl Looking {
             return;
         }
         if let (Some(awaited), Some(error)) = (self.awaited.take(), failed) {
-            // Whoever asked may have gone.
+            // The operator who asked may have gone.
             drop(awaited.answer.send(Err(error.into())));
         }
     }
@@ -129,8 +129,8 @@ impl Looking {
         self.undone.get(name).map_or(0, |undone| undone.directive)
     }
 
-    /// At the start: gives the workers what stands, before any plugin, and goes
-    /// back where an order came while the host was down.
+    /// Gives the workers the orders that stand, before any plugin starts, and goes back
+    /// where an order came while the host was down.
     pub fn go_back_where_told(&mut self, digests: &mut BTreeMap<SlotName, Digest>) {
         for directive in self.directives() {
             let name = directive.slot.clone();
@@ -152,7 +152,7 @@ impl Looking {
         self.confirm_where_told();
     }
 
-    /// What stands, in each slot the oldest first.
+    /// The orders that stand, in each slot the oldest first.
     fn directives(&self) -> Vec<Directive> {
         let slots = self.group.known().slots();
         slots
@@ -160,15 +160,15 @@ impl Looking {
             .collect()
     }
 
-    /// Whether the group has long done what a directive says, and runs again what
-    /// was undone.
+    /// Whether the group has already followed a directive, and runs the undone plugin
+    /// again.
     fn runs_again(&self, directive: &Directive) -> bool {
         let of = self.group.known().slot(&directive.slot);
         of.is_some_and(|of| of.runs_again(directive))
     }
 
-    /// Notes that a directive was followed, and that what it undoes is not taken
-    /// from the directory; but where that is wanted again.
+    /// Notes that a directive was followed, and that the plugin it undoes is not taken
+    /// from the directory. A plugin that is wanted again may still be taken.
     fn mark(&mut self, directive: &Directive, is_wanted: bool) {
         let undone = self.undone.entry(directive.slot.clone()).or_default();
         undone.directive = directive.id;
@@ -179,13 +179,13 @@ impl Looking {
         }
     }
 
-    /// Does what hosts were ordered since it was looked last.
+    /// Follows the orders that came since the last look.
     pub fn follow(&mut self) {
         if !self.group.is_known() {
             return;
         }
         self.withdraw_where_told();
-        // What comes after an order that cannot be followed yet waits for it.
+        // An order waits while one before it cannot be followed yet.
         let mut waiting = BTreeSet::new();
         for directive in self.directives() {
             let name = &directive.slot;
@@ -204,8 +204,8 @@ impl Looking {
         self.confirm_where_told();
     }
 
-    /// Forgets orders that stand no more: what they undid may be taken again, and
-    /// swaps to it are not taken back.
+    /// Forgets orders that no longer stand: the plugins that they undid may be taken
+    /// again, and swaps to those are not taken back.
     pub fn withdraw_where_told(&mut self) {
         let known = self.group.known();
         let stands = |name: &SlotName, id: u64| {
@@ -249,14 +249,14 @@ impl Looking {
         }
     }
 
-    /// Whether a plugin is not to be taken from the directory.
+    /// Whether a plugin was undone, so that it is not taken from the directory.
     pub fn is_undone(&self, name: &SlotName, digest: Digest) -> bool {
         self.undone
             .get(name)
             .is_some_and(|undone| undone.has(digest))
     }
 
-    /// A plugin that was undone may be taken again.
+    /// Lets a plugin that was undone be taken again.
     pub fn forgive(&mut self, name: &SlotName, digest: Digest) {
         let Some(undone) = self.undone.get_mut(name) else {
             return;
@@ -266,8 +266,7 @@ impl Looking {
         self.look_again_at(name);
     }
 
-    /// What the directory has is judged anew. Where it has nothing, that says no
-    /// more than it did.
+    /// Judges the slot's file anew. A missing file means no more than it did.
     fn look_again_at(&mut self, name: &SlotName) {
         if let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.has_file()) {
             slot.look_again();
@@ -286,7 +285,7 @@ impl Looking {
             (true, Some(to)) => match self.fetch(name, to) {
                 Ok((plugin, size_bytes)) => Some(Running::new(name, plugin, size_bytes)),
                 Err(rejection) => {
-                    // To be tried again: the order stands.
+                    // The order stands, so it is tried again.
                     tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin to go back to cannot run");
                     return Err(rejection.into());
                 }
@@ -319,13 +318,13 @@ impl Looking {
             "plugin rolled back",
         );
         self.count(name, "rolled-back");
-        // It may be the plugin's, or another that came just now.
+        // The slot's file may be this plugin's, or another that came just now.
         self.look_again_at(name);
         self.publish();
         Ok(())
     }
 
-    /// Gives all workers a directive; where each partition begins again.
+    /// Gives all workers a directive, and returns where each partition begins again.
     fn take_back(
         &mut self,
         directive: &Directive,
@@ -361,13 +360,15 @@ impl Looking {
                 ..awaited.plan
             }))
         });
-        // Whoever asked may have gone.
+        // The operator who asked may have gone.
         drop(awaited.answer.send(answer));
     }
 
-    /// A file that has a plugin that was undone: what runs is as it was ordered.
+    /// Leaves a file whose plugin was undone: the plugin that runs is the one that was
+    /// ordered.
     pub fn leave_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
-        // A host that is new here has nothing else to run.
+        // A host that is new in the group runs nothing yet, so it takes the plugin of
+        // the order.
         let of = self.group.known().slot(name);
         let directive = of.and_then(OfSlot::latest_directive);
         if let Some(to) = directive.and_then(|directive| directive.to)

@@ -1,4 +1,4 @@
-//! From a file to a plugin in force: compiled, rehearsed, kept, and put in
+//! Putting the plugin of a file in force: it is compiled, rehearsed, kept, and put in
 //! force in every worker.
 
 use std::{
@@ -38,17 +38,18 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// A plugin, and the size of its file.
 pub(super) type Compiled = (Arc<dyn Plugin>, u64);
 
-/// What became of a file.
+/// The outcome of taking a file.
 pub(super) enum Taken {
-    /// It runs; or what runs without it.
+    /// The file's plugin runs; after a removal, the plugin that runs without the file.
     Runs,
-    /// What ran goes on.
+    /// The file was rejected, and the plugin that ran goes on.
     Rejected(Rejection),
-    /// It is being compiled, or waits for that.
+    /// The file is being compiled, or waits for that.
     Compiling,
-    /// The file stays where it is, as it was decided before; what runs goes on.
+    /// The file stays where it is by a decision from before; the plugin that runs goes
+    /// on.
     Left,
-    /// It is to be tried again, and why.
+    /// The file is to be tried again, for this reason.
     Later(AskError),
 }
 
@@ -102,8 +103,7 @@ impl Looking {
             }
         };
         tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
-        // Another plugin than those that were undone was taken: they may come
-        // back.
+        // A plugin other than those undone was taken, so they may come back.
         if let Some(undone) = self.undone.get_mut(name) {
             undone.digests.clear();
         }
@@ -117,7 +117,8 @@ impl Looking {
             return self.reject(name, Some(digest), rejection);
         }
         let taken = self.swap_to(name, (plugin, bytes.len() as u64));
-        // Without partitions there may be no checkpoints to name any.
+        // A host without partitions may see no checkpoints that name plugins, so it
+        // keeps all copies.
         if let (Taken::Runs, Some(named)) = (&taken, passed.named)
             && !self.setup.status.is_empty()
         {
@@ -126,12 +127,12 @@ impl Looking {
         taken
     }
 
-    /// Puts the plugin of a slot's file in force: on trial, but for what the default
-    /// slot runs first.
+    /// Puts the plugin of a slot's file in force. The plugin is on trial, unless it is
+    /// the first that the default slot runs.
     fn swap_to(&mut self, name: &SlotName, plugin: Compiled) -> Taken {
         let is_trial = !self.setup.config.confirm_after.is_zero()
             && (*name != SlotName::Default || self.slot(name).running.is_some());
-        // Workers tell of it in milliseconds.
+        // Workers report a swap in milliseconds, so `began` must not be finer.
         let began = Timestamp::from_millisecond(Timestamp::now().as_millisecond());
         let taken = self.activate(name, Some(plugin));
         if matches!(taken, Taken::Runs) {
@@ -145,8 +146,8 @@ impl Looking {
         taken
     }
 
-    /// Swaps to no plugin: a key's events go to the default slot again, where
-    /// its plugin can take them over.
+    /// Swaps to no plugin: a key's events go to the default slot again, if the default
+    /// plugin can take them over.
     pub fn remove(&mut self, name: &SlotName) -> Taken {
         if *name != SlotName::Default
             && let Some(default) = self
@@ -170,8 +171,8 @@ impl Looking {
         self.activate(name, None)
     }
 
-    /// Compiles a plugin that ran before, which most likely is a look into the cache:
-    /// it waits for no file that is new here.
+    /// Compiles a plugin that ran before, most likely by a look into the cache. In its
+    /// own lane, the compile waits for no file that is new here.
     pub fn compile_again(
         &self,
         name: &SlotName,
@@ -246,8 +247,8 @@ impl Looking {
         self.setup.library.store.note(&noted)
     }
 
-    /// Of the copies of plugins, keeps those that run, that checkpoints name, and
-    /// that a rollback would need.
+    /// Keeps only the copies of plugins that run, that checkpoints name, or that a
+    /// rollback would need.
     pub fn keep_copies(&self, mut named: BTreeSet<Digest>) {
         named.extend(self.slots.values().filter_map(Slot::digest));
         named.extend(self.group.on_trial(&self.setup.config));
@@ -302,8 +303,9 @@ impl Looking {
             if !worker.give(order(done)) {
                 return None;
             }
-            // A worker that cannot commit drops the order unanswered, and may
-            // go on so until it is told to stop, which waits for this thread.
+            // A worker that cannot commit drops the order unanswered, and may do so
+            // until it is told to stop. A host that stops waits for this thread first,
+            // so the thread must not wait on.
             match answer.recv() {
                 Ok(done) => return Some(done),
                 Err(_) if self.is_stopping() => return None,

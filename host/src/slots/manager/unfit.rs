@@ -1,8 +1,8 @@
 //! Files that failed their rehearsal, over rollbacks and restarts.
 //!
-//! Whether a plugin can read what is live depends on the plugin that wrote it, so a
-//! file that was rejected once could pass later, with nobody wanting it. It stays
-//! rejected until another file is offered, or somebody puts this one again.
+//! Whether a plugin can read the live states depends on the plugin that wrote them. So
+//! a file that was rejected once could pass later, with nobody wanting it. The file
+//! stays rejected until another file is offered, or somebody puts this one again.
 
 use super::{look::Looking, swap::Taken};
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
 };
 
 impl Looking {
-    /// Whether a slot's file failed its rehearsal, and nothing else was offered since.
-    /// Where nothing runs that could go on instead, it is tried again: the states may
-    /// be gone by a reset.
+    /// Whether a slot's file failed its rehearsal, and no other file was offered since.
+    /// Where no plugin runs that could go on instead, the file is tried again: a reset
+    /// may have deleted the states.
     pub fn is_unfit(&self, name: &SlotName, digest: Digest) -> bool {
         let runs = |name: &SlotName| self.slots.get(name).and_then(Slot::digest).is_some();
         let unfit = self.unfit.get(name);
@@ -38,8 +38,8 @@ impl Looking {
         self.note_as_it_is(name);
     }
 
-    /// A file that failed before. Where nobody has ordered anything since, the slot is
-    /// in the state that this left it in.
+    /// Leaves a file that failed its rehearsal before. Where no order came since, the
+    /// slot goes back to the state that the failure left.
     pub fn leave_unfit(&mut self, name: &SlotName, digest: Digest) -> Taken {
         let Some(unfit) = self.unfit.get(name).cloned() else {
             return Taken::Left;
@@ -60,7 +60,8 @@ impl Looking {
         Taken::Left
     }
 
-    /// A file that is gone is not what is offered next.
+    /// Forgets the verdicts on files that are gone: the next file of the slot is a new
+    /// offer.
     pub fn forget_unfit_files(&mut self) {
         let is_there = |name: &SlotName| self.slots.get(name).is_some_and(Slot::has_file);
         let gone: Vec<SlotName> = self
@@ -75,7 +76,7 @@ impl Looking {
         }
     }
 
-    /// Notes what is to outlive the host, where the plugin of a slot stays.
+    /// Writes the notes that outlive the host, where the plugin of a slot stays.
     pub fn note_as_it_is(&self, name: &SlotName) {
         let digest = self.slots.get(name).and_then(Slot::digest);
         if let Err(error) = self.note(name, digest) {

@@ -1,6 +1,7 @@
-//! What the topic has said, as far as anybody asks for it. It costs the last
-//! [`SWAPS_KEPT`] swaps of each slot with a place for each partition, and a line
-//! for each host; of slots, the last [`SLOTS_KEPT`] that anything was said of.
+//! The host's memory of the topic, as far as anybody asks for it. It has the last
+//! [`SWAPS_KEPT`] swaps of each slot, with a place for each partition, and an entry for
+//! each host. Only the last [`SLOTS_KEPT`] slots that a record was about are
+//! remembered.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,22 +25,22 @@ use crate::{
 const SWAPS_KEPT: usize = 64;
 /// Slots remembered.
 const SLOTS_KEPT: usize = 4096;
-/// A host that has said nothing for so long is gone.
+/// A host that has said nothing for this long is gone.
 pub const HOST_GONE_AFTER: SignedDuration = SignedDuration::from_secs(120);
-/// And after this, nobody needs to know what it said.
+/// After this long, nobody needs to know the last message of a host that is gone.
 const HOST_FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(60 * 60);
 
-/// All that is known.
+/// The records of all slots, as far as they are remembered.
 #[derive(Debug, Default)]
 pub struct Known {
     slots: BTreeMap<SlotName, OfSlot>,
     clock: u64,
 }
 
-/// What is known of one slot.
+/// The records of one slot, as far as they are remembered.
 #[derive(Debug, Default)]
 pub struct OfSlot {
-    /// The newest last.
+    /// The swaps, the newest last.
     pub swaps: VecDeque<Swap>,
     pub hosts: BTreeMap<ByteString, Presence>,
     /// The orders to go back that stand, by their ids.
@@ -61,8 +62,8 @@ pub struct Swap {
     pub previous: Option<Digest>,
     pub attempt: u32,
     pub places: BTreeMap<PartitionId, Place>,
-    /// Nothing ran before it that anybody could go back to; from the first plugin
-    /// of a key it is the way back to the default slot.
+    /// Whether no plugin ran before that anybody could go back to. The first plugin of
+    /// a key is no such swap: a rollback of it leads back to the default slot.
     is_first: bool,
 }
 
@@ -71,7 +72,7 @@ pub struct Swap {
 pub struct Stint<'a> {
     pub swap: &'a Swap,
     pub place: &'a Place,
-    /// Where another plugin took over; none where it has not happened.
+    /// The offset at which another plugin took over; none while that has not happened.
     pub until: Option<Offset>,
 }
 
@@ -80,7 +81,7 @@ pub struct Stint<'a> {
 pub struct Place {
     pub seq: u32,
     pub offset: Offset,
-    /// Of a rollback: what is below it is processed again.
+    /// For a rollback: the offset below which events are processed again.
     pub until: Option<Offset>,
     pub at: Timestamp,
     pub host: ByteString,
@@ -149,7 +150,7 @@ impl Known {
             .collect()
     }
 
-    /// What hosts said that have said nothing for long.
+    /// The host and slot of each message from a host that has said nothing for long.
     #[must_use]
     pub fn long_gone(&self, now: Timestamp) -> Vec<(ByteString, SlotName)> {
         let gone = self.slots.iter().flat_map(|(name, of)| {
@@ -205,8 +206,8 @@ impl OfSlot {
         self.directives.values().next_back()
     }
 
-    /// An id from `first` on for the next directive. Its place is free, or that of
-    /// the oldest.
+    /// An id of at least `first` for the next directive. Its place is free, or that of
+    /// the oldest directive.
     #[must_use]
     pub fn next_directive(&self, first: u64) -> u64 {
         let in_place = |id: &u64| {
@@ -217,8 +218,8 @@ impl OfSlot {
         ids.min_by_key(in_place).unwrap_or(first)
     }
 
-    /// Whether what a directive undoes was put in force again after that was done,
-    /// and runs still.
+    /// Whether the plugin that a directive undoes was put in force again after the
+    /// rollback, and still runs.
     #[must_use]
     pub fn runs_again(&self, directive: &Directive) -> bool {
         let bad = Some(directive.bad);
@@ -247,7 +248,8 @@ impl OfSlot {
             at: timestamp(takeover.at),
             host: takeover.host.into(),
         };
-        // A swap of a partition is after those that it had before.
+        // A partition goes through its swaps in order, so a swap before its latest is
+        // another one.
         if let Some(swap) = same
             && after.is_none_or(|after| swap.number > after)
         {
@@ -274,7 +276,7 @@ impl OfSlot {
         });
     }
 
-    /// What the hosts that are there say of the slot.
+    /// The messages of the hosts that are present, for the slot.
     pub fn present(&self, now: Timestamp) -> impl Iterator<Item = &Presence> {
         self.hosts
             .values()
@@ -288,8 +290,9 @@ impl OfSlot {
         swap.trial_until(self.confirmed.as_ref(), confirm_after)
     }
 
-    /// The same of a swap that this host began then. Workers tell of it with their next
-    /// commits; until one has, the swap before it says nothing of this one.
+    /// Until when a swap that this host began at `began` is on trial. Workers report
+    /// the swap only with their next commits. Before that, an earlier swap to the
+    /// plugin tells nothing of this one.
     #[must_use]
     pub fn trial_since(
         &self,
@@ -308,8 +311,8 @@ impl OfSlot {
         Some(end_of_trial(began, confirm_after))
     }
 
-    /// Where a plugin took over in a partition since it was last undone there, the
-    /// oldest first.
+    /// The stints of a plugin in a partition since it was last undone there, the oldest
+    /// first.
     #[must_use]
     pub fn stints(&self, partition: PartitionId, digest: Digest) -> Vec<Stint<'_>> {
         let mut stints: Vec<Stint<'_>> = Vec::new();
@@ -340,14 +343,15 @@ impl OfSlot {
 }
 
 impl Swap {
-    /// When it happened last in any partition.
+    /// When the swap last happened in any partition.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         let at = self.places.values().map(|place| place.at).max();
         at.unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Until when it can be undone: none where it never could, or was confirmed.
+    /// Until when the swap can be undone; none where it never could be, or was
+    /// confirmed.
     #[must_use]
     pub fn trial_until(
         &self,
@@ -357,7 +361,7 @@ impl Swap {
         self.trial_since(self.at(), confirmed, confirm_after)
     }
 
-    /// The same in one partition.
+    /// Until when the swap can be undone in one partition.
     #[must_use]
     pub fn trial_of_place(
         &self,
@@ -389,7 +393,7 @@ fn end_of_trial(began: Timestamp, confirm_after: Duration) -> Timestamp {
     began.saturating_add(after).unwrap_or(Timestamp::MAX)
 }
 
-/// Of milliseconds since 1970.
+/// The timestamp of a number of milliseconds since 1970.
 #[must_use]
 pub fn timestamp(ms: u64) -> Timestamp {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -454,7 +458,7 @@ mod tests {
             swap(0, 1, Some("a"), "b"),
             swap(0, 2, Some("b"), "a"),
             swap(0, 3, Some("a"), "b"),
-            // Late, and in its own order.
+            // Partition 1 reports late, and in its own order.
             swap(1, 1, Some("a"), "b"),
             swap(1, 2, Some("b"), "a"),
         ]);
@@ -546,7 +550,7 @@ mod tests {
         assert_eq!(stints(&known), [(50, None)]);
     }
 
-    /// The plugin ran before, and its trial then is over or is another.
+    /// The plugin ran before, and the trial of that swap is over or is another one.
     #[test]
     fn a_swap_that_nobody_has_told_of_yet_is_on_trial_since_it_began() {
         let mut known = heard([
@@ -559,7 +563,7 @@ mod tests {
             of.trial_since(Some(digest("b")), at(10), HOUR)
         };
         assert_eq!(since(&known), Some(at(3610)));
-        // In a partition without events it happens a moment later.
+        // In a partition without events the swap happens a moment later.
         known.hear(swap(0, 11, Some("a"), "b"));
         assert_eq!(since(&known), Some(at(3611)));
         known.hear(Said::Confirmation(Confirmation {
@@ -637,8 +641,8 @@ mod tests {
             place: Directive::place(100),
         });
         assert_eq!(ids(&known), [101]);
-        // Times are no numbers in a row: none takes the place of another, but of
-        // the oldest.
+        // Ids come from times, and are not consecutive. A new directive still takes a
+        // free place, or that of the oldest.
         let mut next = 101;
         for _ in 0..100 {
             next = known.slot(&SLOT).unwrap().next_directive(next + 16);
@@ -665,7 +669,7 @@ mod tests {
             |known: &Known, order: &Directive| known.slot(&SLOT).unwrap().runs_again(order);
         let mut known = heard([swap(0, 0, None, "a"), swap(0, 1, Some("a"), "b")]);
         assert!(!runs_again(&known, &order));
-        // A host that has not heard of it takes over somewhere else.
+        // A host that has not heard of the order takes over in another partition.
         known.hear(swap(1, 3, Some("a"), "b"));
         assert!(!runs_again(&known, &order));
         known.hear(rollback(4, 2));

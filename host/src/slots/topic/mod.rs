@@ -1,6 +1,6 @@
-//! The topic `<group>.plugins`: what the hosts of a group tell each other of
-//! their plugins, and what an operator told them. One partition, compacted, with
-//! JSON in it but for the plugins' own bytes.
+//! The topic `<group>.plugins`: messages of the hosts of a group about their plugins,
+//! and an operator's orders to them. The topic has one partition, which is compacted.
+//! Its values are JSON, except for the plugins' own bytes.
 //!
 //! | key | |
 //! | --- | --- |
@@ -29,12 +29,12 @@ use crate::{
     worker::takeover::{Directive, history::Told},
 };
 
-/// What the topic has after the group's name.
+/// The end of the topic's name, after the group's name.
 pub const SUFFIX: &str = ".plugins";
-/// Its only partition.
+/// The topic's only partition.
 pub const ONLY: PartitionId = PartitionId(0);
 
-/// How many pieces a plugin has in all: a header of each.
+/// The header of each piece that says how many pieces the plugin has in all.
 const PIECES_HEADER: &str = "courtside-pieces";
 
 /// The topic of a group.
@@ -43,14 +43,14 @@ pub fn name(group: &str) -> Topic {
     format!("{group}{SUFFIX}").into()
 }
 
-/// What a host runs in a slot.
+/// The plugin that a host runs in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     pub host: ByteString,
     pub slot: SlotName,
     pub digest: Option<Digest>,
     pub state: SlotState,
-    /// What its file is beside that; hosts of before did not say.
+    /// The state of the slot's file; the records of older hosts do not have it.
     #[serde(default)]
     pub file: FileState,
     /// How many of its partitions process again what a rollback undid.
@@ -58,7 +58,7 @@ pub struct Presence {
     pub at: Timestamp,
 }
 
-/// What runs in a slot is there to stay.
+/// An operator's word that the plugin that runs in a slot stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     pub slot: SlotName,
@@ -72,7 +72,7 @@ impl Presence {
         json(Self::key(&self.host, &self.slot), self)
     }
 
-    /// The host is gone, or has the slot no more.
+    /// The record of a host that is gone, or no longer has the slot.
     #[must_use]
     pub fn withdrawn(host: &str, slot: &SlotName) -> NewRecord {
         tombstone(Self::key(host, slot))
@@ -83,14 +83,15 @@ impl Presence {
     }
 }
 
-/// The order that a directive is, for all hosts.
+/// The record that gives a directive to all hosts.
 #[must_use]
 pub fn directive(directive: &Directive) -> NewRecord {
     let place = Directive::place(directive.id);
     json(format!("directive/{}/{place}", directive.slot), directive)
 }
 
-/// The plugin that was undone is wanted after all.
+/// The record that withdraws a directive: the plugin that was undone is wanted after
+/// all.
 #[must_use]
 pub fn no_directive(slot: &SlotName, place: u64) -> NewRecord {
     tombstone(format!("directive/{slot}/{place}"))
@@ -113,13 +114,13 @@ pub fn piece(digest: Digest, number: u32, of: u32, bytes: Bytes) -> NewRecord {
     }
 }
 
-/// A piece that nobody needs any more.
+/// The record that removes a piece, since nobody needs it any more.
 #[must_use]
 pub fn no_piece(digest: Digest, number: u32) -> NewRecord {
     tombstone(format!("plugin/{digest}/{number}"))
 }
 
-/// What a record of the topic says.
+/// The content of a record of the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Takeover(Told),
@@ -129,7 +130,7 @@ pub enum Said {
         slot: SlotName,
     },
     Directive(Directive),
-    /// What had that place stands no more.
+    /// The directive that had this place no longer stands.
     Withdrawn {
         slot: SlotName,
         place: u64,
@@ -147,7 +148,7 @@ pub enum Said {
 }
 
 impl Said {
-    /// None is for what a newer version may have written.
+    /// The content of a record; none where a newer version may have written it.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {
         let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
@@ -206,7 +207,7 @@ fn parse<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 
 fn json(key: String, value: &impl Serialize) -> NewRecord {
     NewRecord {
-        // Of plain fields; there is nothing that could not be written.
+        // The values have only plain fields, which JSON can always hold.
         value: Some(serde_json::to_vec(value).unwrap_or_default().into()),
         ..tombstone(key)
     }

@@ -1,6 +1,6 @@
-//! Reading the topic, and writing to it. A look costs a question for its end,
-//! and what is new; the first one reads all of it, plugins among it, a piece at a
-//! time.
+//! Reading the topic, and writing to it. Each look asks for the topic's end, and reads
+//! the new records. The first one reads the whole topic, with the plugins in it, a
+//! piece at a time.
 
 use std::sync::Arc;
 
@@ -33,13 +33,13 @@ impl Tail {
         }
     }
 
-    /// Whether it has ever been read to its end.
+    /// Whether the topic has ever been read to its end.
     #[must_use]
     pub const fn is_caught_up(&self) -> bool {
         self.is_caught_up
     }
 
-    /// Reads what has come, to the end as of now or until it is told to stop.
+    /// Reads the new records, to the end as of now or until `stops` says so.
     pub fn read(
         &mut self,
         stops: impl Fn() -> bool,
@@ -48,14 +48,14 @@ impl Tail {
         let bounds = self.log.bounds(&self.topic)?;
         let end = bounds.first().map_or(Offset(0), |bounds| bounds.end);
         if end < self.next {
-            // It was deleted and made again: what it said holds, as far as
-            // nothing else is said.
+            // The topic was deleted and made again. Its old records hold until new ones
+            // replace them.
             tracing::warn!(topic = %self.topic, "the topic begins again");
             self.next = Offset(0);
         }
         while self.next < end && !stops() {
             let records = self.log.read(&self.topic, ONLY, self.next, READ_BYTES)?;
-            // Where there is none, what is left is compacted away, or ends of
+            // Without records, the rest is compacted away, or has only the ends of
             // transactions.
             self.next = records.last().map_or(end, |record| record.offset.next());
             for record in &records {
@@ -73,13 +73,14 @@ impl Tail {
         Ok(())
     }
 
-    /// Says something. Whether it got there shows when it is read; nobody waits
-    /// for it, since the brokers may be away for long.
+    /// Appends a record. Whether the record got there shows when it is read; nobody
+    /// waits for that, since the brokers may be away for long.
     pub fn say(&self, record: NewRecord) -> Result<(), LogError> {
         self.append(record).map(drop)
     }
 
-    /// The same, for who wants to know sooner where it cannot be said.
+    /// As [`say`](Self::say), for a caller that wants to know sooner where the append
+    /// fails.
     pub fn append(
         &self,
         record: NewRecord,
