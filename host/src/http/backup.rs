@@ -1,9 +1,9 @@
-//! A backup of the host's log, sent to whoever writes it.
+//! A backup of the host's log, sent to the client that writes it.
 //!
 //! A thread of its own reads, at the lowest priority and with a rest after each
-//! page that is as long as the reading was, so the stream keeps at least half of
-//! the disk. Few pages wait for a client, and one that takes none for a while is
-//! cut off: what it holds back, compaction keeps.
+//! page that is as long as the reading was, so the host's other work keeps at least
+//! half of the disk. Few pages wait for a client. The host cuts off a client that takes
+//! none for a while, because compaction keeps all records that a running backup needs.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ use crate::backup::source::Source;
 
 /// Pages read ahead of a client.
 const PAGES_AHEAD: usize = 2;
-/// How long a client may take none.
+/// How long a client may take no page.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest rest after a page.
 const REST_MAX: Duration = Duration::from_millis(200);
@@ -90,7 +90,7 @@ struct Sending {
 
 impl Sending {
     fn run(mut self) {
-        // Where it is refused, the rests are enough.
+        // If the kernel refuses the priority, the rests are enough.
         let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
         tracing::info!("a backup begins");
         let (mut pages, mut bytes) = (0_u64, 0_u64);

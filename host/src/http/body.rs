@@ -22,7 +22,7 @@ pub async fn read_events(
     read(app, headers, body, limit).await
 }
 
-/// The same of any request, with a limit of its own.
+/// Reads the body of any request, with a limit that the caller sets.
 pub async fn read(
     app: &Shared,
     headers: &HeaderMap,
@@ -70,7 +70,8 @@ async fn collect(
         let read = first.len().saturating_add(rest.len());
         take(app, &mut held, read, chunk.len(), limit)?;
         if rest.is_empty() && !first.is_empty() {
-            // What is announced is not believed before some of it has come.
+            // The buffer follows `Content-Length` only up to four times the bytes that
+            // have come, so a header alone reserves no memory.
             let believed = announced.unwrap_or(0).min(read.saturating_mul(4));
             rest.reserve(believed.max(read.saturating_add(chunk.len())));
             rest.extend_from_slice(&std::mem::take(&mut first));

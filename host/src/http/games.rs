@@ -90,7 +90,7 @@ fn answer(game: &Game, request: &HeaderMap) -> Response {
     let deflated = gzip::is_accepted(request)
         .then(|| latest.deflated())
         .flatten();
-    // Weak where it is compressed: other bytes, of the same meaning.
+    // The tag of a compressed answer is weak: its bytes differ, but mean the same.
     let weak = if deflated.is_some() { "W/" } else { "" };
     let etag = format!("{weak}\"{position}\"");
     let mut response = if is_known(request, &etag) {
@@ -138,7 +138,7 @@ fn answer(game: &Game, request: &HeaderMap) -> Response {
     response
 }
 
-/// Whether the client has what bears this tag (`If-None-Match`).
+/// Whether the client already has the body with this tag (`If-None-Match`).
 pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
     let strong = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let etag = strong(etag);

@@ -1,7 +1,7 @@
 //! gzip, put together from parts that are compressed already.
 //!
-//! A stream of this kind costs its reader's connection nothing but a checksum,
-//! and each part can be read as soon as it has come: it ends at a byte.
+//! A stream of this kind costs its reader's connection nothing but a checksum. Each
+//! part ends at a whole byte, so a reader can use it as soon as it has come.
 
 use axum::{
     http::{
@@ -15,12 +15,12 @@ use flate2::Crc;
 
 use crate::scoreboard::deflate;
 
-/// The name of what this makes, as `Content-Encoding` has it.
+/// The name of this encoding in `Content-Encoding`.
 pub const GZIP: &str = "gzip";
 
-/// DEFLATE, no name, no time, of an unknown system.
+/// The head of a member: DEFLATE, no name, no time, an unknown system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// An empty block that is the last.
+/// An empty stored block that is marked as the last.
 const LAST: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 
 /// One gzip member that is being written.
@@ -43,7 +43,7 @@ impl Gzip {
         }
     }
 
-    /// Bytes as they are, in blocks of their own.
+    /// Adds bytes uncompressed, in blocks of their own.
     pub fn store(&mut self, out: &mut Vec<u8>, plain: &[u8]) {
         self.begin(out);
         for block in plain.chunks(usize::from(u16::MAX)) {
@@ -56,14 +56,14 @@ impl Gzip {
         self.read.update(plain);
     }
 
-    /// Bytes that the scoreboard has compressed.
+    /// Adds bytes that the scoreboard has compressed.
     pub fn add(&mut self, out: &mut Vec<u8>, plain: &[u8], deflated: &[u8]) {
         self.begin(out);
         out.extend_from_slice(deflated);
         self.read.update(plain);
     }
 
-    /// What comes last.
+    /// Ends the member with its last block, checksum and length.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         self.begin(out);
         out.extend_from_slice(&LAST);
@@ -82,7 +82,7 @@ pub fn whole(plain: &[u8], deflated: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bytes that do not change, compressed once for all who ask.
+/// Bytes that do not change, compressed once for all clients.
 #[derive(Debug)]
 pub struct Constant {
     plain: Bytes,
@@ -108,7 +108,7 @@ impl Constant {
     }
 }
 
-/// Whether a client takes gzip, and rather than nothing.
+/// Whether a client takes gzip, and prefers it to no encoding or ranks both the same.
 pub fn is_accepted(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(ACCEPT_ENCODING).iter();
     let codings = codings.filter_map(|value| value.to_str().ok());
@@ -158,7 +158,7 @@ mod tests {
         );
         gzip.end(&mut out);
         let mut read = String::new();
-        // It checks the sum and the length, too.
+        // The decoder checks the checksum and the length, too.
         GzDecoder::new(&*out).read_to_string(&mut read).unwrap();
         assert_eq!(read, format!("id: 0:1\n{json}{long}{json}"));
     }

@@ -1,4 +1,4 @@
-//! `/dead-letters/{pipeline}`: what could not be processed, and its way back.
+//! `/dead-letters/{pipeline}`: events that could not be processed, and their redrive.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
-/// What a request to redrive may have: it names a key at most.
+/// The largest body of a request to redrive, which names a key at most.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 
 /// Where a listing begins.
@@ -257,7 +257,7 @@ pub async fn redrive(
         Problem::new(StatusCode::BAD_REQUEST, "invalid-json", error.to_string())
     })?;
     let selection = request.selection()?;
-    // The path does not say it, as it does for plugins.
+    // The path, which is logged, names the slot of a plugin but no letters.
     tracing::info!(
         token = %who,
         pipeline,

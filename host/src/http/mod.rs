@@ -2,8 +2,8 @@
 //!
 //! [`serve`] lives as long as the host. Handlers are thin: events go to
 //! [`ingest`](crate::ingest), reads to the [`scoreboard`](crate::scoreboard),
-//! questions of operators to the [`Operator`]. Whatever goes wrong is answered
-//! with a [`problem`] that has a stable code.
+//! questions of operators to the [`Operator`]. Every error is answered with a
+//! [`problem`] that has a stable code.
 
 mod access;
 mod backup;
@@ -49,7 +49,7 @@ pub use self::{
 };
 use crate::{ingest::Ingest, log::RecordLog, scoreboard::Scoreboard, slots::view::Operator};
 
-/// What the doors open to.
+/// The parts of the host that requests reach.
 #[derive(Clone)]
 pub struct App {
     pub log: Arc<dyn RecordLog>,
@@ -59,7 +59,7 @@ pub struct App {
     pub metrics: PrometheusHandle,
     pub config: HttpConfig,
     pub access: Access,
-    /// Plain HTTP without.
+    /// The certificate in force; without one, the host speaks plain HTTP.
     pub tls: Option<Tls>,
     /// Changes when the files of tokens and certificates are to be read again.
     pub reload: watch::Receiver<()>,
@@ -73,7 +73,7 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// What handlers share.
+/// State that all handlers share.
 #[derive(Debug)]
 struct Shared {
     app: App,
@@ -81,7 +81,7 @@ struct Shared {
     openapi: Constant,
     /// Places for streams.
     subscribers: Arc<Semaphore>,
-    /// Answers that read the log through.
+    /// Places for answers that read the log from end to end.
     scans: Arc<Semaphore>,
 }
 
@@ -111,13 +111,13 @@ impl Deref for Shared {
 )]
 struct Api;
 
-/// The description of all routes, of a host with these rules.
+/// The OpenAPI description of all routes, for a host with these access rules.
 #[must_use]
 pub fn openapi(access: &Access) -> utoipa::openapi::OpenApi {
     routes(access).1
 }
 
-/// All routes, with what each request gets around them.
+/// All routes, with the layers around them.
 pub fn router(app: App, shutdown: CancellationToken) -> Router {
     let (routes, openapi) = routes(&app.access);
     let cors = access::cors(&app.config.cors_origins);
@@ -132,19 +132,19 @@ pub fn router(app: App, shutdown: CancellationToken) -> Router {
     let routes = routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    // Around the check of tokens: browsers send none with what they ask first.
+    // CORS goes around the check of tokens: browsers send none with a preflight.
     let routes = match cors {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    // Before all that reads the host's name: CORS and the checks of access.
+    // This check comes before CORS and access, which both read the host's name.
     let routes = routes.layer(from_fn(access::authority::check));
     routes.layer(from_fn(observe::observe)).with_state(shared)
 }
 
 fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
-    // Compressed are answers that are large and not streams; a layer more is
-    // nothing that the way of an event should pay for.
+    // Only large answers that are no streams are compressed: an event should not pay
+    // for one more layer on its way.
     let large = OpenApiRouter::new()
         .routes(routes!(games::all))
         .routes(routes!(letters::list))
@@ -177,7 +177,7 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(plugins::confirm_key))
         .routes(routes!(plugins::restore_file))
         .routes(routes!(plugins::restore_key_file));
-    // What a prober, a browser and a client ask before they have a token.
+    // A prober, a browser and a client need these routes before they have a token.
     let open = OpenApiRouter::new()
         .routes(routes!(operate::openapi))
         .merge(site::router().into())

@@ -1,5 +1,5 @@
-//! What every request gets: it is counted, its panic is a problem and not a
-//! cut connection, and its answer is what it says it is.
+//! The layer around every request: it counts the request, answers a panic with a
+//! problem, and keeps browsers from guessing the type of the answer.
 
 use std::{
     any::Any,
@@ -21,7 +21,7 @@ use super::{access::Who, problem::Problem};
 
 const DURATION: &str = "courtside_http_request_duration_seconds";
 
-/// From half a millisecond to ten seconds.
+/// Bounds of the buckets, from half a millisecond to ten seconds.
 const DURATION_BUCKETS_S: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -85,7 +85,7 @@ pub fn describe() {
     );
 }
 
-/// See the module. A layer around all routes.
+/// A layer around all routes that counts requests and answers panics.
 pub async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = method(request.method());
@@ -122,7 +122,7 @@ fn record(method: &'static str, route: String, response: &Response, took: Durati
     metrics::histogram!(DURATION, "method" => method, "route" => route).record(took.as_secs_f64());
 }
 
-/// Few enough to be a label.
+/// The method as a label, which has few values.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! What operators and their machines ask: slots, groups, probes, figures.
+//! Questions of operators and their machines: slots, groups, probes, figures.
 
 use std::collections::BTreeSet;
 
@@ -122,7 +122,7 @@ pub async fn openapi(State(app): State<SharedApp>, headers: HeaderMap) -> Respon
     ([(CONTENT_TYPE, json)], app.openapi.answer(&headers)).into_response()
 }
 
-/// An operator's view may be of a log that is far away.
+/// Runs a call on a blocking thread, because it may wait for a log that is far away.
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {

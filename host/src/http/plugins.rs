@@ -1,4 +1,4 @@
-//! Operating slots: a plugin put in force or taken away, and the way back.
+//! Operating slots: putting a plugin in force, removing it, and rolling it back.
 //!
 //! The address of a slot is its name: `/plugins/scores/default`,
 //! `/plugins/scores/keys/LAL-BOS`.
@@ -121,7 +121,7 @@ pub async fn put(
         }
         problem
     };
-    // Held until the slot has it.
+    // The plugin's memory stays reserved until the slot has answered.
     let (bytes, _held) = body::read(&app, &parts.headers, body, bytes_max)
         .await
         .map_err(|problem| too_large(problem).closing())?;
@@ -301,7 +301,7 @@ async fn ask(app: &SharedApp, of: OfSlot, what: What) -> Result<Answer, Problem>
     let limit = app.config.operate_timeout;
     match tokio::time::timeout(limit, answered).await {
         Ok(Ok(answered)) => Ok(answered?),
-        // The manager is gone.
+        // The manager of the slot is gone, because the host stops.
         Ok(Err(_)) => Err(AskError::Stopping.into()),
         Err(_) => {
             let slots = app.operator.plugins().slots;
@@ -360,7 +360,7 @@ mod tests {
         }
         let of = OfSlot::parse("/plugins/a%20b/default/confirm").unwrap();
         assert_eq!((&*of.pipeline, of.slot), ("a b", SlotName::Default));
-        // As a client may write it, and one too long for a file's name.
+        // A client may leave a key unencoded, or send one too long for a file's name.
         let of = OfSlot::parse("/plugins/scores/keys/.hidden").unwrap();
         assert_eq!(of.slot, SlotName::of_key(b".hidden"));
         let long = "x".repeat(300);

@@ -27,7 +27,7 @@ use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A score event: its fields, and that points are somebody's.
+/// A score event: its fields, and the rule that points need a team.
 pub struct ScoreEventDoc;
 
 impl PartialSchema for ScoreEventDoc {
@@ -231,7 +231,7 @@ async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt,
     let (parts, body) = request.into_parts();
     let format = format(&parts.headers).map_err(Problem::closing)?;
     let key = idempotency_key(&parts.headers).map_err(Problem::closing)?;
-    // Held until the log has said what became of the events.
+    // The body's memory stays reserved until the log has answered for the events.
     let (body, _held) = body::read_events(app, &parts.headers, body)
         .await
         .map_err(Problem::closing)?;

@@ -116,15 +116,15 @@ impl Problem {
         self
     }
 
-    /// The answer comes before the request's body was read, so the connection
-    /// ends with it, and says so: or a client would send its next request there.
+    /// Marks an answer that comes before the request's body was read. Its connection ends,
+    /// and the answer says so: a client would otherwise send its next request there.
     #[must_use]
     pub fn closing(mut self) -> Self {
         self.0.closes = true;
         self
     }
 
-    /// The log took some of the events.
+    /// The log took only some of the events.
     pub fn incomplete(results: &[Result<Position, LogError>]) -> Self {
         let failed = results.iter().filter(|result| result.is_err()).count();
         let total = results.len();

@@ -1,4 +1,4 @@
-//! What a request asks for in its query and headers, with errors that name it.
+//! A request's parameters in its query and path, with errors that name them.
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
@@ -55,7 +55,7 @@ impl Parameters {
         self.get("after").map(parse).transpose()
     }
 
-    /// `partition`: of the input.
+    /// `partition`: the number of a partition of the input.
     pub fn partition(&self) -> Result<Option<PartitionId>, Problem> {
         let parse = |text: &str| {
             let number = text.parse().map(PartitionId);
@@ -64,7 +64,7 @@ impl Parameters {
         self.get("partition").map(parse).transpose()
     }
 
-    /// `true` or `false`, which it is where it is not there.
+    /// A parameter that is `true` or `false`; `false` if it is not there.
     pub fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
@@ -95,7 +95,7 @@ impl Parameters {
     }
 }
 
-/// What [`Parameters::cursor`] reads.
+/// The text that [`Parameters::cursor`] reads.
 pub fn cursor_of(key: &Key) -> String {
     hex::encode(key)
 }

@@ -1,15 +1,15 @@
-//! What small files say, kept up to date while the host runs: tokens, and the
+//! Small files whose contents are kept up to date while the host runs: tokens, and the
 //! certificate with its key.
 //!
-//! Files are looked at, not watched: a Kubernetes secret changes by symlinks two
-//! directories away, and network mounts tell nothing. What is new counts once it
-//! has been the same at two looks, so a file half written is not taken, nor a new
-//! certificate whose key is still the old one. What cannot be used changes
-//! nothing: what was in force stays, and the log and a gauge say so. A look costs
-//! reading the files, on a thread that nobody waits for once the host stops.
+//! The host looks at files and does not watch them: a Kubernetes secret changes by
+//! symlinks two directories away, and network mounts report nothing. New contents count
+//! once they are the same at two looks, so the host takes neither a file half written
+//! nor a new certificate whose key is still the old one. Contents that cannot be used
+//! change nothing: the old ones stay in force, and the log and a gauge say so. A look
+//! costs reading the files, on a thread that nobody waits for once the host stops.
 //!
-//! Whoever asks for a look (SIGHUP) says that the files are whole, so what is there
-//! counts at once.
+//! An operator who asks for a look (SIGHUP) says that the files are whole, so their
+//! contents count at once.
 
 use std::{fmt, fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,9 +27,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 type Looked = Result<Vec<Vec<u8>>, String>;
 type Read<T> = dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync;
 
-/// What files say, as of the last time that it could be used.
+/// The value that was read from files, as of the last time that it could be used.
 pub struct Reloaded<T> {
-    /// For the log and the gauge.
+    /// Name of the value in the log and the gauge.
     what: &'static str,
     paths: Vec<PathBuf>,
     read: Box<Read<T>>,
@@ -37,12 +37,12 @@ pub struct Reloaded<T> {
     seen: Mutex<Seen>,
 }
 
-/// How the files looked.
+/// Digests of the files' contents at earlier looks.
 #[derive(Default)]
 struct Seen {
-    /// When they were last taken, or found to be of no use.
+    /// Contents that were last taken, or found to be of no use.
     judged: Option<Digest>,
-    /// At the last look.
+    /// Contents at the last look.
     last: Option<Digest>,
 }
 
@@ -95,8 +95,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             };
             let this = Arc::clone(&self);
             let (done, looked) = oneshot::channel();
-            // A mount that hangs holds up this thread alone: the runtime would wait for
-            // one of its own at the end of the host.
+            // A mount that hangs holds up this thread alone. The runtime would wait for a
+            // thread of its own when the host ends.
             let thread = std::thread::Builder::new().name("look".to_owned());
             let spawned = thread.spawn(move || {
                 look(&this);
@@ -113,7 +113,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         }
     }
 
-    /// One look by itself.
+    /// Looks once; new contents count if the look before found them, too.
     pub fn look(&self) {
         let looked = look(&self.paths);
         let digest = Some(digest(&looked));
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         self.take(looked);
     }
 
-    /// One look that was asked for: its outcome is in the log, changed or not.
+    /// Looks because an operator asked; the outcome is in the log, changed or not.
     pub fn look_now(&self) {
         let looked = look(&self.paths);
         {
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(looks(None), 1);
         assert_eq!(looks(Some("4")), 4);
         assert_eq!(looks(Some("four")), 4);
-        // As it was before.
+        // The file goes back to the contents that are in force.
         assert_eq!(looks(Some("4")), 4);
         let long = "4".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1);
         assert_eq!(looks(Some(&long)), 4);
@@ -282,7 +282,7 @@ mod tests {
         let (ask, asked) = watch::channel(());
         let stop = CancellationToken::new();
         let following = tokio::spawn(Arc::clone(&number).follow(stop.clone(), asked));
-        // Looks of its own find nothing new, and read nothing.
+        // The regular looks find nothing new, and read nothing.
         ask.send(()).unwrap();
         for _ in 0..6_000 {
             if reads.load(Ordering::SeqCst) == 2 {
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_swapped_symlink_is_a_change() {
-        // As Kubernetes does: the file is a link into `..data`, which is one, too.
+        // Kubernetes does it this way: the file is a link into `..data`, itself a link.
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for (version, text) in [("v1", "1"), ("v2", "2")] {
@@ -321,7 +321,7 @@ mod tests {
         let path = dir.path().join("number");
         fs::write(&path, "1").unwrap();
         let number = Arc::new(number(&path).unwrap());
-        // Who opens a pipe to read it waits for somebody to write.
+        // A thread that opens a pipe to read it waits for somebody to write.
         let pipe = dir.path().join("pipe");
         assert!(
             Command::new("mkfifo")
@@ -340,7 +340,7 @@ mod tests {
         runtime.block_on(async {
             let following = Arc::clone(&number).follow(stop.clone(), watch::channel(()).1);
             let following = tokio::spawn(following);
-            // Ours, that of who follows, and that of who looks.
+            // The test, the task that follows and the thread that looks have one each.
             for _ in 0..6_000 {
                 if Arc::strong_count(&number) == 3 {
                     break;
@@ -359,7 +359,7 @@ mod tests {
         });
         ended.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(Arc::strong_count(&number), 2, "it still hangs");
-        // The thread goes, before its directory does.
+        // The write lets the thread end before its directory is removed.
         fs::write(&path, "2").unwrap();
     }
 

@@ -43,7 +43,7 @@ macro_rules! file {
                 let bytes: &[u8] = include_bytes!(concat!("page/", $name));
                 Constant::new(Bytes::from_static(bytes))
             }),
-            // Weak: a compressed body bears it too.
+            // The tag is weak, because a compressed body bears it too.
             etag: LazyLock::new(|| {
                 let digest = Digest::of(include_bytes!(concat!("page/", $name)));
                 format!("W/\"{}\"", digest.short())

@@ -1,4 +1,4 @@
-//! The doors, from outside: bad input, reads, streams, and what goes wrong.
+//! Tests of HTTP from outside: bad input, reads, streams, and failures.
 
 mod access;
 mod backup;

@@ -1,8 +1,9 @@
-//! What the log has of one key: its events, what was published of them, its
-//! checkpoint, and the plugins' bytes. `courtside replay` is who asks.
+//! The log's records of one key: its events, the outputs published for them, its
+//! checkpoint, and the plugins' bytes. `courtside replay` asks for them.
 //!
 //! An answer reads a partition from end to end, a page at a time on a thread of
-//! its own, as fast as the client takes it; so only a few are given at a time.
+//! its own, as fast as the client takes it. The host therefore gives only a few such
+//! answers at a time.
 
 use std::{io, sync::Arc};
 
@@ -37,7 +38,7 @@ use crate::{
     types::{Digest, PartitionId},
 };
 
-/// Answers that read the log through, at a time.
+/// The most answers at a time that read the log from end to end.
 pub const SCANS_MAX: usize = 2;
 /// Pages read ahead of a client.
 const PAGES_AHEAD: usize = 2;
@@ -73,7 +74,7 @@ fn asked(
     };
     let permit = Arc::clone(&app.scans).try_acquire_owned();
     let permit = permit.map_err(|_| busy())?;
-    // However many pages ask, one place is left for operators.
+    // Background requests of live pages always leave one place for operators.
     if parameters.flag("background")? && app.scans.available_permits() + 1 < SCANS_MAX {
         return Err(busy());
     }
@@ -243,8 +244,8 @@ pub async fn plugin(
     Ok(([(CONTENT_TYPE, wasm), (CACHE_CONTROL, forever)], bytes).into_response())
 }
 
-/// Lines, as they are read. What can be wrong at once is answered as a problem;
-/// what goes wrong later cuts the answer.
+/// Sends lines as they are read. An error at the start is answered as a problem; a
+/// later one cuts the answer short.
 async fn answer(
     app: SharedApp,
     asked: Asked,
@@ -270,8 +271,8 @@ async fn answer(
             };
             let is_end = page.is_err();
             let is_empty = page.as_ref().is_ok_and(Bytes::is_empty);
-            // Whoever asked may be gone, which shows also where there is nothing
-            // to send.
+            // An empty page sends nothing, so only `is_closed` shows that the client is
+            // gone.
             if sender.is_closed() || !is_empty && sender.blocking_send(page).is_err() || is_end {
                 return;
             }

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::types::{Digest, Header, Key, PartitionId, Record, Topic};
 
-/// What a plugin says of itself.
+/// A plugin's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Description {
     pub name: ByteString,
@@ -41,7 +41,7 @@ pub struct SavedState {
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     pub record: &'a Record,
-    /// See [`seed`].
+    /// Seed for the plugin's random numbers, made by [`seed`].
     pub seed: u64,
 }
 
@@ -67,15 +67,15 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What processing events led to.
+/// The result of processing events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub emissions: Vec<Emission>,
     pub refused: Option<Refusal>,
 }
 
-/// What a plugin may use. Hitting a limit is a [`Failure`] of that instance,
-/// and of nobody else.
+/// Limits of a plugin. An instance that hits one has a [`Failure`]; other instances
+/// do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory of one instance.
@@ -86,7 +86,7 @@ pub struct Limits {
     pub emitted_bytes_max: usize,
     /// The state of one entity.
     pub checkpoint_bytes_max: usize,
-    /// The file.
+    /// The plugin's file.
     pub plugin_bytes_max: usize,
 }
 
@@ -96,24 +96,24 @@ pub struct Limits {
 pub enum FailureKind {
     /// A trap of the plugin's own making (a panic, for instance).
     Trap,
-    /// Over [`Limits::call_cpu_time_max`].
+    /// The call went over [`Limits::call_cpu_time_max`].
     Deadline,
     /// A trap after being refused memory.
     Memory,
-    /// Over [`Limits::emitted_bytes_max`].
+    /// The call went over [`Limits::emitted_bytes_max`].
     Emitted,
-    /// Over [`Limits::checkpoint_bytes_max`].
+    /// The call went over [`Limits::checkpoint_bytes_max`].
     CheckpointSize,
-    /// It waited (slept, polled), and there is nothing to wait for.
+    /// The plugin waited (slept, polled), and there is nothing to wait for.
     Waited,
-    /// It called `exit`.
+    /// The plugin called `exit`.
     Exited,
-    /// What it returned breaks the contract.
+    /// The result of the call breaks the contract.
     Contract,
 }
 
 impl FailureKind {
-    /// In the order in which they count, from 0.
+    /// All kinds, in the order of their counters.
     pub const ALL: [Self; 8] = [
         Self::Trap,
         Self::Deadline,
@@ -140,8 +140,8 @@ impl FailureKind {
         }
     }
 
-    /// Whether it came late, after all the time, memory or output that a call may
-    /// use: such a call costs everybody who waits for the worker.
+    /// Whether the failure came late, after all the time, memory or output that a call
+    /// may use. Such a call costs everybody who waits for the worker.
     #[must_use]
     pub const fn is_costly(self) -> bool {
         matches!(self, Self::Deadline | Self::Memory | Self::Emitted)
@@ -159,7 +159,7 @@ pub struct Failure {
 /// Why an entity did not open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The plugin said no; the instance is well.
+    /// The plugin refused; its instance can still be used.
     #[error("plugin-open-refused: {0}")]
     Refused(String),
     #[error(transparent)]
@@ -188,7 +188,7 @@ pub trait Plugin: Send + Sync {
     /// A new instance, which holds no entity yet.
     fn instantiate(&self) -> Result<Box<dyn Instance>, Failure>;
 
-    /// The memory of all instances of it that there are.
+    /// The memory of all existing instances of the plugin.
     fn memory_bytes(&self) -> u64 {
         0
     }
@@ -207,7 +207,7 @@ pub trait Instance: Send {
     fn close(&mut self, entity: EntityId);
 }
 
-/// For whom a plugin is compiled. One compile at a time runs in each lane.
+/// The purpose of a compile. One compile at a time runs in each lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lane {
     /// A file that is new here, and may be anything.
@@ -221,14 +221,14 @@ pub enum Lane {
 #[derive(Clone, Debug, Default)]
 pub struct CompileRun {
     pub lane: Lane,
-    /// Set where nobody does.
+    /// Set once nobody wants the compile any more.
     pub stop: Arc<AtomicBool>,
 }
 
 /// Compiles files into plugins.
 pub trait Compiler: Send + Sync {
-    /// Compiles, checks what it imports and exports, and asks it to describe
-    /// itself. May take minutes: not for a worker's thread.
+    /// Compiles a file, checks its imports and exports, and asks the plugin to describe
+    /// itself. This may take minutes, so a worker's thread must not call it.
     fn compile_for(
         &self,
         bytes: &[u8],
@@ -241,12 +241,12 @@ pub trait Compiler: Send + Sync {
         self.compile_for(bytes, limits, &CompileRun::default())
     }
 
-    /// An operator wants this file tried, though compiling it may have gone over a
-    /// limit before.
+    /// Lets a file be tried because an operator wants it, though compiling it may have
+    /// gone over a limit before.
     fn forget(&self, _digest: Digest) {}
 }
 
-/// The chance an event brings: the same wherever and whenever it is processed.
+/// The random seed of an event, the same wherever and whenever it is processed.
 #[must_use]
 pub fn seed(topic: &Topic, partition: PartitionId, offset: crate::types::Offset) -> u64 {
     let place = (u64::from(partition.0) << 40) ^ offset.0;

@@ -1,10 +1,10 @@
-//! Whom a request is for: the host's name and port as the request says them, read
-//! once, strictly, and for everybody.
+//! The host's name and port as a request gives them, read once, strictly, and for all
+//! checks.
 //!
-//! What two readers may understand differently is refused with 400 before anything
-//! else looks at the request: a header that is there twice, a name with a user before
-//! it or with anything behind its port, a target that contradicts `Host`. So what
-//! compares names afterwards compares the same ones.
+//! A request that two readers may understand differently is refused with 400 before
+//! anything else looks at it: a header that is there twice, a name with a user before
+//! it or with anything behind its port, a target that contradicts `Host`. All later
+//! checks therefore compare the same names.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ use axum::{
 
 use super::super::problem::Problem;
 
-/// As long as a name of DNS can be.
+/// The longest name that DNS allows.
 const NAME_BYTES_MAX: usize = 253;
 
 /// A host's name or address, in small letters, and a port.
@@ -43,7 +43,7 @@ impl Authority {
             Some(port) => format!("{name}:{port}"),
             None => name.to_owned(),
         };
-        // The parser looks for the last colon, and passes over what is no number.
+        // The parser looks for the last colon, and passes over a port that is no number.
         if whole != text || port == Some(0) {
             return Err("has no port of 1 to 65535 in plain digits, or something behind it");
         }
@@ -54,7 +54,7 @@ impl Authority {
         })
     }
 
-    /// Whether it is a name or an address of the machine that it is resolved on.
+    /// Whether this name or address stands for the machine that resolves it.
     pub fn is_loopback(&self) -> bool {
         let address = self.name.trim_start_matches('[').trim_end_matches(']');
         self.name == "localhost"
@@ -91,7 +91,7 @@ pub fn of(headers: &HeaderMap) -> Option<Authority> {
     Authority::parse(host).ok()
 }
 
-/// See the module. A layer around all routes.
+/// A layer around all routes that refuses requests whose host is ambiguous.
 pub async fn check(request: Request, next: Next) -> Response {
     match problem(&request) {
         Ok(()) => next.run(request).await,
@@ -115,7 +115,7 @@ fn problem(request: &Request) -> Result<(), Problem> {
     once(headers, &ORIGIN, "invalid-origin").map(|_| ())
 }
 
-/// A target that names a host itself names the one of the header.
+/// Checks that a target with a host of its own names the host of the header.
 fn check_target(target: &Uri, host: Option<&Authority>) -> Result<(), Problem> {
     let Some(named) = target.authority() else {
         return Ok(());
@@ -134,7 +134,7 @@ fn check_target(target: &Uri, host: Option<&Authority>) -> Result<(), Problem> {
     }
 }
 
-/// A header's value, which is there once at most.
+/// The value of a header that may be there once at most.
 fn once<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,

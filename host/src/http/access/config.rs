@@ -1,4 +1,4 @@
-//! Who may do what, as configured.
+//! The access rules, as configured.
 
 use std::path::PathBuf;
 

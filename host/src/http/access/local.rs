@@ -1,5 +1,5 @@
-//! Who may operate a host that has no tokens: whoever is on its own machine. And
-//! who may not, though a browser of theirs is: pages of other sites.
+//! Operating a host that has no tokens: only clients on its own machine may. Pages of
+//! other sites may not, though the browser that shows them runs on that machine.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use axum::http::HeaderMap;
 
 use super::{authority, origin::is_same_site};
 
-/// What proxies say of whom they ask for, beside all of `x-forwarded-...`.
+/// Headers in which proxies name their client, beside all of `x-forwarded-...`.
 const PROXY_HEADERS: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
-/// Why this is no request from the host's own machine, if it is none.
+/// Fails with the reason if a request is not from the host's own machine.
 pub fn check(peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), &'static str> {
     if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
         return Err("ask on the host's own machine, or give the host tokens (access.tokens_file)");
     }
-    // A page whose name leads to this machine, or a proxy on it, is somebody
-    // from elsewhere.
+    // A site's name may resolve to this machine, and a proxy may run on it: such
+    // requests come from elsewhere.
     if !names_this_machine(headers) {
         return Err("ask for 127.0.0.1 or localhost, by no other name");
     }
@@ -33,9 +33,8 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     authority::of(headers).is_some_and(|host| host.is_loopback())
 }
 
-/// Whether a proxy says that it asks for somebody else. One that says nothing, and
-/// asks for this machine by its name, cannot be told from this machine: it must
-/// not pass these paths on.
+/// Whether a proxy says that it asks for somebody else. A proxy that says nothing and
+/// asks for `localhost` looks like a local client: it must not pass these paths on.
 fn is_passed_on(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let name = name.as_str();

@@ -1,9 +1,9 @@
-//! Who may do what: the scope that each route needs, and whether a request has it.
+//! Access: the scope that each route needs, and whether a request has it.
 //!
 //! [`guarded`] is the only way to a route that needs a scope: it puts the check
-//! before the handlers, and what is checked into the description of each. A check
+//! before the handlers, and names the scope in the description of each. A check
 //! is one SHA-256 and a comparison with each token; it comes before the body is
-//! read, so that who is refused costs no more.
+//! read, so a refused request costs no more.
 
 pub mod authority;
 mod config;
@@ -46,14 +46,14 @@ pub use self::{
 };
 use super::{SharedApp, problem::Problem, reload::Reloaded};
 
-/// The name of the scheme in the description.
+/// The name of the security scheme in the OpenAPI description.
 const SCHEME: &str = "token";
-/// No token is so long: what is longer is not even hashed.
+/// No token is so long; a longer secret is not even hashed.
 const TOKEN_BYTES_MAX: usize = 1_024;
-/// Who is refused is in the log, but not more often than this.
+/// The shortest time between two refusals that are written to the log.
 const REFUSALS_LOGGED_EVERY_MS: u64 = 1_000;
 
-/// Who may do what. Clones share it; the default is a host without tokens.
+/// The access rules. Clones share them; the default is a host without tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Access(Arc<Rules>);
 
@@ -92,7 +92,7 @@ impl AccessError {
     }
 }
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub enum Who {
     /// Nobody in particular.
@@ -151,12 +151,12 @@ impl Access {
         }
     }
 
-    /// Whether requests need a token for this.
+    /// Whether requests need a token for `scope`.
     fn needs_token(&self, scope: Scope) -> bool {
         self.0.tokens.is_some() && !self.0.anonymous.contains(&scope)
     }
 
-    /// Whether a request may do what needs `scope`, and who asks.
+    /// Checks that a request may do what needs `scope`, and returns its sender.
     fn admit(
         &self,
         scope: Scope,
@@ -164,15 +164,15 @@ impl Access {
         headers: &HeaderMap,
     ) -> Result<Who, Refused> {
         let who = self.identify(scope, peer, headers)?;
-        // Browsers ask first whether a page of another site may send a token, but
-        // not for which method: what may read could operate.
+        // A preflight asks whether a page of another site may send a token, but lets it
+        // POST in any case: without this check, a page that may read could operate.
         if scope != Scope::Read && !origin::is_same_site(headers) {
             return Err(Refused::OtherSite);
         }
         Ok(who)
     }
 
-    /// Who asks, if they may do what needs `scope`.
+    /// The sender of a request, if its token allows what needs `scope`.
     fn identify(
         &self,
         scope: Scope,
@@ -180,7 +180,7 @@ impl Access {
         headers: &HeaderMap,
     ) -> Result<Who, Refused> {
         let Some(tokens) = &self.0.tokens else {
-            // A token says nothing to a host that has none.
+            // A host without tokens ignores a token that is sent.
             if scope != Scope::Operate {
                 return Ok(Who::Anyone);
             }
@@ -191,7 +191,7 @@ impl Access {
         let secret = match bearer(headers) {
             Bearer::None if self.needs_token(scope) => return Err(Refused::NoToken),
             Bearer::None => return Ok(Who::Anyone),
-            // Wrong where none is needed, too: or nobody would notice.
+            // This is an error where no token is needed, too: nobody would notice otherwise.
             Bearer::Malformed(why) => return Err(Refused::Unknown(why)),
             Bearer::Secret(secret) => secret,
         };
@@ -209,7 +209,7 @@ impl Access {
         }
     }
 
-    /// Counts a refusal, and writes some of them to the log: never what was sent.
+    /// Counts a refusal, and writes some of them to the log, but never a secret.
     fn refused(&self, refused: &Refused, peer: Option<SocketAddr>, request: &Request) {
         let code = refused.code();
         metrics::counter!("courtside_access_refused_total", "code" => code).increment(1);
@@ -244,13 +244,13 @@ impl Access {
 enum Refused {
     NotLocal(&'static str),
     NoToken,
-    /// Malformed, or nobody's.
+    /// A token that is malformed, or unknown to this host.
     Unknown(&'static str),
     Scope {
         scope: Scope,
         name: String,
     },
-    /// Asked by a page of another site, whatever its token.
+    /// A page of another site asked, whatever its token.
     OtherSite,
 }
 
@@ -272,7 +272,7 @@ impl Refused {
         }
     }
 
-    /// With a challenge, as RFC 6750 has it.
+    /// The answer to the client, with a challenge as RFC 6750 has it.
     fn answer(&self, method: &Method) -> Response {
         let (status, detail, challenge) = match self {
             Self::NotLocal(detail) => (StatusCode::FORBIDDEN, (*detail).to_owned(), None),
@@ -312,7 +312,7 @@ impl Refused {
     }
 }
 
-/// What a request says of its token.
+/// The token that a request sends.
 enum Bearer<'a> {
     None,
     Malformed(&'static str),
@@ -341,14 +341,14 @@ fn bearer(headers: &HeaderMap) -> Bearer<'_> {
     Bearer::Secret(secret)
 }
 
-/// What the check before a handler has.
+/// State of the check before a handler.
 #[derive(Clone)]
 struct Guard {
     access: Access,
     scope: Scope,
 }
 
-/// Routes that need a scope: checked, and described as they are.
+/// Puts the check of a scope before routes, and describes it in their operations.
 pub fn guarded(
     access: &Access,
     scope: Scope,
@@ -382,12 +382,13 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
             return refused.answer(request.method());
         }
     };
-    // No handler has a use for it, and what none has, none can tell.
+    // No handler needs the token, and a handler without it cannot give it away.
     request.headers_mut().remove(AUTHORIZATION);
     let operates =
         (guard.scope == Scope::Operate).then(|| (request.method().clone(), request.uri().clone()));
     if let Some((method, uri)) = &operates {
-        // Before, too: who hangs up is not waited for, but what they asked for goes on.
+        // This entry comes before the work, because a client that hangs up ends this
+        // future but not the work: the entry below is never written then.
         tracing::info!(
             token = %who,
             peer = peer.map(tracing::field::display),
@@ -414,7 +415,7 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
     response
 }
 
-/// What [`check`] does, in the description of an operation.
+/// Adds the effect of [`check`] to the description of an operation.
 fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
     let refusal = |description: String| {
         let problem = ContentBuilder::new()
@@ -453,7 +454,7 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
             "401",
             refusal("A token that is none of this host".to_owned()),
         );
-        // Either way.
+        // The operation works without a token and with one.
         operation.security = Some(vec![
             SecurityRequirement::default(),
             SecurityRequirement::new(SCHEME, [scope.name()]),
@@ -472,7 +473,7 @@ fn operation_403(scope: Scope) -> String {
     format!("{missing}, or a page of another site asked")
 }
 
-/// The scheme that the operations name.
+/// Adds the security scheme that the operations name.
 pub fn describe_scheme(access: &Access, api: &mut OpenApi) {
     if access.0.tokens.is_none() {
         return;
@@ -581,7 +582,7 @@ mod tests {
             "Bearer none",
             &long,
         ] {
-            // Also where none is needed.
+            // A wrong header is refused where no token is needed, too.
             for scope in [Scope::Read, Scope::Operate] {
                 assert_eq!(
                     admit(&access, scope, &[header]),

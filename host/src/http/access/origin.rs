@@ -1,5 +1,5 @@
-//! Pages of other sites, which a browser lets ask this host: none, unless the
-//! configuration names their origin. They may read, and no more.
+//! Pages of other sites that a browser lets ask this host: only those whose origin the
+//! configuration names. Such a page may read, and no more.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::http::{
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// How long browsers may go by what they were told.
+/// How long browsers may go by the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 const ANY: &str = "*";
 
@@ -40,13 +40,13 @@ pub fn check(origins: &[String]) -> Result<(), String> {
     }
 }
 
-/// What lets pages of these origins read; `None` where there are none.
+/// The layer that lets pages of these origins read; `None` without origins.
 pub fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
     let allowed = if origins.iter().any(|origin| origin == ANY) {
-        // Without cookies, which this host has none of: a page knows a token or not.
+        // The host has no cookies, so a page has no rights but those of a token it knows.
         AllowOrigin::any()
     } else {
         AllowOrigin::list(
@@ -73,8 +73,8 @@ pub fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Whether a page may open a WebSocket, for which browsers ask nobody: one of this
-/// host, or of an origin that may read.
+/// Whether a page may open a WebSocket: a page of this host, or of an origin that may
+/// read. The host checks it, because browsers send no preflight for a WebSocket.
 pub fn may_read(headers: &HeaderMap, origins: &[String]) -> bool {
     let is_listed = |origin: &HeaderValue| {
         let mut origins = origins.iter();
@@ -83,8 +83,9 @@ pub fn may_read(headers: &HeaderMap, origins: &[String]) -> bool {
     is_same_site(headers) || headers.get(ORIGIN).is_some_and(is_listed)
 }
 
-/// Browsers keep pages from reading the answers of other sites, but not from
-/// WebSockets, nor from posting: they send `Origin`, and leave it to us.
+/// Whether a request comes from a page of this host, or from no page at all. Browsers
+/// keep pages from reading answers of other sites, but not from WebSockets or posting:
+/// for these they send `Origin`, and leave the check to the host.
 pub fn is_same_site(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else {
         return true;

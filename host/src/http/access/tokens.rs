@@ -1,8 +1,8 @@
-//! Bearer tokens: what the host keeps of them, and whose a secret is.
+//! Bearer tokens: the digests that the host keeps, and how it finds a secret's token.
 //!
-//! The host has digests, never tokens. A token is 256 bits of chance, so a plain
-//! SHA-256 of it tells nobody anything, and needs no salt. Whose a secret is takes
-//! one digest, compared with all of them whether one is found or not.
+//! The host has digests, never tokens. A token has 256 random bits, so a plain
+//! SHA-256 of it tells nobody anything, and needs no salt. A search takes one digest
+//! and compares it with all of them, so its time does not tell whether one matches.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::types::Digest;
 
 const TOKENS_MAX: usize = 1_000;
 const NAME_BYTES_MAX: usize = 64;
-/// So that people and scanners of secrets know one when they see it.
+/// Prefix by which people and scanners of secrets recognize a token.
 const PREFIX: &str = "courtside_";
 
 /// What a request needs. None implies another.
@@ -82,7 +82,7 @@ pub struct Tokens(Vec<Token>);
 
 impl Tokens {
     pub fn new(tokens: Vec<Token>) -> Result<Self, String> {
-        // All would be locked out, which an empty file is the likeliest to mean least.
+        // An empty file would lock out everybody, which nobody is likely to mean.
         if tokens.is_empty() {
             return Err("there is no token in it".to_owned());
         }
@@ -103,7 +103,7 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// Of a file, and of what is configured beside it.
+    /// Reads the tokens of a file, and adds those that are configured beside it.
     pub fn parse(file: &[u8], configured: &[Token]) -> Result<Self, String> {
         let text = std::str::from_utf8(file).map_err(|error| error.to_string())?;
         let file: TokensFile = toml::from_str(text).map_err(|error| wrong(text, &error))?;
@@ -112,7 +112,7 @@ impl Tokens {
         Self::new(tokens).map_err(|reason| masked(&reason))
     }
 
-    /// Whose token this is. It takes as long for one that is nobody's.
+    /// Finds the token of a secret. An unknown secret takes the same time.
     pub fn find(&self, secret: &[u8]) -> Option<&Token> {
         let digest = Digest::of(secret);
         let mut found = None;
@@ -125,8 +125,8 @@ impl Tokens {
     }
 }
 
-/// What is wrong with a file, and where: never the line itself, for people put
-/// tokens where their digests belong, and this goes into the log.
+/// Says what is wrong with a file, and where, without the line itself: people put
+/// tokens where their digests belong, and the text goes into the log.
 fn wrong(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map(|text| text.matches('\n').count().saturating_add(1));
@@ -144,7 +144,7 @@ fn wrong(text: &str, error: &toml::de::Error) -> String {
     let Some(line) = line else {
         return message;
     };
-    // Of the line, its field: that is no secret, if it is one that there is.
+    // The name of the line's field is no secret if it is one of the known names.
     let field = text.lines().nth(line.saturating_sub(1));
     let field = field.and_then(|line| line.split_once('='));
     let field = field.map(|(field, _)| field.trim());
@@ -167,7 +167,7 @@ fn masked(text: &str) -> String {
 }
 
 impl Token {
-    /// A new one, with its secret, which nobody has afterwards but who asked for it.
+    /// Makes a new token and its secret. Nobody but the caller has the secret afterwards.
     pub fn generate(name: &str, scopes: Vec<Scope>) -> Result<(Self, String), String> {
         let mut bytes = [0; 32];
         OsRng
@@ -233,7 +233,7 @@ mod tests {
             Some("b"),
             "a name may be on its way to another token"
         );
-        // Neither the digest, nor a part, nor what is about it.
+        // Neither the digest, nor a part, nor a variation of a secret finds a token.
         for wrong in ["", "on", "one ", "One", &Digest::of(b"one").to_string()] {
             assert_eq!(name(wrong), None, "{wrong}");
         }
@@ -304,7 +304,7 @@ mod tests {
             assert!(!error.contains(hex) && !error.contains(own), "{error}");
             assert!(error.contains(&format!("line {line}: ")), "{text}{error}");
         }
-        // Nor as a name, which is quoted.
+        // The error quotes a name, but masks a token in it.
         let named = entry(&quoted(&format!("ci {secret}")), scopes, &sha256);
         let error = Tokens::parse(named.as_bytes(), &[]).unwrap_err();
         assert!(error.contains("\"ci courtside_…\""), "{error}");

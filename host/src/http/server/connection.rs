@@ -1,12 +1,13 @@
-//! A connection's socket, with what counts it and a limit on how long its
-//! client may take nothing of what is sent.
+//! A connection's socket, with the guards that count it and a limit on how long its
+//! client may accept no bytes.
 //!
-//! It goes wherever the socket goes, into a WebSocket too, so that what counts
-//! connections counts all of them.
+//! [`Connection`] owns the socket, in a WebSocket too, so the host counts every
+//! connection until its socket is closed.
 //!
-//! A client may close its side once it has sent a request, and is answered all the
-//! same. So while a request is under way nobody reads, and a client that is gone shows
-//! only when something is sent to it. [`HalfClosed`] tells a stream when to try.
+//! A client may close its side once it has sent a request, and still gets its answer.
+//! The host therefore reads nothing while a request is under way, and a client that is
+//! gone shows only when something is sent to it. [`HalfClosed`] tells a stream when to
+//! try.
 
 use std::{
     io,
@@ -25,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use super::tls::Peek;
 
 /// Whether a request's client has closed its side, and may be gone. Over TLS this
-/// stays unknown: what is there to read first is the client's goodbye.
+/// stays unknown, because the client's goodbye comes before the end of the socket.
 #[derive(Clone, Debug, Default)]
 pub struct HalfClosed(CancellationToken);
 
@@ -34,7 +35,7 @@ impl HalfClosed {
         self.0.is_cancelled()
     }
 
-    /// Waits until it is so.
+    /// Waits until the client has closed its side.
     pub async fn becomes_so(&self) {
         self.0.cancelled().await;
     }
@@ -44,7 +45,7 @@ pub struct Connection<S> {
     stream: S,
     half_closed: HalfClosed,
     write_timeout: Duration,
-    /// Runs while a write waits for the client.
+    /// Timer of a write that waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
@@ -72,7 +73,7 @@ impl<S> Connection<S> {
         self.half_closed.clone()
     }
 
-    /// Passes on what a write says, unless it waits for too long.
+    /// Returns the result of a write, or an error once the write has waited for too long.
     fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,

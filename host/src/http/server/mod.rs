@@ -1,10 +1,9 @@
-//! Connections: taken, bounded, watched, and let go of.
+//! Connections: how the host accepts, bounds, watches and closes them.
 //!
-//! A connection costs its socket and at most [`BUFFER_BYTES_MAX`] each way; no
-//! more than [`HttpConfig::connections_max`](super::HttpConfig) are open, a
-//! WebSocket being one of them for as long as it lives, and a TLS handshake from
-//! its first byte. What is not HTTP at all is answered by hyper itself, with a
-//! status and no body.
+//! A connection costs its socket and at most [`BUFFER_BYTES_MAX`] each way. At most
+//! [`HttpConfig::connections_max`](super::HttpConfig) connections are open; a
+//! WebSocket counts for as long as it lives, and a TLS handshake from its first
+//! byte. Hyper itself answers bytes that are not HTTP, with a status and no body.
 
 mod connection;
 mod tls;
@@ -36,8 +35,8 @@ pub use self::{
 use super::{App, router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// What the kernel takes of a connection beyond what is under way: so a slow
-/// reader of a stream is not sent what is old by the time it can take it.
+/// The most unsent bytes that the kernel takes of a connection. The bound keeps a slow
+/// reader of a stream from getting updates that are old by the time it can take them.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 const BIND_WAIT: Duration = Duration::from_secs(2);
 const BIND_RETRY: Duration = Duration::from_millis(20);
@@ -68,8 +67,8 @@ impl BindError {
 }
 
 /// Listens. A host that was killed while it started its compiler has left its
-/// socket to that process for some milliseconds, so an address in use is asked
-/// for again until [`BIND_WAIT`] is over.
+/// socket to that process for some milliseconds, so this function tries an address
+/// in use again until [`BIND_WAIT`] is over.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let deadline = Instant::now() + BIND_WAIT;
     loop {
@@ -101,7 +100,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let tracker = TaskTracker::new();
-    // Ends what the drain timeout leaves, whichever way this function ends.
+    // The guard ends the connections that the drain timeout leaves, even if this
+    // future is dropped.
     let kill = CancellationToken::new();
     let _kill = kill.clone().drop_guard();
     let mut upkeep = interval(UPKEEP_INTERVAL);
@@ -112,7 +112,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
 
     loop {
         let accept = async {
-            // Acquired before, so that who is over the bound waits in the
+            // The permit comes first, so a connection over the bound waits in the
             // kernel's queue and costs nothing here.
             let permit = Arc::clone(&connections).acquire_owned().await;
             (permit, listener.accept().await)
@@ -128,8 +128,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
         };
         let (stream, peer, permit) = match (accepted, permit) {
             (Ok((stream, peer)), Ok(permit)) => (stream, peer, permit),
-            // The connection was gone again, or there are no more file
-            // descriptors: which of them, the error says.
+            // The client is gone again, or the host is out of file descriptors;
+            // the error says which.
             (Err(error), _) => {
                 warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_RETRY_AFTER).await;
@@ -157,7 +157,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
                     () = shutdown.cancelled() => return,
                 };
                 match shaken {
-                    // Boxed, or it would be there twice.
+                    // The future is boxed, because this one would otherwise hold it twice.
                     Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
                     Err(error) => debug!(%peer, %error, "a handshake failed"),
                 }
@@ -175,14 +175,14 @@ fn set_up(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    // What `Connection` cannot see: the kernel has taken what there was to
-    // send, and the client is gone without a word, or takes none of it.
+    // `Connection` sees no stalled write once the kernel has taken all bytes. The
+    // kernel itself must cut a client that then vanishes or takes none of them.
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(write_timeout))?;
     Ok(())
 }
 
-/// All routes, for requests of which it is known who sends them.
+/// All routes, for the requests of one connection, whose peer is known.
 struct OfPeer {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
@@ -192,8 +192,8 @@ struct OfPeer {
 impl Service<Request<Incoming>> for OfPeer {
     type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
     type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
-    /// In a box, or each connection would keep room for a request for as long as
-    /// it lives.
+    /// The future is boxed, because each connection would otherwise keep room for a
+    /// request for as long as it lives.
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
@@ -204,8 +204,8 @@ impl Service<Request<Incoming>> for OfPeer {
     }
 }
 
-/// A future in a future that takes it as an argument is there twice, and of
-/// these there are many: so this is what is spawned, with nothing around it.
+/// Serves one connection. The host spawns this future with nothing around it: a future
+/// that takes another as an argument holds it twice, and there are many connections.
 async fn connection(
     http: Arc<http1::Builder>,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,8 +1,8 @@
 //! TLS by files: a certificate with its chain, and its key.
 //!
-//! Both are read again when they change, and what is new is for connections to
-//! come: those that are open keep what they began with. A handshake counts as a
-//! connection from its first byte, and has a time to end.
+//! The host reads both again when they change. New connections get the new
+//! certificate, and open ones keep theirs. A handshake counts as a connection from
+//! its first byte, and must end within a timeout.
 
 use std::{
     io,
@@ -29,10 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{problem::Problem, reload::Reloaded};
 
-/// What a TLS connection begins with (a record of a handshake).
+/// The first byte of a TLS connection (the type of a handshake record).
 const HANDSHAKE: u8 = 0x16;
-/// What waits encrypted for a slow client: a record, about. Without this, as much
-/// as hyper holds before it.
+/// Encrypted bytes that wait for a slow client: about one record. Without this bound,
+/// rustls would hold as many bytes as hyper holds before it.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
 /// Plain HTTP, where both files are empty.
@@ -96,7 +96,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// None where the host speaks plain HTTP.
+    /// Reads the files for the first time. None means that the host speaks plain HTTP.
     pub fn open(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
         if !config.is_set() {
             return Ok(None);
@@ -120,7 +120,7 @@ impl Tls {
         self.config.follow(stop, asked).await;
     }
 
-    /// Shakes hands, under the certificate of now.
+    /// Shakes hands with the certificate that is in force now.
     pub async fn accept<S>(&self, mut stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Peek,
@@ -152,7 +152,7 @@ impl Tls {
 pub trait Peek {
     fn first_byte(&self) -> impl Future<Output = io::Result<Option<u8>>> + Send;
 
-    /// Whether nothing more comes.
+    /// Whether the peer has closed its side, with nothing left to read.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 }
 
@@ -170,7 +170,7 @@ impl Peek for TcpStream {
     }
 }
 
-/// For who takes an `https` address for an `http` one.
+/// The answer to a client that speaks plain HTTP to this TLS port.
 fn not_plain() -> Vec<u8> {
     let detail = "this port speaks TLS: ask with https://";
     let problem = Problem::new(StatusCode::BAD_REQUEST, "tls-required", detail);
@@ -195,7 +195,7 @@ fn server(chain: &[u8], key: &[u8]) -> Result<ServerConfig, String> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        // Also where the key is another's.
+        // The builder also fails if the key belongs to another certificate.
         .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

@@ -21,11 +21,11 @@ pub use self::{
 use super::{Shared, games::board, problem::Problem, query::Parameters};
 use crate::scoreboard::{Change, Last, Scoreboard, Subscription, Update};
 
-/// When to come back, having found no place.
+/// Seconds until a client that found no place may come back.
 const RETRY_AFTER_S: u32 = 5;
 
-/// The reader that a request asks for. Where it has read to comes from the
-/// header that browsers send when they come back, or from the query.
+/// The reader that a request asks for. Its last id comes from the header that
+/// browsers send when they come back, or from the query.
 async fn subscribe(
     app: &Shared,
     game: Option<String>,
@@ -56,8 +56,8 @@ fn words(update: &Update) -> (&'static str, Bytes) {
     }
 }
 
-/// One open stream: a place among those that there may be, and counted as
-/// `courtside_subscribers` has it.
+/// One open stream: it has one of the places for streams, and
+/// `courtside_subscribers` counts it.
 struct Open {
     subscribers: Gauge,
     updates: Counter,
@@ -89,7 +89,7 @@ impl Open {
         Ok(open)
     }
 
-    /// The client is told of these, in so many bytes.
+    /// Counts updates that were sent to the client, and their bytes.
     fn sent(&self, updates: usize, bytes: usize, subscription: &mut Subscription) {
         self.updates.increment(updates as u64);
         self.bytes.increment(bytes as u64);

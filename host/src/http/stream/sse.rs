@@ -1,4 +1,4 @@
-//! Server-sent events. Several updates that are there at once go as one chunk.
+//! Server-sent events. Updates that are ready at the same time go as one chunk.
 //!
 //! With gzip, a chunk is made of values compressed once for all readers and of
 //! the few words around them, which are left as they are.
@@ -30,15 +30,15 @@ use super::{
 };
 use crate::scoreboard::{Change, Subscription, Update, deflate};
 
-/// What a stream begins with: something to read at once, and how soon to come
-/// back after a cut.
+/// The beginning of a stream: a comment to read at once, and the milliseconds until a
+/// client comes back after a cut.
 const HELLO: &str = ": courtside\nretry: 1000\n\n";
 const HEARTBEAT: &str = ":\n\n";
-/// The same to a client that has closed its side: the first thing sent to one that is
-/// gone is answered by a reset, and the second one fails.
+/// The longest silence for a client that has closed its side. If the client is gone, a
+/// reset answers the first bytes sent to it, and the second write fails.
 const HALF_CLOSED_HEARTBEAT: Duration = Duration::from_secs(1);
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// What of an event is not its data.
+/// About how many bytes of an event are not its data.
 const EVENT_BYTES_ABOUT: usize = 64;
 
 /// One event of a stream.
@@ -127,7 +127,7 @@ struct Reader {
     app: SharedApp,
     subscription: Subscription,
     phase: Phase,
-    /// What has been written so far, where the client takes gzip.
+    /// The gzip member that is being written, if the client takes gzip.
     gzip: Option<Gzip>,
     open: Open,
     client: HalfClosed,
@@ -150,8 +150,8 @@ fn stream(
     request: &HeaderMap,
 ) -> Response {
     let takes_gzip = gzip::is_accepted(request);
-    // In a box, because a future that goes by the name of its argument has it
-    // twice.
+    // The reader is boxed, because an async closure holds its argument twice if it
+    // binds it again.
     let reader = Box::new(Reader {
         app,
         subscription,
@@ -227,10 +227,10 @@ impl Reader {
     }
 }
 
-/// What goes out at once, while it is put together.
+/// One chunk, while the reader puts it together.
 struct Chunk<'a> {
     out: Vec<u8>,
-    /// What is to come next, as it is.
+    /// Text that comes next and is not compressed.
     text: Vec<u8>,
     gzip: Option<&'a mut Gzip>,
 }
@@ -294,7 +294,7 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// What a stream that was compressed ends with.
+    /// The end of a compressed stream; `None` if the stream is plain.
     fn last(mut self) -> Option<Bytes> {
         self.gzip?.end(&mut self.out);
         Some(self.out.into())

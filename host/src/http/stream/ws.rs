@@ -1,4 +1,4 @@
-//! The same updates over a WebSocket, each a text message
+//! Updates over a WebSocket, each a text message
 //! `{"id":…,"event":…,"data":…}`.
 
 use axum::{
@@ -21,7 +21,8 @@ use crate::scoreboard::{Subscription, Update};
 /// A client has nothing to say here but pings and its goodbye.
 const INCOMING_BYTES_MAX: usize = 4 * 1024;
 
-/// What is sent together. A message more may wait for the client, no second one.
+/// Bytes of messages that are sent together. At most one more message waits for the
+/// client.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
@@ -144,13 +145,13 @@ async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSock
     let _ = tokio::time::timeout(app.config.heartbeat, socket.send(goodbye)).await;
 }
 
-/// Sends updates; how many bytes that took.
+/// Sends updates, and returns the bytes of their messages.
 async fn send(socket: &mut WebSocket, updates: &[Update]) -> Result<usize, axum::Error> {
     let mut bytes = 0;
     for update in updates {
         let (event, data) = words(update);
         let key = serde_json::Value::from(String::from_utf8_lossy(&update.key));
-        // JSON, so UTF-8.
+        // The data is JSON, so it is UTF-8.
         let data = String::from_utf8_lossy(&data);
         let text = format!(
             r#"{{"id":"{}","event":"{event}","key":{key},"data":{data}}}"#,

@@ -1,4 +1,4 @@
-//! Who may do what: every route, with every kind of token; and CORS.
+//! Access: every route, with every kind of token; and CORS.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     types::Digest,
 };
 
-/// The description that is kept in the docs: of a host with tokens.
+/// The description that the docs have, for a host with tokens.
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
 
 fn tokens(anonymous: &[Scope]) -> Access {
@@ -51,8 +51,8 @@ async fn ask(host: &TestHost, method: &str, path: &str, token: Option<&str>) -> 
     host.ask(request.body(Body::from(body)).unwrap()).await
 }
 
-/// What each operation needs. A route that is not in this table is one that nobody
-/// has thought about: say here what it needs.
+/// The scope that each operation needs. A new route fails the test until somebody adds
+/// its scope to this table.
 const NEEDS: &[(&str, &str, Option<&str>)] = &[
     ("POST", "/score", Some("write")),
     ("POST", "/events/{pipeline}", Some("write")),
@@ -120,7 +120,7 @@ const NEEDS: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/readyz", None),
 ];
 
-/// Method, path and operation, of each in the description.
+/// Method, path and operation of every entry in the description.
 fn operations(api: &Value) -> Vec<(String, String, Value)> {
     let paths = api["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
@@ -142,7 +142,7 @@ fn needed(method: &str, path: &str) -> Option<&'static str> {
         .2
 }
 
-/// An address of that route, of which the host has nothing.
+/// An address of that route, where the host has nothing.
 fn address(path: &str) -> String {
     path.replace("{partition}", "1")
         .replace("{offset}", "7")
@@ -169,7 +169,7 @@ async fn every_route_needs_its_scope_and_no_other() {
             if needs == Some(scope) && matches!(&*path, "/events" | "/games/{id}/events") {
                 continue;
             }
-            // Which panics, as it is never asked here.
+            // The operator of tests has no groups, without which these routes may panic.
             if needs == Some(scope) && matches!(&*path, "/group" | "/metrics") {
                 continue;
             }
@@ -207,7 +207,7 @@ async fn every_route_needs_its_scope_and_no_other() {
             assert!(wrong.is_none_or(|wrong| !text.contains(wrong)), "{text}");
         }
     }
-    // Each door that operates but a PUT, which has no pipeline to ask for.
+    // Each route that operates asks the operator, except a PUT: it finds no pipeline.
     assert_eq!(host.operator.asked.lock().len(), 7);
 }
 
@@ -267,7 +267,7 @@ async fn without_tokens_it_is_as_open_as_it_says() {
         }
     }
     assert_eq!(api["components"].get("securitySchemes"), None);
-    // Whoever has a token for another host is no stranger.
+    // A client with a token for another host may do as much as one without.
     assert_eq!(ask(&host, "GET", "/games", Some("any")).await.status, 200);
     let posted = host.post("/score", "application/json", GOOD).await;
     assert_eq!(posted.status, 200);
@@ -319,7 +319,7 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
             .unwrap()
             .contains("etag")
     );
-    // Browsers ask before, and have no token then.
+    // Browsers send a preflight first, without a token.
     let before = ask(&host, "OPTIONS", "GET", SITE).await;
     assert_eq!(
         (before.status.as_u16(), before.header(ALLOWED)),
@@ -332,8 +332,8 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
     let headers = before.header("access-control-allow-headers").unwrap();
     assert!(headers.contains("authorization") && headers.contains("last-event-id"));
     assert_eq!(before.header("access-control-allow-credentials"), None);
-    // Browsers do not ask whether they may send a plain POST with a token: the answer
-    // above is good for it, too.
+    // The answer above lets browsers send a plain POST with a token, too, although it
+    // allows only GET and HEAD.
     let confirm = async |host: &TestHost| {
         let request = Request::post("/plugins/scores/default/confirm")
             .header("origin", SITE)
@@ -356,7 +356,7 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
     confirm(&host).await.is_problem(403, "origin-not-allowed");
 }
 
-/// With `COURTSIDE_TEST_WRITE=1` it writes the file instead.
+/// With `COURTSIDE_TEST_WRITE=1` the test writes the file instead.
 #[test]
 fn the_docs_have_the_description() {
     let made = openapi(&tokens(&[])).to_pretty_json().unwrap() + "\n";

@@ -1,4 +1,4 @@
-//! Backups as they are sent.
+//! Backups as clients get them.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! Each kind of bad input: its status, its code, what it names, and that
+//! Each kind of bad input: its status, its code, the field it names, and that
 //! nothing was appended.
 
 use axum::{body::Body, http::Request};
@@ -11,7 +11,7 @@ use crate::ingest::{IDEMPOTENCY_HEADER, testing::Fault};
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
-/// Posts to `/score` what must be refused.
+/// Posts a body to `/score` that must be refused.
 async fn refused(content_type: &str, body: impl Into<Body>, status: u16, code: &str) -> Value {
     let host = TestHost::with(|_, ingest| {
         ingest.body_bytes_max = ByteSize::kib(256);
@@ -66,7 +66,7 @@ async fn too_large() {
     )
     .await;
     refused(JSON, "x".repeat(256 * 1024 + 1), 413, "body-too-large").await;
-    // Without a length announced, too.
+    // A body without `Content-Length` is refused, too.
     let chunks = (0..300).map(|_| Ok::<_, std::io::Error>("x".repeat(1024)));
     let body = Body::from_stream(futures_util::stream::iter(chunks));
     refused(JSON, body, 413, "body-too-large").await;
@@ -219,7 +219,7 @@ async fn too_much_in_flight() {
     let answer = host.post("/score", JSON, GOOD).await;
     answer.is_problem(429, "host-busy");
     assert_eq!(answer.header("retry-after"), Some("1"));
-    // Who goes away gives back what it held.
+    // A client that goes away gives back the bytes it held.
     waiting.abort();
     let _ = waiting.await;
     host.log.set_fault(Fault::None);

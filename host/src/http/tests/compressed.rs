@@ -1,4 +1,4 @@
-//! Answers and streams as gzip, for who asks for it.
+//! Answers and streams as gzip, for clients that ask for it.
 
 use std::io::Read as _;
 
@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 
 use super::host::{Answer, TestHost};
 
-/// An output that is worth it, in so many lines.
+/// An output that is worth compressing, in one line or two.
 fn output(n: u32, lines: usize) -> String {
     let players: Vec<_> = (0..40)
         .map(|player| format!(r#""Player {player}":{player}"#))
@@ -50,13 +50,13 @@ async fn a_game_is_compressed_where_that_is_asked_for() {
     assert_eq!(plain.header("vary"), Some("accept-encoding"));
     assert_eq!(plain.header("etag"), Some("\"0:0\""));
 
-    // Twice, for the second time it is there.
+    // The first request compresses the output, and the second finds it compressed.
     for _ in 0..2 {
         let gzip = get(&host, "/games/a", "zstd, gzip;q=0.9", "").await;
         assert_eq!(gzip.header("content-encoding"), Some("gzip"));
         assert_eq!(gzip.header("content-type"), Some("application/json"));
         assert_eq!(gzip.header("vary"), Some("accept-encoding"));
-        // The same tag cannot stand for other bytes.
+        // A strong tag cannot stand for other bytes.
         assert_eq!(gzip.header("etag"), Some("W/\"0:0\""));
         assert!(gzip.body.len() < plain.body.len() / 2);
         assert_eq!(inflated(&gzip.body), output(1, 2));
@@ -122,8 +122,8 @@ impl Inflating {
         }
     }
 
-    /// Reads no more than it takes to have seen this, which must be all: what
-    /// follows is not needed to understand it.
+    /// Reads chunks until the text ends with `end`. The text must not need bytes of a
+    /// later chunk.
     async fn until(&mut self, end: &str) -> String {
         const GZIP_HEAD: usize = 10;
         while !self.text.ends_with(end.as_bytes()) {
@@ -148,7 +148,7 @@ async fn each_event_of_a_compressed_stream_comes_at_once() {
     let mut all = stream.until("retry: 1000\n\n").await;
     for n in 0..50 {
         if n > 0 {
-            // By turns with a line break in it, and too small.
+            // The values take turns: one line, two lines, and too small to compress.
             let value = match n % 3 {
                 0 => output(n, 1),
                 1 => output(n, 2),
@@ -174,7 +174,7 @@ async fn each_event_of_a_compressed_stream_comes_at_once() {
     let deleted = "event: deleted\nid: 0:50\ndata: {\"game_id\":\"a\"}\n\n";
     assert_eq!(stream.until("\n\n").await, deleted);
     all.push_str(deleted);
-    // It ends as gzip does, with the sum of all of it.
+    // The stream ends as gzip does, with the checksum of the whole text.
     host.shutdown.cancel();
     while let Some(chunk) = stream.body.next().await {
         stream.compressed.extend_from_slice(&chunk.unwrap());

@@ -1,4 +1,4 @@
-//! What clients do to connections.
+//! Clients that cut, stall, half close or crowd their connections.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn head(length: usize) -> String {
 async fn a_body_that_is_cut_appends_nothing() {
     let host = TestHost::new();
     let (address, _) = host.listen().await;
-    // Whole to a reader who does not count: the rest would be whitespace.
+    // The JSON is whole, but 10 bytes of the announced length are missing.
     let mut wire = Wire::open(address, &format!("{}{GOOD}", head(GOOD.len() + 10))).await;
     wire.stream.shutdown().await.unwrap();
     wire.rest().await;
@@ -30,7 +30,7 @@ async fn a_body_that_is_cut_appends_nothing() {
     wire.rest().await;
     assert_eq!(host.log.len(INPUT), 0);
 
-    // And costs nobody else anything.
+    // A cut body leaves the host able to take the next one.
     let mut wire = Wire::open(address, &format!("{}{GOOD}", head(GOOD.len()))).await;
     wire.until("200 OK").await;
     assert_eq!(host.log.len(INPUT), 1);
@@ -104,12 +104,12 @@ async fn a_client_that_takes_nothing_is_let_go() {
     let (address, _) = host.listen().await;
     let mut wire = Wire::open(address, "GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
     wire.until("retry: 1000\n\n").await;
-    // Of so many games no one is superseded, so more is written than fits.
+    // Each game has one state, so nothing is superseded and more is written than fits.
     let value = format!("\"{}\"", "x".repeat(60_000));
     for game in 0..400 {
         host.put(0, &format!("g{game}"), Some(&value));
     }
-    // The one connection there may be is free again.
+    // The only connection is free again.
     let mut other = Wire::open(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     other.until("ok\n").await;
 }
@@ -120,7 +120,7 @@ async fn a_request_under_way_is_answered_when_the_host_stops() {
     let (address, served) = host.listen().await;
     let mut wire = Wire::open(address, &head(GOOD.len())).await;
     wire.stream.write_all(&GOOD.as_bytes()[..10]).await.unwrap();
-    // Seen by the host before it stops, so that it is under way.
+    // The host sees the request before it stops, so the request is under way.
     tokio::time::sleep(Duration::from_millis(50)).await;
     host.shutdown.cancel();
     wire.stream.write_all(&GOOD.as_bytes()[10..]).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_request_under_way_is_answered_when_the_host_stops() {
     assert_eq!(host.log.len(INPUT), 1);
 }
 
-/// A client may say that it has said all; that is no reason not to answer.
+/// A client may close its side after its request, and must still get the answer.
 #[tokio::test]
 async fn a_client_that_closes_its_side_gets_its_answer() {
     let host = TestHost::new();
@@ -150,7 +150,7 @@ async fn a_client_that_closes_its_side_gets_its_answer() {
         partition = u32::try_from(place["partition"].as_u64().unwrap()).unwrap();
     }
     assert_eq!(host.log.len(INPUT), 40);
-    // Also where the answer comes long after the end of the request.
+    // An answer that comes long after the end of the request arrives, too.
     let request = format!("GET /games/LAL-BOS?after={partition}:39 HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut asked = Vec::new();
     for _ in 0..40 {
@@ -158,7 +158,7 @@ async fn a_client_that_closes_its_side_gets_its_answer() {
         wire.stream.shutdown().await.unwrap();
         asked.push(wire);
     }
-    // Later connections are taken after these.
+    // The host accepts a later connection only after these.
     let mut other = Wire::open(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     other.until("ok\n").await;
     host.put(0, "LAL-BOS", Some("{}"));

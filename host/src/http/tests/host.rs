@@ -61,15 +61,15 @@ pub const PLUGIN_BYTES_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub struct FakeOperator {
     pub not_ready: Mutex<Vec<NotReady>>,
-    /// None panics when it is asked for, as no handler should.
+    /// None makes a handler panic that asks for groups, as one test wants it.
     pub groups: Mutex<Option<GroupsView>>,
     /// The only pipeline whose entities can be asked for.
     pub traced: Mutex<Option<Arc<Traced>>>,
     pub asked: Mutex<Vec<(String, SlotName, What)>>,
-    /// To the next question; without one it waits.
+    /// Answer to the next question; without one the question waits.
     pub answer: Mutex<Option<Answered>>,
     unanswered: Mutex<Vec<oneshot::Sender<Answered>>>,
-    /// It has a log to back up, which never ends.
+    /// Whether there is a log to back up, which never ends.
     pub endless: AtomicBool,
 }
 
@@ -93,7 +93,7 @@ impl Operator for FakeOperator {
         self.asked.lock().push(asked);
         match self.answer.lock().take() {
             Some(said) => answer.send(said).expect("somebody who asks"),
-            // Kept, so that it is waited for.
+            // The sender is kept, because the question would fail without it.
             None => self.unanswered.lock().push(answer),
         }
         Ok(answered)
@@ -158,7 +158,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Checks that it is a problem with this status and code.
+    /// Checks that the answer is a problem with this status and code.
     #[track_caller]
     pub fn is_problem(&self, status: u16, code: &str) -> serde_json::Value {
         let text = String::from_utf8_lossy(&self.body);
@@ -279,10 +279,10 @@ impl TestHost {
         self.log.put(OUTPUT, partition, record)
     }
 
-    /// Waits until readers see what was put.
+    /// Waits until readers see all outputs that were put.
     pub async fn caught_up(&self) {
         eventually("caught up", || self.host.scoreboard.not_ready().is_empty()).await;
-        // A partition of the input that no key goes to.
+        // No key goes to partition 2 of the input.
         self.log.commit(2, 1);
         let board = self.host.scoreboard.board(SCORES).unwrap();
         let timeout = Duration::from_secs(30);
@@ -292,7 +292,7 @@ impl TestHost {
             .unwrap();
     }
 
-    /// Waits until readers see this of a game.
+    /// Waits until readers see this value of a game.
     pub async fn sees(&self, key: &str, value: &str) {
         for _ in 0..3_000 {
             if self.get(&format!("/games/{key}")).await.body == value {
@@ -312,20 +312,20 @@ impl TestHost {
     }
 }
 
-/// As every client does, a request says whom it is for.
+/// Adds the `Host` header, which every client sends.
 async fn named(mut request: Request<Body>) -> Request<Body> {
     let host = HeaderValue::from_static("localhost:8080");
     request.headers_mut().entry(HOST).or_insert(host);
     request
 }
 
-/// A connection, raw.
+/// A raw connection.
 pub struct Wire {
     pub stream: TcpStream,
     pub read: String,
 }
 
-/// No answer takes so long; it is there so that a test ends.
+/// No answer takes so long; the bound only lets a failed test end.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Wire {

@@ -1,4 +1,4 @@
-//! Operating slots: who may, what is asked of the slot, and what is answered.
+//! Operating slots: access, the question to the slot, and the answer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -101,7 +101,7 @@ async fn only_the_own_machine_operates() {
     }
     assert!(host.operator.asked.lock().is_empty());
 
-    // By a socket it is known who asks.
+    // Over a socket, the host knows the address of its client.
     let (address, _) = host.listen().await;
     will_answer(&host, Ok(Done::Slot(Box::new(view("scores/default")))));
     let request =

@@ -123,7 +123,7 @@ async fn a_read_sees_its_write() {
     host.put(0, "LAL-BOS", Some("{}"));
     let partition = place["partition"].as_u64().unwrap();
     host.log.commit(u32::try_from(partition).unwrap(), 1);
-    // On a busy machine it may take longer than that.
+    // On a busy machine this may take longer than `read_after_timeout`.
     host.sees(&path["/games/".len()..], "{}").await;
     assert_eq!(host.get(&format!("/games?after={after}")).await.status, 200);
 }

@@ -21,7 +21,7 @@ fn large(n: usize) -> String {
     format!("\"{n}-{}\"", "x".repeat(60_000))
 }
 
-/// What waits for a reader is a few outputs, however many there are.
+/// Only a few outputs wait for a reader, however many there are.
 #[tokio::test]
 async fn what_is_put_together_for_a_reader_is_bounded() {
     const GAMES: usize = 200;
@@ -41,7 +41,7 @@ async fn what_is_put_together_for_a_reader_is_bounded() {
     }
     assert_eq!(events, GAMES);
 
-    // Neither does a page grow without bound; the next one goes on.
+    // A page of games is bounded, too, and the next page goes on from it.
     let mut games = 0;
     let mut cursor = String::new();
     loop {
@@ -57,7 +57,7 @@ async fn what_is_put_together_for_a_reader_is_bounded() {
     assert_eq!(games, GAMES);
 }
 
-/// A client whose system takes next to nothing for it.
+/// A client with a receive buffer of 4 KiB.
 async fn small(address: SocketAddr, request: &str) -> tokio::net::TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
@@ -66,8 +66,8 @@ async fn small(address: SocketAddr, request: &str) -> tokio::net::TcpStream {
     stream
 }
 
-/// A reader stops for a while, of all games or of one: what it gets afterwards
-/// is some of what was on its way, and then the latest.
+/// A reader of all games or of one stops for a while. Afterwards it gets a few states
+/// that were on their way, and then the latest.
 #[tokio::test]
 async fn who_stopped_for_long_gets_the_latest_soon() {
     const STATES: usize = 1_000;
@@ -96,8 +96,8 @@ async fn who_stopped_for_long_gets_the_latest_soon() {
         {
             states += 1;
         }
-        // The host's share is 64 KiB in the kernel, as much in the connection
-        // and one state; of all that was written, that is nothing.
+        // The host holds 64 KiB in the kernel, as much in the connection and one
+        // state, which is far less than all that was written.
         assert!(states < 100, "{states}");
     }
 }
@@ -113,7 +113,7 @@ async fn a_websocket_that_takes_nothing_is_let_go() {
         std::sync::Arc::strong_count(board) > before
     })
     .await;
-    // Of so many games no one is superseded, so more is written than fits.
+    // Each game has one state, so nothing is superseded and more is written than fits.
     for game in 0..400 {
         host.put(0, &format!("g{game}"), Some(&large(game)));
     }
@@ -142,7 +142,7 @@ async fn one_subscriber_more_than_may_be_is_told() {
             "{answer}"
         );
     }
-    // Others are not concerned, and a place is free again once its reader is gone.
+    // Other requests still work, and a place is free again once its reader is gone.
     let mut other = Wire::open(address, &get("/healthz", "")).await;
     other.until("ok\n").await;
     drop(first);

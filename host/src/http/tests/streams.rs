@@ -1,5 +1,4 @@
-//! Streams over real sockets: what they begin with, a cut, a slow reader, the
-//! end.
+//! Streams over real sockets: the beginning, a cut, a slow reader, the end.
 
 use futures_util::StreamExt;
 
@@ -59,7 +58,7 @@ async fn after_a_cut_only_what_is_newer_comes() {
         let game = wire.until("\n\n").await;
         assert!(game.contains("event: game\nid: 0:2\ndata: 3\n\n"), "{game}");
     }
-    // Nobody knows what this one has, so it gets everything.
+    // The host cannot read this last id, so the client gets everything.
     let mut wire = Wire::open(address, &get("/events", "last-event-id: x\r\n")).await;
     wire.until("data: 2\n\n").await;
     wire.until("data: 3\n\n").await;
@@ -72,7 +71,7 @@ async fn a_slow_reader_is_spared_what_was_superseded() {
     let (address, _) = host.listen().await;
     let mut wire = Wire::open(address, &get("/events", "")).await;
     wire.until("retry: 1000\n\n").await;
-    // Far more than the sockets hold, each seen by readers who are not slow.
+    // The states are far more than the sockets hold, and a read sees every fortieth.
     for n in 0..400 {
         host.put(0, "a", Some(&value(n)));
         if n % 40 == 39 {

@@ -57,7 +57,7 @@ async fn serve(handshake_timeout: Duration, connections_max: usize) -> Secure {
     }
 }
 
-/// A client that believes one certificate, and keeps no connection from before.
+/// A client that trusts one certificate, and has no connection from before.
 fn client(believes: &CertifiedKey<KeyPair>) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(believes.cert.pem().as_bytes()).unwrap();
     reqwest::Client::builder()
@@ -75,7 +75,7 @@ impl Secure {
         answer.map_err(|error| crate::client::root(&error))
     }
 
-    /// Waits until a new connection is believed by whoever believes this certificate.
+    /// Waits until a new connection shows this certificate.
     async fn shows(&self, believes: &CertifiedKey<KeyPair>) {
         for _ in 0..3_000 {
             if self.get(&client(believes), "/healthz").await.is_ok() {
@@ -189,7 +189,8 @@ async fn a_client_that_says_goodbye_gets_its_answer() {
 #[tokio::test]
 async fn a_handshake_counts_and_must_end() {
     let secure = serve(Duration::from_millis(300), 1).await;
-    // It says nothing, and has the only connection until the host has had enough.
+    // This client sends nothing, and has the only connection until its handshake times
+    // out.
     let mut silent = TcpStream::connect(secure.address).await.unwrap();
     let waits = secure.get(&client(&secure.made), "/healthz").await;
     assert_eq!(waits.unwrap().text().await.unwrap(), "ok\n");

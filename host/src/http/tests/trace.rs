@@ -1,4 +1,4 @@
-//! What the doors below `/pipelines` tell of one key.
+//! The routes below `/pipelines`, and their answers about one key.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -65,7 +65,7 @@ fn pipeline() -> Pipeline {
     }
 }
 
-/// A host whose pipeline `scores` can be asked, with what it keeps.
+/// A host whose pipeline `scores` can be asked, with the state that it keeps.
 struct Asked {
     host: TestHost,
     dir: tempfile::TempDir,
@@ -99,7 +99,7 @@ impl Asked {
         }
     }
 
-    /// In the partition 1 of whatever key.
+    /// A host whose partitioner puts both keys of these tests into partition 1.
     fn manual() -> Self {
         let keys = ["LAL-BOS", "x/y"].map(|key| (key.to_owned(), 1));
         Self::new(Partitioner {
@@ -338,7 +338,7 @@ async fn bad_questions_are_answered_as_such() {
 #[tokio::test]
 async fn a_few_read_the_log_through_and_others_wait() {
     let asked = Asked::manual();
-    // More pages than are read ahead.
+    // The events fill more pages than the host reads ahead.
     for _ in 0..8 {
         asked.event(1, "LAL-BOS", &vec![b'x'; 600 << 10]);
     }
@@ -353,7 +353,7 @@ async fn a_few_read_the_log_through_and_others_wait() {
         let answer = ask("").await;
         assert_eq!(answer.status(), 200);
         open.push(answer);
-        // A page takes no place beside anybody.
+        // A background request takes no place while anybody else reads.
         assert_eq!(ask("?background=true").await.status(), 429);
     }
     let refused = ask("").await;
@@ -369,12 +369,12 @@ async fn a_few_read_the_log_through_and_others_wait() {
         }
         panic!("never: room for another");
     };
-    // Who goes makes room.
+    // A client that goes makes room for another.
     open.pop();
     open.push(room("").await);
     open.clear();
     open.push(room("?background=true").await);
-    // One place is left, and not for a page.
+    // One place is left, but not for a background request.
     assert_eq!(ask("?background=true").await.status(), 429);
     assert_eq!(ask("").await.status(), 200);
 }

@@ -2,10 +2,10 @@
 //!
 //! A thread moves the engine's epoch on every [`TICK`]; a call in progress
 //! notices at its next loop or function entry and asks [`Budget`], which looks
-//! at this thread's CPU clock. So a host that is stopped or starved of CPU
-//! blames nobody, and a call that ends before the first tick, as nearly all
+//! at this thread's CPU clock. A host that is stopped or starved of CPU therefore
+//! blames no plugin, and a call that ends before the first tick, as nearly all
 //! do, never makes a system call. The clock starts at the first tick a call
-//! sees: it may use up to two ticks more than its budget.
+//! sees, so the call may use up to two ticks more than its budget.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -30,19 +30,19 @@ impl Budget {
         Self { max, started: None }
     }
 
-    /// A call begins.
+    /// Resets the clock when a call begins.
     pub const fn arm(&mut self) {
         self.started = None;
     }
 
-    /// A call saw a tick.
+    /// Checks the CPU time of a call that saw a tick.
     pub fn check(&mut self) -> wasmtime::Result<UpdateDeadline> {
         let now = thread_cpu_time();
         let started = *self.started.get_or_insert(now);
         let used = now.saturating_sub(started);
         if used >= self.max {
             let max = self.max;
-            // The clock started up to a tick late: more figures would be none.
+            // The clock started up to a tick late, so digits below 1 ms mean nothing.
             let used = Duration::from_millis(u64::try_from(used.as_millis()).unwrap_or(u64::MAX));
             return Err(Stop::Deadline { used, max }.into());
         }

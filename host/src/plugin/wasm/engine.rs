@@ -34,11 +34,11 @@ const COMPILE_STACK_BYTES: usize = 8 * 1024 * 1024;
 /// only where it is used; 47 bits of address space hold about 32,000 of them.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 
-/// What an engine is made with.
+/// The configuration of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Where compiled plugins are kept between runs; none keeps none. Whoever
-    /// can read the key there, and write, can run code in the host.
+    /// Directory of compiled plugins between runs; without one, each run compiles
+    /// again. A user who can read its key and write to it can run code in the host.
     pub cache_dir: Option<PathBuf>,
     /// The limits of compiling a plugin.
     pub compile: CompileLimits,
@@ -93,7 +93,7 @@ impl Engine {
                 reason: error.to_string(),
             })?;
         let mut settings = settings();
-        // A process of its own compiles: this one cannot.
+        // A process of its own compiles, so this one has no compiler.
         settings.enable_compiler(false);
         let engine = wasmtime::Engine::new(&settings).map_err(EngineError::start)?;
         let mut linker = Linker::new(&engine);
@@ -147,7 +147,7 @@ impl Engine {
         })
     }
 
-    /// What a component exports and imports, whether or not it is a plugin.
+    /// The exports and imports of a component, whether or not it is a plugin.
     pub fn survey(&self, bytes: &[u8], limits: &Limits) -> Result<Surface, Rejection> {
         check_bytes(bytes, limits.plugin_bytes_max)?;
         self.compile.survey(bytes)
@@ -225,11 +225,11 @@ fn settings() -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
-        // The same bits for every NaN, on every machine.
+        // Every NaN has the same bits, on every machine.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
-        // Calls are synchronous: half a microsecond less for each.
+        // Calls are synchronous; each takes 0.5 µs less without this support.
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(PLUGIN_STACK_BYTES)

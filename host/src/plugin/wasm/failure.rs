@@ -1,5 +1,5 @@
-//! From what wasmtime says of a call that went wrong to a [`Failure`]: whose
-//! limit it was, and one line that helps the plugin's author.
+//! Turns wasmtime's error of a call into a [`Failure`]: the limit that was broken,
+//! and one line that helps the plugin's author.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ const MESSAGE_BYTES_MAX: usize = 1_024;
 const FRAME_BYTES_MAX: usize = 120;
 const FRAMES_MAX: usize = 6;
 
-/// What wasmtime says when a plugin hands over more than the host takes. Its
-/// error type is private; a test holds these words to it.
+/// Text of wasmtime's error when a plugin hands over more than the host takes. The
+/// error's type is private; a test checks that the text is still the same.
 const HANDED_OVER_TOO_MUCH: &str = "too much data is being copied";
 
-/// Where a panic goes before it traps: of no interest to the author.
+/// Functions between a panic and its trap, which do not interest the author.
 const PANIC_MACHINERY: [&str; 8] = [
     "std::", "core::", "alloc::", "__rust", "rust_", "abort", "_abort", "<std::",
 ];
@@ -33,7 +33,7 @@ pub enum Stop {
     Exited { status: u8 },
 }
 
-/// What a plugin is called for.
+/// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Start,
@@ -45,8 +45,8 @@ pub enum Call {
 }
 
 impl Call {
-    /// Room for what is not counted by a limit: names of formats and outputs,
-    /// reasons, and what holds an emission (about a hundred bytes each).
+    /// Room for bytes that no limit counts: names of formats and outputs, reasons,
+    /// and the frame of each emission (about 100 bytes).
     const FUEL_BASE: usize = 64 * 1024;
 
     const fn name(self) -> &'static str {
@@ -60,8 +60,8 @@ impl Call {
         }
     }
 
-    /// The bytes the host copies out of the plugin at most, each time the
-    /// plugin hands something over during this call.
+    /// The most bytes that the host copies out of the plugin each time the plugin
+    /// hands something over during this call.
     pub const fn fuel(self, limits: &Limits) -> usize {
         let counted = match self {
             Self::Start | Self::Describe | Self::Open | Self::Close => 0,
@@ -82,7 +82,7 @@ impl Call {
 }
 
 impl Call {
-    /// wasmtime stops copying there, so how much more there was is not known.
+    /// The text names no total, because wasmtime stops copying at the limit.
     fn over_fuel_text(self, limits: &Limits) -> String {
         let bytes = self.fuel(limits);
         let handed = format!("it handed over more than {bytes} bytes at once");
@@ -100,7 +100,7 @@ impl Call {
     }
 }
 
-/// What became of a call that wasmtime ended with an error.
+/// The failure of a call that wasmtime ended with an error.
 pub fn failure(call: Call, error: &wasmtime::Error, state: &mut State, limits: &Limits) -> Failure {
     let cause = error.root_cause().to_string();
     let (kind, what) = if let Some(stop) = error.downcast_ref::<Stop>() {
@@ -117,7 +117,7 @@ pub fn failure(call: Call, error: &wasmtime::Error, state: &mut State, limits: &
     } else if cause.starts_with(HANDED_OVER_TOO_MUCH) {
         (call.over_fuel(), call.over_fuel_text(limits))
     } else if call == Call::Start {
-        // Neither a trap nor a limit of ours: the host has no room for it.
+        // The error is no trap and no limit: the host has no room for the instance.
         (FailureKind::Memory, cause)
     } else {
         (FailureKind::Contract, cause)

@@ -1,5 +1,5 @@
 //! A plugin running in a store of its own, and the guard around every call of
-//! it: limits are set before, and what went wrong is classified after.
+//! it, which sets limits before the call and classifies a failure after it.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::plugin::{Description, Event, Failure, FailureKind, Limits, Outcome, SavedState};
 
-/// What guests of one plugin are made from.
+/// The parts that guests of one plugin are made from.
 pub struct Blueprint {
     pub engine: wasmtime::Engine,
     pub prepared: Prepared,
     pub limits: Limits,
     pub log: Arc<PluginLog>,
     pub ticker: Arc<Ticker>,
-    /// The memory of all of them.
+    /// Memory of all guests of the plugin.
     pub memory_bytes: Arc<AtomicU64>,
 }
 
@@ -29,7 +29,7 @@ pub struct Guest {
     store: Store<State>,
     contract: Contract,
     limits: Limits,
-    /// The failure that ended it: wasmtime enters no instance after a trap.
+    /// The failure that ended the guest: wasmtime enters no instance after a trap.
     ended: Option<Failure>,
     _ticks: Lease,
 }
@@ -103,7 +103,7 @@ impl Guest {
         &self.limits
     }
 
-    /// Ends it for what the host found in what a call returned.
+    /// Ends the guest because the host found a fault in the result of a call.
     pub fn end(&mut self, call: Call, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
         let failure = broken(call, kind, what);
         self.ended = Some(failure.clone());

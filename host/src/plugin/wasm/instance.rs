@@ -1,5 +1,5 @@
-//! An instance of a plugin, as the worker has it: entities by number, and
-//! results checked for what the contract's types cannot say.
+//! An instance of a plugin, as the worker sees it: it numbers entities, and checks
+//! results for rules that the contract's types cannot say.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -106,7 +106,7 @@ impl Instance for WasmInstance {
             return Err(self.guest.end(Call::Checkpoint, kind, what));
         }
         Ok(Some(SavedState {
-            // One text for all of them, rather than one for each.
+            // All checkpoints share one text of the format.
             format: self.writes.clone(),
             state: saved.state,
         }))
@@ -116,8 +116,8 @@ impl Instance for WasmInstance {
         let entity = self.entities.get_mut(id.0 as usize).and_then(Option::take);
         if let Some(entity) = entity {
             self.vacant.push(id.0);
-            // A destructor that fails ends the instance; whoever calls it next
-            // is told.
+            // A destructor that fails ends the instance; the next call returns the
+            // failure.
             if let Err(failure) = self.guest.close(entity) {
                 tracing::warn!(%failure, "plugin failed to close an entity");
             }

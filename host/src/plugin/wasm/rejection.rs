@@ -18,7 +18,7 @@ pub const CORE_MODULE: &str = "plugin-core-module";
 pub const WRONG_WORLD: &str = "plugin-wrong-world";
 /// The component imports what this host does not offer.
 pub const IMPORT_UNKNOWN: &str = "plugin-import-unknown";
-/// One of its functions is more than the compiler could do in a bounded time.
+/// A function of the component is more than the compiler could do in a bounded time.
 pub const TOO_COMPLEX: &str = "plugin-too-complex";
 /// Compiling it went over a limit, now or before.
 pub const COMPILE_LIMIT: &str = "plugin-compile-limit";
@@ -28,12 +28,12 @@ pub const NOT_COMPILED: &str = "plugin-not-compiled";
 pub const START_FAILED: &str = "plugin-start-failed";
 /// The plugin fails when asked to describe itself.
 pub const DESCRIBE_FAILED: &str = "plugin-describe-failed";
-/// What the plugin says of itself breaks the contract.
+/// The plugin's description of itself breaks the contract.
 pub const DESCRIPTION_INVALID: &str = "plugin-description-invalid";
 /// The host could not try to compile (no thread to be had, for instance).
 pub const NOT_TRIED: &str = "plugin-compile-not-tried";
 
-/// The code of these that has this text: a compile process sends it.
+/// The code with the text that a compile process has sent.
 pub(super) fn known(code: &str) -> &'static str {
     [WRONG_WORLD, IMPORT_UNKNOWN, TOO_COMPLEX]
         .into_iter()

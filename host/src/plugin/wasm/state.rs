@@ -1,5 +1,5 @@
-//! What a store holds beside the plugin: its limits, and the world the plugin
-//! sees. Made by one constructor, in one state, for every instance alike.
+//! State of a store beside the plugin: its limits, and the world the plugin
+//! sees. One constructor makes it, in the same state for every instance.
 
 use std::{
     fmt,
@@ -17,9 +17,9 @@ use super::{
 };
 use crate::plugin::Limits;
 
-/// Bounds on what a component is made of. One written in Rust has about ten
+/// Bounds on the parts of a component. A component written in Rust has about ten
 /// core instances, one memory and a table of some hundred elements; one that
-/// carries an interpreter a few times as much.
+/// carries an interpreter has a few times as many.
 const INSTANCES_MAX: usize = 256;
 const MEMORIES_MAX: usize = 32;
 const TABLES_MAX: usize = 64;
@@ -41,7 +41,7 @@ impl State {
         }
     }
 
-    /// A call begins.
+    /// Resets the limits and the console when a call begins.
     pub fn begin_call(&mut self) {
         self.budget.arm();
         self.memory.denied = None;
@@ -54,16 +54,16 @@ impl State {
 pub struct Memory {
     bytes_max: usize,
     bytes: usize,
-    /// What is being added now, to be taken back if the host cannot.
+    /// Bytes that are being added now, taken back if the host has no memory for them.
     bytes_growing: usize,
     table_elements: usize,
     /// The last refusal since the call began.
     denied: Option<Denied>,
-    /// What all instances of the plugin have.
+    /// Bytes that all instances of the plugin have.
     of_all: Arc<AtomicU64>,
 }
 
-/// What memory was refused, and by which limit.
+/// A refusal of memory, and the limit that refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     Bytes {
@@ -71,7 +71,7 @@ pub enum Denied {
         asked: usize,
         max: usize,
     },
-    /// The plugin itself said that it would never need so much.
+    /// The plugin itself declared a lower maximum.
     OwnMaximum {
         asked: usize,
         max: usize,
@@ -80,7 +80,7 @@ pub enum Denied {
         asked: usize,
         max: usize,
     },
-    /// Within its limits, but there is none.
+    /// The request is within all limits, but the host has no memory left.
     Host {
         asked: usize,
     },

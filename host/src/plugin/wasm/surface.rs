@@ -1,4 +1,4 @@
-//! What a component exports and imports, read from its bytes without compiling
+//! The exports and imports of a component, read from its bytes without compiling
 //! them.
 
 use std::collections::BTreeSet;
@@ -36,13 +36,13 @@ pub struct Import {
 }
 
 impl Surface {
-    /// Reads it. Function bodies are not looked at: whether these are valid, the
-    /// compiler says.
+    /// Reads the surface of a component, but no function bodies: the compiler checks
+    /// those.
     pub fn of(bytes: &[u8]) -> Result<Self, Rejection> {
         read(bytes).map_err(|error| rejection(rejection::NOT_COMPILED, format!("{error:#}")))
     }
 
-    /// Whether it is a plugin's, as far as names tell.
+    /// Checks that the component may be a plugin, as far as names tell.
     pub fn check(&self) -> Result<(), Rejection> {
         if let Some(Import { name, .. }) = self.imports.iter().find(|import| !import.offered) {
             return Err(rejection(
@@ -64,7 +64,7 @@ fn read(bytes: &[u8]) -> Result<Surface, wasmparser::BinaryReaderError> {
         imports: Vec::new(),
         instances: BTreeSet::new(),
     };
-    // Which features a plugin may use is for the compiler to say.
+    // All features pass here: the compiler decides which ones a plugin may use.
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let mut depth = 0_usize;
     let mut types: Option<Types> = None;
@@ -92,7 +92,7 @@ fn read(bytes: &[u8]) -> Result<Surface, wasmparser::BinaryReaderError> {
             _ => {}
         }
         if let ValidPayload::End(ended) = validator.payload(&payload)? {
-            // The outermost component's come last.
+            // The types of the outermost component come last.
             types = Some(ended);
         }
     }

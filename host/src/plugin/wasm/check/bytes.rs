@@ -77,8 +77,8 @@ fn is_whole(mut sections: &[u8]) -> bool {
     true
 }
 
-/// A 32-bit number in LEB128, and what follows it. One that is too long counts
-/// as the largest there is: no file holds that much.
+/// A 32-bit number in LEB128, and the bytes that follow it. A number that is too long
+/// counts as the largest there is: no file holds that many bytes.
 fn length(mut bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0_u64;
     for shift in (0..35).step_by(7) {

@@ -12,8 +12,8 @@ use super::super::rejection::{self, rejection};
 use crate::plugin::Rejection;
 
 /// Jumps times values of one function. The compiler needs about 110 bytes for each,
-/// so this is 1.1 GB. The largest of a plugin in Rust has 20,000, in Python (its
-/// interpreter's loop) 190,000, in JavaScript 490,000.
+/// so this is 1.1 GB. The largest function of a plugin in Rust has 20,000, in Python
+/// (its interpreter's loop) 190,000, in JavaScript 490,000.
 const COMPLEXITY_MAX: u64 = 10_000_000;
 
 /// Refuses a component with a function that nobody could compile in a bounded time.
@@ -89,7 +89,7 @@ impl Function {
     }
 }
 
-/// What of a core module its functions refer to.
+/// The parts of a core module that its functions refer to.
 #[derive(Debug, Default)]
 struct Module {
     /// Parameters and results of its function types.
@@ -130,7 +130,7 @@ impl Module {
             values: params,
         };
         self.bodies += 1;
-        // What is counted up to an error counts.
+        // An error ends the count, but the figures up to it count.
         let _ = self.count(body, &mut function);
         function
     }
@@ -209,7 +209,7 @@ mod tests {
                 (block (br_table 0 0 0 0 (i32.const 7)))
                 (block (type $wide) unreachable)
                 unreachable))"#;
-        // Five blocks, an else, four branches (the return is one) of which the table has four targets.
+        // Five blocks, an else, three branches (the return is one), and a table of four targets.
         let expected = Function {
             number: 2,
             jumps: 13,

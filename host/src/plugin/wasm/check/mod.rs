@@ -1,5 +1,5 @@
-//! What can be told of a plugin without running it (its bytes), and of what it
-//! says of itself. Pure functions.
+//! Checks of a plugin's bytes, without running them, and of its description of
+//! itself. All are pure functions.
 
 mod bytes;
 mod complexity;

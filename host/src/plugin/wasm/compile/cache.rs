@@ -1,10 +1,10 @@
 //! Compiled code on disk, so that a host's start, and a rollback, do not compile.
 //!
-//! What is read here is run, so a file counts only with an authentication code under
-//! a key of this host's own: one that is damaged, comes from elsewhere or was put
-//! there by somebody else is compiled again. The key is a file beside them, which
-//! its owner alone can read. Files are bounded in number and bytes; those that were
-//! used longest ago go.
+//! The host runs the code that it reads here, so a file counts only with an
+//! authentication code under a key of this host's own. A plugin is compiled again if
+//! its file is damaged, comes from elsewhere or was put there by somebody else. The key
+//! is a file beside the code, which its owner alone can read. Files are bounded in
+//! number and bytes; the cache removes those that were used longest ago.
 
 use std::{
     fs::{self, File},
@@ -53,7 +53,7 @@ impl CodeCache {
         })
     }
 
-    /// The code of a plugin, if it was kept and is as it was.
+    /// The code of a plugin, if the cache has it and it is unchanged.
     pub fn load(&self, digest: Digest) -> Option<Vec<u8>> {
         let path = self.path(digest);
         let mut file = File::open(&path).ok()?;
@@ -68,7 +68,7 @@ impl CodeCache {
             );
             return None;
         }
-        // It was used now. That it cannot be noted only makes it go sooner.
+        // The file was used now. If the time cannot be set, the file only goes sooner.
         let _ = file.set_modified(SystemTime::now());
         bytes.drain(..TAG_BYTES);
         Some(bytes)
@@ -84,7 +84,8 @@ impl CodeCache {
         self.make_room()
     }
 
-    /// What the authentication code is of: the plugin, and the digest of its code.
+    /// The text that is authenticated: the host's version, the plugin, and the digest of
+    /// its code.
     fn signed(&self, digest: Digest, code: &[u8]) -> Vec<u8> {
         let of_code = Digest::of(code);
         format!("{} {digest} {of_code}", env!("CARGO_PKG_VERSION")).into_bytes()
@@ -105,7 +106,7 @@ impl CodeCache {
         let mut bytes = 0_u64;
         for (number, (_, length, path)) in files.iter().enumerate() {
             bytes = bytes.saturating_add(*length);
-            // The newest stays in any case.
+            // The newest file stays in any case.
             if number > 0 && (number >= FILES_MAX || bytes > BYTES_MAX) {
                 remove(path)?;
             }
@@ -130,8 +131,8 @@ fn read_key(path: &Path) -> Option<[u8; KEY_BYTES]> {
     is_own.then_some(key)
 }
 
-/// The key that is there, or another, with which no code that was kept counts any
-/// more. Hosts that share the directory and start together end up with the same.
+/// The key that is there, or a new one, with which code kept before no longer counts.
+/// Hosts that share the directory and start together end up with the same key.
 fn own_key(path: &Path, dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path) {
         return Ok(key);
@@ -140,7 +141,7 @@ fn own_key(path: &Path, dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
     SystemRandom::new()
         .fill(&mut key)
         .map_err(|_| io::Error::other("the system has no randomness for a key"))?;
-    // Its owner alone can read it, and it is there whole or not at all.
+    // The owner alone can read the draft, and the key is there whole or not at all.
     let mut draft = tempfile::NamedTempFile::new_in(dir)?;
     draft.write_all(&key)?;
     draft.as_file().sync_all()?;
@@ -150,7 +151,7 @@ fn own_key(path: &Path, dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if taken.error.kind() != io::ErrorKind::AlreadyExists {
         return Err(taken.error);
     }
-    // Another host was quicker; otherwise what is there is of no use.
+    // Another host was quicker, or the file that is there is of no use.
     if let Some(key) = read_key(path) {
         return Ok(key);
     }
@@ -158,7 +159,7 @@ fn own_key(path: &Path, dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
     Ok(key)
 }
 
-/// Removes a file; it may have gone.
+/// Removes a file, which may be gone already.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -28,14 +28,14 @@ pub const COMMAND: &str = "compile-plugin";
 /// The stack of the compiler's passes.
 pub const STACK_BYTES: usize = 8 * 1024 * 1024;
 
-/// Compiles what standard input has. To be called before anything else of the
-/// program begins.
+/// Compiles the plugin on standard input. The program must call this before anything
+/// else begins.
 #[must_use]
 pub fn run() -> ExitCode {
     match answer() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The host shows it where no answer came.
+            // The host shows this text if no answer came.
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
@@ -63,12 +63,12 @@ fn answer() -> io::Result<()> {
     socket.write_all(&code)
 }
 
-/// Gives way in every respect: to be ended with the host, to be the first that the
-/// kernel ends when memory runs out, and to have the lowest priority.
+/// Gives way in every respect: the process ends with the host, the kernel ends it
+/// first when memory runs out, and it has the lowest priority.
 fn yield_to_the_host() {
     #[cfg(target_os = "linux")]
     {
-        // What cannot be had is not needed: the host ends it as well.
+        // A failure does no harm, because the host ends this process as well.
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     }
@@ -94,7 +94,7 @@ fn limit(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// The addresses that the program has before it begins.
+/// Bytes of address space that the program has before it begins.
 fn address_space_bytes() -> io::Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages = statm.split_ascii_whitespace().next();

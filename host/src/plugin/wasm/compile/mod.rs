@@ -3,9 +3,9 @@
 //! No bound on the compiler's memory or time can be set from within, so a child
 //! process compiles ([`child`]): the operating system bounds it, the parent
 //! ([`process`]) ends it, and the serving process has no compiler at all. One child
-//! runs at a time, beside one for what waits for a rollback or the host's start.
-//! Code is kept on disk under a key of the host's own ([`cache`]), and so is which
-//! files went over a bound ([`strikes`]); [`code`] is where code becomes callable.
+//! runs at a time, and beside it one that a rollback or the host's start waits for.
+//! The host keeps code on disk under a key of its own ([`cache`]), and a note of each
+//! file that went over a bound ([`strikes`]); [`code`] makes code callable.
 
 mod cache;
 pub mod child;
@@ -38,16 +38,16 @@ use crate::{
     types::Digest,
 };
 
-/// How late a compile notices that it is to stop.
+/// The longest time until a compile notices that it must stop.
 const TICK: Duration = Duration::from_millis(20);
 
 /// The limits of compiling one plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// Memory of the process, over what it has before it begins.
+    /// Memory of the process, beyond the memory that it has before it begins.
     pub memory_bytes_max: u64,
-    /// CPU time. By the clock it may take ten times as long, since a compile has the
-    /// lowest priority.
+    /// CPU time of the process. By the clock a compile may take ten times as long, since
+    /// it has the lowest priority.
     pub cpu_time_max: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Compile {
         self.cache_hits.load(Ordering::Relaxed)
     }
 
-    /// A file that went over a limit may be tried again.
+    /// Lets a file that went over a limit be tried again.
     pub fn forget(&self, digest: Digest) {
         self.strikes.forget(digest);
     }
@@ -118,7 +118,7 @@ impl Compile {
             return known;
         }
         let _turn = self.turn(run)?;
-        // Whoever had the turn before may have compiled the same.
+        // The compile that had the turn before may have been of the same file.
         if let Some(known) = self.known(engine, digest) {
             return known;
         }

@@ -26,12 +26,12 @@ use crate::{
     types::Digest,
 };
 
-/// By the clock, a compile at the lowest priority may take as many times its CPU
-/// time.
+/// How many times its CPU time a compile may take by the clock, since it has the
+/// lowest priority.
 const CLOCK_FACTOR: u32 = 10;
 const CLOCK_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The code of one plugin, which the host itself holds; that of an interpreter for
-/// JavaScript has 37 MB.
+/// The most code of one plugin, which the host itself holds. An interpreter for
+/// JavaScript has 37 MB of code.
 pub const CODE_BYTES_MAX: u64 = 256 << 20;
 /// How long a process that has closed its socket may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ pub enum Over {
 pub enum Failed {
     /// The plugin went over a limit, and would again.
     Over(Over),
-    /// Anything else says nothing of the next attempt.
+    /// Another failure, which says nothing about the next attempt.
     Other(Rejection),
 }
 
@@ -75,7 +75,7 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Runs it to its end.
+    /// Runs the job to its end.
     pub fn run(&self) -> Result<Answer, Failed> {
         let (mut socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(TICK))?;
@@ -94,7 +94,7 @@ impl Job<'_> {
             Err(error) => match patient.ended {
                 Some(Ended::Stopped) => Err(Failed::Other(stopped())),
                 Some(Ended::Late) => Err(Failed::Other(self.late())),
-                // It is gone, or says what cannot be: its end tells more.
+                // The process is gone or its answer is invalid; its end tells more.
                 None => Err(process.why(&error)),
             },
         }
@@ -207,7 +207,7 @@ impl Process {
         Ok(Self(child))
     }
 
-    /// Why it gave no answer.
+    /// Why the process gave no answer.
     fn why(&mut self, error: &io::Error) -> Failed {
         let is_gone = matches!(
             error.kind(),
@@ -222,14 +222,14 @@ impl Process {
         };
         let mut words = Vec::new();
         if let Some(stderr) = self.0.stderr.take() {
-            // It has ended, so this does not wait.
+            // The process has ended, so this read does not wait.
             let _ = stderr.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
         }
         why(status, &String::from_utf8_lossy(&words))
     }
 
-    /// How it ended, once it has closed its socket: the kernel may still be at work
-    /// on its memory.
+    /// The exit status of a process that has closed its socket. This function waits for
+    /// it, because the kernel may still be at work on the process's memory.
     fn end(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + END_WAIT;
         while Instant::now() < deadline {
@@ -244,7 +244,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended needs no signal, and is waited for all the same.
+        // A process that has ended needs no signal, but must be waited for all the same.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -260,7 +260,7 @@ fn why(status: ExitStatus, words: &str) -> Failed {
     if words.contains("has overflowed its stack") {
         return Failed::Over(Over::Stack);
     }
-    // The kernel ends it where the machine, or the container, has no memory left.
+    // The kernel kills the process if the machine or the container is out of memory.
     if words.contains("memory allocation of") || is(Signal::KILL) {
         return Failed::Over(Over::Memory);
     }
@@ -280,7 +280,7 @@ fn command() -> Command {
     command
 }
 
-/// Tests are a program of their own, in which a test compiles.
+/// Tests are a program of their own, and one of its tests is the compile process.
 #[cfg(test)]
 fn command() -> Command {
     let mut command = Command::new("/proc/self/exe");

@@ -1,5 +1,5 @@
-//! What passes between a host and its compile process: a frame each way, a length
-//! and a value in postcard, and the bytes that the value announces.
+//! The protocol between a host and its compile process: a frame each way, with a
+//! length and a value in postcard, and the bytes that the value announces.
 
 use std::{
     io::{self, Read, Write},
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::super::surface::Surface;
 use crate::types::Digest;
 
-/// A value, without the bytes behind it: names of exports and imports can be many.
+/// The longest value, without the bytes behind it: a component can have many exports
+/// and imports.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A job for a compile process.
@@ -32,7 +33,7 @@ pub struct Order {
     pub bytes: u64,
 }
 
-/// The answer; where it announces code, that follows.
+/// The answer; if it announces code, the code follows.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answered {
     Surface(Surface),
@@ -40,7 +41,7 @@ pub enum Answered {
         code: String,
         message: String,
     },
-    /// It had no memory left, and noticed it itself.
+    /// The process had no memory left, and noticed that itself.
     NoMemory,
     Code {
         bytes: u64,

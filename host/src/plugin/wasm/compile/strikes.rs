@@ -1,9 +1,9 @@
-//! Which files went over a limit when they were compiled. One time is enough: such a
-//! file lies in the plugin directory at the next start as well.
+//! Strikes against files that went over a limit when they were compiled. One time is
+//! enough: such a file lies in the plugin directory at the next start as well.
 //!
 //! A strike is a small file beside the compiled code, named by the plugin's digest.
-//! It holds as long as the limit is not raised and the host not another version, and
-//! until an operator puts the file again. Strikes are bounded in number.
+//! It holds until the limit is raised, the host has another version, or an operator
+//! puts the file again. Strikes are bounded in number.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +74,7 @@ impl Strike {
     }
 }
 
-/// All of them. Without a directory they last as long as this.
+/// All strikes. Without a directory they last as long as this value.
 #[derive(Debug)]
 pub struct Strikes {
     dir: Option<PathBuf>,
@@ -89,7 +89,7 @@ impl Strikes {
         }
     }
 
-    /// Notes that a file went over a limit, and says so.
+    /// Notes that a file went over a limit, and returns the rejection.
     pub fn add(&self, digest: Digest, over: Over, limits: &CompileLimits) -> Rejection {
         let strike = Strike {
             over,
@@ -135,7 +135,7 @@ impl Strikes {
         })
     }
 
-    /// The file may be tried again.
+    /// Lets a file be tried again.
     pub fn forget(&self, digest: Digest) {
         self.unwritten.lock().remove(&digest);
         if let Some(dir) = &self.dir {

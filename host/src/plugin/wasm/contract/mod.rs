@@ -1,7 +1,7 @@
 //! The versions of the contract: the only place that knows there are several.
 //!
-//! A file for each released version translates to and from the words of
-//! [`crate::plugin`]; what the host makes of them is written once, elsewhere.
+//! A file for each released version translates to and from the types of
+//! [`crate::plugin`]; the code that uses these types is written once, elsewhere.
 //! A released version never changes, so its file does not either.
 
 mod v0_1;
@@ -61,8 +61,8 @@ impl Prepared {
     }
 }
 
-/// The version of the contract that one of a component's exports is: of their names,
-/// and whether each is an instance.
+/// The version of the contract that a component exports. Each export has a name, and
+/// is an instance or not.
 pub fn exported_version<'a>(
     exports: impl Iterator<Item = (&'a str, bool)>,
 ) -> Result<Version, Rejection> {
@@ -96,9 +96,9 @@ pub fn exported_version<'a>(
     ))
 }
 
-/// The functions of one instance, in the words of the version it speaks. All of
-/// them run the plugin: what it returns has the contract's shape, its sense is
-/// for the caller to check.
+/// The functions of one instance, in the version of the contract that it speaks. All
+/// of them run the plugin: its results have the contract's shape, but the caller must
+/// check that they make sense.
 pub enum Contract {
     V0_1(v0_1::Contract),
 }
@@ -110,7 +110,7 @@ impl Contract {
         }
     }
 
-    /// The inner error is the plugin's own word.
+    /// The inner error is the plugin's own reason to refuse.
     pub fn open(
         &self,
         store: &mut Store<State>,

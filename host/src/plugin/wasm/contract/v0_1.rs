@@ -1,7 +1,7 @@
 //! Version 0.1 of the contract.
 //!
 //! Events go in borrowed: their bytes are copied once, into the plugin's
-//! memory. What comes out is copied once, out of it.
+//! memory. Results are copied once, out of it.
 
 use bytes::Bytes;
 use wasmtime::{
@@ -76,8 +76,8 @@ impl Contract {
         entity: ResourceAny,
         events: &[Event<'_>],
     ) -> wasmtime::Result<Outcome> {
-        // All headers in one vector, of which each event takes its part: most
-        // events have none, and then it allocates nothing.
+        // One vector has all headers, and each event takes its part of it. Most
+        // events have none, and an empty vector allocates nothing.
         let headers: Vec<wit::HeaderParam<'_>> = events
             .iter()
             .flat_map(|event| &event.record.headers)

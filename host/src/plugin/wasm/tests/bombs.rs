@@ -59,10 +59,10 @@ fn a_plugin_that_takes_too_much_memory_is_tried_once() {
     let second = place.rejection(&bytes);
     assert_eq!(second.code, rejection::COMPILE_LIMIT);
     assert!(second.message.contains("not tried again"), "{second}");
-    // An operator puts it again.
+    // An operator puts the file again.
     place.engine.forget(crate::types::Digest::of(&bytes));
     assert_eq!(place.rejection(&bytes), first);
-    // A good one is compiled all the same.
+    // A good plugin is compiled all the same.
     assert!(place.engine.compile(&probe_with(&[]), &limits()).is_ok());
 }
 

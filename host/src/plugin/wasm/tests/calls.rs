@@ -1,4 +1,4 @@
-//! What a well-behaved plugin gets and gives.
+//! Calls of a well-behaved plugin: its input and its results.
 
 use bytes::Bytes;
 
@@ -152,7 +152,8 @@ fn the_world_outside_stands_still() {
 
 #[test]
 fn there_is_no_network() {
-    // A result: that it is an error, and, after padding, which.
+    // The answer is a result: a byte says that it is an error, and a byte after the
+    // padding says which.
     const IS_ERR: u8 = 1;
     const ACCESS_DENIED: u8 = 1;
     let answer = Probe::new().answer("n");
@@ -164,7 +165,7 @@ fn a_plugin_outlives_its_engine() {
     let plugin = compile(&probe_with(&[])).unwrap(); // drops the engine
     let mut probe = Probe::of(&*plugin);
     assert_eq!(probe.answer("A"), "A");
-    // And something still ticks.
+    // The ticker still ticks, so an endless loop is ended.
     assert!(probe.process(&["l"]).is_err());
 }
 

@@ -1,5 +1,5 @@
-//! What becomes of a plugin that misbehaves: the kind of failure, a message
-//! that helps, and an instance that is of no more use.
+//! Failures of a plugin that misbehaves: the kind of failure, a message that helps,
+//! and an instance that can no longer be used.
 
 use super::kit::{Probe, compile, probe_with};
 use crate::plugin::{Failure, FailureKind};
@@ -146,7 +146,7 @@ fn a_checkpoint_must_keep_to_its_size_and_format() {
 
 #[test]
 fn a_denial_of_an_earlier_call_is_not_held_against_a_later_one() {
-    // The probe asks for 40 pages at once in `k`, is refused, and goes on.
+    // The probe asks for 4,000 pages at once in `k`, is refused, and goes on.
     let greedy = probe_with(&[(
         "(then unreachable))\n    (if (i32.eq (local.get $action) (i32.const 0x6c)) ;; l",
         "(then unreachable))\n    (if (i32.eq (local.get $action) (i32.const 0x6b))

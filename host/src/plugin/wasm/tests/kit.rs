@@ -43,8 +43,8 @@ pub fn probe_with(changes: &[(&str, &str)]) -> Vec<u8> {
     component(PROBE_WIT, "probe", &module)
 }
 
-/// The probe with functions of so many blocks and locals each, which all of the
-/// locals live through.
+/// The probe with some functions more. Each has `blocks` blocks and `locals` locals,
+/// and all locals live through all blocks.
 pub fn bomb(functions: usize, blocks: usize, locals: usize) -> Vec<u8> {
     use std::fmt::Write as _;
     let mut function = format!("(func (local{})", " i32".repeat(locals));

@@ -99,7 +99,8 @@ fn an_import_that_is_not_linked() {
         rejection::IMPORT_UNKNOWN,
         "imports acme:other/disk,",
     );
-    // What a linked interface has is known once it is compiled, so all else is right.
+    // Only a compiled component shows that a linked interface lacks a function, so the
+    // rest of this one is right.
     let future = wat::parse_str(
         r#"(component
              (import "wasi:cli/exit@0.2.99" (instance (export "explode" (func))))

@@ -1,5 +1,5 @@
-//! What plugins write to stdout and stderr: lines in the host's log, so many a
-//! second and no more. A plugin cannot tell whether a line was logged.
+//! Plugins' stdout and stderr, as lines in the host's log, of which each second admits
+//! a limited number. A plugin cannot tell whether a line was logged.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use crate::{plugin::wasm::failure::one_line, types::Digest};
 
 /// Lines logged for one plugin, all its instances together, in each second.
 const LINES_PER_SECOND_MAX: u32 = 100;
-/// Bytes of a line; what is over is left out.
+/// Bytes of a line; the rest of a longer one is left out.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 /// Lines of stderr remembered for a failure's message, and bytes of each.
 const WORDS_LINES_MAX: usize = 3;
@@ -35,12 +35,12 @@ impl Stream {
     }
 }
 
-/// Where the lines of all instances of a plugin meet. The slot they run in is
-/// in the span of the thread that calls.
+/// The log of all instances of a plugin. The span of the thread that calls has the
+/// slot they run in.
 #[derive(Debug)]
 pub struct PluginLog {
     digest: String,
-    /// Known once it has described itself.
+    /// The plugin's name, known once it has described itself.
     name: OnceLock<ByteString>,
     rate: Mutex<Rate>,
 }
@@ -90,8 +90,8 @@ impl Rate {
         }
     }
 
-    /// Whether one more line may pass, and how many did not in the second that
-    /// ended with it.
+    /// Whether one more line may pass, and how many lines did not in the second that
+    /// this line ends.
     fn admit(&mut self, now: Instant) -> (bool, u64) {
         let mut suppressed = 0;
         if now.duration_since(self.since) >= Duration::from_secs(1) {
@@ -144,7 +144,7 @@ impl Console {
         }
     }
 
-    /// What the plugin said last on stderr in this call: its panic message, if
+    /// The last lines of the plugin on stderr in this call: its panic message, if
     /// it panicked.
     pub fn last_words(&mut self) -> Option<String> {
         if !self.stderr.bytes.is_empty() {

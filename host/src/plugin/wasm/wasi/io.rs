@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::{
 use super::{Wasi, console::Stream};
 use crate::plugin::wasm::failure::Stop;
 
-/// What an output takes at once; it has room again right after.
+/// Bytes that an output takes at once; it has room again right after.
 const WRITE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The one input there is.
@@ -26,7 +26,7 @@ pub fn output(stream: Stream) -> Resource<DynOutputStream> {
     })
 }
 
-/// What never happens.
+/// A pollable that never becomes ready.
 pub fn pollable() -> Resource<DynPollable> {
     Resource::new_own(0)
 }

@@ -3,12 +3,12 @@
 //! Plugins built for `wasm32-wasip2` import WASI whether they use it or not,
 //! so it is linked, but nothing in it differs between two instances, two hosts
 //! or two runs: no arguments, environment or input; clocks stand still, random
-//! is constant; no directory, and sockets refuse. What a plugin writes goes to
+//! is constant; no directory, and sockets refuse. A plugin's output goes to
 //! the log. Waiting and `exit` end the call.
 //!
 //! Streams and pollables need no table: there is one input, there are two
-//! outputs, and one thing to wait for, which never happens. So none of it
-//! needs a tokio runtime, which wasmtime-wasi would start for itself.
+//! outputs, and one pollable, which never becomes ready. This module therefore
+//! needs no tokio runtime, which wasmtime-wasi would start for itself.
 
 mod cli;
 mod console;
@@ -31,8 +31,8 @@ pub use console::{Console, PluginLog};
 /// A plugin's view of WASI.
 pub struct Wasi {
     pub console: Console,
-    /// For the parts taken from wasmtime-wasi, which work on files and sockets
-    /// a plugin cannot have: it stays empty, and these two as they are.
+    /// Table for the parts taken from wasmtime-wasi, which work on files and sockets
+    /// that a plugin cannot have. It stays empty, and the two contexts never change.
     table: ResourceTable,
     filesystem: WasiFilesystemCtx,
     sockets: WasiSocketsCtx,
@@ -167,12 +167,12 @@ fn no_sockets(state: &mut State) -> WasiSocketsCtxView<'_> {
     }
 }
 
-/// Links all of it.
+/// Links every interface that this host offers.
 pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     LINKED.iter().try_for_each(|(_, link)| link(linker))
 }
 
-/// Whether an import is one of those linked, or needs nothing, being types alone.
+/// Whether an import is linked, or needs no link because it has only types.
 pub fn offers(name: &str, is_only_types: impl FnOnce() -> bool) -> bool {
     is_linked(name) || is_only_types()
 }

@@ -1,5 +1,5 @@
-//! `wasi:sockets`: no socket is ever made and no name resolved. (The same as
-//! wasmtime-wasi's defaults, which would start a tokio runtime to say so.)
+//! `wasi:sockets`: no socket is ever made and no name resolved. (wasmtime-wasi's
+//! defaults refuse as well, but would start a tokio runtime for that.)
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{

@@ -2,7 +2,7 @@
 //! changes.
 //!
 //! It is 1970-01-01T00:00:00Z, and no time has passed. Every draw gives the
-//! same: a sequence, however well seeded, would make what one entity draws
+//! same number: with a sequence, however well seeded, the draws of one entity would
 //! depend on how often its neighbours drew before it.
 
 use wasmtime::component::Resource;
@@ -19,7 +19,7 @@ use wasmtime_wasi::p2::{
 
 use super::{Wasi, io};
 
-/// What every draw of a number gives: the first 64 bits of the golden ratio's
+/// The result of every draw of a number: the first 64 bits of the golden ratio's
 /// fraction. Draws of bytes give its bytes, the lowest first, over and over.
 const NUMBER: u64 = 0x9e37_79b9_7f4a_7c15;
 
