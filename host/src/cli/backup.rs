@@ -30,7 +30,7 @@ use crate::{
 
 /// Parts of the answer that wait to be written.
 const CHUNKS_AHEAD: usize = 16;
-/// A host that sends nothing for so long sends nothing more.
+/// A host that stays silent for this long sends nothing more.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Args, Debug)]
@@ -151,7 +151,8 @@ async fn ask(host: &HostArgs, draft: Draft) -> anyhow::Result<Manifest> {
             Err(_) => Err(format!("nothing came for {} s", PATIENCE.as_secs())),
         };
         let is_end = chunk.is_err();
-        // Whoever writes may have ended, and says why.
+        // Sending fails once the writing task has ended, whose result then says
+        // why.
         if sender.send(chunk).await.is_err() || is_end {
             break;
         }

@@ -1,4 +1,4 @@
-//! A host, asked over HTTP by a command.
+//! HTTP client of the commands that ask a host.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use crate::client::HostArgs;
 use crate::client::{no_answer, root};
 
-/// Longer than any answer of a host takes by default.
+/// This is longer than any answer of a host takes by default.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Of a stream, which ends when its reader does.
+/// A stream has no time limit of its own: it ends when its reader does.
 const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
-/// What a problem says to a person.
+/// The fields of a host's problem document that are shown to a person.
 #[derive(Deserialize)]
 struct Problem {
     code: String,
     detail: String,
 }
 
-/// What became of asking for a stream.
+/// Outcome of a request for a stream.
 #[derive(Debug)]
 pub enum Opened {
     Stream(reqwest::Response),
-    /// It may be there later.
+    /// The host may open the stream later.
     Later(anyhow::Error),
     Refused(anyhow::Error),
 }
 
-/// The way to one host.
+/// Sends requests to one host.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -45,7 +45,7 @@ impl Client {
         Ok(Self { http, url })
     }
 
-    /// As given, for people.
+    /// The host's address as it was given, to show to people.
     pub const fn url(&self) -> &Url {
         &self.url
     }
@@ -79,7 +79,7 @@ impl Client {
         if status.is_success() {
             return Opened::Stream(answer);
         }
-        // Half a problem says no less than none.
+        // If the body breaks off, the status alone is reported.
         let body = tokio::time::timeout(TIMEOUT, answer.bytes()).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let error = problem(url, status, &body);
@@ -110,7 +110,7 @@ impl Client {
             .await
     }
 
-    /// What the host says, or its words where it says no.
+    /// The host's answer, or an error in the host's words if it refuses.
     pub async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let url = &self.url;
         let answer = request
@@ -132,7 +132,7 @@ impl Client {
     }
 }
 
-/// What a host says is wrong.
+/// The error of an answer that is no success: the host's own words, if it has any.
 fn problem(url: &Url, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),

@@ -1,13 +1,15 @@
-//! File descriptors: one for each connection, and those of the record log,
-//! which must never be the one to find none left.
+//! File descriptors. Each connection takes one, and some are set aside, because
+//! the record log must never be the one to find none left.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For the log, the brokers' connections, plugins, and what a command opens.
+/// Descriptors for the log, the brokers' connections, plugins, and what a
+/// command opens.
 const OTHERS: u64 = 2_048;
 
-/// Raises this process's limit as far as so many connections need it and it may
-/// be. Returns how many there can be, where those are fewer.
+/// Raises this process's limit to what `connections_max` connections need, at
+/// most to the hard limit. Returns how many connections fit, if those are
+/// fewer.
 pub fn make_room(connections_max: usize) -> Option<usize> {
     let wanted = u64::try_from(connections_max).unwrap_or(u64::MAX);
     let wanted = wanted.saturating_add(OTHERS);
@@ -25,7 +27,8 @@ pub fn make_room(connections_max: usize) -> Option<usize> {
     connections_within(have, connections_max)
 }
 
-/// How many connections fit, where those are fewer: of few descriptors half.
+/// The number of connections that fit, if it is below `connections_max`. With
+/// few descriptors, connections get half of them.
 fn connections_within(descriptors: u64, connections_max: usize) -> Option<usize> {
     let room = descriptors.saturating_sub(OTHERS.min(descriptors / 2));
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);

@@ -4,7 +4,7 @@
 use super::plain;
 use crate::terminal::say_line;
 
-/// The words for a person.
+/// The text of an error for a person.
 #[must_use]
 pub fn complaint(error: &anyhow::Error) -> String {
     let mut words = in_one_line(&causes(error));
@@ -16,12 +16,12 @@ pub fn complaint(error: &anyhow::Error) -> String {
     format!("courtside: {}", plain::line(&words))
 }
 
-/// Says what went wrong.
+/// Prints an error for a person.
 pub fn complain(error: &anyhow::Error) {
     say_line(&complaint(error));
 }
 
-/// Each cause after what it caused, unless that has said it already.
+/// Joins an error and its causes, but leaves out a cause that the text already names.
 fn causes(error: &anyhow::Error) -> String {
     let mut words = String::new();
     for cause in error.chain() {
@@ -35,7 +35,7 @@ fn causes(error: &anyhow::Error) -> String {
     words
 }
 
-/// Without line breaks, and without the picture that a parser draws of a file's line.
+/// Joins lines into one, without the picture that a parser draws of a file's line.
 fn in_one_line(text: &str) -> String {
     let is_drawn = |line: &&str| {
         let rest = line

@@ -1,4 +1,4 @@
-//! `courtside groups`: who is in a group, what each has, and what is behind.
+//! `courtside groups`: the members of a group, their partitions, and its lag.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -19,7 +19,7 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// The state of a pipeline's group that the log knows nothing of.
+/// State shown for a pipeline's group that the log does not know.
 const ABSENT: &str = "absent";
 
 #[derive(Args, Debug)]
@@ -47,7 +47,7 @@ struct ListedGroup {
     pipeline: Option<String>,
     state: String,
     members: usize,
-    /// Of a pipeline's input; unknown where its topic is not there.
+    /// Lag of a pipeline's input; unknown if the input's topic does not exist.
     lag: Option<u64>,
 }
 
@@ -100,7 +100,7 @@ pub fn run(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// What a host says.
+/// Shows the groups that a running host reports.
 async fn live(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
     let view: GroupsView = Client::new(&args.host)?.get("/group").await?;
     let Some(name) = &args.group else {

@@ -1,5 +1,5 @@
-//! `courtside dead-letter`: what could not be processed, asked of a host, and
-//! its way back.
+//! `courtside dead-letter`: asks a host for the events that could not be processed, and
+//! has them processed after all.
 
 use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::Duration};
 
@@ -20,7 +20,8 @@ use crate::{
     terminal::{say, say_line},
 };
 
-/// Some redriven event is a dead letter again, or some letter was not redriven.
+/// Exit status: some redriven event is a dead letter again, or some letter was not
+/// redriven.
 const INCOMPLETE: u8 = 2;
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -161,7 +162,7 @@ impl Host {
         })
     }
 
-    /// What is below the pipeline's dead letters.
+    /// Asks for a path below the pipeline's dead letters.
     async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -219,7 +220,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How to get at what a page has not.
+/// Tells how to list the letters that a page leaves out.
 fn further(page: &LettersPage) -> String {
     match &page.next {
         Some(next) => format!("\nmore: --after {next}\n"),
@@ -263,9 +264,9 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A letter for people. What an event brought is on its own line each: a break in
-/// it would begin a line that nobody can tell from ours. A reason may have several,
-/// further to the right; the payload, which is the end, is as it was.
+/// A letter for people. Each value from an event stays on one line, because a break in it
+/// would begin a line that looks like one of ours. A reason may have several lines, which
+/// are indented. The payload comes last, and is shown as it was.
 fn details_text(details: &LetterDetails) -> String {
     let letter = &details.letter;
     let mut lines = vec![

@@ -1,4 +1,5 @@
-//! The commands that are not a part of their own.
+//! The commands of `courtside`, except those with a module of their own, such as
+//! `play`.
 
 pub mod backup;
 mod client;
@@ -24,8 +25,8 @@ use std::future::Future;
 
 use anyhow::Context as _;
 
-/// Runs a future to its end on a runtime of its own. A call that blocks (a look
-/// for an address, brokers that do not answer) and is left behind is not waited for.
+/// Runs a future to its end on a runtime of its own. Blocking calls that the future
+/// leaves behind (an address lookup, brokers that do not answer) are not waited for.
 pub fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

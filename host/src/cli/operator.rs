@@ -1,4 +1,4 @@
-//! What the operator's commands have in common: how they answer, and ask.
+//! Shared by the operator's commands: how they write an answer, and how they ask.
 
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -33,7 +33,7 @@ impl OutputArgs {
         self.output
     }
 
-    /// Writes the answer: as JSON what a program reads, or what a person does.
+    /// Writes the answer, as JSON for programs or as text for people.
     pub fn show<T: Serialize>(
         &self,
         answer: &T,
@@ -51,8 +51,8 @@ impl OutputArgs {
     }
 }
 
-/// Errors of the log go to standard error while a command runs, and nothing else. What
-/// the embedded engine's database says of them is in the command's own words.
+/// Logs only errors, to standard error. The embedded engine's database logs nothing,
+/// because the command reports its errors in words of its own.
 pub fn start_logging() {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("error,fjall=off,lsm_tree=off"))
@@ -80,12 +80,13 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         .collect()
 }
 
-/// What stands where there is nothing to tell.
+/// The value as text, or a dash if there is none.
 pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// Asks a person; without one, the command must have been told.
+/// Asks a person to confirm. Without a terminal, the command line must have confirmed
+/// it.
 pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
     if is_told {
         return Ok(());
@@ -140,7 +141,7 @@ mod tests {
         Backup(BackupArgs),
     }
 
-    /// The command lines that a command's help, and that of those below it, shows.
+    /// The example command lines in the help of a command and of its subcommands.
     fn examples(command: &Command) -> Vec<String> {
         let help = command.get_after_help().map(ToString::to_string);
         let help = help.unwrap_or_default();
@@ -159,7 +160,8 @@ mod tests {
             for example in examples {
                 let parsed = Operator::try_parse_from(example.split_whitespace());
                 let parsed = parsed.unwrap_or_else(|error| panic!("{example}: {error}"));
-                // An option that names a file takes anything: here it is none.
+                // `--config` names a file and takes any text, so it would also parse
+                // in place of `--topic-config`.
                 if let Operator::Topics(_) = parsed {
                     assert!(!example.contains("--config "), "{example}");
                 }

@@ -1,31 +1,32 @@
-//! Text from events, on its way to a terminal: what would move the cursor,
-//! change colours, or turn the line around is shown as what it is.
+//! Makes text from events safe for a terminal: characters that would move the
+//! cursor, change colours, or turn the line around are shown as escapes.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Whether a character does something other than be seen.
+/// Whether a character has an effect other than being seen.
 fn is_active(c: char) -> bool {
-    // Bidirectional formatting makes a line read as another than it is.
+    // Bidirectional formatting can make a line read as a different one.
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One line, or a part of one.
+/// Escapes one line, or a part of one.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_active)
 }
 
-/// Lines: their breaks stay.
+/// Escapes several lines, whose breaks stay.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_active(c) && c != '\n')
 }
 
-/// JSON on one line. Its strings cannot hold the control characters of ASCII,
-/// and a line break between its parts is no more than a space.
+/// Escapes JSON and puts it on one line. JSON strings cannot hold the control
+/// characters of ASCII, so a line break is between parts, and may become a
+/// space.
 #[must_use]
 pub fn json(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -41,7 +42,7 @@ pub fn json(text: &str) -> String {
     line
 }
 
-/// JSON as it is laid out.
+/// Escapes JSON, and keeps its layout.
 #[must_use]
 pub fn json_lines(text: &str) -> String {
     let parts: Vec<_> = text.split('\n').map(json).collect();
@@ -63,7 +64,7 @@ fn escaped(text: &str, is_active: impl Fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
-/// As much of a line as fits into so many columns.
+/// The part of a line that fits into `columns` columns.
 #[must_use]
 pub fn cut(line: &str, columns: usize) -> Cow<'_, str> {
     if line.width() <= columns {
@@ -91,7 +92,7 @@ pub fn width(line: &str) -> usize {
     line.width()
 }
 
-/// A text with spaces up to so many columns: after it, or before it.
+/// Pads a text with spaces to `columns` columns, after the text or before it.
 #[must_use]
 pub fn pad(text: &str, columns: usize, to_the_right: bool) -> String {
     let spaces = " ".repeat(columns.saturating_sub(text.width()));

@@ -1,4 +1,5 @@
-//! `courtside plugin check`: what a host would say of a file, without a host.
+//! `courtside plugin check`: checks a plugin's file as a host would, without a
+//! host.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -58,7 +59,7 @@ struct CheckArgs {
     output: OutputArgs,
 }
 
-/// What was found.
+/// Result of a check.
 #[derive(Serialize)]
 struct Report {
     file: String,
@@ -71,7 +72,7 @@ struct Report {
     /// Why a host would reject it.
     rejection: Option<Objection>,
     rehearsals: Vec<Rehearsed>,
-    /// Whether it may take over.
+    /// Whether the plugin may take over.
     passed: bool,
 }
 

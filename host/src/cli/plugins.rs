@@ -1,5 +1,5 @@
-//! `courtside plugins`: what runs where, what ran, and the way back; asked of a
-//! running host.
+//! `courtside plugins`: asks a running host which plugins run and ran, and has it go
+//! back to an earlier one.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ use crate::{
     terminal::{say, say_line},
 };
 
-/// How often it is looked how far a rollback is.
+/// Time between two looks at the progress of a rollback.
 const LOOK: Duration = Duration::from_millis(300);
 /// Digits of a digest that people see.
 const SHORT: usize = 12;
@@ -121,14 +121,14 @@ struct Common {
     output: OutputArgs,
 }
 
-/// A slot's name as a host has it, which is its address, too.
+/// A slot's name as a host has it, which is also its path in URLs.
 fn slot(text: &str) -> Result<String, String> {
     let expected = || "expected PIPELINE/default or PIPELINE/keys/KEY".to_owned();
     let (pipeline, slot) = text.split_once('/').ok_or_else(expected)?;
     let slot = match slot.split_once('/') {
         None => SlotName::parse(slot).ok_or_else(expected)?,
-        // A key may be written as it is, slashes and all, where it could not be
-        // taken for an encoded one.
+        // A key may be given as it is, with slashes, if it cannot be taken for an
+        // encoded key.
         Some(("keys", key)) if key.contains(['/', ' ']) => SlotName::of_key(key.as_bytes()),
         Some(("keys", key)) => SlotName::of_stem(key).ok_or_else(expected)?,
         Some(_) => return Err(expected()),
@@ -176,7 +176,7 @@ pub async fn run(args: PluginsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has something done to a slot, and shows it.
+/// Has the host do something to a slot, and shows the slot.
 async fn ask(client: &Client, slot: &str, what: &str, output: &OutputArgs) -> anyhow::Result<()> {
     let path = format!("/plugins/{slot}/{what}");
     let view: SlotView = client.ask(Method::POST, &path, Vec::new()).await?;
@@ -248,8 +248,8 @@ fn listed(slots: &[SlotView]) -> String {
     text
 }
 
-/// What is offered and does not run: a file, or the removal of one; with its code
-/// and why.
+/// The last offer that does not run, with its code and reason. No digest stands for
+/// the removal of a file.
 fn not_taken(slot: &SlotView) -> Option<(Option<&String>, &str, &str)> {
     if let Some(code) = &slot.file.code {
         let reason = slot.file.reason.as_deref().unwrap_or_default();
@@ -320,7 +320,7 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
     })
 }
 
-/// What a rollback does, for people.
+/// The plan of a rollback, for people.
 fn plan(plan: &RollbackView) -> String {
     let ran = |plugin: &crate::slots::ask::RanView| match (&plugin.plugin, &plugin.digest) {
         (Some(plugin), Some(digest)) => format!("{plugin} ({})", short(digest)),
@@ -384,7 +384,8 @@ async fn rollback(
         "Go back, on all hosts? What was published stays, and what corrects it follows.",
         yes,
     )?;
-    // Of what was shown, and nothing that came meanwhile.
+    // The digest limits the rollback to the plugin that was shown, in case another
+    // came meanwhile.
     let digest = planned.from.digest.as_deref().unwrap_or_default();
     let path = format!("{path}?digest={digest}");
     let done: RollbackView = client.ask(Method::POST, &path, Vec::new()).await?;
@@ -414,7 +415,7 @@ async fn rollback(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a rollback still has to do, in words; none where it is done.
+/// The work that a rollback still has to do, in words; None once it is done.
 async fn left(client: &Client, slot: &str, done: &RollbackView) -> anyhow::Result<Option<String>> {
     let plugins: PluginsView = client.get("/plugins").await?;
     let groups: GroupsView = client.get("/group").await?;

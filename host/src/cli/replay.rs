@@ -1,5 +1,5 @@
-//! `courtside replay` and `courtside export`: what a plugin computed of one
-//! entity, computed again; and all that needs as one file.
+//! `courtside replay` computes again what a plugin computed of one entity;
+//! `courtside export` writes all that a replay needs into one file.
 
 use std::{
     fs::File,
@@ -36,7 +36,7 @@ use crate::{
     types::{PartitionId, TopicPartition},
 };
 
-/// Something could not be done: an error, and no answer to the question.
+/// Exit status: an error prevented an answer.
 const FAILED: u8 = 2;
 
 /// The entity, and the host that has it.
@@ -109,7 +109,8 @@ pub struct ExportArgs {
     file: PathBuf,
 }
 
-/// Says what went wrong; status 1 has another meaning here.
+/// Reports an error with a status of its own, because status 1 is an answer
+/// here.
 pub fn or_failed(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         complain(&error);
@@ -117,15 +118,14 @@ pub fn or_failed(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Reads an export.
 pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
     let file = File::open(path)
         .with_context(|| format!("export-invalid: {} cannot be read", path.display()))?;
     archive::read(BufReader::new(file)).map_err(|error| anyhow!("{error} (in {})", path.display()))
 }
 
-/// An engine of the command's own, which keeps compiled plugins there, if
-/// anywhere: to try one several times.
+/// An engine of the command's own. A command that compiles a plugin several
+/// times gives a `cache_dir` for the compiled code.
 pub fn engine(cache_dir: Option<PathBuf>, compile: CompileLimits) -> anyhow::Result<Arc<Engine>> {
     Engine::new(EngineConfig { cache_dir, compile })
         .map_err(|error| anyhow!("{}: {error}", error.code()))
@@ -149,7 +149,8 @@ fn export_it(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let recording = args.entity.fetch(&args.key)?;
     let path = &args.file;
     let unwritable = || format!("export-unwritable: {}", path.display());
-    // Whole, or not at all.
+    // The export is written to a draft first, so that a file is whole or not
+    // there.
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let draft = tempfile::Builder::new()
         .prefix(".courtside-export-")
@@ -252,14 +253,14 @@ fn is_output(recording: &Recording, place: &TopicPartition) -> bool {
         .any(|topic| *place.topic == *topic)
 }
 
-/// What was run, and what came of it.
+/// The plugins that were replayed, and how the records compare.
 #[derive(Serialize)]
 struct Report<'a> {
     key: &'a str,
     pipeline: &'a str,
     partition: u32,
     events: usize,
-    /// What went before is no longer in the log, where this is over 0.
+    /// First offset that the log still has; above 0, earlier events are gone.
     start: u64,
     plugins: Vec<Ran>,
     #[serde(flatten)]
@@ -317,7 +318,7 @@ fn ran(case: &Case) -> Vec<Ran> {
     plugins.collect()
 }
 
-/// For a person.
+/// Sums the replay up for a person.
 fn summary(recording: &Recording, case: &Case, comparison: &Comparison) -> String {
     let plugins: Vec<String> = ran(case)
         .iter()

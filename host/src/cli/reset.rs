@@ -1,5 +1,5 @@
-//! `courtside reset`: a pipeline's committed offsets moved, and its checkpoints
-//! deleted, both or neither.
+//! `courtside reset`: moves a pipeline's committed offsets and deletes its
+//! checkpoints, both or neither.
 
 use std::process::ExitCode;
 
@@ -121,7 +121,8 @@ fn reset(
     layout::check(log, &group, input, count)
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
     let partitions: Vec<_> = args.partition.iter().copied().map(PartitionId).collect();
-    // The plan is of the topic that is there now, however long the answer takes.
+    // The plan is for the topic that exists now. Its id shows later whether the
+    // topic was made anew before the person answered.
     let planned = log.topic_ids(std::slice::from_ref(input)).map_err(coded)?;
     let planned = planned.first().copied().flatten().unwrap_or(TopicId::NONE);
     let moves = reset::plan(log, &group, input, &partitions, args.to).map_err(coded)?;
@@ -164,8 +165,9 @@ fn reset(
     })
 }
 
-/// Up to where dead letters mean nothing any more: their events come again, or
-/// belong to a state that is gone. None where none was ever redriven, nor could be.
+/// For each partition, the offset below which dead letters become void: their
+/// events come again, or belong to a state that is deleted. Empty if the topics
+/// that a redrive needs do not exist.
 fn dead_letter_ends(log: &dyn RecordLog, group: &str) -> Result<Vec<Offset>, LogError> {
     let none = |error| match error {
         LogError::NoSuchTopic { .. } => Ok(Vec::new()),

@@ -28,11 +28,11 @@ use crate::{
     worker,
 };
 
-/// How long the workers wait for the requests under way when the host stops: so
-/// that most of these see what became of their events. Slower ones and the
-/// workers end side by side.
+/// How long a host that stops waits for the requests under way before it stops
+/// the workers, so that most requests see what became of their events. Slower
+/// requests and the workers end side by side.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// How long the clients of the log may take to be freed. Nobody depends on it.
+/// How long the clients of the log may take to be freed. Nothing depends on it.
 const FREE_TIME_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
@@ -85,7 +85,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let drain = config.worker.drain_deadline.max(config.http.drain_timeout);
     let ended = start(config, &Shutdown::new(drain));
     if let Err(error) = &ended {
-        // A reader of the log as JSON finds the end there, too.
+        // The error is logged as well, for readers of the log as JSON.
         let text = format!("{error:#}");
         let code = text.split(':').next().filter(|code| !code.contains(' '));
         tracing::error!(code, error = text, "the host ends");
@@ -95,7 +95,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<ExitCode> {
-    // First of all: as process 1 of a container, what has no handler is ignored.
+    // Signal handlers come first: process 1 of a container ignores signals that
+    // have no handler.
     let reload = shutdown::watch(shutdown).context("start-failed: signals cannot be handled")?;
     super::block_on(serve(config, shutdown, reload))?
 }
@@ -116,7 +117,8 @@ async fn serve(
     http::describe();
     worker::metrics::describe();
     letters::describe();
-    // The door's address first: that it is taken is the mistake made most.
+    // The address is bound first, because an address that is taken is the most
+    // frequent mistake.
     let listener = http::bind(config.http.listen)
         .await
         .map_err(|error| anyhow!("{}: {error}", error.code()))?;
@@ -159,7 +161,7 @@ async fn serve(
     }
 
     let ended = tokio::select! {
-        // The doors close for it, too: so it is looked at first.
+        // A shutdown closes the doors as well, so it is checked before them.
         biased;
         () = shutdown.token().cancelled() => Ok(()),
         error = host.failed() => Err(error),
@@ -170,7 +172,7 @@ async fn serve(
 }
 
 /// Ends a host: requests under way are answered, workers commit, the log is
-/// closed. The process ends here where something of that does not.
+/// closed. If one of these does not end in time, the process ends here.
 async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> anyhow::Result<()> {
     shutdown.begin(None);
     tracing::info!(signal = shutdown.signal(), "stopping");
@@ -211,7 +213,7 @@ async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> any
     free(host, drained)
 }
 
-/// Frees what a host that has ended held, as far as that takes no time.
+/// Frees the resources of a host that has ended, as far as that takes no time.
 fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
     let is_freed = waits::drop_within("clients of the record log", FREE_TIME_MAX, host);
     if ends.panicked {
@@ -219,7 +221,8 @@ fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
             "worker-panicked: a worker ended before it was told to"
         ));
     }
-    // A membership, say, that the brokers do not answer: its thread still runs.
+    // A thread may still run, for instance that of a membership that the brokers
+    // do not answer.
     if !is_freed || !waits::open().is_empty() {
         tracing::debug!(left = waits::open().join(", "), "nobody waits for these");
         shutdown::end_process(0);
@@ -237,7 +240,7 @@ async fn close_doors(doors: JoinHandle<()>) {
     }
 }
 
-/// Told to end before it has started.
+/// Ends a host that was told to stop before it had started.
 async fn give_up(
     shutdown: &Shutdown,
     starting: JoinHandle<anyhow::Result<Host>>,
@@ -248,7 +251,7 @@ async fn give_up(
             Err(error) => tracing::info!(%error, "stopped before it had started"),
         },
         Err(_) => {
-            // Nothing was taken yet that a kill could lose.
+            // The host has not taken any event yet that a kill could lose.
             let left = waits::open().join(", ");
             tracing::warn!(left, "stopped before it had started");
             shutdown::end_process(0);
@@ -257,7 +260,7 @@ async fn give_up(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What to do next, for a person.
+/// Tells a person what to do next.
 fn greeting(address: SocketAddr, config: &Config) -> String {
     let scheme = if config.http.tls.is_set() {
         "https"

@@ -1,4 +1,4 @@
-//! Where the configuration comes from, the same for every command that has one.
+//! Options that say where the configuration comes from, for every command that has one.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub struct SettingsArgs {
     set: Vec<(String, String)>,
 }
 
-/// `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 pub fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(path, value)| (path.to_owned(), value.to_owned()))
@@ -36,7 +36,7 @@ pub fn path(path: &Path) -> String {
 }
 
 impl SettingsArgs {
-    /// Reads it; a command's own flags go over all else.
+    /// Loads the configuration; a command's own flags override everything else.
     pub fn load(&self, flags: Vec<(String, String)>) -> anyhow::Result<Config> {
         let mut overrides = self.set.clone();
         if let Some(dir) = &self.data_dir {

@@ -1,4 +1,5 @@
-//! `courtside token`: a new bearer token, and what the host is told of it.
+//! `courtside token`: makes a bearer token, and its entry for the host's file
+//! of tokens.
 
 use std::process::ExitCode;
 
@@ -52,7 +53,8 @@ pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
         tokens: vec![entry],
     };
     let entry = toml::to_string(&file)?;
-    // Not to where the entry goes, so that no file gets it by accident.
+    // The secret goes to standard error, so that a file which gets the entry
+    // does not get it, too.
     say_line(&format!(
         "the token, shown this once:\n\n  {secret}\n\nits entry in the file of tokens:\n"
     ));

@@ -110,7 +110,7 @@ struct ListedTopic {
     pipelines: Vec<Use>,
 }
 
-/// What a pipeline has a topic for.
+/// The role of a topic in a pipeline.
 #[derive(Serialize)]
 struct Use {
     pipeline: String,
@@ -374,8 +374,8 @@ fn alter(
         ));
     }
     let has = log.partitions(topic).map_err(coded)?;
-    // Also of a pipeline that has not run yet: its host would refuse to start,
-    // or find keys in two partitions.
+    // Pipelines that have not run yet count as well: their host would refuse to
+    // start, or find keys in two partitions.
     if change.partitions.is_some_and(|wanted| wanted > has)
         && let Some(pipeline) = known.iter().find(|known| known.spec.name == *topic)
     {
@@ -388,7 +388,8 @@ fn alter(
     log.alter_topic(topic, change).map_err(refused)
 }
 
-/// What is not there yet is no mismatch of what is.
+/// Words a mismatch as one that the change would cause, because the topic does
+/// not have it yet.
 fn refused(error: LogError) -> anyhow::Error {
     let code = error.code();
     match error {
@@ -421,7 +422,8 @@ fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> a
                     group: pipeline.group.as_str().into(),
                 }));
             }
-            // The log refuses these as well; here before anybody is asked.
+            // The log refuses these as well, but only after the person was
+            // asked.
             Ok(status) if !status.committed.is_empty() => {
                 let what = match pipeline.role {
                     topics::Role::Checkpoints => "state",

@@ -1,5 +1,5 @@
-//! A command line that is none: what is wrong with it, in one line as every other
-//! error. Help that was asked for is an answer like another.
+//! Answers a command line that does not parse: in one line, as every other error.
+//! Help that was asked for is an answer, and no error.
 
 use std::{io, process::ExitCode};
 
@@ -12,7 +12,7 @@ use crate::terminal::judge;
 /// Status of a command whose arguments are wrong.
 const WRONG: u8 = 2;
 
-/// Says what the parser says.
+/// Reports the parser's error, or prints the help that was asked for.
 pub fn answer<C: CommandFactory>(error: &clap::Error) -> ExitCode {
     let is_asked_for = matches!(
         error.kind(),
@@ -57,7 +57,7 @@ fn named(root: &clap::Command, words: impl Iterator<Item = String>) -> String {
     name
 }
 
-/// The parser's paragraphs, without the usage.
+/// The parser's paragraphs on one line, without the usage.
 fn in_one_line(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(str::trim);
     let told = paragraphs.filter(|paragraph| {

@@ -1,5 +1,5 @@
-//! A dead letter, the event that is in it, and the record that takes the event
-//! back to the input. Every header that has to do with it is here.
+//! A dead letter, the event in it, and the record that takes the event back to
+//! the input. The headers of redriven events are defined here.
 
 use bytes::Bytes;
 
@@ -20,23 +20,24 @@ use crate::{
 
 /// On a redriven event: the `partition/offset` of its dead letter.
 pub const REDRIVE: &str = "courtside-redrive";
-/// On a redriven event: the `topic/partition/offset` it had when it came first.
-/// It stays when it is a dead letter again.
+/// On a redriven event: the `topic/partition/offset` at which it first came.
+/// The header stays if the event becomes a dead letter again.
 pub const ORIGIN: &str = "courtside-origin";
 /// On a redriven event: it is the first of its key in a redrive.
 pub const BEGINS: &str = "courtside-redrive-begins";
-/// On a redriven event that is the last of its key in a redrive: the offset up
-/// to which the redrive has brought all.
+/// On the last redriven event of a key in a redrive: the offset up to which the
+/// redrive has brought all of the key's events.
 pub const UNTIL: &str = "courtside-redrive-until";
 
 /// On a redriven event: `offset/attempt` of the record that its letter was made
-/// of, as it is processed again after a rollback, or not.
+/// of. The worker sees by it whether a rollback has processed that record again
+/// since.
 pub const MADE_OF: &str = "courtside-redrive-made-of";
 
-/// What the headers of a redriven event may take.
+/// Bytes that the headers of a redriven event may take.
 const HEADERS_BYTES: usize = 512;
 
-/// What an event of the input says that is redriven.
+/// The marks of a redriven event, from its headers; None for any other record.
 #[must_use]
 pub fn redriven(input: &Identity, record: &Record) -> Option<Redriven> {
     if !is_redriven(input, record) {
@@ -51,16 +52,17 @@ pub fn redriven(input: &Identity, record: &Record) -> Option<Redriven> {
     })
 }
 
-/// Why an event cannot be redriven, for good.
+/// Why an event can never be redriven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unfit {
-    /// It has no entity, or no value, by the code of its letter.
+    /// The event has no entity or no value, as the code of its letter says.
     Event(&'static str),
-    /// Its letter is of another input, or says not where it comes from.
+    /// The letter is of another input, or does not say where its event comes
+    /// from.
     Foreign,
-    /// It was too large for its letter, and the log has it no more.
+    /// The event was too large for its letter, and the log no longer has it.
     Gone,
-    /// With the headers that say what it is, the log does not take it.
+    /// The event is too large for the log with the headers that a redrive adds.
     TooLarge,
 }
 
@@ -81,13 +83,14 @@ impl Unfit {
 pub struct Letter {
     pub partition: PartitionId,
     pub record: Record,
-    /// Stable code: why it is one.
+    /// Stable code of why the event is a dead letter.
     pub code: String,
-    /// The record of the input that it was made of.
+    /// The record of the input that the letter was made of.
     pub source: Option<Position>,
-    /// Where its event was first: the source, unless that was redriven.
+    /// Position at which the event first came: the source, unless the source
+    /// was redriven itself.
     pub origin: Option<Position>,
-    /// Its event was redriven, and became a letter again.
+    /// The event was redriven, and became a letter again.
     pub is_again: bool,
 }
 
@@ -108,7 +111,7 @@ impl Letter {
         }
     }
 
-    /// One that keeps nothing else in memory.
+    /// Detaches the record, so that the letter keeps nothing else in memory.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.record = self.record.detached();
@@ -125,25 +128,27 @@ impl Letter {
         text(&self.record, name)
     }
 
-    /// The bytes of the event that it had to leave out.
+    /// Size of the event in bytes, if the letter had to leave it out.
     #[must_use]
     pub fn cut_bytes(&self) -> Option<u64> {
         self.header(&CUT)?.parse().ok()
     }
 
-    /// How many times the record that it was made of had been processed then.
+    /// The attempt at processing the source record that led to this letter.
     fn attempt(&self) -> u32 {
         self.own(ATTEMPT_HEADER).unwrap_or(1)
     }
 
-    /// The event's own time. A letter of an older host has it as its own.
+    /// The event's own time. In a letter of an older host, it is the letter's
+    /// timestamp.
     #[must_use]
     pub fn event_time_ms(&self) -> u64 {
         self.own(EVENT_TIME_HEADER)
             .unwrap_or(self.record.timestamp_ms)
     }
 
-    /// The host's own header of that name: the event may have one, too.
+    /// The value of the host's own header of that name, not of one that the
+    /// event brought.
     fn own<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         let headers = &self.record.headers;
         let own = headers.get(own_headers(headers)..).unwrap_or_default();
@@ -159,8 +164,8 @@ impl Letter {
         origin.map_or(self.record.offset, |origin| origin.offset)
     }
 
-    /// Its entity's key, or why it can never be redriven, as far as the letter
-    /// itself tells.
+    /// The entity's key, or why the event can never be redriven, as far as the
+    /// letter itself shows it.
     pub fn key(&self, pipeline: &Pipeline) -> Result<&Key, Unfit> {
         let here = |at: &Position| at.topic == pipeline.input && at.partition == self.partition;
         if !self.origin.as_ref().is_some_and(here) {
@@ -192,7 +197,8 @@ impl Letter {
             let Some(event) = found.filter(|event| event.offset == source.offset) else {
                 return Ok(Err(Unfit::Gone));
             };
-            // What it says of its origin was cut with the rest.
+            // The event's origin header was cut from the letter, so it is read
+            // from the source.
             if is_redriven(&pipeline.identity, &event) {
                 origin = event.header(ORIGIN).and_then(|text| position(text));
             }
@@ -227,8 +233,8 @@ impl Letter {
     }
 }
 
-/// What an event does not have any more when it is redriven: a client's retry
-/// was known by its key when the event came first.
+/// Headers that a redriven event does not keep. The idempotency key goes,
+/// because the host noted it when the event first came.
 const OF_REDRIVES: [&str; 8] = [
     TOPIC_HEADER,
     IDEMPOTENCY_HEADER,
@@ -244,8 +250,9 @@ fn is_redriven(input: &Identity, record: &Record) -> bool {
     record.header(REDRIVE).is_some() && input.wrote(record)
 }
 
-/// How many of a letter's headers came with its event: the host's own are after
-/// them. An event may have headers of these names, too, from another pipeline.
+/// The number of a letter's headers that came with its event; the host's own
+/// come after them. The event may have headers of these names, too, from
+/// another pipeline.
 fn own_headers(headers: &[Header]) -> usize {
     let mut left = headers;
     let mut skip = |names: &[&str], count_max: usize| {

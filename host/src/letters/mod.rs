@@ -1,9 +1,9 @@
-//! Dead letters as an operator meets them: what there is ([`pages`]), and how
-//! their events are processed after all ([`redrive`]).
+//! Dead letters for the operator: how they are listed ([`pages`]), and how their
+//! events are processed after all ([`redrive`]).
 //!
-//! [`Letters`] is of one pipeline and lives as long as the host. A redrive runs
-//! on a thread of its own, one at a time; between two of them it costs the notes
-//! of what was redriven, which are read when somebody asks first.
+//! A [`Letters`] serves one pipeline and lives as long as the host. A redrive
+//! runs on a thread of its own, one at a time. Between redrives, the host keeps
+//! only the notes of redriven letters, which it reads at the first request.
 
 pub mod event;
 pub mod notes;
@@ -39,7 +39,7 @@ use crate::{
     types::{Offset, PartitionId, Topic},
 };
 
-/// What the topic of a group's dead letters has after the group's name.
+/// Suffix that makes a group's name the name of its topic of dead letters.
 pub const TOPIC_SUFFIX: &str = ".dead-letter";
 
 /// Why a question about letters has no answer, or a redrive did not come to its
@@ -126,7 +126,7 @@ impl Letters {
         })
     }
 
-    /// What a redrive would do, as far as it looks before one begins.
+    /// Says what a redrive would do, as far as that is known before it begins.
     pub fn plan(&self, selection: &Selection) -> Result<Plan, LettersError> {
         self.notes.lock().read(&*self.log)?;
         redrive::plan(self, selection)
@@ -170,12 +170,13 @@ impl Letters {
         self.progress.lock().clone()
     }
 
-    /// Ends a redrive after its commit; the rest is for the next one.
+    /// Ends a running redrive after its current commit; the next redrive does
+    /// the rest.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Waits for the end of a redrive that was told to stop, at most until then.
+    /// Waits until `by` at most for the end of a redrive that was told to stop.
     #[must_use]
     pub fn end_by(&self, by: Instant) -> End {
         let name = format!("redrive of {}", self.pipeline.name);
@@ -187,7 +188,7 @@ impl Letters {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// What can be known to be wrong before anything is done.
+    /// Refuses a redrive that is known to be wrong before it begins.
     fn check(&self, selection: &Selection) -> Result<(), LettersError> {
         if let Selection::One { partition, offset } = selection {
             let letter = self.one(PartitionId(*partition), Offset(*offset))?;
@@ -235,7 +236,7 @@ pub(crate) fn now_ms() -> u64 {
     })
 }
 
-/// Describes the figures.
+/// Describes the metrics of redrives.
 pub fn describe() {
     describe_counter!(
         redrive::REDRIVEN,

@@ -1,11 +1,11 @@
-//! Which letters were redriven: the topic `<group>.redrive`, and a copy of what
-//! it says.
+//! Notes of the letters that were redriven: the topic `<group>.redrive`, and a
+//! copy of it in memory.
 //!
-//! A note is for [`CHUNK`] letters of one partition, in the same partition of
-//! the topic, and is written in the commit that redrives them: so what it says
-//! has happened, and what it does not say has not. The topic is compacted, and
-//! notes of letters that the log has no more are dropped. It costs a host a bit
-//! for each letter near a redriven one.
+//! A note covers [`CHUNK`] letters of one partition, in the same partition of
+//! the topic. The commit that redrives letters also writes their notes, so a
+//! letter is noted if, and only if, it was redriven. The topic is compacted,
+//! and a redrive drops the notes of letters that the log no longer has. A
+//! host's copy takes one bit for each letter near a redriven one.
 
 use std::{
     collections::BTreeMap,
@@ -20,33 +20,33 @@ use crate::{
     types::{NewRecord, Offset, PartitionId, Record, Topic},
 };
 
-/// What the topic has after the group's name.
+/// Suffix that makes a group's name the name of the topic.
 pub const SUFFIX: &str = ".redrive";
 
-/// Letters of one note.
+/// Letters that one note covers.
 const CHUNK: u64 = 1024;
 const WORDS: usize = (CHUNK / 64) as usize;
-/// The key of the note up to where letters mean nothing any more.
+/// Key of the note that says below which offset letters are void.
 const VOID: &[u8] = b"void";
 const READ_BYTES: usize = 1 << 20;
-/// Notes that one commit drops.
+/// Most notes that one commit drops.
 const DROPPED_MAX: usize = 256;
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The topic of a group.
+/// The topic of a group's notes.
 #[must_use]
 pub fn topic(group: &str) -> Topic {
     format!("{group}{SUFFIX}").into()
 }
 
-/// The record that says that no letter below `end` can be redriven: the state
-/// that it belongs to was deleted.
+/// The record that says that no letter below `end` can be redriven, because the
+/// state that the letters belong to was deleted.
 #[must_use]
 pub fn void(end: Offset) -> NewRecord {
     record(VOID.into(), Some(end.to_string().into()))
 }
 
-/// The copy, of all partitions.
+/// The copy of the notes of all partitions.
 #[derive(Debug)]
 pub struct Notes {
     topic: Topic,
@@ -55,10 +55,10 @@ pub struct Notes {
 
 #[derive(Clone, Debug, Default)]
 struct Partition {
-    /// Of the next note to read.
+    /// Offset of the next note to read.
     next: Offset,
     void_below: Offset,
-    /// By the offset of the first letter, in chunks.
+    /// One bit for each redriven letter, by the number of its chunk.
     chunks: BTreeMap<u64, [u64; WORDS]>,
 }
 
@@ -76,7 +76,7 @@ impl Notes {
         &self.topic
     }
 
-    /// Reads what is committed by now, of all partitions.
+    /// Reads the notes of all partitions that are committed by now.
     pub fn read(&mut self, log: &dyn RecordLog) -> Result<(), LogError> {
         let ends = log.bounds(&self.topic)?;
         for (number, (partition, bounds)) in (0..).zip(self.partitions.iter_mut().zip(ends)) {
@@ -103,8 +103,8 @@ impl Notes {
             .is_some_and(|notes| letter < notes.void_below)
     }
 
-    /// The first letter from `start` on that was not redriven, as far as there
-    /// are notes.
+    /// The first offset from `start` on that is neither void nor noted as
+    /// redriven.
     #[must_use]
     pub fn first_open(&self, partition: PartitionId, start: Offset) -> Offset {
         let Some(notes) = self.of(partition) else {
@@ -117,7 +117,8 @@ impl Notes {
         first
     }
 
-    /// The notes that say that these letters, too, are redriven.
+    /// The notes to write for these letters, which keep the letters noted
+    /// before.
     #[must_use]
     pub fn with(&self, partition: PartitionId, letters: &[Offset]) -> Vec<NewRecord> {
         let mut changed: BTreeMap<u64, [u64; WORDS]> = BTreeMap::new();
@@ -139,7 +140,7 @@ impl Notes {
             .collect()
     }
 
-    /// The tombstones of notes that the log has no letters of any more.
+    /// Tombstones for the notes whose letters the log no longer has.
     #[must_use]
     pub fn dropped(&self, partition: PartitionId, start: Offset) -> Vec<NewRecord> {
         let chunks = self.of(partition).map(|notes| &notes.chunks);
@@ -163,7 +164,7 @@ impl Partition {
             .is_some_and(|word| word & bit != 0)
     }
 
-    /// What is no note of ours is passed over.
+    /// Applies a note; a record that is no note is ignored.
     fn apply(&mut self, record: &Record) {
         let value = record.value.as_deref();
         let Some(key) = record.key.as_deref().map(String::from_utf8_lossy) else {
@@ -199,7 +200,8 @@ impl Partition {
     }
 }
 
-/// The end of all that was written to a partition, once readers see all of it.
+/// Waits until readers see all that was written to a partition by now, and
+/// returns the end.
 pub fn settled_end(
     letters: &Letters,
     topic: &Topic,
@@ -244,7 +246,7 @@ fn record(key: Bytes, value: Option<Bytes>) -> NewRecord {
     }
 }
 
-/// `[[first,last],…]` of the letters, for who looks at the topic.
+/// `[[first,last],…]` of the letters, so that people can read the topic.
 fn ranges(chunk: u64, bits: &[u64; WORDS]) -> String {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for letter in chunk * CHUNK..(chunk + 1) * CHUNK {
@@ -299,7 +301,7 @@ mod tests {
         }
         assert_eq!(notes.first_open(p, Offset(0)), Offset(4));
         assert_eq!(notes.first_open(p, Offset(1023)), Offset(1025));
-        // Of letters that are gone the notes go, too.
+        // The notes of letters that are gone are dropped.
         assert_eq!(notes.dropped(p, Offset(1023)), []);
         let dropped = notes.dropped(p, Offset(2048));
         assert_eq!(dropped.len(), 2);

@@ -1,5 +1,5 @@
-//! Reading letters: one, or a page. A request reads so much at most, whatever
-//! it filters.
+//! Reads letters: one, or a page. A request reads a bounded amount, however few
+//! letters pass its filter.
 
 use super::{
     Letters, LettersError,
@@ -11,23 +11,24 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
-/// Letters that a request looks at, and their bytes.
+/// Most letters that a request looks at, and most bytes of them.
 const LOOKED_MAX: usize = 10_000;
 const LOOKED_BYTES_MAX: usize = 8 << 20;
 const READ_BYTES: usize = 1 << 20;
 
-/// Where a page begins.
+/// The place where a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// With the newest, which come first.
+    /// The page has the newest letters, newest first.
     Newest,
-    /// With the oldest of the first partition.
+    /// The page begins with the oldest letter of the first partition.
     Oldest,
-    /// After a letter, in its partition and those after it.
+    /// The page begins after a letter, in its partition, and goes on with later
+    /// partitions.
     After(PartitionId, Offset),
 }
 
-/// Which letters a page has.
+/// Conditions that the letters of a page meet.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub key: Option<String>,
@@ -80,7 +81,7 @@ impl Letters {
         })
     }
 
-    /// A letter with all that it has.
+    /// A letter with its headers and value.
     pub fn show(
         &self,
         partition: PartitionId,
@@ -130,8 +131,8 @@ impl Letters {
             .ok_or(not_found)
     }
 
-    /// Letters of a partition from `from` on, up to `end`, each with the offset
-    /// after it, until `take` says that it is enough.
+    /// Passes the letters of a partition from `from` up to `end` to `take`, until
+    /// `take` returns false.
     pub(super) fn each(
         &self,
         partition: PartitionId,
@@ -159,8 +160,8 @@ impl Letters {
         Ok(())
     }
 
-    /// Those of each partition's end, the newest letters first, and whether these
-    /// are all.
+    /// The newest letters of all partitions, newest first, and whether there are
+    /// no others.
     fn newest(
         &self,
         filter: &Filter,
@@ -172,8 +173,9 @@ impl Letters {
         let mut found = Vec::new();
         let mut complete = true;
         for (partition, held) in bounds {
-            // A partition is read forward only; so the end is looked for with
-            // wider and wider looks back, the last of which counts.
+            // A partition can only be read forward. So each look starts further
+            // back from the end, until one finds enough letters; only the last
+            // look counts.
             let mut back = (limit as u64).saturating_mul(2);
             let mut of_partition = Vec::new();
             loop {
@@ -241,7 +243,7 @@ impl Letters {
                 break;
             }
         }
-        // The very last letter has none after it.
+        // No page comes after the very last letter.
         if let (Some((partition, offset)), Some((last, held))) = (next, bounds.last())
             && partition == *last
             && offset.next() >= held.end

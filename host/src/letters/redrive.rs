@@ -1,19 +1,19 @@
 //! A redrive: events of dead letters go to the input again, once and in order.
 //!
-//! It is a visit in the group `<group>.redrive`, which reads nothing and
-//! commits: the events, and the notes that their letters are redriven, in one
-//! step. So nothing is redriven twice, whenever it is killed and whoever begins
-//! again. One host at a time holds all partitions of that group, and a redrive
-//! begins when all that was redriven before is processed: so it knows what
-//! became of it.
+//! A redrive visits the group `<group>.redrive`, and reads nothing there. Each of
+//! its commits appends events to the input and notes their letters as redriven, in
+//! one step. So no letter is redriven twice, even if a host is killed and another
+//! begins again. One host at a time holds all partitions of that group. A redrive
+//! begins once all events that were redriven before are processed, so that it knows
+//! what became of them.
 //!
-//! It works on one partition after another. Its letters go in the order of their
-//! keys, and those of a key in the order of their events, some at a time. Then it
-//! looks what became of them, and at the letters that live events of halted
-//! entities led to meanwhile, and goes on with these.
+//! A redrive works on one partition after another. The letters go in batches: by
+//! key, and within a key in the order of their events. After each batch, the
+//! redrive checks which events are dead letters again. Live events of halted
+//! entities become letters meanwhile, and the redrive goes on with these.
 //!
-//! Memory: [`BATCH_BYTES_MAX`] of letters, one commit, and the keys of the halted
-//! entities it has to do with.
+//! Memory: [`BATCH_BYTES_MAX`] of letters, one commit, and the keys of one
+//! partition's halted entities.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,25 +39,27 @@ use crate::{
 pub const REDRIVEN: &str = "courtside_redriven_total";
 pub const DEAD_AGAIN: &str = "courtside_redriven_dead_total";
 
-/// Letters that are held at a time.
+/// Bytes of letters that are held at a time.
 const BATCH_BYTES_MAX: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
-/// What one commit takes.
+/// Bytes and events of one commit.
 const COMMIT_BYTES: usize = 1 << 20;
 const COMMIT_EVENTS: usize = if cfg!(test) { 5 } else { 1_000 };
-/// How often it goes on with the letters that came meanwhile.
+/// Rounds with letters that came meanwhile, before the rest is left for the next
+/// redrive.
 const ROUNDS_MAX: usize = 200;
-/// Letters that a plan looks at.
+/// Most letters that a plan looks at.
 const PLANNED_MAX: u64 = 1_000_000;
 const EXAMPLES: usize = 20;
 /// How long the partitions may take to be assigned.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(120);
-/// How long a commit is tried again that may pass, and a transaction may stay open.
+/// How long a commit is tried again after an error that may pass, and how long a
+/// transaction may stay open.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
-/// How long the workers may take until they come further.
+/// How long the workers may make no progress.
 const PROCESSED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Does all of it.
+/// Runs a redrive to its end.
 pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError> {
     let (log, pipeline) = (&*letters.log, &letters.pipeline);
     let topic = &pipeline.dead_letter;
@@ -104,7 +106,7 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
     outcome
 }
 
-/// What there is to redrive, by now.
+/// Counts the letters that a redrive would take now.
 pub fn plan(letters: &Letters, selection: &Selection) -> Result<Plan, LettersError> {
     letters.check(selection)?;
     let mut plan = Plan {
@@ -160,14 +162,15 @@ fn selects(selection: &Selection, letter: &Letter) -> bool {
     }
 }
 
-/// The order in which letters go: by key, then as their events came.
+/// The order in which letters go: by key, then by the offset at which the event
+/// first came.
 type Place = (Key, Offset, Offset);
 
 /// Letters to redrive next.
 struct Batch {
     letters: BTreeMap<Place, Letter>,
-    /// The key of the first that are left for the next batch: the last key of
-    /// this one, perhaps.
+    /// Key of the first letter that is left for the next batch. It may also be the
+    /// last key of this batch.
     rest: Option<Key>,
 }
 
@@ -175,13 +178,14 @@ struct Job<'a> {
     letters: &'a Letters,
     selection: &'a Selection,
     member: &'a mut dyn Member,
-    /// Up to where the letters that came since the beginning were looked at.
+    /// Offset up to which the letters that came during the redrive were looked at.
     seen: Offset,
-    /// Keys whose entities were halted, and are to go on.
+    /// Keys of the halted entities whose letters this redrive has sent.
     halted: BTreeSet<Key>,
-    /// Those that halted again: the rest is for another redrive.
+    /// Keys whose entities halted again: their other letters are left for another
+    /// redrive.
     failed: BTreeSet<Key>,
-    /// Letters of the former that came meanwhile.
+    /// Letters of the entities in `halted` that came during the redrive.
     fresh: BTreeMap<Place, Letter>,
 }
 
@@ -234,8 +238,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The open letters up to `end`, the first of them in their order that are
-    /// after `after`.
+    /// The next batch: the first open letters below `end`, in their order, after
+    /// `after`.
     fn collect(
         &self,
         partition: PartitionId,
@@ -256,7 +260,7 @@ impl Job<'_> {
         }
         let mut found = BTreeMap::new();
         let mut bytes = 0;
-        // The first that does not fit; what comes after it is left, too.
+        // The first letter that does not fit; the letters after it are left, too.
         let mut rest: Option<Place> = None;
         let mut unfit: BTreeMap<String, u64> = BTreeMap::new();
         let is_first = after.is_none();
@@ -342,11 +346,13 @@ impl Job<'_> {
                     *progress.unfit.entry(code).or_default() += 1;
                 }),
             }
-            // What cannot be redriven does not keep its entity halted.
+            // The end includes letters that cannot be redriven, so that they do not
+            // keep the entity halted.
             if ends && !alone && !is_cut_short && entity.as_ref() == Some(&key) {
                 commit.end(order);
             }
-            // An event whose end is yet to be told stays for the next commit.
+            // If the key's later letters are unfit, the newest event gets the end
+            // mark. So that event stays for the next commit.
             if ends && commit.is_full() {
                 self.commit(partition, &mut commit, None)?;
             } else if commit.is_full() {
@@ -396,8 +402,8 @@ impl Job<'_> {
         let commit = Commit {
             records: events.chain(notes).collect(),
             checkpoints: Vec::new(),
-            // It says nothing, but that a commit without one has no fence; as
-            // near to the end as can be, so that retention is not kept waiting.
+            // The offset means nothing, but only a commit with one is fenced. The
+            // end is taken, so that the group does not hold back retention.
             offsets: vec![(partition, held.end)],
         };
         let deadline = Instant::now() + COMMITTED_WITHIN;
@@ -419,9 +425,10 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether a commit is in the log though it failed: it may have been written
-    /// before the disk did not answer. Known once the log takes records again.
-    /// The commit could not tell by itself, for it moves nothing.
+    /// Whether a commit that failed is in the log: it may have been written before
+    /// the disk stopped answering. The notes say so once the log takes records
+    /// again. Another try of the commit could not tell, because the commit moves no
+    /// offset.
     fn has_happened(
         &mut self,
         partition: PartitionId,
@@ -472,7 +479,8 @@ impl Job<'_> {
             let start = bounds.get(partition.0 as usize).map(|held| held.start);
             let committed = status.committed.get(&partition).copied();
             let next = committed.or(start).unwrap_or_default();
-            // What is left before the end may be no record at all.
+            // The offsets before the end may hold no record, but the mark of a
+            // transaction.
             let is_done = next >= end || {
                 let records = log.read(&pipeline.input, partition, next, 1)?;
                 records.first().is_none_or(|record| record.offset >= end)
@@ -493,7 +501,8 @@ impl Job<'_> {
         }
     }
 
-    /// What came of it, and what came meanwhile.
+    /// Counts the redriven events that are letters again, and collects the letters
+    /// that came meanwhile.
     fn look(&mut self, partition: PartitionId) -> Result<(), LettersError> {
         let letters = self.letters;
         let topic = &letters.pipeline.dead_letter;
@@ -543,7 +552,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// A moment, in which the group is looked after.
+    /// Waits for a moment, and polls meanwhile to stay a member of the group.
     fn rest(&mut self) -> Result<(), LettersError> {
         if self.letters.is_stopped() {
             return Err(LettersError::Interrupted);
@@ -551,7 +560,8 @@ impl Job<'_> {
         match self.member.poll(LOOK, 1) {
             Ok(Polled::Revoked(_) | Polled::Lost(_)) => Err(LettersError::Interrupted),
             Ok(_) => Ok(()),
-            // Whoever rests does so for so long only.
+            // Each caller has a deadline of its own, so an error that may pass is
+            // not reported here.
             Err(error) if error.may_pass() => {
                 std::thread::sleep(LOOK);
                 Ok(())
@@ -568,7 +578,7 @@ impl Job<'_> {
 /// Events of the next commit.
 #[derive(Default)]
 struct Pending {
-    /// With their letters.
+    /// Events, each with the offset of its letter.
     events: Vec<(NewRecord, Offset)>,
     bytes: usize,
 }
@@ -579,7 +589,8 @@ impl Pending {
         self.events.push((event, letter));
     }
 
-    /// The last event ends what is redriven of its entity, up to that offset.
+    /// Marks the last event as the end of its entity's redriven events, up to that
+    /// offset.
     fn end(&mut self, until: Offset) {
         if let Some((event, _)) = self.events.last_mut() {
             event.headers.push(Header::new(UNTIL, until.to_string()));

@@ -70,7 +70,7 @@ fn writes(log: &dyn RecordLog, group: &str, topic: &Topic) -> Result<bool, LogEr
     let layout = match layout::recorded(log, group) {
         Ok(Some(layout)) => layout,
         Ok(None) => return Ok(false),
-        // A topic of that name may be anybody's.
+        // A topic of that name may belong to somebody else.
         Err(error @ LogError::Corrupt { .. }) => {
             tracing::warn!(group, code = error.code(), %error, "the topics that a group writes are not known");
             return Ok(false);

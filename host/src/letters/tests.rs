@@ -48,8 +48,9 @@ use crate::{
     },
 };
 
-/// Writes down the events of a key. A bad one refuses those that say `no`, traps
-/// at those that say `trap`, and can give no checkpoint after one that says `halt`.
+/// A plugin that writes down the events of a key. A bad one refuses events that say
+/// `no`, traps at events that say `trap`, and can give no checkpoint after one that
+/// says `halt`.
 struct Book {
     is_bad: bool,
     description: Description,
@@ -147,15 +148,16 @@ impl Instance for BookInstance {
     }
 }
 
-/// A log whose visitors are killed at a commit, before it happens or after; some
-/// commits before that fail, and one of them happens all the same.
+/// A log whose members are killed at a commit, before the commit happens or after it.
+/// Some earlier commits fail, and one of these happens all the same.
 struct Deadly {
     log: Arc<dyn RecordLog>,
-    /// Commits until then; every other time it is after the commit.
+    /// Commits that are left: at 1 the member is killed after its commit, at 0 before
+    /// it.
     left: Arc<AtomicI64>,
 }
 
-/// So few commits are left that it does not even get its partitions.
+/// Value of `left` with which a member does not even get its partitions.
 const NEVER: i64 = i64::MIN;
 
 struct Killed {
@@ -397,7 +399,7 @@ fn redrive(letters: &Arc<Letters>, selection: Selection) -> RedriveView {
     }
 }
 
-/// Numbers that look random, and are the same again.
+/// Numbers that look random, but are the same in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -457,7 +459,7 @@ fn joined(log: &dyn RecordLog, group: &str, topic: &Topic) -> Box<dyn Member> {
     member
 }
 
-/// Refused with these words, also where nothing is to be done.
+/// Expects a refusal with these words, even if there is nothing to redrive.
 fn is_refused(letters: &Arc<Letters>, words: &[&str]) {
     let plan = letters.plan(&Selection::All).map(drop);
     let redrive = letters.redrive(Selection::All).map(drop);
@@ -479,7 +481,7 @@ fn an_input_that_others_read_takes_no_redriven_events() {
     scene.swap(false);
     scene.append("no-a", "1");
     scene.settle();
-    // A reader of another topic is no matter.
+    // A reader of another topic does not matter.
     let elsewhere = joined(&*scene.log, "elsewhere", &scene.pipeline.output.topic);
     assert_eq!(redrive(&letters, Selection::All).state, RedriveState::Done);
     let mut one = joined(&*scene.log, "one", input);
@@ -496,7 +498,7 @@ fn an_input_that_others_read_takes_no_redriven_events() {
     })
     .unwrap();
     drop(one);
-    // It is away, and may come back.
+    // The group has no member now, but may come back.
     is_refused(&scene.letters(), &["group one reads it"]);
 }
 
@@ -521,7 +523,7 @@ fn an_input_that_another_pipeline_writes_takes_no_redriven_events() {
     settle("writer", writes(input, "y"));
     settle("second", writes("x", input));
     let harmless = joined(&*scene.log, "harmless", &elsewhere);
-    // A pipeline that is no more writes nothing.
+    // A pipeline that is not at work writes nothing.
     assert_eq!(
         redrive(&scene.letters(), Selection::All).state,
         RedriveState::Done
@@ -534,7 +536,7 @@ fn an_input_that_another_pipeline_writes_takes_no_redriven_events() {
     drop((harmless, second));
 }
 
-/// Says how many redrives were killed.
+/// Runs one scene with its own chance, and returns how many redrives were killed.
 fn one_life(seed: u64) -> usize {
     println!("seed {seed}");
     let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -549,7 +551,7 @@ fn one_life(seed: u64) -> usize {
     }
     scene.settle();
     if chance.below(2) == 0 {
-        // Too early: the plugin is as it was.
+        // This redrive comes too early: the plugin is still the bad one.
         let progress = redrive(&scene.letters(), Selection::All);
         assert_eq!(progress.state, RedriveState::Done, "{progress:?}");
         assert_eq!(progress.redriven, progress.dead_again, "{progress:?}");
@@ -600,7 +602,7 @@ fn one_life(seed: u64) -> usize {
         assert!(!is_halted, "{key}");
         let mut state: Vec<_> = state.split_whitespace().collect();
         if key.starts_with("halt") {
-            // As if the plugin had been good from the start.
+            // The state is as if the plugin had been good from the start.
             assert_eq!(state, sent, "{key}");
             continue;
         }
@@ -642,7 +644,7 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
     assert_eq!(refused.key.as_deref(), Some("no-a"));
     assert_eq!(refused.plugin.as_deref(), Some("book@1.0.0"));
     assert_eq!(refused.state, LetterState::Open);
-    // Pages of one lead through all of them, and to an end.
+    // Pages of one letter lead through all letters, and to an end.
     let mut from = From::Oldest;
     let mut walked = Vec::new();
     for _ in 0..10 {
@@ -656,7 +658,7 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
         );
     }
     assert_eq!(walked, oldest);
-    // Whether there may be more than a page says is in it.
+    // A page says whether there may be more letters.
     let is_complete = |from, limit| letters.page(&any, from, limit).unwrap().complete;
     assert!(is_complete(From::Newest, 10) && is_complete(From::Oldest, 10));
     assert!(!is_complete(From::Newest, 1) && !is_complete(From::Oldest, 1));
@@ -713,7 +715,7 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
     assert_eq!(scene.letters().plan(&Selection::All).unwrap().letters, 0);
 }
 
-/// What nobody can process is told, and left.
+/// Events that nobody can process are reported, and left.
 #[test]
 fn what_can_never_be_redriven_is_told() {
     let scene = Scene::new();
@@ -741,7 +743,8 @@ fn what_can_never_be_redriven_is_told() {
     assert_eq!((progress.redriven, progress.unfit), (0, unfit));
 }
 
-/// Its topic's retention counts from when it became one; its event goes back as it was.
+/// Retention counts from when the event became a letter, so the letter has that time;
+/// the event goes back with its own.
 #[test]
 fn a_letter_has_its_own_time_and_its_event_keeps_its_own() {
     let scene = Scene::new();
@@ -768,7 +771,7 @@ fn a_letter_has_its_own_time_and_its_event_keeps_its_own() {
     assert!(input[1].header("courtside-event-time").is_none());
 }
 
-/// The state that letters belong to was deleted: they stay to be read.
+/// A reset deletes the state that the letters belong to; the letters can still be read.
 #[test]
 fn a_reset_makes_letters_void() {
     let scene = Scene::new();

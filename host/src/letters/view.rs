@@ -1,4 +1,4 @@
-//! Dead letters and redrives as the doors tell of them.
+//! Dead letters and redrives as the HTTP doors show them.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The host as play sees it: two requests, and what their answers mean.
 //!
 //! One client serves a whole run; its connections are kept between requests.
-//! What an answer means is decided by [`judge_post`] and [`judge_game`], which
-//! know nothing of sockets.
+//! [`judge_post`] and [`judge_game`] decide what an answer means; they know
+//! nothing of sockets.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ use crate::{
     types::{Offset, PartitionId, Position},
 };
 
-/// No answer of a host is this long; what is longer is not read.
+/// No answer of a host is this long; a longer one is not read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How much of an answer that is no problem document is quoted.
 const QUOTED_CHARS_MAX: usize = 200;
 
-/// The host did not do it now, and may do it later.
+/// The host did not do what it was asked, and may do so later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Away {
     pub(super) reason: String,
-    /// How long it asked to be left alone.
+    /// How long the host asked to be left alone.
     pub(super) retry_after: Option<Duration>,
     /// Events may be in the log without having been acknowledged.
     pub(super) is_in_doubt: bool,
 }
 
-/// The host will not do it, whenever it is asked.
+/// The host refused for good: asking again does not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error("play-refused: the host answered {status}: {detail}")]
@@ -49,26 +49,27 @@ pub(super) enum Refused {
     Strange { detail: String },
 }
 
-/// What became of the events of a `POST /score`.
+/// Outcome of a `POST /score` for its events.
 #[derive(Debug)]
 pub(super) enum Posted {
     All(Vec<Position>),
-    /// In the order of the events; None was not acknowledged.
-    /// At least one was, and at least one was not.
+    /// Results in the order of the events; None for an event that was not
+    /// acknowledged. At least one event was acknowledged, and at least one was
+    /// not.
     Some {
         results: Vec<Option<Position>>,
         away: Away,
     },
-    /// None was acknowledged.
+    /// No event was acknowledged.
     None(Away),
     Refused(Refused),
 }
 
-/// What became of a `GET /games/{id}`.
+/// Outcome of a `GET /games/{id}`.
 #[derive(Debug)]
 pub(super) enum Shown {
     Output(Box<RawValue>),
-    /// All was processed and led to no output.
+    /// The host processed all events, and they led to no output.
     NoOutput,
     NotYet(Away),
     Refused(Refused),
@@ -141,7 +142,7 @@ fn under(base: &Url, segments: &[&str]) -> Url {
 
 type Answer = (StatusCode, Option<Duration>, Vec<u8>);
 
-/// No answer came, and one may later or not.
+/// Why no answer came: a later try may get one, or none will.
 enum Unanswered {
     Away(Away),
     Refused(Refused),
@@ -193,7 +194,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.try_into().unwrap_or(Duration::ZERO))
 }
 
-/// RFC 9457, and what Courtside adds.
+/// A problem document of RFC 9457, with the fields that Courtside adds.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -219,7 +220,7 @@ enum Positions {
     Many(Vec<Position>),
 }
 
-/// Whether asking again may lead elsewhere.
+/// Whether the same request may succeed later.
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error()
         || status == StatusCode::REQUEST_TIMEOUT
@@ -283,7 +284,7 @@ fn judge_post(
     if results.len() != events {
         return Posted::None(away);
     }
-    // The host says of each event what became of it.
+    // The host reports what became of each event, so no event is in doubt.
     away.is_in_doubt = false;
     if results.iter().all(Option::is_none) {
         return Posted::None(away);
@@ -362,11 +363,13 @@ mod tests {
             .map(|result| result.as_ref().map(|position| position.offset.0))
             .collect();
         assert_eq!(offsets, [Some(1), None, Some(2), None]);
-        // Of another request, or of none that was acknowledged.
+        // Results that do not fit the request acknowledge nothing, nor do
+        // results that are all errors.
         assert!(matches!(post(503, &body, 3), Posted::None(_)));
         let none = json!({"results": [{"error": "x"}]});
         assert!(matches!(post(503, &none, 1), Posted::None(_)));
-        // An odd way to say so, but nothing is left to send again.
+        // A 503 that acknowledges all events is odd, but leaves nothing to send
+        // again.
         let all = json!({"results": [position(1)]});
         assert!(matches!(post(503, &all, 1), Posted::All(all) if all.len() == 1));
     }

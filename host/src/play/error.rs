@@ -1,4 +1,4 @@
-//! What can be wrong before anything is sent.
+//! Errors that keep play from sending anything.
 
 use std::{io, path::PathBuf};
 

@@ -1,7 +1,8 @@
 //! Game files, read and checked whole before anything is sent.
 //!
-//! They stay in memory while they are played (lines are slices of what was
-//! read), because `--loop` and a check of everything beforehand both need them.
+//! Files stay in memory while they are played, because `--loop` and a check of
+//! everything beforehand both need them. Lines are slices of the bytes that
+//! were read.
 
 use std::{
     collections::HashMap,
@@ -31,12 +32,12 @@ pub(super) struct RecordedGame {
 #[derive(Clone, Debug)]
 struct Recorded {
     line: Bytes,
-    /// Where the value of `game_id` stands in the line, quotes included.
+    /// Range of the value of `game_id` in the line, quotes included.
     game_id: Range<usize>,
     at: Option<GameTime>,
 }
 
-/// What play itself needs to know of an event. The host judges the rest.
+/// The fields of an event that play itself needs. The host judges the rest.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]

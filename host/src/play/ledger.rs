@@ -1,4 +1,4 @@
-//! What has become of each game of a round.
+//! Keeps what has become of each game of a round.
 //!
 //! One ledger serves one round. It is written at each acknowledgement and read
 //! by the progress bar and the report; an entry is about a hundred bytes, and
@@ -19,17 +19,17 @@ pub(super) struct GameNumber(pub(super) usize);
 pub(super) struct Entry {
     pub(super) id: Arc<str>,
     pub(super) acknowledged: u64,
-    /// Where its last acknowledged event stands in the log.
+    /// Position in the log of the game's last acknowledged event.
     pub(super) last: Option<(PartitionId, Offset)>,
-    /// Every event of it was acknowledged.
+    /// Whether every event of the game was acknowledged.
     pub(super) complete: bool,
-    /// The host has processed them, and said so.
+    /// Whether the host has said that it processed these events.
     pub(super) processed: bool,
-    /// Why it was given up, or its score could not be had.
+    /// Why the game was given up, or why its score could not be fetched.
     pub(super) failure: Option<String>,
 }
 
-/// The sums, for who watches.
+/// Sums over all games, for the progress display.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) acknowledged: u64,
@@ -78,7 +78,7 @@ impl Ledger {
         GameNumber(books.entries.len() - 1)
     }
 
-    /// The host has these, `fresh` of which it had not acknowledged before.
+    /// Notes positions that the host acknowledged, `fresh` of which are new.
     pub(super) fn acknowledge<'a>(
         &self,
         game: GameNumber,
@@ -93,9 +93,9 @@ impl Ledger {
         entry.acknowledged += fresh;
         books.sums.acknowledged += fresh;
         for position in positions {
-            // The furthest of a partition: an event that was sent again may
-            // be acknowledged after later ones. (A game has one partition,
-            // unless the topic grew while it was played.)
+            // Keep the furthest position of a partition, because an event that
+            // was sent again may be acknowledged after later ones. (A game has
+            // one partition, unless the topic grew while it was played.)
             let here = (position.partition, position.offset);
             entry.last = Some(match entry.last {
                 Some(last) if last.0 == here.0 => last.max(here),
@@ -121,7 +121,7 @@ impl Ledger {
         }
     }
 
-    /// The host said what has become of a game.
+    /// Notes that the host has processed a game.
     pub(super) fn processed(&self, game: GameNumber) {
         let mut books = self.books.lock();
         books.moved();
@@ -159,7 +159,7 @@ impl Ledger {
 }
 
 impl Books {
-    /// The host is there.
+    /// Notes a sign that the host is there.
     fn moved(&mut self) {
         self.progress = Instant::now();
         self.sums.away = None;

@@ -119,9 +119,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 enum Ended {
     /// Every event was acknowledged, and processed.
     Complete,
-    /// Some were not; which, was said.
+    /// Some events were not, and play has said which and why.
     Incomplete,
-    /// By Ctrl-C.
+    /// Ctrl-C ended the play.
     Interrupted,
 }
 
@@ -135,8 +135,8 @@ impl Ended {
     }
 }
 
-/// Plays until all is done, it must be given up, or Ctrl-C. An error is one of
-/// the input (a [`PlayError`]) or of standard output.
+/// Plays until all is done, until the patience is over, or until Ctrl-C. An
+/// error is one of the input (a [`PlayError`]) or of standard output.
 pub async fn run(args: PlayArgs) -> anyhow::Result<ExitCode> {
     let (mut out, mut err) = (Answer::new(io::stdout()), Words);
     let mut terminal = Terminal {
@@ -145,7 +145,8 @@ pub async fn run(args: PlayArgs) -> anyhow::Result<ExitCode> {
         err: &mut err,
     };
     let interrupted = async {
-        // Where the signal cannot be caught, it ends the process as ever.
+        // If the signal cannot be caught, it ends the process, as it does by
+        // default.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -154,11 +155,11 @@ pub async fn run(args: PlayArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(ended.exit_code()))
 }
 
-/// Where a play writes to.
+/// The streams that a play writes to.
 struct Terminal<'a> {
     out: &'a mut (dyn Write + Send),
     err: &'a mut (dyn Write + Send),
-    /// Somebody watches `err`.
+    /// Whether somebody watches `err`.
     attended: bool,
 }
 
@@ -174,7 +175,8 @@ async fn play(
     if let Programme::Invented { season, .. } = &programme {
         writeln!(terminal.err, "seed {}", season.seed())?;
     }
-    // No other run has it, on any host: `Idempotency-Key`s begin with it.
+    // Each `Idempotency-Key` begins with this number, so that no other run on
+    // any host has the key.
     let run = rand::random::<u128>();
     let mut interrupted = pin!(interrupted);
     for number in 1_u64.. {
@@ -195,7 +197,7 @@ async fn play(
     Ok(Ended::Complete)
 }
 
-/// What is played each round.
+/// The games that are played each round.
 enum Programme {
     Recorded(Vec<Arc<RecordedGame>>),
     Invented { season: Season, games: u64 },

@@ -53,8 +53,8 @@ fn clock_ms(clock: &str) -> Option<u32> {
     if !(0.0..60.0).contains(&seconds) {
         return None;
     }
-    // Below 60,000 by the check above, so the cast loses nothing but the sign
-    // it does not have.
+    // The check above keeps the seconds from 0 to below 60, so the cast loses
+    // nothing.
     let ms = (seconds * 1000.0).round() as u32;
     minutes.checked_mul(60_000)?.checked_add(ms)
 }
@@ -97,7 +97,8 @@ impl Pace {
         if let (Some(Speed(factor)), Some(at)) = (self.speed, at) {
             let first = *self.first.get_or_insert(at);
             let played_s = f64::from(at.ms.saturating_sub(first.ms)) / 1000.0;
-            // In range: 50 days of milliseconds over a speed of 0.001 at least.
+            // The quotient stays in range: 50 days of milliseconds over a speed of
+            // 0.001 at least.
             let due = Duration::try_from_secs_f64(played_s / factor).unwrap_or(Duration::MAX);
             self.due = self.due.max(due);
         }
@@ -145,9 +146,9 @@ where
         Ok(self.ahead.as_ref().map(|(_, due)| *due))
     }
 
-    /// The events that are due by now, as many as one request may carry.
-    /// Events at one clock reading are due together; so is what piled up
-    /// while the host was away.
+    /// The events that are due by now, as many as one request may carry. Events at
+    /// one clock reading are due together, as are events that piled up while the host
+    /// was away.
     pub(super) fn take(&mut self, now: Duration) -> Result<Vec<Line>, E> {
         let mut chunk = Vec::new();
         let mut bytes: usize = 0;
@@ -209,7 +210,7 @@ mod tests {
         ] {
             assert_eq!(GameTime::at(period, clock), None, "{period} {clock}");
         }
-        // More than the period is long is its beginning.
+        // A clock reading beyond the length of the period counts as its beginning.
         assert_eq!(seconds(5, "11:00"), Some(2880.0));
     }
 
@@ -234,7 +235,8 @@ mod tests {
             .into_iter()
     }
 
-    /// What goes out at each moment, by someone who wakes when it is due.
+    /// The events that go out at each moment, if the caller wakes whenever the next
+    /// is due.
     fn played(
         clocks: &[(u32, &str)],
         speed: Option<Speed>,

@@ -1,5 +1,5 @@
-//! Says how far a round is: a bar where somebody watches a terminal, else a
-//! line every few seconds, where there is anything new.
+//! Shows how far a round is: by a bar on a terminal, otherwise by a line every
+//! few seconds if there is anything new.
 
 use std::{convert::Infallible, io::Write, time::Duration};
 
@@ -15,13 +15,13 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Total {
     Events(u64),
-    /// Where the number of events shows only as they are made.
+    /// Number of games; the number of events shows only as they are made.
     Games(u64),
 }
 
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// None where nobody watches.
+    /// The bar; None if nobody watches.
     bar: Option<ProgressBar>,
     total: Total,
     began: Instant,
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Tells on and on; ends when it is dropped.
+    /// Shows the progress until the future is dropped.
     pub(super) async fn tell(&self, ledger: &Ledger, err: &mut (dyn Write + Send)) -> Infallible {
         let every = if self.bar.is_some() {
             BAR_EVERY
@@ -68,7 +68,7 @@ impl Progress {
                     });
                     bar.set_message(text);
                 }
-                // Nobody to tell is no reason to stop playing.
+                // Play goes on if a line cannot be written.
                 None if is_news => {
                     let _ = writeln!(err, "{text}");
                 }
@@ -166,7 +166,7 @@ mod tests {
             () = played => {}
         }
         let text = String::from_utf8(err).unwrap();
-        // What is still so is not told again.
+        // A line that would say nothing new is not written.
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(
             text.ends_with("waiting for the host: Connection refused\n"),

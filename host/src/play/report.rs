@@ -36,8 +36,8 @@ struct Row<'a> {
     error: Option<&'a str>,
 }
 
-/// What the table shows of an output. Another plugin than `nba-scoring` may
-/// have made it, so nothing is certain to be there.
+/// The fields of an output that the table shows. Another plugin than
+/// `nba-scoring` may have made the output, so any field may be missing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Score {
@@ -63,7 +63,8 @@ impl<'a> Report<'a> {
         self.rows
     }
 
-    /// Before the first row: as wide as the widest game id.
+    /// Makes the column of games as wide as the widest id; called before the
+    /// first row.
     pub(super) fn set_id_width(&mut self, width: usize) {
         self.id_width = width;
     }
@@ -158,7 +159,8 @@ fn visible(char: char) -> char {
     if char.is_control() { '\u{fffd}' } else { char }
 }
 
-/// Who plays whom stands in the id; where it does not, the host's order will do.
+/// The away and the home team, each with its points, in the order that the id
+/// names them. If the id names none, the host's order will do.
 fn sides(id: &str, points: &BTreeMap<String, u64>) -> (String, String) {
     let text = |team: &str| match points.get(team) {
         Some(points) => format!("{team} {points}"),

@@ -11,19 +11,19 @@ use super::{client::Away, ledger::Ledger};
 /// be back early, and one question in half a minute troubles nobody.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// How long play waits for what.
+/// Play's waiting times.
 #[derive(Clone, Debug)]
 pub(super) struct Tuning {
-    /// Without any progress for so long, play gives up.
+    /// Play gives up after this long without any progress.
     pub(super) patience: Duration,
     /// The wait after the first failure; it doubles, with jitter, up to
     /// `delay_max`.
     pub(super) delay_min: Duration,
     pub(super) delay_max: Duration,
-    /// For the answer to a `POST`.
+    /// Longest wait for the answer to a `POST`.
     pub(super) post_timeout: Duration,
-    /// For the answer to a `GET`, which the host holds back until it has
-    /// processed the events.
+    /// Longest wait for the answer to a `GET`, which the host holds back until
+    /// it has processed the events.
     pub(super) get_timeout: Duration,
 }
 
@@ -67,8 +67,9 @@ pub(super) struct Retry<'a> {
     ledger: &'a Ledger,
     tuning: &'a Tuning,
     backoff: ExponentialBackoff,
-    /// When the first attempt began: before that the host was not asked, as
-    /// between two events of a game played at its own pace.
+    /// When the first attempt began. Time before it does not count, because
+    /// play did not ask the host then, as between two events of a game at its
+    /// own pace.
     since: Instant,
 }
 
@@ -120,7 +121,7 @@ mod tests {
         }
     }
 
-    /// The waits until it gives up.
+    /// The waits until `retry` gives up.
     async fn waits(retry: &mut Retry<'_>, away: &Away) -> (Vec<Duration>, GaveUp) {
         let mut waits = Vec::new();
         loop {

@@ -16,8 +16,8 @@ use super::{
     show,
 };
 
-/// Games on their way at once, at most: at their own pace, most of them wait
-/// for their next event.
+/// Most games that are on their way at once. At their own pace, most of these
+/// wait for their next event.
 const GAMES_AT_ONCE_MAX: usize = 4096;
 
 /// How many reasons for failed games are told, and how many games are named
@@ -35,7 +35,7 @@ pub(super) struct Round<'a> {
     pub(super) args: &'a PlayArgs,
     pub(super) client: &'a Client,
     pub(super) tuning: &'a Tuning,
-    /// Begins each `Idempotency-Key`; no other run or round has it.
+    /// Prefix of each `Idempotency-Key`, which no other run or round has.
     pub(super) name: String,
 }
 
@@ -94,8 +94,8 @@ impl Round<'_> {
         })
     }
 
-    /// Sends every game. The first that gives up ends it for all: none of them
-    /// has made any progress then.
+    /// Sends every game. The first game that gives up ends the round for all,
+    /// because by then no other game has made progress either.
     async fn send(&self, games: Games, total: Total, ledger: &Ledger) -> Result<(), GaveUp> {
         let connections = Semaphore::new(usize::from(self.args.connections));
         let sending = Sending {
@@ -107,9 +107,9 @@ impl Round<'_> {
             speed: self.args.speed,
             events_per_request_max: usize::from(self.args.batch),
         };
-        // Recorded games take turns from the start, as they did in life. Of
-        // invented ones there may be any number: without a pace to wait for,
-        // more of them than connections would only cost memory.
+        // Recorded games take turns from the start, as they did in life. There
+        // may be any number of invented games: without a pace to wait for, more
+        // of them than connections would only cost memory.
         let at_once = match (total, self.args.speed) {
             (Total::Games(_), None) => usize::from(self.args.connections),
             _ => GAMES_AT_ONCE_MAX,
@@ -139,7 +139,7 @@ enum End {
     Interrupted,
 }
 
-/// The games that were not shown any more.
+/// Reports the games that were no longer shown.
 fn rest(ledger: &Ledger, report: &mut Report<'_>) -> std::io::Result<()> {
     report.set_id_width(ledger.id_width());
     while let Some(entry) = ledger.entry(report.rows()) {

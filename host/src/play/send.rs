@@ -9,12 +9,13 @@
 //! that goes by `seq` counts the late one where it belongs.
 //!
 //! **Once.** A request whose answer was lost may be in the log, so it is sent
-//! again with the same `Idempotency-Key`, which the host knows. A key names
-//! one body for ever, because the host tells the events of a request apart by
-//! the key and their place in the body: what remains of a partial failure is
-//! another body and goes under a key of its own. Not so where an earlier
-//! answer was lost, and any of the events may be in the log under the old key:
-//! then the whole request goes again, the same, until all of it is acknowledged.
+//! again with the same `Idempotency-Key`, which the host knows. A key always
+//! names the same body, because the host tells the events of a request apart by
+//! the key and their place in the body. So the events that remain of a partial
+//! failure, which are another body, go under a key of their own. An exception is
+//! a request with an earlier answer that was lost: any of its events may be in
+//! the log under the old key. Such a request is sent again unchanged, until all
+//! of it is acknowledged.
 
 use std::time::Duration;
 
@@ -34,14 +35,14 @@ use super::{
 /// The events of one game, in order.
 pub(super) type Lines = Box<dyn Iterator<Item = Result<Line, serde_json::Error>> + Send>;
 
-/// What the games of a round share.
+/// Shared by all games of a round.
 pub(super) struct Sending<'a> {
     pub(super) client: &'a Client,
     pub(super) ledger: &'a Ledger,
     pub(super) tuning: &'a Tuning,
     /// A permit for each request in flight.
     pub(super) connections: &'a Semaphore,
-    /// Begins each `Idempotency-Key`; no other run or round has it.
+    /// Prefix of each `Idempotency-Key`, which no other run or round has.
     pub(super) name: &'a str,
     pub(super) speed: Option<Speed>,
     pub(super) events_per_request_max: usize,
@@ -52,14 +53,13 @@ struct Request {
     events: Vec<Line>,
     body: Bytes,
     key: String,
-    /// By event.
+    /// Whether each event was acknowledged.
     acknowledged: Vec<bool>,
     /// An attempt may have left events in the log unacknowledged.
     is_in_doubt: bool,
 }
 
-/// Plays the game to its end, or to the answer that is final for it (which
-/// the ledger then has).
+/// Plays the game to its end, or to a final failure, which the ledger then has.
 pub(super) async fn game(
     sending: &Sending<'_>,
     number: GameNumber,
@@ -96,7 +96,8 @@ async fn next(
     if due > Duration::ZERO {
         sleep_until(start + due).await;
     }
-    // What is due was waited for, even if the timer should be early.
+    // The wait was until `due`, so these events are due even if the timer is
+    // early.
     chunks.take(start.elapsed().max(due)).map(Some)
 }
 
@@ -146,8 +147,9 @@ async fn deliver(
 }
 
 async fn attempt(sending: &Sending<'_>, request: &Request) -> Posted {
-    // The semaphore is never closed; held for the request alone, so that a
-    // game that waits for its next event or attempt keeps nobody else waiting.
+    // The semaphore is never closed. A game holds a permit for its request
+    // alone, so that its wait for the next event or attempt keeps no other game
+    // waiting.
     let _permit = sending.connections.acquire().await.ok();
     let (body, events) = (request.body.clone(), request.events.len());
     sending.client.post(body, &request.key, events).await

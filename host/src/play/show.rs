@@ -12,8 +12,8 @@ use super::{
 };
 use crate::types::{Offset, PartitionId};
 
-/// Shows every game in the order they began, as soon as the host has it.
-/// The outer error is of writing.
+/// Shows every game in the order they began, as soon as the host has it. The
+/// outer error is one of writing the report.
 pub(super) async fn all(
     client: &Client,
     ledger: &Ledger,
@@ -45,7 +45,7 @@ async fn one(
     tuning: &Tuning,
     number: GameNumber,
 ) -> Result<Option<(Entry, Option<Box<RawValue>>)>, GaveUp> {
-    // Of a game that was refused from its first event, the host knows nothing.
+    // The host knows nothing of a game that it refused from the first event on.
     let output = match ledger.entry(number.0) {
         Some(Entry {
             id,

@@ -10,8 +10,8 @@
 //! | `published.ndjson` | what was published, a record a line |
 //! | `plugins/<digest>.wasm` | the plugins that processed them |
 //!
-//! A later version of this format has another number; files that a version does
-//! not know are ignored. The same recording makes the same bytes.
+//! A later version of this format has another number; files that a version does not know
+//! are ignored. A recording always makes the same bytes.
 
 use std::{
     collections::BTreeMap,
@@ -34,24 +34,24 @@ const EVENTS: &str = "events.ndjson";
 const PUBLISHED: &str = "published.ndjson";
 const PLUGINS: &str = "plugins/";
 const EXTENSION: &str = ".wasm";
-/// A file of an archive: whoever made it, it is read into memory.
+/// Most bytes of one file in an archive. The archive may come from anybody, and the file
+/// is read into memory.
 const MEMBER_BYTES_MAX: u64 = RECORDING_BYTES_MAX as u64;
 
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     format: String,
-    /// The version of the host's program that made it.
+    /// Version of the program that made the export.
     courtside: String,
     key: String,
     pipeline: PipelineView,
     entity: EntityPartition,
-    /// How much follows, so that a file that was cut short is known.
+    /// Counts of what follows, by which a file that was cut short is recognised.
     events: usize,
     published: usize,
     plugins: Vec<String>,
 }
 
-/// Writes a recording.
 pub fn write(recording: &Recording, to: impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
     let manifest = Manifest {
@@ -94,7 +94,6 @@ fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> i
     archive.append_data(&mut header, name, bytes)
 }
 
-/// Reads a recording.
 pub fn read(from: impl Read) -> Result<Recording, ReplayError> {
     let unreadable = |error: io::Error| ReplayError::Export(format!("no tar archive: {error}"));
     let mut archive = tar::Archive::new(from);
@@ -110,7 +109,7 @@ pub fn read(from: impl Read) -> Result<Recording, ReplayError> {
         }
         match &*name {
             MANIFEST => manifest = Some(read_manifest(&mut member)?),
-            // What it is must be known before the rest is.
+            // The manifest says what the other files are, so it must come first.
             _ if manifest.is_none() => break,
             EVENTS => events = Some(read_lines(EVENTS, &mut member)?),
             PUBLISHED => published = Some(read_lines(PUBLISHED, &mut member)?),

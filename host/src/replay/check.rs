@@ -1,6 +1,6 @@
-//! A plugin that runs nowhere yet, tried on a recording: its checkpoint is opened
-//! as in a swap, its events run again in several ways, and what comes of them must
-//! be the same bytes each time.
+//! Tries a plugin that runs nowhere yet on a recording. The plugin opens the checkpoint
+//! as in a swap, and processes the events in several ways, which must all lead to the
+//! same bytes.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// The ways that events are handed over in.
+/// The ways in which events are handed over.
 const PLANS: [(&str, Plan); 4] = [
     (
         "in batches",
@@ -78,24 +78,25 @@ impl From<Rejection> for Objection {
     }
 }
 
-/// What a plugin did with a recording.
+/// Result of trying a plugin on a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tried {
     pub key: String,
     pub events: usize,
-    /// The format of the checkpoint that was opened; none where there is none.
+    /// Format of the checkpoint that was opened; None without a checkpoint or a state
+    /// in it.
     pub checkpoint: Option<String>,
     pub outputs: usize,
     /// Dead letters by their code.
     pub dead_letters: BTreeMap<String, usize>,
-    /// Beside what was published: records that are the same, and that differ.
+    /// Records that are as they were published; `differ` counts the others.
     pub same: usize,
     pub differ: usize,
-    /// None is well.
+    /// Why the plugin should not take over; empty if all is well.
     pub objections: Vec<Objection>,
 }
 
-/// Tries a plugin on a recording. An error says that it could not be tried.
+/// Tries a plugin on a recording. An error says that the try itself was not possible.
 pub fn try_out(recording: &Recording, plugin: &Arc<dyn Plugin>) -> Result<Tried, ReplayError> {
     let mut tried = Tried {
         key: recording.key.clone(),
@@ -167,10 +168,10 @@ pub fn try_out(recording: &Recording, plugin: &Arc<dyn Plugin>) -> Result<Tried,
     Ok(tried)
 }
 
-/// What of a checkpoint follows from the events alone. Its offset does not: an event
-/// that changes nothing moves it in a commit with others, and not in one of its own.
-/// Nor do the words of a failure, which have measured times. An entity of which nothing
-/// is kept is as one without a checkpoint.
+/// The part of a checkpoint that follows from the events alone. The offset does not: an
+/// event that changes nothing moves it in a commit with others, but not in a commit of
+/// its own. The words of a failure do not either, because they contain measured times.
+/// An entity of which nothing is kept counts as one without a checkpoint.
 fn stands_for(checkpoint: Option<&Bytes>) -> Result<Option<Envelope>, ReplayError> {
     let Some(stored) = checkpoint else {
         return Ok(None);
@@ -222,8 +223,8 @@ fn rehearse(
     }
 }
 
-/// Counts what came of the events. A failure of the plugin is an objection,
-/// unless the one that ran failed at the same event.
+/// Counts outputs and dead letters. A failure of the plugin is an objection, unless the
+/// plugin that ran failed at the same event.
 fn count(recording: &Recording, lines: &[Line], tried: &mut Tried) {
     let published: BTreeMap<u64, &str> = recording
         .published

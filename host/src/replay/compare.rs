@@ -1,8 +1,9 @@
-//! What a replay led to, beside what was published.
+//! Compares the records of a replay with those that were published.
 //!
-//! The log lets go of records: of an output that is a table, those whose key has a
-//! later one, and of one that is a stream, the oldest. So what is not there is a difference only where it would have
-//! to be; the rest is counted as gone.
+//! The log does not keep all records. A topic kept as a table loses records whose key has
+//! a later one, and a topic kept as a stream loses its oldest records. So a missing
+//! record is a difference only if the log must still have it; otherwise it is counted as
+//! gone.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +21,14 @@ use crate::{
     worker::output::{ERROR_CODE, ERROR_REASON},
 };
 
-/// What is different.
+/// Kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Changed,
-    /// Replayed, and never published.
+    /// The record was replayed, but never published.
     Added,
-    /// Published, and not replayed.
+    /// The record was published, but not replayed.
     Missing,
 }
 
@@ -41,27 +42,28 @@ pub struct Difference {
     pub replayed: Option<Line>,
 }
 
-/// How a replay compares.
+/// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
     /// Records that are as they were published.
     pub same: usize,
-    /// Records replayed that the log may have let go of.
+    /// Replayed records that the log may no longer have.
     pub gone: usize,
-    /// Records published again later, after a rollback.
+    /// Published records that a rollback has undone.
     pub undone: usize,
     pub differences: Vec<Difference>,
 }
 
-/// Which headers count.
+/// Headers that a comparison looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Headers {
     All,
-    /// But for those that name the plugin, which is another.
+    /// All headers but those that name the plugin, because the replay has another one.
     ButThePlugin,
 }
 
-/// Where records meet: the event, and the topic and key they go to.
+/// Records are compared if these are equal: the event's offset, and the topic and key
+/// they go to.
 type Meeting = (u64, String, Option<Vec<u8>>);
 
 /// Compares what was replayed with what a recording says was published.
@@ -81,7 +83,8 @@ pub fn compare(recording: &Recording, replayed: &[Line], headers: Headers) -> Co
     }
     let log = Kept::of(recording, replayed);
     for ((source, ..), (published, replayed)) in meetings {
-        // Of several records of a key, compaction leaves the last.
+        // Compaction leaves the last of several records of a key, so they are paired from
+        // the end.
         let mut pairs: Vec<(Option<&Line>, Option<&Line>)> = Vec::new();
         let (mut before, mut now) = (published.into_iter().rev(), replayed.into_iter().rev());
         loop {
@@ -115,8 +118,9 @@ pub fn compare(recording: &Recording, replayed: &[Line], headers: Headers) -> Co
     comparison
 }
 
-/// What was published of the events there are, and how much of it was undone by
-/// a rollback: made by a plugin that, as things stand, never got the event.
+/// The published records of the recorded events, and how many others a rollback has
+/// undone. A record is undone if its event was processed again later, or if its plugin,
+/// as things stand, never got the event.
 fn in_force<'a>(
     recording: &'a Recording,
     timeline: &Timeline,
@@ -169,8 +173,9 @@ fn is_same(published: &Line, replayed: &Line, headers: Headers) -> bool {
 }
 
 fn counted(line: &Line, headers: Headers) -> impl Iterator<Item = &HeaderLine> {
-    // Why a plugin failed is the host's words, with figures that are other each
-    // time: the code is what counts. Why it refused is its own.
+    // The reason of a plugin's failure is in the host's words, with figures that differ
+    // each time, so only the code counts. The reason of a refusal is the plugin's own,
+    // and counts.
     let is_failure = line
         .text(&ERROR_CODE)
         .is_some_and(|code| code != "event-refused");
@@ -183,7 +188,7 @@ fn counted(line: &Line, headers: Headers) -> impl Iterator<Item = &HeaderLine> {
     })
 }
 
-/// Whether two replays led to the same.
+/// Whether two replays led to the same records.
 #[must_use]
 pub fn same_lines(one: &[Line], other: &[Line]) -> bool {
     let is_same = |(one, other): (&Line, &Line)| {
@@ -193,12 +198,13 @@ pub fn same_lines(one: &[Line], other: &[Line]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(is_same)
 }
 
-/// What the log must still have.
+/// Tells which records the log must still have.
 struct Kept<'a> {
     recording: &'a Recording,
-    /// The last event of which each topic and key has a record published.
+    /// For each topic and key, the offset of the last event with a published record.
     last: BTreeMap<(String, Option<Vec<u8>>), u64>,
-    /// Topics and keys whose last record replayed is a tombstone, with its source.
+    /// Topics and keys whose last replayed record is a tombstone, with the offset of its
+    /// event.
     deleted: BTreeMap<(String, Option<Vec<u8>>), u64>,
 }
 
@@ -235,7 +241,7 @@ impl<'a> Kept<'a> {
         }
         let own = replayed.key.as_ref().and_then(|key| key.bytes().ok());
         if own.as_deref() != Some(self.recording.key.as_bytes()) {
-            // Others may have published under that key since.
+            // Other entities may have published under that key since.
             return true;
         }
         let (source, topic, key) = meeting(replayed);
@@ -245,12 +251,12 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// Changes shown of two values.
+/// Most changes between two values that are shown.
 const CHANGES_SHOWN_MAX: usize = 8;
 const VALUE_SHOWN_CHARS_MAX: usize = 160;
 
 impl Difference {
-    /// For a person, on some lines.
+    /// The difference on some lines, for a person.
     #[must_use]
     pub fn text(&self, input: &str, partition: u32, headers: Headers) -> String {
         let line = self.replayed.as_ref().or(self.published.as_ref());
@@ -294,8 +300,8 @@ fn changes(published: &Line, replayed: &Line, headers: Headers) -> Vec<String> {
             published.partition, replayed.partition
         ));
     }
-    // Where a record has another time than its event, that of its commit, no replay
-    // makes it again.
+    // A record may have the time of its commit, which no replay makes again, so the times
+    // of the events are compared.
     let times = (published.event_time_ms(), replayed.event_time_ms());
     if times.0 != times.1 {
         changes.push(format!("timestamp {} → {}", times.0, times.1));

@@ -88,8 +88,8 @@ impl PipelineView {
         }
     }
 
-    /// The pipeline, for one entity and without a group: how often it commits,
-    /// and for how long entities stay open, changes nothing of what they emit.
+    /// The pipeline, for one entity and without a group. How often it commits, and
+    /// for how long entities stay open, changes nothing of what they emit.
     pub fn to_pipeline(&self) -> Result<Pipeline, Malformed> {
         if self.partitions == 0 || self.output.partitions == 0 {
             return Err(Malformed(
@@ -114,7 +114,7 @@ impl PipelineView {
                 .map(|(name, output)| (name.as_str().into(), output.into()))
                 .collect(),
             dead_letter: self.dead_letter.as_str().into(),
-            // Nobody is told of takeovers that are only replayed.
+            // Takeovers are only replayed, so they are not written to a topic.
             plugins: None,
             host: "replay".into(),
             processing: Processing {
@@ -136,7 +136,7 @@ impl PipelineView {
         })
     }
 
-    /// The topics that its events lead to records in, but for dead letters.
+    /// The topics of the outputs that its events lead to, without dead letters.
     pub fn output_topics(&self) -> impl Iterator<Item = &str> {
         let named = self.outputs.values().map(|output| &*output.topic);
         std::iter::once(&*self.output.topic).chain(named)

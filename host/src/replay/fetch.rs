@@ -1,4 +1,4 @@
-//! A recording, asked of a host over HTTP.
+//! Fetches a recording from a host over HTTP.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ use crate::{
 
 /// How long a host may be silent: it may read much before it finds something.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(120);
-/// A line is a record, in hexadecimal digits at worst.
+/// Most bytes of a line, which is a record, in hexadecimal digits at worst.
 const LINE_BYTES_MAX: usize = 64 << 20;
-/// What is quoted of an answer that is none of ours.
+/// Characters that are quoted of an answer that no Courtside host gives.
 const QUOTED_CHARS_MAX: usize = 200;
 
 /// A host, and the entity to ask for.
@@ -29,7 +29,7 @@ pub struct Asked {
     pub host: HostArgs,
     pub pipeline: String,
     pub key: String,
-    /// Where the key has several.
+    /// The partition to take, if the key has events in several.
     pub partition: Option<PartitionId>,
 }
 
@@ -42,8 +42,8 @@ impl Asked {
             .read_timeout(SILENCE_MAX)
             .build()
             .map_err(|error| self.no_answer(&error))?;
-        // What is committed is asked for first, and what was published last: so
-        // of all events below the committed offset the outputs are there.
+        // The committed offset is fetched first and the published records last,
+        // so that the outputs of all events below that offset are there.
         let entity: EntityView = self
             .get(&client, &self.path("checkpoints"))
             .await?
@@ -57,7 +57,7 @@ impl Asked {
         Ok(recording)
     }
 
-    /// The parts put together: one entity, as far as it was processed.
+    /// Puts the parts together for one entity, up to its committed offset.
     fn assemble(
         &self,
         entity: EntityView,
@@ -160,7 +160,7 @@ impl Asked {
         well(self.ask(client, path).await?).await
     }
 
-    /// Records a line each, as they come.
+    /// Reads records, one a line, as they come.
     async fn lines(&self, client: &Client, what: &str) -> Result<Vec<Line>, ReplayError> {
         let answer = self.get(client, &self.path(what)).await?;
         let mut chunks = answer.bytes_stream();
@@ -198,7 +198,7 @@ fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
-/// The answer, where it is one; else the host's words.
+/// The answer if it is a success; otherwise an error in the host's words.
 async fn well(answer: Response) -> Result<Response, ReplayError> {
     #[derive(Deserialize)]
     struct Problem {

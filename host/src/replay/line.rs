@@ -10,7 +10,7 @@ use crate::types::{
     SOURCE_HEADER, TopicPartition,
 };
 
-/// On records that were made again after a rollback.
+/// Header on records that were made again after a rollback.
 pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 
 /// Bytes in JSON: as text where they are UTF-8, else in hexadecimal digits.
@@ -21,7 +21,7 @@ pub enum Text {
     Hex { hex: String },
 }
 
-/// A line that no host of ours wrote.
+/// A line that no Courtside host wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
@@ -74,7 +74,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// An event of the log.
+    /// The line of an event in the log.
     #[must_use]
     pub fn of_event(place: &TopicPartition, record: &Record) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Line {
         }
     }
 
-    /// A record that the log has of what was published.
+    /// The line of a published record in the log.
     #[must_use]
     pub fn of_published(place: &TopicPartition, record: &Record) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Line {
         }
     }
 
-    /// A record that would be appended.
+    /// The line of a record that is not appended yet.
     #[must_use]
     pub fn of_new(place: &TopicPartition, record: &NewRecord) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl Line {
         }
     }
 
-    /// The event it stands for.
+    /// The event that the line stands for.
     pub fn to_record(&self) -> Result<Record, Malformed> {
         let bytes = |text: &Option<Text>| text.as_ref().map(Text::bytes).transpose();
         let offset = self
@@ -134,7 +134,7 @@ impl Line {
         })
     }
 
-    /// What the host wrote on it, where it was published.
+    /// The host's headers on a published record.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance> {
         let headers = self.headers.iter().map(|header| Header {
@@ -157,8 +157,8 @@ impl Line {
         }
     }
 
-    /// The time of the event that led to it. A record may have another time: that of
-    /// its commit, and the event's in a header.
+    /// The time of the event that led to the record. The record itself may have the
+    /// time of its commit, and the event's time in a header.
     #[must_use]
     pub fn event_time_ms(&self) -> u64 {
         let header = self.text(EVENT_TIME_HEADER);
@@ -166,7 +166,7 @@ impl Line {
         replaced.unwrap_or(self.timestamp_ms)
     }
 
-    /// Bytes it takes in memory, about.
+    /// Approximate bytes that the line takes in memory.
     #[must_use]
     pub fn size(&self) -> usize {
         const OVERHEAD_BYTES: usize = 256;
@@ -182,7 +182,7 @@ impl Line {
         OVERHEAD_BYTES + size(&self.key) + headers + size(&self.value)
     }
 
-    /// Itself, and a line break.
+    /// The line as JSON, with a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         // Plain data to memory does not fail.
@@ -198,20 +198,20 @@ fn header_lines(headers: &[Header]) -> Vec<HeaderLine> {
     lines.collect()
 }
 
-/// What the host wrote on a record it published.
+/// Origin of a published record, as the host's headers state it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance {
     pub partition: PartitionId,
-    /// Of the event that led to it.
+    /// Offset of the event that led to the record.
     pub offset: Offset,
-    /// The plugin that made it; none on a dead letter that had none.
+    /// The plugin that made the record; None on a dead letter that had no plugin.
     pub digest: Option<Digest>,
-    /// 1, and more where it was made again after a rollback.
+    /// 1, or more if the record was made again after a rollback.
     pub attempt: u32,
 }
 
-/// Reads it from the last headers of ours: a dead letter has those of its event
-/// before, which may come from another pipeline.
+/// Reads the origin from the last headers that a host wrote. Before these, a dead
+/// letter has those of its event, which may come from another pipeline.
 #[must_use]
 pub fn provenance(headers: &[Header]) -> Option<Provenance> {
     let text = |header: &Header| {
@@ -224,7 +224,7 @@ pub fn provenance(headers: &[Header]) -> Option<Provenance> {
     let source = text(headers.get(at)?)?;
     let (rest, offset) = source.rsplit_once('/')?;
     let (_, partition) = rest.rsplit_once('/')?;
-    // Ours stand together.
+    // The host's headers stand together.
     let ours = headers.get(at.saturating_sub(2)..).unwrap_or_default();
     let last = |name: &str| ours.iter().rev().find(|header| &*header.name == name);
     Some(Provenance {

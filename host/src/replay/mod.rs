@@ -1,11 +1,12 @@
-//! Replay: what a plugin computed of one entity, computed again.
+//! Replay: computes again what a plugin computed of one entity.
 //!
-//! A host tells what its log has of an entity ([`trace`]); a [`Recording`] is
-//! that, fetched whole ([`fetch`]) or read from a file ([`archive`]); [`run`]
-//! puts it through the worker's own [`Processing`](crate::worker::processing)
-//! with a log in memory; [`compare`] tells what came of it from what was
-//! published; [`check`] does the same with a plugin that runs nowhere yet. Nothing
-//! here writes to a log, joins a group or changes a slot.
+//! A host shows what its log has of an entity ([`trace`]). A [`Recording`] holds
+//! all of that, fetched from a host ([`fetch`]) or read from a file ([`archive`]).
+//! [`run`] puts a recording through the worker's own
+//! [`Processing`](crate::worker::processing) with a log in memory, and [`compare`]
+//! compares the result with the published records. [`check`] does the same with a
+//! plugin that runs nowhere yet. Nothing here writes to a log, joins a group or
+//! changes a slot.
 //!
 //! A recording lives as long as the command, in memory: the events of one
 //! entity and what was published of them, up to [`RECORDING_BYTES_MAX`].
@@ -38,7 +39,7 @@ use crate::{
     types::{Digest, Key, Offset, PartitionId, Record},
 };
 
-/// What a recording may hold of events, and as much of what was published.
+/// Most bytes of events in a recording, and most bytes of published records.
 pub const RECORDING_BYTES_MAX: usize = 1 << 30;
 
 /// Why there is no replay.
@@ -69,7 +70,7 @@ pub enum ReplayError {
         "plugin-unavailable: the plugin {digest} processed events from offset {from} on, and no copy of it is left: name another with --plugin"
     )]
     PluginUnavailable { digest: Digest, from: Offset },
-    /// A file that is no plugin; the code is the rejection's.
+    /// The file is no plugin; the code is the rejection's.
     #[error("{0}")]
     Rejected(#[from] crate::plugin::Rejection),
     #[error("replay-stopped: at offset {next}: {code}: {reason}")]
@@ -97,9 +98,10 @@ pub struct Recording {
     pub at: EntityPartition,
     /// Events below the committed offset, in offset order.
     pub events: Vec<Line>,
-    /// What they led to, dead letters as well, as far as the log has it.
+    /// Records that the events led to, including dead letters, as far as the log
+    /// has them.
     pub published: Vec<Line>,
-    /// The plugins that processed them, as far as they are left.
+    /// The plugins that processed the events, as far as copies are left.
     pub plugins: BTreeMap<Digest, Bytes>,
 }
 
@@ -109,19 +111,20 @@ impl Recording {
         PartitionId(self.at.partition)
     }
 
-    /// Whether events may have gone that came before the first it has.
+    /// Whether the log may have lost events that came before the first recorded
+    /// one.
     #[must_use]
     pub const fn is_cut(&self) -> bool {
         self.at.start > 0
     }
 
-    /// Which plugin processed what.
+    /// The plugins that processed the events, in order.
     #[must_use]
     pub fn timeline(&self) -> Timeline {
         Timeline::of(self)
     }
 
-    /// Says what is missing from before its first event, where anything is.
+    /// Says what is missing from before the first event, if anything may be.
     #[must_use]
     pub fn reservation(&self) -> Option<String> {
         self.is_cut().then(|| {

@@ -1,13 +1,14 @@
 //! The events that rollbacks had an entity process again, by the takeovers on record.
 //!
-//! A replay takes each event once, by the plugin that got it in the end. But that an
-//! entity processed events again decides what becomes of the letters that were made of
-//! them before: the worker knows those that are redriven, and skips them.
+//! A replay takes each event once, by the plugin that got it in the end. Still it must
+//! know which events the entity processed again: the worker skips a redriven letter if
+//! its event was processed again after the letter was made.
 
 use super::{Recording, entity::TakeoverView};
 use crate::{slots::view::SwapKind, types::Offset, worker::envelope::Redone};
 
-/// In the order of the first event of each.
+/// The events that each rollback had processed again, in the order of their first
+/// events.
 pub(super) fn of(recording: &Recording) -> Vec<Redone> {
     let offsets: Vec<u64> = recording
         .events
@@ -19,7 +20,8 @@ pub(super) fn of(recording: &Recording) -> Vec<Redone> {
     let mut redone: Vec<Redone> = rollbacks(&own)
         .filter_map(|(rollback, before)| redone_by(rollback, before, &offsets))
         .collect();
-    // The default slot's plugin had what the key's own one had not.
+    // The default slot's plugin got the events for which the key's own slot had no
+    // plugin.
     let of_default: Vec<u64> = offsets
         .into_iter()
         .filter(|offset| running_at(&own, *offset).is_none())
@@ -60,8 +62,8 @@ fn running_at<'a>(takeovers: &[&'a TakeoverView], offset: u64) -> Option<&'a str
     last.digest.as_deref()
 }
 
-/// What one rollback had an entity process again: from the first of its events that the
-/// undone plugin got; none where that got none.
+/// The events that one rollback had an entity process again, from the first that the
+/// undone plugin got. None if that plugin got none of them.
 fn redone_by(rollback: &TakeoverView, before: &[&TakeoverView], offsets: &[u64]) -> Option<Redone> {
     let until = rollback.until?;
     let range = rollback.offset..until;

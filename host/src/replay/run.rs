@@ -1,7 +1,7 @@
 //! The worker's own processing with a log in memory.
 //!
-//! What a live worker does between two commits is done here between two batches:
-//! the same suspects, refusals, duplicates and halts, for it is the same code.
+//! A batch ends with a commit, as in a live worker. Suspects, refusals, duplicates and
+//! halts are the same, because the code is the same.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Events between two commits, where the plan does not say.
+/// Events between two commits, if the plan does not say.
 pub const BATCH: usize = 256;
 
 /// One entity's events, and the plugins that get them.
@@ -32,10 +32,10 @@ pub struct Case {
     pub pipeline: Arc<Pipeline>,
     pub partition: PartitionId,
     pub key: Key,
-    /// Each from its offset on, in their order.
+    /// The plugins, each with the first offset that it gets, in order.
     pub plugins: Vec<(Offset, Arc<dyn Plugin>)>,
-    /// What rollbacks had the entity process again, in the order of the first event of
-    /// each.
+    /// Events that rollbacks had the entity process again, in the order of their first
+    /// events.
     pub redone: Vec<Redone>,
     pub events: Vec<Record>,
 }
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-/// How the events are handed over, on which nothing may depend.
+/// How the events are handed over. The result must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Events between two commits.
@@ -65,19 +65,18 @@ impl Default for Plan {
     }
 }
 
-/// What came of a case.
+/// Result of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// Outputs and dead letters, in the order of their events.
     pub records: Vec<(TopicPartition, NewRecord)>,
     /// The last checkpoint, as it would be stored.
     pub checkpoint: Option<Bytes>,
-    /// Calls that failed, each made again.
+    /// Number of calls that failed and were made again.
     pub failures: u64,
 }
 
 impl Case {
-    /// Runs it.
     pub fn run(&self, plan: Plan) -> Result<Replayed, ReplayError> {
         let memory = Arc::new(Memory::default());
         let mut replayed = Replayed {
@@ -91,8 +90,8 @@ impl Case {
         let mut active = None;
         let mut processing = None;
         while let Some(first) = rest.first() {
-            // The plugin is another from here on: as for a swap, all before it is
-            // committed.
+            // Another plugin gets the events from here on. As for a swap, all events
+            // before it are committed.
             let mut is_new = false;
             while let Some((_, plugin)) = plugins.next_if(|(from, _)| *from <= first.offset) {
                 active = Some(Active::new(SlotName::Default, Arc::clone(plugin)));
@@ -108,8 +107,8 @@ impl Case {
             if is_new {
                 processing.activate(&SlotName::Default, active.clone());
             }
-            // The worker knows from the first event that it processes again which
-            // letters mean nothing any more.
+            // A worker learns of a rollback with the first event that it processes
+            // again. From there on it knows which letters no longer mean anything.
             while let Some(redone) = redone.next_if(|redone| redone.from <= first.offset) {
                 processing
                     .note_redone(self.partition, &self.key, *redone)
@@ -135,8 +134,8 @@ impl Case {
             records
                 .iter_mut()
                 .for_each(|(_, record)| times::take_back(record));
-            // A commit has the dead letters last; here all are in the order of
-            // their events, however those were batched.
+            // A commit has the dead letters last. The records are sorted by event
+            // here, so that their order does not depend on the batches.
             records
                 .sort_by_key(|(_, record)| provenance(&record.headers).map(|found| found.offset));
             replayed.records.append(&mut records);
@@ -179,7 +178,7 @@ impl Case {
         Ok(commit.unwrap_or_default())
     }
 
-    /// A worker writes records of its own, too, which are of no entity.
+    /// Whether a record belongs to an entity; a worker also writes records of its own.
     fn is_of_entity(&self, place: &TopicPartition) -> bool {
         let pipeline = &self.pipeline;
         place.topic == pipeline.output.topic
@@ -200,7 +199,6 @@ fn failed(error: LogError) -> ReplayError {
 pub struct Memory(Mutex<BTreeMap<(PartitionId, Key), Bytes>>);
 
 impl Memory {
-    /// Puts one there.
     pub fn put(&self, partition: PartitionId, key: Key, bytes: Bytes) {
         self.0.lock().insert((partition, key), bytes);
     }

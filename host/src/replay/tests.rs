@@ -66,7 +66,7 @@ fn lines(case: &Case, plan: Plan) -> Vec<Line> {
         .collect()
 }
 
-/// What the log would have after a run: the lines with offsets.
+/// The lines that the log would have after a run: the same lines with offsets.
 fn published(lines: &[Line]) -> Vec<Line> {
     let numbered = lines.iter().zip(0..).map(|(line, offset)| Line {
         offset: Some(offset),
@@ -101,8 +101,8 @@ fn recording(case: &Case, published: Vec<Line>) -> Recording {
     }
 }
 
-/// All that can happen to an event: counted, refused, fatal, without a value, a
-/// duplicate; with gaps, where other keys have theirs.
+/// Events of all kinds: counted, refused, fatal, without a value, a duplicate. The
+/// offsets have gaps, where other keys have their events.
 fn eventful() -> Vec<Record> {
     let mut events: Vec<Record> = [
         "x", "refuse", "trap", "x", "league", "poison", "x", "x", "trap", "x",
@@ -147,8 +147,8 @@ fn nothing_depends_on_how_events_come() {
             let plan = Plan { batch, reopens };
             let other = case.run(plan).unwrap();
             assert_eq!(other.checkpoint, usual.checkpoint, "{plan:?}");
-            // A poison shows in a checkpoint, so how much of the past it takes
-            // along is a matter of commits; without, all is the same.
+            // A poison shows only in a checkpoint, so the commits decide which earlier
+            // events it takes along. Without a poison, the plan changes nothing.
             let without: Vec<_> = eventful()
                 .into_iter()
                 .filter(|event| event.value.as_deref() != Some(b"poison"))
@@ -218,7 +218,7 @@ fn the_same_is_no_difference_and_a_change_is_one() {
     assert_eq!(same.differences, []);
     assert_eq!((same.same, same.gone, same.undone), (now.len(), 0, 0));
 
-    // Another plugin says so in every record it makes, and of nothing else.
+    // Each plugin is named in every record that it makes, so all records differ by name.
     let other = self::case(vec![(0, plugin("b"))], eventful());
     let other = lines(&other, Plan::default());
     let changed = compare(&recording, &other, Headers::All);
@@ -236,7 +236,8 @@ fn the_same_is_no_difference_and_a_change_is_one() {
     assert!(text.contains("in/0/3 → out\n  a:g:1 → b:g:1"), "{text}");
 }
 
-/// A host gave these another time than their events have, and said so.
+/// A host gave these records another time than their events have, and noted the events'
+/// times.
 #[test]
 fn records_with_the_time_of_their_commit_are_as_they_were_published() {
     let far = 4_000_000_000_000_000;
@@ -262,7 +263,7 @@ fn records_with_the_time_of_their_commit_are_as_they_were_published() {
     }
     let compared = compare(&recording(&case, all.clone()), &now, Headers::All);
     assert_eq!((compared.same, compared.differences), (4, vec![]));
-    // An event's time that is another is a difference all the same.
+    // Another event time is a difference all the same.
     all[2].headers.last_mut().unwrap().value = Some(Text::Utf8("5".to_owned()));
     let compared = compare(&recording(&case, all), &now, Headers::All);
     let text = compared.differences[0].text("in", 0, Headers::All);
@@ -284,7 +285,7 @@ fn what_compaction_took_is_gone_and_the_last_never_is() {
     assert_eq!(lost.differences.len(), 1);
     assert_eq!(lost.differences[0].kind, Kind::Added);
     assert_eq!(lost.differences[0].source, 4);
-    // And what was published must be replayed.
+    // A published record must be replayed, too.
     let fewer = super::compare::compare(&recording(&case, all), &now[..4], Headers::All);
     assert_eq!(fewer.differences[0].kind, Kind::Missing);
 }
@@ -309,7 +310,7 @@ fn dead_letters_are_gone_only_where_the_log_has_let_go_of_some() {
     assert_eq!((gone, differences.len()), (1, 0));
 }
 
-/// Of a stream's records, the last of a key goes like the others.
+/// Retention takes records of a stream whether or not they are the last of their key.
 #[test]
 fn what_retention_took_of_a_stream_is_gone() {
     let events = (0..5).map(|offset| event(offset, "x")).collect();
@@ -352,8 +353,8 @@ fn what_was_published_says_which_plugin_ran() {
     let (a, b) = (plugin("a").digest(), plugin("b").digest());
     let whole = recording(&case, all.clone());
     assert_eq!(stretches(&whole.timeline()), [(0, a), (4, b)]);
-    // An event of which nothing is known goes with the one before it; the first
-    // ones with the first that is known.
+    // An event of which nothing is known takes the plugin of the event before it. Events
+    // before the first known one take that one's plugin.
     let some = [all[2].clone(), all[6].clone()];
     let some = recording(&case, some.to_vec());
     assert_eq!(stretches(&some.timeline()), [(0, a), (6, b)]);
@@ -505,8 +506,8 @@ fn what_retention_took_is_said() {
     assert!(said.contains("is not known"), "{said}");
 }
 
-/// What an event that changes nothing does to a checkpoint depends on the commit that it
-/// is in: that is nothing that a plugin did.
+/// An event that changes nothing may change a checkpoint, depending on the commit that
+/// it is in. The plugin has no part in that.
 #[test]
 fn a_plugin_is_deterministic_whose_last_events_change_nothing() {
     let nothing = |offset| Record {
@@ -541,8 +542,8 @@ fn a_plugin_is_deterministic_whose_last_events_change_nothing() {
     assert_eq!(tried.objections, [], "nothing but refused events");
 }
 
-/// The letter of an event that a rollback has processed again is redriven: the worker
-/// skips it, and what comes after it goes on as if it had never been.
+/// A redriven letter is skipped if a rollback has processed its event again. The events
+/// after it go on as if the letter had never been.
 #[test]
 fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
     let (a, b) = (plugin("a").digest(), plugin("b").digest());
@@ -558,8 +559,9 @@ fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
         }
         record
     };
-    // b had 4 and 5, and had them taken back at 6. Letters are of the first attempt at
-    // 5, of the one after the rollback, and of an event that b never had.
+    // Plugin b got 4 and 5, and a rollback at 6 took them back. The letters are of the
+    // first attempt at 5, of the attempt after the rollback, and of an event that b
+    // never got.
     let mut events: Vec<_> = (0..7).map(|offset| event(offset, "x")).collect();
     events.extend([
         redriven(7, "5/1"),
@@ -596,7 +598,7 @@ fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
             .collect();
         assert_eq!(values, expected, "{plan:?}");
     }
-    // A key of its own, with which b had nothing to do, redrives what it likes.
+    // In a slot of its own, the key has nothing to do with b, so no letter is skipped.
     recording
         .at
         .takeovers

@@ -1,8 +1,8 @@
-//! Which plugin processed which events of an entity.
+//! The plugins that processed the events of an entity.
 //!
-//! The takeovers that were recorded say it of every event from the first of
-//! them on; what was published says it of the events that led to it; and an event
-//! of which neither says anything went to the plugin of the one before.
+//! Recorded takeovers name the plugin of every event from the first takeover on.
+//! Published records name the plugin of the events that led to them. An event
+//! that neither names went to the plugin of the event before it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct Stretch {
     pub digest: Digest,
 }
 
-/// Stretches in the order of their offsets, each to the begin of the next.
+/// Stretches in the order of their offsets. Each ends where the next begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline(pub Vec<Stretch>);
 
@@ -50,7 +50,7 @@ impl Timeline {
             })
             .collect();
         let mut stretches: Vec<Stretch> = Vec::new();
-        // Who came first of all is known by the first that is.
+        // The first plugin that is known also got the events before.
         let mut current = known.iter().find_map(|(_, digest)| *digest);
         let checkpoint = recording.at.checkpoint.as_ref();
         current = current.or_else(|| checkpoint.and_then(|one| one.digest.parse().ok()));
@@ -75,7 +75,7 @@ impl Timeline {
     }
 }
 
-/// What was recorded of the two slots that an entity's events can go to.
+/// Recorded takeovers of the two slots that an entity's events can go to.
 struct Takeovers {
     own: Vec<(u64, Option<Digest>)>,
     default: Vec<(u64, Option<Digest>)>,
@@ -91,7 +91,8 @@ impl Takeovers {
             taken.sort_by_key(|takeover| takeover.seq);
             let mut in_force: Vec<(u64, Option<Digest>)> = Vec::new();
             for takeover in taken {
-                // A rollback takes over where what it undoes did.
+                // A rollback takes over at the same offset as the takeover that
+                // it undoes.
                 in_force.retain(|(offset, _)| *offset < takeover.offset);
                 let digest = takeover.digest.as_deref();
                 in_force.push((

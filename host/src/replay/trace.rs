@@ -1,10 +1,10 @@
-//! What a host knows of one entity: the reading side of the doors below
-//! `/pipelines`.
+//! Reads what a host knows of one entity, for the doors below `/pipelines`.
 //!
-//! The log has no index by key, so each of these reads a partition from end to
-//! end (of the input), or all of them (of the outputs, where a plugin may have
-//! published under any key), a page at a time: that is the time it takes, and a
-//! page is the memory. Nothing is kept between two questions.
+//! The log has no index by key. So a request for events reads a partition of the
+//! input from end to end, and a request for outputs reads all partitions of the
+//! outputs, because a plugin may have published under any key. Records are read
+//! a page at a time, and a page is the memory that a request takes. Nothing is
+//! kept between two requests.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -30,10 +30,10 @@ use crate::{
 
 /// Bytes of a page.
 const PAGE_BYTES: usize = 1 << 20;
-/// Events of a key whose outputs can be told: eight bytes each.
+/// Most events of a key whose outputs can be told; each takes eight bytes.
 const EVENTS_MAX: usize = 4 << 20;
 
-/// A pipeline of a running host, as its entities can be traced.
+/// A pipeline of a running host, with all that a trace of its entities needs.
 pub struct Traced {
     pub pipeline: Arc<Pipeline>,
     pub partitioner: Partitioner,
@@ -71,7 +71,7 @@ impl Pages {
         let TopicPartition { topic, partition } = &self.place;
         let mut records = log.read(topic, *partition, self.next, PAGE_BYTES)?;
         records.retain(|record| record.offset < self.end);
-        // Without records there are none before the end.
+        // An empty page means that no record is left before the end.
         self.next = records
             .last()
             .map_or(self.end, |record| record.offset.next());
@@ -90,7 +90,8 @@ impl Traced {
         vec![self.partitioner.partition(key, count)]
     }
 
-    /// What is known of a key's entity in each of these partitions.
+    /// The state of a key's entity in each of these partitions, as far as it is
+    /// known.
     pub fn entity(
         &self,
         log: &dyn RecordLog,
@@ -99,7 +100,8 @@ impl Traced {
     ) -> Result<EntityView, LogError> {
         let (slot, running) = self.slot_of(key.as_bytes());
         let pipeline = &self.pipeline;
-        // What is committed comes first: whoever reads on sees all of it.
+        // The committed offsets are read first, so that later reads see
+        // everything below them.
         let committed = log
             .group_status(&pipeline.group, &pipeline.input)?
             .committed;
@@ -160,7 +162,7 @@ impl Traced {
         }
     }
 
-    /// What the topic of plugins says of the slots of a key; where there is no
+    /// The takeovers of a key's slots, from the topic of plugins. If there is no
     /// such topic, nothing was recorded.
     fn takeovers(
         &self,
@@ -221,7 +223,7 @@ impl Traced {
                 }
             }
         }
-        // Before compaction a number of a takeover may be there twice.
+        // Until compaction, a takeover of one number may be there twice.
         found
             .sort_by_key(|(partition, takeover)| (*partition, takeover.slot.clone(), takeover.seq));
         Ok(found)
@@ -260,8 +262,8 @@ impl Traced {
         })
     }
 
-    /// What was published of a key's events, dead letters as well: their offsets
-    /// are looked up first.
+    /// The records published of a key's events, including dead letters. The
+    /// offsets of the events are looked up first.
     pub fn outputs(
         self: &Arc<Self>,
         log: &dyn RecordLog,
@@ -367,9 +369,9 @@ fn checkpoint(stored: &bytes::Bytes) -> Result<CheckpointView, LogError> {
 #[derive(Debug)]
 struct Sources {
     partition: PartitionId,
-    /// What came before is not in the log.
+    /// First offset that the log still has.
     start: Offset,
-    /// In order.
+    /// Offsets of the events, in order.
     offsets: Vec<Offset>,
 }
 

@@ -1,5 +1,5 @@
-//! Games as they go on: the host's stream of events, taken up again where it
-//! was cut for as long as somebody looks.
+//! Follows games live. The host's stream of events is taken up again after a cut,
+//! for as long as somebody looks.
 
 use std::{
     collections::HashSet,
@@ -31,23 +31,23 @@ use crate::{
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const AGAIN_MIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// A board is drawn so often at most.
+/// Shortest time between two draws of a board.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
-/// What a shell makes of SIGINT.
+/// Exit status that shells give to a command ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// What of an output says which game it is.
+/// The field of an output that names its game.
 #[derive(Deserialize)]
 struct Named {
     game_id: Option<String>,
 }
 
-/// A change, a line of JSON.
+/// A change, written as a line of JSON.
 #[derive(Serialize)]
 struct Change<'a> {
     event: &'a str,
     key: Option<&'a str>,
-    /// None of a game that was deleted.
+    /// The game's output; None for a game that was deleted.
     output: Option<&'a RawValue>,
 }
 
@@ -58,11 +58,11 @@ enum View {
     Json,
 }
 
-/// What is followed.
+/// The games to follow.
 pub struct Followed<'a> {
-    /// Of its stream.
+    /// Path of the stream.
     pub path: String,
-    /// One game; without one, all.
+    /// The one game to follow; None follows all.
     pub only: Option<&'a str>,
     pub pipeline: Option<&'a str>,
 }
@@ -70,12 +70,12 @@ pub struct Followed<'a> {
 struct Following<'a> {
     followed: &'a Followed<'a>,
     view: View,
-    /// A board is to be drawn, then.
+    /// When the board is drawn next; None as long as nothing has changed.
     draw_at: Option<Instant>,
     note: String,
 }
 
-/// Follows until Ctrl-C, or until who reads has read enough.
+/// Follows until Ctrl-C, or until the reader of the output has closed it.
 pub async fn run(
     client: &Client,
     followed: &Followed<'_>,
@@ -152,8 +152,9 @@ impl Following<'_> {
         }
     }
 
-    /// Games that went while nobody listened go from the board: of these a stream
-    /// may say nothing. What it says comes after the list, and counts.
+    /// Removes games that were deleted while the stream was cut, because the new
+    /// stream may not mention them. Its events are applied after the list, so
+    /// they win.
     async fn drop_gone(&mut self, client: &Client) {
         let View::Board(screen) = &mut self.view else {
             return;
@@ -171,7 +172,7 @@ impl Following<'_> {
         }
     }
 
-    /// False says that nobody reads any more.
+    /// Returns false once nobody reads the output any longer.
     fn take(&mut self, event: &Event) -> anyhow::Result<bool> {
         let only = self.followed.only;
         let key = only.map(ToOwned::to_owned);
@@ -212,7 +213,7 @@ impl Following<'_> {
         }
     }
 
-    /// What a board says below the games.
+    /// Shows a note below the games of a board.
     fn say(&mut self, note: &str) -> anyhow::Result<()> {
         note.clone_into(&mut self.note);
         self.draw()
@@ -237,7 +238,7 @@ fn game_id(output: &str) -> Option<String> {
     named.game_id
 }
 
-/// At that moment; without one, never.
+/// Waits until that moment, or without end if there is none.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,

@@ -12,7 +12,7 @@ const LEADERS: usize = 5;
 /// Columns of an output that is shown as JSON in a table.
 const JSON_COLUMNS: usize = 120;
 
-/// What `nba-scoring` and its like put out.
+/// Output of `nba-scoring`, and of plugins that write the same fields.
 #[derive(Debug, Deserialize)]
 pub struct Game {
     pub game_id: String,
@@ -35,13 +35,13 @@ pub struct Game {
 }
 
 impl Game {
-    /// The game, where the output is one.
+    /// The game, if the output describes one.
     #[must_use]
     pub fn of(output: &str) -> Option<Self> {
         serde_json::from_str(output).ok()
     }
 
-    /// The teams, the guest first where the id says which that is.
+    /// The teams, with the guest first if the id says which that is.
     fn teams(&self) -> Vec<&str> {
         let mut teams: Vec<&str> = self.points.keys().map(String::as_str).collect();
         let mut words = self.game_id.rsplit('-');
@@ -78,7 +78,7 @@ impl Game {
         }
     }
 
-    /// What a change is told in, on one line.
+    /// The line that reports a change of the game.
     #[must_use]
     pub fn headline(&self) -> String {
         let Self { game_id, clock, .. } = self;
@@ -98,7 +98,7 @@ impl Game {
         ]
     }
 
-    /// Live games first, then those to come, then what is over.
+    /// Sort order: live games first, then games to come, then finished ones.
     #[must_use]
     pub fn rank(&self) -> u8 {
         match &*self.status {
@@ -112,7 +112,8 @@ impl Game {
         let (matchup, period) = (self.matchup(), period(self.period));
         let (clock, status) = (&self.clock, &self.status);
         let first = format!("{}  {matchup}  {period} {clock}  {status}", self.game_id);
-        // What an event brought begins no line that nobody can tell from ours.
+        // Text from an event must not begin a line, which would look like one of
+        // ours.
         let mut text = format!("{}\n\n", plain::line(&first));
         text += &self.line_score();
         let mut leaders = String::new();
@@ -169,7 +170,8 @@ impl Game {
     }
 }
 
-/// Columns of equal length side by side: the first to the left, numbers to the right.
+/// Puts columns of equal length side by side: the first aligned left, the others
+/// right.
 fn aligned(columns: &[Vec<String>]) -> String {
     let widths: Vec<usize> = columns
         .iter()
@@ -199,7 +201,7 @@ fn period(number: u32) -> String {
     }
 }
 
-/// One game, in full.
+/// One game with all its details.
 #[must_use]
 pub fn details(key: &str, output: &str) -> String {
     match Game::of(output) {
@@ -208,7 +210,7 @@ pub fn details(key: &str, output: &str) -> String {
     }
 }
 
-/// Games by their keys, as lines of a table; its first is the header.
+/// The lines of a table of games by their keys; the first line is the header.
 #[must_use]
 pub fn board<'a>(games: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let (mut rows, mut others) = (Vec::new(), Vec::new());

@@ -1,5 +1,4 @@
-//! `courtside games`: the games as their plugin last put them out, once or as
-//! they go on.
+//! `courtside games`: shows the games as their plugin last wrote them, once or live.
 
 mod follow;
 mod game;
@@ -100,7 +99,7 @@ async fn all(client: &Client, args: &GamesArgs) -> anyhow::Result<()> {
     })
 }
 
-/// All games, page by page.
+/// Passes all games to `take`, page by page.
 async fn each_page(
     client: &Client,
     pipeline: Option<&str>,

@@ -7,21 +7,21 @@ use rustix::termios::tcgetwinsize;
 use super::game::{Game, board};
 use crate::{cli::plain, terminal::write_out};
 
-/// Where the terminal does not say how large it is.
+/// Size to assume if the terminal does not report its own.
 const SIZE: (usize, usize) = (80, 24);
 
-/// What is on it, by game.
+/// The last output of each game on the board.
 #[derive(Debug, Default)]
 pub struct Screen {
     games: BTreeMap<String, String>,
-    /// What was put out under no game's name, last.
+    /// The last output that names no game.
     other: Option<String>,
-    /// Lines drawn last.
+    /// Number of lines drawn last.
     drawn: usize,
 }
 
 impl Screen {
-    /// A game's output, or its end.
+    /// Stores a game's output, or removes the game if there is none.
     pub fn put(&mut self, key: Option<String>, output: Option<String>) {
         match (key, output) {
             (Some(key), Some(output)) => drop(self.games.insert(key, output)),
@@ -30,18 +30,19 @@ impl Screen {
         }
     }
 
-    /// Only these games are left.
+    /// Removes the games that are not there.
     pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         self.games.retain(|key, _| is_there(key));
     }
 
-    /// Draws all of it, or of one game all there is.
+    /// Draws the whole board, or all details of one game.
     pub fn draw(&mut self, only: Option<&str>, note: &str) -> anyhow::Result<()> {
         let (columns, rows) = size();
         let text = self.text(only, note, columns, rows);
         let mut frame = String::new();
         if self.drawn > 0 {
-            // Up to the first line, and over what is there.
+            // Moves up to the first line, so that the new lines overwrite the
+            // old ones.
             let _ = write!(frame, "\x1b[{}A\r", self.drawn);
         }
         for line in &text {

@@ -1,16 +1,15 @@
 //! Server-sent events, as they come over the wire.
 
-/// A host's events are far smaller; whoever sends more is none.
+/// A host's events are far smaller; a larger event does not come from a host.
 const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     pub name: String,
     pub data: String,
 }
 
-/// What has come of a stream, up to the end of its last whole line.
+/// Parser of a stream, which may be cut into chunks at any byte.
 #[derive(Debug, Default)]
 pub struct Parser {
     rest: Vec<u8>,
@@ -22,18 +21,18 @@ pub struct Parser {
     after_return: bool,
 }
 
-/// An event that is larger than any of a host.
+/// An event larger than any that a host sends.
 #[derive(Debug, thiserror::Error)]
 #[error("host-unreachable: an event of the stream is larger than {EVENT_BYTES_MAX} bytes")]
 pub struct TooLarge;
 
 impl Parser {
-    /// Where to go on after a cut.
+    /// The id of the event to go on after, once the stream was cut.
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }
 
-    /// The stream was cut: what had come of an event that is not whole comes again.
+    /// Drops a partial event after a cut, because the host sends that event again.
     pub fn cut(&mut self) {
         *self = Self {
             last_id: self.last_id.take(),
@@ -41,7 +40,7 @@ impl Parser {
         };
     }
 
-    /// The events that are whole with this.
+    /// Takes the next bytes, and returns the events that are whole with them.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLarge> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -81,7 +80,7 @@ impl Parser {
                 self.event.data.push('\n');
             }
             "id" => self.id = Some(value.to_owned()),
-            // Comments, and what a host may say one day.
+            // Comments, and fields that hosts may add one day.
             _ => {}
         }
     }

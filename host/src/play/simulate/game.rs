@@ -32,7 +32,8 @@ pub struct Game {
     stage: Stage,
     /// A basket that the officials look at again.
     review: Option<Event>,
-    /// Made, and not yet asked for: the events of one possession at most.
+    /// Events that are made and not yet asked for: those of one possession at
+    /// most.
     ready: VecDeque<Event>,
 }
 
@@ -77,7 +78,7 @@ impl Game {
         &self.id
     }
 
-    /// The same game under another id (in the events made from here on).
+    /// Gives the game another id, in the events made from here on.
     #[must_use]
     pub fn with_id(self, id: impl Into<Arc<str>>) -> Self {
         Self {
@@ -196,7 +197,7 @@ impl Game {
         self.turn_over();
     }
 
-    /// At the buzzer: nobody gets a rebound any more.
+    /// Plays a shot at the buzzer, after which nobody gets a rebound.
     fn last_shot(&mut self) {
         if self.chance(30) {
             self.score(EventKind::FieldGoal);
@@ -308,7 +309,8 @@ impl Game {
         self.rng.random_range(0..100) < percent
     }
 
-    /// Of the offense: a player at these odds, else the team as such.
+    /// A player of the offense at these odds; otherwise None, for the team as
+    /// such.
     fn anyone(&mut self, percent: u32) -> Option<Arc<str>> {
         if self.chance(percent) {
             self.offense.team.player(&mut self.rng)

@@ -71,7 +71,7 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// One of the team, the starters more often than the bench.
+    /// A player of the team, a starter more often than one from the bench.
     pub(super) fn player(&self, rng: &mut impl Rng) -> Option<Arc<str>> {
         let bench = rng.random_range(0..self.players.len().max(1));
         let place = rng.random_range(0..=bench);
@@ -85,7 +85,7 @@ pub(super) struct League {
 }
 
 impl League {
-    /// No name is given twice.
+    /// Draws all names, none of them twice.
     pub(super) fn new(rng: &mut impl Rng) -> Self {
         let names = index::sample(rng, FIRST_NAMES.len() * LAST_NAMES.len(), TEAMS * PLAYERS);
         let mut names = names.into_iter().filter_map(|name| {

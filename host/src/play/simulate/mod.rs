@@ -1,4 +1,4 @@
-//! Invented games, for who has no files, and for benchmarks and tests.
+//! Invented games, for users without files, and for benchmarks and tests.
 //!
 //! A [`Season`] is an endless list of games drawn from one seed. Game `n`
 //! depends on the seed and `n` alone, so games may be made in any order and
@@ -20,7 +20,7 @@ use league::League;
 
 use super::pace::{GameTime, Line};
 
-/// What happened, in the words of the scoring plugin.
+/// Type of an event, in the words of the scoring plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -37,7 +37,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// What it counts on the scoreboard.
+    /// Points that the event gives on the scoreboard.
     #[must_use]
     pub const fn points(self) -> u8 {
         match self {
@@ -98,7 +98,8 @@ impl Event {
     }
 }
 
-/// All that one seed invents. As an iterator, its games from the first on.
+/// All games that one seed invents. As an iterator, a season gives its games
+/// from the first on.
 #[derive(Clone, Debug)]
 pub struct Season {
     seed: u64,
@@ -111,12 +112,12 @@ pub struct Season {
 const GAMES_PER_DATE: u64 = league::TEAMS as u64 / 2;
 
 /// A season begins on a day of its own, so that the games of two seeds have
-/// other ids: a host that has both would take them for one game otherwise.
+/// different ids. Otherwise a host that has both would take two games for one.
 const FIRST_OPENING_NIGHT: Date = jiff::civil::date(1950, 1, 1);
 const OPENING_NIGHTS: i32 = 150 * 365;
 
-/// What a stream of random numbers is for. Each has numbers of its own, so
-/// that a game does not depend on which others were made.
+/// Purpose of a stream of random numbers. Each purpose has numbers of its own,
+/// so that a game does not depend on which others were made.
 enum Stream {
     League,
     OpeningNight,

@@ -20,12 +20,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-/// What a request meets.
+/// The treatment of one request.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// What a host does on a good day.
+    /// The host takes all events, and answers.
     Serve,
-    /// An answer with a problem, and nothing taken.
+    /// Nothing is taken, and the answer is a problem.
     Answer(StatusCode, Option<u64>),
     /// A 503 that took the events for which this is true, and no others.
     Partial(Vec<bool>),
@@ -47,10 +47,10 @@ pub(super) struct Counted {
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    /// Steps for the next requests, whoever makes them; then `Serve`.
+    /// Steps for the next requests of any game, in order; after these, `Serve`.
     pub(super) posts: VecDeque<Step>,
     pub(super) gets: VecDeque<Step>,
-    /// Refused for good, always.
+    /// Games that are always refused for good.
     pub(super) banned: HashSet<String>,
     pub(super) games: BTreeMap<String, Vec<Counted>>,
     /// The `seq`s of each request that came, with its game and key.
@@ -62,7 +62,7 @@ pub(super) struct Books {
     counted_keys: HashSet<String>,
     in_flight: HashMap<String, usize>,
     end: u64,
-    /// A rule that play broke.
+    /// Rules that play broke.
     pub(super) broken: Vec<String>,
 }
 
@@ -87,7 +87,8 @@ impl Host {
             .enable_all()
             .build()
             .unwrap();
-        // Not from within the caller's runtime: a thread may block on this one.
+        // The listener is bound on another thread, because the caller's runtime
+        // does not let its threads block on this one.
         let listener = std::thread::scope(|scope| {
             let bind = || {
                 runtime
@@ -97,7 +98,7 @@ impl Host {
             scope.spawn(bind).join().unwrap()
         });
         let address = listener.local_addr().unwrap();
-        // What was on its way when the last host was killed.
+        // Requests in flight ended when the last host was killed.
         books.lock().in_flight.clear();
         let router = Router::new()
             .route("/score", post(score))
@@ -115,7 +116,8 @@ impl Host {
         format!("http://{}", self.address)
     }
 
-    /// As `kill -9` would; what it had taken is not lost.
+    /// Ends the host as `kill -9` would; the events that it had taken are not
+    /// lost.
     pub(super) fn kill(mut self) -> (SocketAddr, Shared) {
         self.stop();
         (self.address, Arc::clone(&self.books))
@@ -156,7 +158,8 @@ impl Drop for Host {
 
 async fn score(State(books): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let game = books.lock().begin(&headers, &body);
-    // Long enough for another request of the game to be seen, were there one.
+    // This is long enough to notice another request of the game, if there were
+    // one.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let (response, hangs) = books.lock().end(&game, &headers, &body);
     if hangs {

@@ -25,8 +25,8 @@ fn parse(args: &[&str]) -> Result<PlayArgs, clap::Error> {
     Cli::try_parse_from(args).map(|cli| cli.args)
 }
 
-/// Waits too short to be noticed, but for the patience: a busy machine must
-/// not run out of it.
+/// Waits are short, but for the patience: a busy machine must not run out of
+/// it.
 fn quick() -> Tuning {
     Tuning {
         delay_min: Duration::from_millis(1),
@@ -138,7 +138,8 @@ async fn every_event_arrives_once_in_order_and_the_scores_are_shown() {
     assert_eq!(sizes, [100, 100, 50]);
 }
 
-/// A host that shows a certificate of its own making, and the file of another.
+/// A host that shows a self-signed certificate, and the directory of another
+/// certificate.
 async fn stranger() -> (String, TempDir) {
     let made = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let (shown, believed) = (made(), made());
@@ -210,7 +211,8 @@ async fn a_partial_failure_sends_again_what_was_not_acknowledged_alone() {
     assert_ne!(keys[0], keys[1], "another body, another key");
     assert_eq!(keys[1], keys[2], "the same body, the same key");
     assert_ne!(keys[2], keys[3]);
-    // The last acknowledged position, not that of the last request's events.
+    // The last acknowledged position counts, not that of the last request's
+    // events.
     assert_eq!(books.asked["a"], "3:4");
 }
 
@@ -251,7 +253,8 @@ async fn a_partial_failure_after_a_lost_answer_sends_the_same_again() {
     assert_eq!(books.requests.len(), 5);
     let first = &books.requests[0];
     assert!(books.requests[..4].iter().all(|request| request == first));
-    // Where the request stands last, not where it counted first.
+    // The last position of the request counts, not the one at which it was
+    // first taken.
     assert_eq!(books.asked["a"], "3:5");
 }
 
@@ -299,13 +302,15 @@ async fn a_refusal_is_final_for_its_game_alone() {
             .starts_with("play-refused: ")
     );
     assert_eq!(rows["good"]["output"]["events"], 20);
-    // What the host refused is not tried again, nor what comes after it.
+    // Play does not send again a request that the host refused, nor later
+    // events of the game.
     let books = host.books.lock();
     let of_bad = books.requests.iter().filter(|(game, ..)| game == "bad");
     assert_eq!(of_bad.count(), 2);
 }
 
-/// An address of its own, so that nobody else listens there meanwhile.
+/// Each caller has an address of its own, so that nobody else listens there
+/// meanwhile.
 fn nobody_listens(last: u8) -> std::net::SocketAddr {
     let listener =
         std::net::TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 9, last), 0)).unwrap();
