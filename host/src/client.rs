@@ -1,5 +1,5 @@
-//! How a command gets to a host: its address, the token it shows, and whom it
-//! believes to be the host.
+//! How a command gets to a host: the host's address, the token that the command
+//! shows, and the certificates that it believes.
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
@@ -13,7 +13,7 @@ use reqwest::{
 
 use crate::terminal::say_line;
 
-/// Not an argument: those can be read by everybody on the machine.
+/// The token is no argument: everybody on the machine can read arguments.
 const TOKEN: &str = "COURTSIDE_TOKEN";
 
 /// The host that a command asks.
@@ -93,15 +93,15 @@ impl HostArgs {
     }
 }
 
-/// What all clients of a host have in common.
+/// The settings that all clients of a host have in common.
 pub fn builder(url: &Url) -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("courtside/", env!("CARGO_PKG_VERSION")))
-        // The host is asked, and nobody in between.
+        // The command asks the host, and no proxy in between.
         .no_proxy()
         // A redirected POST would become a GET, and a token go elsewhere.
         .redirect(redirect::Policy::none())
-        // To read the system's takes a while.
+        // Reading the system's root certificates takes a while, and http needs none.
         .tls_built_in_root_certs(url.scheme() == "https")
 }
 
@@ -139,7 +139,7 @@ pub fn no_answer(url: &str, error: &reqwest::Error) -> String {
     }
 }
 
-/// What lies under reqwest's layers of wrapping: "Connection refused", for one.
+/// The cause under reqwest's layers of wrapping: "Connection refused", for one.
 pub fn root(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -156,7 +156,7 @@ pub fn root(error: &reqwest::Error) -> String {
     text
 }
 
-/// Whether the host showed a certificate that is not to be believed: to ask again
+/// Whether the host showed a certificate that is not to be believed: another try
 /// changes nothing.
 pub fn is_untrusted(error: &reqwest::Error) -> bool {
     matches!(of_tls(error), Some(rustls::Error::InvalidCertificate(_)))
@@ -177,7 +177,7 @@ fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     None
 }
 
-/// In words what rustls says in its types' names.
+/// Says in words the faults that rustls says in its types' names.
 fn tls_words(error: &rustls::Error) -> String {
     use rustls::{CertificateError as Wrong, Error};
     let Error::InvalidCertificate(wrong) = error else {

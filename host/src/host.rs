@@ -58,15 +58,15 @@ use crate::{
     },
 };
 
-/// How long a host that reached its log waits for it while it starts.
+/// How long a host that has reached its log once waits for it while it starts.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const START_RETRY: Duration = Duration::from_secs(1);
 /// How often the host looks whether its workers are still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// And whether the topics it reads have the partitions that they had, and its
-/// groups the layouts.
+/// How often the host looks whether the topics it reads still have the partitions,
+/// and its groups the layouts, that they had.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the end of a read of the scoreboard is waited for.
+/// How long a host that ends waits for a read of the scoreboard.
 const SCOREBOARD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A pipeline at work.
@@ -80,10 +80,10 @@ struct Working {
     traced: Arc<Traced>,
 }
 
-/// What the doors may ask.
+/// The parts of a host that its doors may ask.
 struct Overview {
     log: Arc<dyn RecordLog>,
-    /// Asks it for who reads figures.
+    /// Asks the log for the figures of `/metrics`.
     asked: Arc<Asked>,
     data_dir: PathBuf,
     pipelines: Vec<Working>,
@@ -106,8 +106,9 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Opens the log and starts every pipeline; waits for a log that does not
-    /// answer as long as nobody says stop.
+    /// Opens the log and starts every pipeline. A step that fails because the log
+    /// does not answer is tried again, until `stop` is cancelled or
+    /// `START_PATIENCE` is over.
     pub fn start(config: &Config, stop: &CancellationToken) -> anyhow::Result<Self> {
         let log = open_log(config)?;
         let compiler = Engine::new(EngineConfig {
@@ -118,8 +119,8 @@ impl Host {
         Self::start_with(config, log, compiler, stop)
     }
 
-    /// Starts every pipeline on a log that is open, with plugins from whoever
-    /// makes them.
+    /// Starts every pipeline on a log that is open, with plugins from the given
+    /// compiler.
     pub fn start_with(
         config: &Config,
         log: Arc<dyn RecordLog>,
@@ -230,15 +231,16 @@ impl Host {
         Arc::clone(&self.log)
     }
 
-    /// What the doors may ask.
+    /// The host as its doors see it.
     #[must_use]
     pub fn operator(&self) -> Arc<dyn Operator> {
         Arc::clone(&self.overview) as _
     }
 
-    /// Waits for what ends a host that nobody told to end.
+    /// Waits for an error that ends the host, and returns it.
     pub async fn failed(&self) -> anyhow::Error {
-        // Soon after the start as well: another host may have started meanwhile.
+        // The first look comes soon after the start, because another host may have
+        // started meanwhile.
         let mut looked: Option<Instant> = None;
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
@@ -257,16 +259,16 @@ impl Host {
         }
     }
 
-    /// Ends all that processes: what was read is processed and committed, as far
-    /// as the drain deadline allows; the next host reads the rest again. A part
-    /// that does not end until `by` is left behind.
+    /// Ends all parts that process. The workers process and commit the events they
+    /// have read, as far as the drain deadline allows; the next host reads the
+    /// rest again. A part that does not end until `by` is left behind.
     pub fn drain(&mut self, by: Instant) -> Ends {
         for working in &self.overview.pipelines {
             working.letters.stop();
         }
         self.managers.iter().for_each(Manager::stop);
         for worker in &self.workers {
-            // One that has ended needs no telling.
+            // A worker that has ended needs no order.
             let _ = worker.orders().give(Order::Stop(Instant::now()));
         }
         let mut ends = Ends::default();
@@ -287,7 +289,7 @@ impl Host {
     /// Closes the log, once nobody processes and the doors are closed.
     pub fn close(&mut self, by: Instant) -> Ends {
         let mut ends = Ends::default();
-        // One that still reads has nothing to lose.
+        // A scoreboard that still reads has nothing to lose.
         let scoreboard_by = by.min(Instant::now() + SCOREBOARD_TIME_MAX);
         if self.scoreboard.end(scoreboard_by) == End::Panicked {
             tracing::error!("the scoreboard panicked");
@@ -306,7 +308,7 @@ impl Host {
 pub struct Ends {
     /// A worker had ended before it was told to.
     pub panicked: bool,
-    /// Something has not ended.
+    /// A part has not ended.
     pub overdue: bool,
 }
 
@@ -347,9 +349,8 @@ pub fn open_backup(config: &Config) -> anyhow::Result<Arc<dyn Admin>> {
     open_admin(config, false)
 }
 
-/// Opens it for a command of an operator: beside the hosts, where they share a
-/// log; else no host may run. Nothing is made where nothing is, unless the
-/// command is to.
+/// Opens the log for a command of an operator. On Kafka the command works beside the
+/// hosts; otherwise no host may run. A missing log is made only where `create` says so.
 pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin>> {
     if config.kafka.is_set() {
         let log = Kafka::beside(config.kafka.clone(), &limits(config))
@@ -464,8 +465,8 @@ fn pipeline(
     Ok((Arc::new(pipeline), layout))
 }
 
-/// Tries again what failed because the log does not answer: brokers that were
-/// there a moment ago may be about to elect leaders.
+/// Tries a step again that failed because the log does not answer: brokers that
+/// were there a moment ago may be about to elect leaders.
 fn patiently<T>(
     stop: &CancellationToken,
     mut step: impl FnMut() -> anyhow::Result<T>,
@@ -629,7 +630,7 @@ impl Operator for Overview {
                 continue;
             }
             for (partition, status) in working.status.all() {
-                // Who processes events again processes, and answers.
+                // A partition that processes events again is at work, too.
                 let is_at_work = matches!(
                     status.state,
                     PartitionState::Running | PartitionState::Redoing
@@ -656,7 +657,8 @@ impl Overview {
     }
 
     /// The pipeline whose input has other partitions than it started with, or
-    /// whose group has another layout, in words. What cannot be asked now is asked again.
+    /// whose group has another layout, in words. Where the log does not answer, the
+    /// next look asks again.
     fn other_layout(&self) -> Option<String> {
         self.pipelines.iter().find_map(|working| {
             let Pipeline {

@@ -1,7 +1,7 @@
 //! Courtside: a stream processor for Kafka whose logic is WebAssembly plugins.
 //!
-//! The modules stand in the order of the way of an event, after those that put
-//! them together; `ARCHITECTURE.md` tells it from end to end.
+//! The modules stand in the order of an event's way, after the modules that put them
+//! together; `ARCHITECTURE.md` describes that way from end to end.
 
 #![deny(
     clippy::print_stdout,
@@ -10,8 +10,8 @@
 )]
 
 /// Events are allocated on one thread and freed on another, and games of all
-/// sizes come and go for months: glibc's allocator was a tenth of the time of
-/// 100,000 games, and fragments.
+/// sizes come and go for months: glibc's allocator took a tenth of the time of
+/// 100,000 games, and it fragments.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! What a command writes: its answer to standard output, and words for a person to
+//! The output of a command: its answer to standard output, and words for a person to
 //! standard error. Either may be closed, full, or read by nobody any more.
 //!
 //! An answer that cannot be written is an error. A reader that has read enough
@@ -15,7 +15,7 @@ pub fn say(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-/// The same with a line break after it.
+/// Writes words for a person, with a line break after them.
 pub fn say_line(text: &str) {
     say(&format!("{text}\n"));
 }
@@ -25,7 +25,7 @@ pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     try_write(bytes).map(|_| ())
 }
 
-/// The same; false says that nobody reads it any more.
+/// Writes an answer; `false` says that nobody reads it any more.
 pub fn try_write(bytes: &[u8]) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     judge(out.write_all(bytes).and_then(|()| out.flush()))

@@ -15,18 +15,18 @@ use crate::{
     types::Topic,
 };
 
-/// How long a topic that a group keeps must not be found to be missing.
+/// How long the log must not find a group's own topic before it counts as missing.
 const MISSING_WITHIN: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2000 });
 const MISSING_LOOK: Duration = Duration::from_millis(100);
 
-/// What a topic is for.
+/// The purpose of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Input,
     Output,
     DeadLetter,
     Checkpoints,
-    /// What its group was created with.
+    /// The layout that the group was created with.
     Layout,
     /// Which plugins took over where, and their bytes.
     Plugins,
@@ -55,11 +55,12 @@ pub struct PipelineTopic {
     pub pipeline: String,
     pub group: String,
     pub role: Role,
-    /// Its partitions are as configured; none where other topics decide.
+    /// The topic's settings. Its partitions are as configured; `None` where other
+    /// topics decide.
     pub spec: TopicSpec,
 }
 
-/// The topics of all pipelines. One that is a pipeline's output and another's
+/// The topics of all pipelines. A topic that is one pipeline's output and another's
 /// input is there twice.
 #[must_use]
 pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
@@ -90,9 +91,9 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
     topics
 }
 
-/// What the pipelines need of a topic that is about to be created, partitions and
-/// all; none where no pipeline has it. `wanted` partitions are refused where a
-/// host would not start with them.
+/// The settings, partitions included, that the pipelines need of a topic that is about
+/// to be created; `None` where no pipeline has it. `wanted` partitions are refused
+/// where a host would not start with them.
 pub fn needs(
     known: &[PipelineTopic],
     log: &dyn RecordLog,
@@ -105,7 +106,7 @@ pub fn needs(
             Some(partitions) => Some(partitions),
             None => input_partitions(known, log, one)?,
         };
-        // An output has as many as its readers like.
+        // An output may have as many partitions as its readers like.
         if let (Some(partitions), Some(wanted)) = (partitions, wanted)
             && partitions != wanted
             && one.role != Role::Output
@@ -119,7 +120,7 @@ pub fn needs(
             });
         }
         let spec = needs.get_or_insert_with(|| one.spec.clone());
-        // Who must have so many goes before who may.
+        // A role that must have this number of partitions goes before an output.
         if spec.partitions.is_none() || one.role != Role::Output {
             spec.partitions = partitions.or(spec.partitions);
         }
@@ -127,7 +128,7 @@ pub fn needs(
     Ok(needs)
 }
 
-/// Those of the input of a topic's pipeline: that it has, or will have.
+/// The partitions that the input of a topic's pipeline has, or will have.
 fn input_partitions(
     known: &[PipelineTopic],
     log: &dyn RecordLog,
@@ -146,7 +147,7 @@ fn input_partitions(
     }
 }
 
-/// What a group keeps for itself, and the word for it.
+/// The topics that a group keeps for itself, each with a word for its contents.
 fn own(log: &dyn RecordLog, group: &str) -> Vec<(Topic, &'static str)> {
     let state = log.checkpoints_topic(group).map(|spec| spec.name);
     let mut own: Vec<_> = state.into_iter().map(|topic| (topic, "state")).collect();
@@ -163,7 +164,7 @@ fn own(log: &dyn RecordLog, group: &str) -> Vec<(Topic, &'static str)> {
 /// group has committed offsets: made anew, the topic would be empty, and nobody
 /// would know what is gone.
 pub fn refuse_missing(log: &dyn RecordLog, group: &str, input: &Topic) -> Result<(), LogError> {
-    // Offsets first: whoever committed some has made all the topics before.
+    // Offsets come first: a group that has committed some had all its topics before.
     let committed = match log.group_status(group, input) {
         Err(LogError::NoSuchTopic { .. }) => return Ok(()),
         status => status?.committed,
@@ -196,8 +197,8 @@ fn is_missing(log: &dyn RecordLog, topic: &Topic) -> Result<bool, LogError> {
     Ok(false)
 }
 
-/// Creates what a pipeline reads, where it is missing; what is there must be as
-/// it should. Says how many partitions it has.
+/// Creates a pipeline's input where it is missing; an input that is there must be as
+/// configured. Returns its number of partitions.
 pub fn ensure_input(
     config: &Config,
     settings: &PipelineConfig,
@@ -206,7 +207,8 @@ pub fn ensure_input(
     create_input(config, settings, log).map_err(coded)
 }
 
-/// The same of what a pipeline writes, once its input is there.
+/// Creates the topics that a pipeline writes where they are missing, once its input is
+/// there; topics that are there must be as configured.
 pub fn ensure_others(
     config: &Config,
     pipeline: &str,
@@ -220,13 +222,13 @@ fn coded(error: LogError) -> anyhow::Error {
     Coded(error).into()
 }
 
-/// What the log said, with its code.
+/// An error of the log, with its code.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {}", .0.code(), .0)]
 pub struct Coded(pub LogError);
 
-/// The pipelines' names, who writes a topic before who reads it: so that the
-/// one that makes a topic is the one that says how many partitions it has.
+/// The pipelines' names, the writers of a topic before its readers, so that the
+/// pipeline that makes a topic is the one that decides its number of partitions.
 #[must_use]
 pub fn in_order(config: &Config) -> Vec<&str> {
     let mut waiting: Vec<(&str, &PipelineConfig)> = config
@@ -241,14 +243,14 @@ pub fn in_order(config: &Config) -> Vec<&str> {
                 .iter()
                 .any(|(_, writer)| writer.writes(&reader.input.topic))
         });
-        // In a ring nobody is first; then any may be.
+        // In a ring no pipeline is first, so any may be.
         let (name, _) = waiting.remove(free.unwrap_or(0));
         ordered.push(name);
     }
     ordered
 }
 
-/// Creates what all pipelines need and is missing.
+/// Creates the missing topics of all pipelines.
 pub fn ensure_of_all(config: &Config, log: &dyn Admin) -> Result<(), LogError> {
     for name in in_order(config) {
         if let Some(settings) = config.pipelines.get(name) {
@@ -287,7 +289,7 @@ fn create_others(
         redrive(config, &group, Some(partitions)),
     ];
     for output in settings.written() {
-        // One that is there (another pipeline's input, say) has its partitions.
+        // An output that is there (another pipeline's input, say) has its partitions.
         let missing = match log.partitions(&output.topic.as_str().into()) {
             Ok(_) => false,
             Err(LogError::NoSuchTopic { .. }) => true,
@@ -362,7 +364,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Embedded::open(dir.path(), EmbeddedConfig::default()).unwrap();
         let (group, input) = ("g", Topic::from("in"));
-        // Neither a group that is new, nor one that has not committed yet.
+        // Neither a new group nor one that has not committed yet misses a topic.
         refuse_missing(&*log, group, &input).unwrap();
         log.ensure_topics(&[deleted(&input, 1)]).unwrap();
         refuse_missing(&*log, group, &input).unwrap();
@@ -412,7 +414,7 @@ mod tests {
             needs.map(|needs| needs.unwrap().partitions)
         };
         assert_eq!(needs(&known, &*log, "audit", Some(2)), Ok(None));
-        // As it will be, and as it is.
+        // The input will have 3 partitions, and is then created with 5.
         assert_eq!(asked("g.checkpoints", None), Ok(Some(3)));
         log.ensure_topics(&[deleted(&"in".into(), 5)]).unwrap();
         for topic in ["out", "g.dead-letter", "g.checkpoints"] {

@@ -1,4 +1,4 @@
-//! The words the parts share: ids, records, and the errors of none of them.
+//! The types that the parts share: ids and records. Each part has its own errors.
 //!
 //! Everything here is plain data, cheap to clone (bytes are reference-counted).
 
@@ -49,8 +49,8 @@ impl fmt::Display for Offset {
     }
 }
 
-/// What tells a topic from another of its name: one that is deleted and made
-/// anew has another id.
+/// The id that tells a topic from another of its name: a topic that is deleted and
+/// made anew has another id.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub u128);
 
@@ -84,7 +84,7 @@ impl FromStr for TopicId {
     }
 }
 
-/// As text for people, as its number elsewhere.
+/// Writes the id as text for people, and as its number elsewhere.
 impl Serialize for TopicId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -132,12 +132,12 @@ pub const HOST_HEADER_PREFIX: &str = "courtside-";
 
 /// `name@version` of the plugin that made an output record.
 pub const PLUGIN_HEADER: &str = "courtside-plugin";
-/// The SHA-256 of its file.
+/// The SHA-256 of that plugin's file.
 pub const DIGEST_HEADER: &str = "courtside-digest";
 /// `topic/partition/offset` of the event that led to the record.
 pub const SOURCE_HEADER: &str = "courtside-source";
 
-/// How often the event was processed, where it was again, after a rollback.
+/// How often the event was processed, where a rollback had it processed again.
 pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 
 /// The event's own time, in milliseconds since 1970, on a record that has another
@@ -183,8 +183,8 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
-    /// The bytes it counts for against a limit: what it carries, and a fixed
-    /// sum for what holds it.
+    /// The bytes that the record counts for against a limit: its contents, and a
+    /// fixed sum for the memory around them.
     #[must_use]
     pub fn size(&self) -> usize {
         Self::size_of(self.key.as_ref(), &self.headers, self.value.as_ref())
@@ -215,8 +215,8 @@ impl Record {
         record_size(self.key.as_ref(), &self.headers, self.value.as_ref())
     }
 
-    /// A copy in buffers of its own: what was read may share one with all that
-    /// was read beside it, and keep that in memory.
+    /// A copy in buffers of its own: a record may share its buffer with all records
+    /// of the same read, and keep them in memory.
     #[must_use]
     pub fn detached(&self) -> Self {
         let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
@@ -295,7 +295,7 @@ impl FromStr for Digest {
     }
 }
 
-/// As text for people, as its bytes elsewhere.
+/// Writes the digest as text for people, and as its bytes elsewhere.
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

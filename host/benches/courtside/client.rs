@@ -35,7 +35,7 @@ impl Client {
         self.ask(&request).await
     }
 
-    /// Sends a request, and reads its answer; the status.
+    /// Sends a request, reads its answer, and returns the status.
     pub async fn ask(&mut self, request: &[u8]) -> u16 {
         self.stream
             .get_mut()
@@ -70,7 +70,7 @@ impl Client {
         status
     }
 
-    /// What the last answer said.
+    /// The body of the last answer.
     pub fn body(&self) -> &[u8] {
         &self.body
     }

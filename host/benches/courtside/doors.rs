@@ -106,8 +106,8 @@ async fn post_all(address: SocketAddr, lines: &[Line], events_each: usize) -> Du
 const EVENTS_PER_SECOND: u64 = 1_000;
 const SECONDS: u64 = 20;
 
-/// From the moment a POST is sent to the moment its server-sent event is read,
-/// at 1,000 events/s in 1,000 games.
+/// The time from the moment a POST is sent to the moment its server-sent event is
+/// read, at 1,000 events/s in 1,000 games.
 pub fn latency() {
     let runtime = Runtime::new().expect("a runtime");
     let rig = Rig::new(false, &[]);
@@ -128,7 +128,7 @@ pub fn latency() {
     rig.stop();
 }
 
-/// Events for so many seconds, of 1,000 games.
+/// Events of 1,000 games for `seconds` seconds.
 pub fn steady_lines(seconds: u64) -> Vec<Line> {
     let events = usize::try_from(EVENTS_PER_SECOND * seconds).expect("a count");
     let mut lines = load::interleaved(1_000, usize::try_from(seconds).expect("a count") + 5);
@@ -168,8 +168,8 @@ pub async fn send_steadily(address: SocketAddr, lines: Vec<Line>) -> Vec<(Name, 
     sendings
 }
 
-/// An output that has more than the event it was sent for is not looked for:
-/// what is superseded may be skipped.
+/// An event counts only if a reader saw an output whose last event it is: a
+/// superseded output may be skipped.
 pub fn print_latency(what: &str, mut sightings: Sightings, sendings: Vec<(Name, Instant)>) {
     sightings.close();
     let mut first_seen: HashMap<Name, Instant> = HashMap::new();

@@ -1,5 +1,5 @@
-//! Input for the benchmarks: the events of invented games, as live games bring
-//! them: now of one game, now of another.
+//! Input for the benchmarks: the events of invented games, mixed as live games bring
+//! them.
 
 use std::sync::Arc;
 
@@ -13,8 +13,7 @@ pub struct Line {
     pub json: Bytes,
 }
 
-/// The first `events_each` events of so many games, one of each in turn. The
-/// games' lines are made as they are asked for.
+/// The first `events_each` events of `games` games, one of each in turn.
 pub fn interleaved(games: u64, events_each: usize) -> Vec<Line> {
     let season = Season::new(1);
     let mut by_game: Vec<_> = (0..games)

@@ -1,8 +1,8 @@
 //! The figures of `docs/performance.md`: `cargo bench -p courtside`, or one of
 //! them: `cargo bench -p courtside -- pipeline`.
 //!
-//! What is compared is measured in one run, one after the other, because
-//! machines are shared and noisy.
+//! Figures that are compared are measured in one run, one after the other,
+//! because machines are shared and noisy.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,13 +61,14 @@ fn main() -> ExitCode {
 }
 
 fn run() {
-    // Cargo adds `--bench`; what is left names benchmarks.
+    // Cargo adds `--bench`; the other arguments name benchmarks.
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     for (name, run) in ALL {
-        // A process each: memory is measured, and must not be another's.
+        // Each benchmark has its own process: its memory is measured, and must not be
+        // another's.
         match wanted.first().map(String::as_str) {
             None => {
                 let this = std::env::current_exe().expect("this program");

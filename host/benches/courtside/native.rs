@@ -1,5 +1,5 @@
 //! `nba-scoring` without WebAssembly, behind the interface that the workers
-//! see: what the sandbox costs is the difference.
+//! see: the difference is the cost of the sandbox.
 
 use std::sync::Arc;
 

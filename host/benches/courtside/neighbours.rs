@@ -1,4 +1,4 @@
-//! What a plugin over its limits costs the games of other slots.
+//! The cost of a plugin over its limits for the games of other slots.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,10 +13,10 @@ const GAMES: u64 = 1_000;
 const ROUNDS: usize = 3;
 /// The game whose own plugin misbehaves at each of its events.
 const GAME: &str = "misbehaving";
-/// Its first events, which come before anybody else's.
+/// That game's first events, which come before any other game's.
 const FIRST: usize = 20;
 
-/// How it misbehaves, by the limit that it goes over.
+/// How the plugin misbehaves, by the limit that it goes over.
 const DEEDS: &[(&str, &str)] = &[
     ("nothing", "count"),
     ("memory", "eat-memory"),

@@ -1,4 +1,4 @@
-//! From the log through the plugin to the synced commit.
+//! The way from the log through the plugin to the synced commit.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub fn wasm_and_native() {
     );
 }
 
-/// The same number of events of 1,000 games and of 100,000, all live.
+/// Events of 1,000 live games, and the same number of events of 100,000 live games.
 pub fn many_games() {
     let runtime = Runtime::new().expect("a runtime");
     const EVENTS: usize = 500_000;

@@ -13,10 +13,10 @@ use tokio::runtime::Runtime;
 use crate::{client::Client, rig};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// What `/proc` counts time in.
+/// The unit in which `/proc` counts time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Dropped, it is killed.
+/// A host, which is killed when this is dropped.
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
@@ -24,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// One with a plugin, that takes events.
+    /// Starts a host with a plugin, and waits until it is ready.
     pub fn start(runtime: &Runtime) -> Self {
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the data");
         let slot = dir.path().join("plugins.d/scores");
@@ -51,7 +51,7 @@ impl Process {
                 listens.then(|| event["address"].as_str()?.parse().ok())?
             })
             .expect("a host that listens");
-        // What it says later is shown, and never fills the pipe.
+        // The host's later log is shown, and never fills the pipe.
         std::thread::spawn(move || {
             log.map_while(Result::ok)
                 .for_each(|line| eprintln!("{line}"))
@@ -75,7 +75,7 @@ impl Process {
         process
     }
 
-    /// What it has in memory, in KB.
+    /// The memory that the host has resident, in KB.
     pub fn resident_kb(&self) -> u64 {
         let status = self.proc("status");
         let line = status
@@ -86,10 +86,10 @@ impl Process {
         number.and_then(|kb| kb.parse().ok()).expect("a number")
     }
 
-    /// The time it has had of all cores together.
+    /// The CPU time that the host has had of all cores together.
     pub fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
-        // Behind the name, which may have anything in it.
+        // The fields stand behind the name, which may have anything in it.
         let (_, fields) = stat.rsplit_once(") ").expect("a name");
         let ticks = fields.split(' ').skip(11).take(2);
         ticks
@@ -105,7 +105,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The host may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

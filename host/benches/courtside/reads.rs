@@ -38,7 +38,7 @@ pub fn reads() {
     }
 }
 
-/// Plays games so far; their ids.
+/// Plays the first `EVENTS_EACH` events of each game, and returns the games' ids.
 async fn play(host: &Process) -> Vec<String> {
     let lines = load::interleaved(GAMES, EVENTS_EACH);
     let events: Vec<&[u8]> = lines.iter().map(|line| &*line.json).collect();
@@ -62,7 +62,7 @@ async fn play(host: &Process) -> Vec<String> {
     games
 }
 
-/// Reads all the time; how long each took, and how much came.
+/// Reads all the time; returns how long each read took, and how many bytes came.
 async fn read_all(host: &Process, requests: &[String]) -> (Histogram<u64>, u64) {
     let ends = Instant::now() + Duration::from_secs(SECONDS);
     let mut readers = Vec::new();

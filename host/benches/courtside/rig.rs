@@ -29,7 +29,7 @@ pub const INPUT: Topic = Topic::from_static("NBA-Games");
 pub const OUTPUT: Topic = Topic::from_static("NBA-Scores");
 
 const SWAPPED_WITHIN: Duration = Duration::from_secs(60);
-/// Seldom enough that who waits for a swap costs it nothing.
+/// The looks are seldom enough that waiting for a swap does not slow it.
 const LOOK: Duration = Duration::from_millis(2);
 const APPEND_CHUNK: usize = 5_000;
 
@@ -57,7 +57,7 @@ pub fn built(name: &str) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{}: {error} (make test-plugins makes it)", path.display()))
 }
 
-/// The same plugin with other bytes, as another build of it would have.
+/// The plugin with other bytes, as another build of it would have.
 pub fn variant(number: u32) -> Vec<u8> {
     let mut bytes = plugin();
     let name = format!("build-{number:08}");
@@ -72,7 +72,7 @@ pub fn variant(number: u32) -> Vec<u8> {
 impl Rig {
     /// A host that waits for its plugin. `settings` are as `--set` takes them.
     pub fn new(native: bool, settings: &[(&str, &str)]) -> Self {
-        // On the disk that the build is on, not in memory.
+        // The data is on the disk that the build is on, not in memory.
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the data");
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
         let mut overrides = vec![
@@ -88,7 +88,7 @@ impl Rig {
         let compiler: Arc<dyn Compiler> = if native {
             Arc::new(crate::native::NativeCompiler)
         } else {
-            // What was compiled is kept, as a host does.
+            // The engine keeps compiled plugins, as a host does.
             let cache_dir = Some(config.data_dir.join("compiled"));
             let engine = EngineConfig {
                 cache_dir,
@@ -147,7 +147,7 @@ impl Rig {
         self.put("default.wasm", bytes);
     }
 
-    /// The same for one key's own slot.
+    /// Drops a plugin into one key's own slot, and waits until it is in force.
     pub fn swap_key(&self, key: &str, bytes: &[u8]) {
         std::fs::create_dir_all(self.config.plugin_dir.join("scores/keys")).expect("a directory");
         self.put(&format!("keys/{key}.wasm"), bytes);

@@ -26,7 +26,7 @@ use crate::{client::Client, doors::name, load, process::Process};
 
 const SUBSCRIBERS: usize = 10_000;
 const GAMES: usize = 13;
-/// So far the games are before anybody looks, so that outputs have their size.
+/// Events of each game before any reader comes, so that outputs have their size.
 const PLAYED: usize = 200;
 const EVERY: Duration = Duration::from_millis(500);
 /// Events of each game while nobody looks, and while all do.
@@ -34,7 +34,7 @@ const ALONE: usize = 20;
 const WATCHED: usize = 60;
 /// Readers that come at a time.
 const COMING: usize = 200;
-/// Of the readers whose stream is compressed, one in so many reads it.
+/// One in this many of the readers with a compressed stream reads the stream.
 const INFLATED: usize = 20;
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -57,7 +57,7 @@ pub fn websocket() {
     run(Kind::WebSocket);
 }
 
-/// What readers and those who post share.
+/// The state of a game that its readers and its sender share.
 struct Match {
     game: String,
     /// When each event was sent, by its number, in microseconds after the start.
@@ -143,7 +143,7 @@ fn run(kind: Kind) {
 /// An event and when it was seen, in microseconds after the start.
 type Sighting = (usize, u64);
 
-/// What became of each event of those that were watched, for each of its readers.
+/// Prints what became of each watched event, for each of its readers.
 fn print_deliveries(clock: &Clock, sightings: &[Vec<Vec<Sighting>>]) {
     let last = PLAYED + ALONE + WATCHED;
     let mut from_post: Histogram<u64> = Histogram::new(3).expect("a histogram");
@@ -192,7 +192,7 @@ fn print_deliveries(clock: &Clock, sightings: &[Vec<Vec<Sighting>>]) {
     }
 }
 
-/// A connection each.
+/// Raises the limit on descriptors: each reader has a connection.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -207,7 +207,7 @@ fn raise_descriptors() {
     );
 }
 
-/// Posts each game's events, one a while, the games by turns.
+/// Posts the games' events by turns, one event of each game per `every`.
 async fn post_all(
     address: SocketAddr,
     clock: &Arc<Clock>,
@@ -240,8 +240,8 @@ async fn post_all(
 
 type Readers = JoinSet<Option<(usize, Vec<Sighting>)>>;
 
-/// All readers, once each has been told how its game stands. They end with what
-/// they saw of which game, where they read it.
+/// All readers, once each has got the output of its game. A reader that reads its
+/// stream ends with the game and the events that it saw.
 async fn subscribe(
     address: SocketAddr,
     kind: Kind,
@@ -378,7 +378,7 @@ impl Reader<'_> {
             }
             self.stream.consume(read);
             self.clock.bytes.fetch_add(read as u64, Ordering::Relaxed);
-            // More than the head of the answer.
+            // More than 500 bytes are more than the head of the answer.
             seen += read;
             if seen > 500
                 && let Some(begun) = begun.take()
@@ -388,7 +388,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The event that an output came of last, just seen.
+    /// The last event of an output, seen now.
     fn sighting(&self, data: &[u8]) -> Sighting {
         let now = self.clock.started.elapsed().as_micros();
         let seq = last_seq(data).expect("a number");
@@ -396,7 +396,7 @@ impl Reader<'_> {
     }
 }
 
-/// It is close to the end.
+/// The number of the last event of an output. It is close to the end.
 fn last_seq(data: &[u8]) -> Option<usize> {
     const FIELD: &[u8] = b"\"last_seq\":";
     let at = data.windows(FIELD.len()).rposition(|part| part == FIELD)?;

@@ -1,4 +1,5 @@
-//! What a swap costs the stream, and what 10,000 of them leave behind.
+//! The cost of a swap for the stream, and the resources that 10,000 swaps leave in
+//! use.
 
 use std::{
     collections::BTreeMap,
@@ -27,18 +28,18 @@ use crate::{
 
 /// Events of a game after which most of its players have scored.
 const EVENTS_BEFORE: usize = 220;
-/// Names as long as make a state some 2 KB.
+/// The length of names that makes a state some 2 KB.
 const NAME_LEN: usize = 90;
 /// How many events the capacity is measured with.
 const BACKLOG: usize = 300_000;
 const SIZES: [u64; 3] = [50, 5_000, 50_000];
-/// Games have only so many events, so few swaps fit into a load: it begins anew, on
-/// another host.
+/// A game's events are limited, so few swaps fit into a load. The load begins anew
+/// this many times, on another host each.
 const LOADS: usize = 4;
 const ROUNDS: usize = 3;
-/// How long it may take until what a swap brought is over.
+/// How long the events that a swap held up may take to be processed.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
-/// It is over when no more is waiting than comes in this time.
+/// The swap is over when no more events wait than come in this time.
 const SETTLED: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_micros(200);
@@ -60,7 +61,7 @@ pub fn embedded() {
     }
 }
 
-/// The same on Kafka.
+/// Swaps under half of the load that can be taken, on Kafka.
 pub fn on_kafka() {
     for games in SIZES {
         let mut gaps = Gaps::default();
@@ -82,8 +83,8 @@ pub fn on_kafka() {
     }
 }
 
-/// How long is looked at around a swap, and at the ordinary, by turns. With many
-/// games a swap and what comes after it take longer.
+/// How long the outputs are watched around a swap and, by turns, without one. With
+/// many games a swap and the backlog after it take longer.
 const fn window(games: u64) -> Duration {
     Duration::from_millis(if games > 10_000 { 3_000 } else { 1_500 })
 }
@@ -118,7 +119,7 @@ impl Gaps {
     }
 }
 
-/// A swap is seen at once, so that what is measured is the swap.
+/// A host sees a new file at once, so that only the swap is measured.
 const SETTINGS: &[(&str, &str)] = &[("slots.settle", "1ms")];
 
 /// When each output partition was seen to have grown.
@@ -216,7 +217,7 @@ fn under_load(
         }
         lines
     };
-    // Long enough into their games that states are as large as they will be.
+    // The games are played so far that states are as large as they will be.
     let mut left = EVENTS_BEFORE;
     while left > 0 {
         let lines = next(20, usize::try_from(games).expect("a number") * 20);
@@ -236,7 +237,7 @@ fn under_load(
 
     let window = window(games);
     let lasts = window + (2 * window + SETTLED_WITHIN / 2) * ROUNDS as u32;
-    // Games have only so many events left.
+    // The events that the games have left bound the rate.
     let lines = next(1, (rate * lasts.as_secs_f64()) as usize);
     let rate = rate.min(lines.len() as f64 / lasts.as_secs_f64());
     let state_bytes = mean_state_bytes(&*rig.log);
@@ -288,7 +289,7 @@ fn under_load(
         "{games} games, states of {state_bytes} bytes, {rate:.0} events/s (capacity {capacity:.0})"
     );
     assert_eq!(members, self::members(&rig), "the group was rebalanced");
-    // What was prepared and not fed is not expected.
+    // Events that were prepared and not fed are not expected.
     for line in &lines[fed_lines..] {
         *fed.get_mut(&line.game).expect("a game") -= 1;
     }
@@ -296,7 +297,7 @@ fn under_load(
     rig.stop();
 }
 
-/// Appends at a steady rate; says how many it appended.
+/// Appends at a steady rate; returns how many events it appended.
 fn feed(rig: &Rig, runtime: &Runtime, lines: &[Line], rate: f64, feeding: &AtomicBool) -> usize {
     let started = Instant::now();
     let mut done = 0;
@@ -312,7 +313,7 @@ fn feed(rig: &Rig, runtime: &Runtime, lines: &[Line], rate: f64, feeding: &Atomi
     done
 }
 
-/// Every event counted once, none lost.
+/// Checks that every event is counted once, and none is lost.
 fn judge(log: &dyn RecordLog, fed: &BTreeMap<Arc<str>, u64>) {
     let mut latest: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     for (bounds, partition) in log.bounds(&OUTPUT).expect("ends").iter().zip(0..) {
@@ -364,13 +365,14 @@ fn mean_state_bytes(log: &dyn RecordLog) -> usize {
     sizes.iter().sum::<usize>() / sizes.len().max(1)
 }
 
-/// 10,000 swaps of a slot with live games: what the process has afterwards.
+/// 10,000 swaps of a slot with live games: the memory, threads and descriptors that
+/// the process has meanwhile.
 pub fn many() {
     let runtime = Runtime::new().expect("a runtime");
     let rig = Rig::new(false, SETTINGS);
     rig.activate();
-    // The log's memtables fill, and are written out: what a swap writes, some 5 KB,
-    // would else be all that they grow by.
+    // This fills the log's memtables until they are written out. Otherwise the 5 KB or
+    // so that each swap writes to them would look like memory that swaps leave.
     rig.preload(&runtime, &crate::load::interleaved(1_000, usize::MAX));
     rig.drain();
     let season = Season::new(1);

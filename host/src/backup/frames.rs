@@ -3,8 +3,8 @@
 //! The first twelve bytes name the format. A frame is its kind and a number of
 //! its own (u8 each), the lengths of a key and a value (u32, little-endian), the
 //! key and the value. The last frame has the count of all before it as its key
-//! and the XXH3 of all bytes before it as its value, so that what is cut short
-//! or damaged on the way is never taken for whole.
+//! and the XXH3 of all bytes before it as its value, so that a backup that is cut
+//! short or damaged on the way is never taken for whole.
 
 use std::io::{self, Read};
 
@@ -22,7 +22,7 @@ const ROW: u8 = 2;
 const END: u8 = 3;
 const FAILURE: u8 = 4;
 
-/// Frames as bytes, gathered for whoever sends them.
+/// Frames as bytes, gathered into pages for the sender.
 pub struct FrameWriter {
     page: Vec<u8>,
     hash: Xxh3,
@@ -118,7 +118,7 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// The next frame; none after the last one, when all were whole.
+    /// The next frame; `None` after the last one, if all frames were whole.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, BackupError> {
         if !self.begun {
             if self.bytes(MAGIC.len())? != MAGIC {
@@ -167,7 +167,7 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Takes memory as bytes come, whatever a damaged length says.
+    /// Reads `len` bytes. Memory grows as bytes come, so a damaged length costs none.
     fn bytes(&mut self, len: usize) -> Result<Vec<u8>, BackupError> {
         let mut bytes = Vec::new();
         let read = (&mut self.reader)

@@ -18,7 +18,7 @@ use crate::{log::backup::LogContents, types::Digest};
 
 const FORMAT: u32 = 1;
 const READ_BYTES: usize = 256 << 10;
-/// A manifest is read whole.
+/// The most bytes of a manifest that are read into memory.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Manifest {
         }
     }
 
-    /// Its text, with its digest.
+    /// The manifest's text, with its digest.
     pub fn seal(&mut self) -> serde_json::Result<Vec<u8>> {
         self.sha256 = Digest([0; 32]);
         self.sha256 = Digest::of(&self.text()?);

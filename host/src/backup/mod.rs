@@ -28,14 +28,14 @@ use crate::log::LogError;
 
 /// The data directory's part of a backup that is the record log.
 const LOG: &str = "log";
-/// And that which has the host's copies of plugins.
+/// The part that has the host's copies of plugins.
 const PLUGINS: &str = "plugins";
-/// Held by the command while it writes; it says nothing afterwards.
+/// The file that the command holds locked while it writes.
 const LOCK: &str = "lock";
 /// The file that makes a directory a backup.
 const MANIFEST: &str = "backup.json";
 
-/// Why a backup was not made, or is none.
+/// Why a backup was not made, or why a directory is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("{} is there already: a backup is written to a directory of its own", .0.display())]

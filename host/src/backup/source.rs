@@ -1,7 +1,7 @@
 //! A backup at the host: its copies of plugins, then the rows of its log.
 //!
 //! The notes of what runs in the slots are read before the log's moment, so they
-//! are never ahead of it: a host that is killed between the two leaves the same.
+//! may be behind the log and never ahead of it, as after a kill of the host.
 
 use std::{
     collections::BTreeSet,
@@ -58,8 +58,8 @@ impl Source {
         (!self.ended || !page.is_empty()).then_some(page)
     }
 
-    /// Ends the backup with what went wrong, which is the last page, unless it has
-    /// ended already.
+    /// Ends the backup with an error as its last page, unless the backup has ended
+    /// already.
     pub fn fail(&mut self, code: &str, reason: &str) {
         if !self.ended {
             self.frames.failure(code, reason);
@@ -90,12 +90,13 @@ impl Source {
         Ok(())
     }
 
-    /// The plugins of one pipeline. A copy is there before the note that names it.
+    /// Sends the plugins of one pipeline. The note is read first, because the host
+    /// makes a copy before the note that names it.
     fn pipeline(&mut self, dir: &Path, pipeline: &str) -> io::Result<()> {
         let dir = dir.join(pipeline);
         let active = read(&dir.join(ACTIVE_FILE))?;
         for name in names(&dir)?.iter().filter(|name| is_copy(name)) {
-            // One that is no longer wanted may go meanwhile.
+            // The host may remove a copy that is no longer wanted meanwhile.
             if let Some(bytes) = read(&dir.join(name))? {
                 self.frames
                     .file(&format!("{PLUGINS}/{pipeline}/{name}"), &bytes);
@@ -109,7 +110,7 @@ impl Source {
     }
 }
 
-/// The names in a directory, none where it is not there.
+/// The names in a directory; no names where the directory is missing.
 fn names(dir: &Path) -> io::Result<BTreeSet<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if is_missing(&error) => return Ok(BTreeSet::new()),

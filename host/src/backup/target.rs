@@ -1,8 +1,8 @@
 //! A backup at the command: written beside its name, synced, and renamed.
 //!
-//! Until then the files are in `NAME.partial`, and its log in there has another
-//! name than a data directory's, so nobody takes it for a backup. What a command
-//! that was killed left there, the next one removes.
+//! Until then the files are in `NAME.partial`, where the log has another name than in
+//! a data directory, so nobody takes them for a backup. The next command removes the
+//! files that a killed command left there.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::log::{LogError, backup::LogContents, embedded::LogCopy};
 
-/// The log while it is written.
+/// The name of the log while it is written.
 const UNFINISHED: &str = "unfinished";
-/// All that a directory that is being written may have.
+/// The entries that a directory may have while it is written.
 const OWN: [&str; 5] = [UNFINISHED, LOG, PLUGINS, MANIFEST, LOCK];
 
 /// A backup that is being written. Dropping it removes it.
@@ -34,12 +34,12 @@ const OWN: [&str; 5] = [UNFINISHED, LOG, PLUGINS, MANIFEST, LOCK];
 pub struct Draft {
     dir: PathBuf,
     partial: PathBuf,
-    /// None once it has its name.
+    /// `None` once the backup has its name.
     lock: Option<File>,
 }
 
 impl Draft {
-    /// Begins a backup in a directory that is not there.
+    /// Begins a backup in a directory that does not exist yet.
     pub fn new(dir: &Path) -> Result<Self, BackupError> {
         let name = dir
             .file_name()
@@ -62,7 +62,8 @@ impl Draft {
         Ok(this)
     }
 
-    /// Writes what comes, and gives it its name when all of it is on disk.
+    /// Writes the frames that come, and gives the backup its name when all of it is
+    /// on disk.
     pub fn fill(mut self, reader: impl Read) -> Result<Manifest, BackupError> {
         let contents = self.copy(reader)?;
         let unfinished = self.partial.join(UNFINISHED);
@@ -86,7 +87,7 @@ impl Draft {
 
     fn copy(&self, reader: impl Read) -> Result<LogContents, BackupError> {
         let failed = |error| match error {
-            // The log's words are of a host that keeps some room free.
+            // The log's message is about a host, which keeps some room free.
             LogError::Full { .. } => {
                 BackupError::unwritable(&self.partial)(io::ErrorKind::StorageFull.into())
             }
@@ -105,8 +106,8 @@ impl Draft {
         log.finish().map_err(failed)
     }
 
-    /// A file of the plugins' copies. The host names it, and is not to name any
-    /// other.
+    /// Writes a file of the plugins' copies. The host names the file, and must not
+    /// name any other.
     fn plugin(&self, name: &str, bytes: &[u8]) -> Result<(), BackupError> {
         let parts: Vec<_> = Path::new(name).components().collect();
         let is_plain = |part: &Component<'_>| matches!(part, Component::Normal(_));
@@ -132,7 +133,7 @@ impl Draft {
         let text = manifest.seal()?;
         File::create_new(self.partial.join(MANIFEST))?.write_all(&text)?;
         sync(&self.partial)?;
-        // With the lock in it, so that no other command takes it for a leftover.
+        // The lock moves with the directory, so that no command takes it for a leftover.
         rename(&self.partial, &self.dir)?;
         self.lock = None;
         fs::remove_file(self.dir.join(LOCK))?;
@@ -172,7 +173,7 @@ impl Drop for Draft {
     }
 }
 
-/// Makes the directory, and takes it for this process.
+/// Makes the directory, and locks it for this process.
 fn lock(partial: &Path) -> Result<File, BackupError> {
     let open = || {
         match fs::create_dir(partial) {
@@ -209,7 +210,7 @@ fn sync(dir: &Path) -> io::Result<()> {
 /// Renames a directory, never over another.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system cannot refuse by itself.
+        // The file system cannot refuse by itself, so this looks before it renames.
         Err(Errno::INVAL | Errno::NOSYS) => {
             if to.symlink_metadata().is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -220,7 +221,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// A backup of a directory that no host has open, as the host would send it.
+/// Backs up a directory that no host has open, from the pages a host would send.
 pub fn copy(draft: Draft, mut source: super::source::Source) -> Result<Manifest, BackupError> {
     draft.fill(Pages {
         next: move || Ok(source.next_page()),

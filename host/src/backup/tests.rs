@@ -111,7 +111,7 @@ fn a_backup_has_all_that_was_there_and_another_log_starts_on_it() {
     assert_eq!(ends, [3, 1]);
     assert_eq!(topic.committed[GROUP], BTreeMap::from([(0, 2)]));
     assert_eq!(verify(&dir).unwrap(), manifest);
-    // To look changes nothing.
+    // A verification changes nothing.
     assert_eq!(verify(&dir).unwrap(), manifest);
 
     append(&*data.log, &input(), 0, &["later"]);
@@ -272,7 +272,7 @@ fn a_directory_that_is_there_is_never_written_to() {
     let other = to.path().join("other");
     let draft = Draft::new(&other).unwrap();
     assert_eq!(Draft::new(&other).unwrap_err().code(), "backup-running");
-    // One that comes meanwhile stays as it is.
+    // A directory that comes meanwhile stays as it is.
     fs::create_dir(&other).unwrap();
     let error = copy(draft, data.source()).unwrap_err();
     assert_eq!(error.code(), "backup-exists", "{error}");
@@ -289,10 +289,10 @@ fn what_a_killed_command_left_is_removed_by_the_next_and_is_no_data_directory() 
     let partial = to.path().join("backup.partial");
     fs::create_dir_all(partial.join("unfinished/db")).unwrap();
     fs::create_dir_all(partial.join("plugins/scores")).unwrap();
-    // As a kill leaves it: without the removal.
+    // A killed command does not remove its files.
     std::mem::forget(draft);
     assert!(!partial.join("log").exists());
-    // The lock of this process goes only with it; a killed one's is gone.
+    // This process has its lock until it ends; a killed process has lost its lock.
     fs::remove_file(partial.join("lock")).unwrap();
     let manifest = copy(Draft::new(&dir).unwrap(), data.source()).unwrap();
     assert_eq!(verify(&dir).unwrap(), manifest);

@@ -1,5 +1,5 @@
-//! Whether a backup is what was written, to its last block. Nothing in it is
-//! changed, so it may stand on a disk that cannot be written.
+//! Checks that a backup is as it was written, to its last block. The check changes
+//! nothing, so the backup may stand on a disk that cannot be written.
 
 use std::{io, path::Path};
 

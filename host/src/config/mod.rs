@@ -1,6 +1,6 @@
 //! The configuration: from defaults, `courtside.toml`, the environment and
-//! flags, in that order, each over the one before. Checked whole before
-//! anything starts.
+//! flags, in that order, each over the one before. A host checks it whole
+//! before anything starts.
 
 pub mod settings;
 mod topics;
@@ -309,7 +309,7 @@ pub struct PipelineConfig {
 pub use crate::ingest::SCORES;
 
 impl PipelineConfig {
-    /// The pipeline that a host has which is told of none.
+    /// The pipeline of a host whose configuration names none.
     #[must_use]
     pub fn scores() -> Self {
         Self {
@@ -349,8 +349,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads it from everywhere. `overrides` are pairs of a dotted path and a
-    /// value in TOML (a bare word is a string).
+    /// Reads the configuration from all its sources. `overrides` are pairs of a
+    /// dotted path and a value in TOML (a bare word is a string).
     pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
@@ -361,8 +361,8 @@ impl Config {
         } else if Path::new(DEFAULT_FILE).is_file() {
             figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
         }
-        // Only names that can be a setting's: others begin like ours as well
-        // (COURTSIDE_URL, what Kubernetes adds for a service of our name).
+        // Only a name that can be a setting's counts: others have the prefix as well
+        // (COURTSIDE_URL, and those that Kubernetes adds for a service of our name).
         figment = figment.merge(
             Env::prefixed(ENV_PREFIX)
                 .filter(|name| {
@@ -419,7 +419,7 @@ impl Config {
             problem,
         })?;
         settings::check(self)?;
-        // Upper bounds, and what must hold between two settings.
+        // Each part checks its upper bounds, and rules between two settings.
         let parts = [
             ("http", self.http.check()),
             ("access", self.access.check()),
@@ -448,8 +448,8 @@ impl Config {
         topics::check(self)
     }
 
-    /// On Kafka a worker that must let go of partitions has a call at hand, which
-    /// it ends, and commits, before the group takes it for dead.
+    /// On Kafka a worker that must release partitions first ends the call at hand
+    /// and commits. Both must be done before the group takes the worker for dead.
     fn check_deadlines(&self) -> Result<(), ConfigError> {
         if !self.kafka.is_set() {
             return Ok(());
@@ -475,7 +475,7 @@ impl Config {
                 ));
             }
         }
-        // Under the other protocol the session is the brokers' to say.
+        // Under the consumer protocol the brokers decide on the session timeout.
         if self.kafka.assignor != Assignor::Consumer && drain >= self.kafka.session_timeout {
             return invalid(format!(
                 "{} is not under kafka.session_timeout ({})",
@@ -486,7 +486,7 @@ impl Config {
         Ok(())
     }
 
-    /// A checkpoint is a record, and what the host keeps in it must fit, too.
+    /// A checkpoint is a record, and the host's own part of it must fit, too.
     fn check_plugin(&self, path: &str, plugin: &PluginConfig) -> Result<(), ConfigError> {
         const ENVELOPE_BYTES: u64 = 16 << 10;
         let most = self
@@ -506,7 +506,7 @@ impl Config {
         Ok(())
     }
 
-    /// Each names a slot, once, and keeps to what holds for all.
+    /// Each entry names a slot, once, and keeps to the rules for all plugins.
     fn check_slots(&self, name: &str, pipeline: &PipelineConfig) -> Result<(), ConfigError> {
         let mut seen = std::collections::BTreeSet::new();
         for (slot, config) in &pipeline.slots {
@@ -530,7 +530,7 @@ impl Config {
         Ok(())
     }
 
-    /// What a pipeline's plugins may use.
+    /// The settings of a pipeline's plugins.
     #[must_use]
     pub fn plugin_of(&self, pipeline: &str) -> PluginConfig {
         let pipeline = self.pipelines.get(pipeline);
@@ -538,8 +538,7 @@ impl Config {
         own.map_or_else(|| self.plugin.clone(), |own| own.over(&self.plugin))
     }
 
-    /// What the plugins of a pipeline's slots may use that have settings of their
-    /// own.
+    /// The settings of those of a pipeline's slots that have settings of their own.
     #[must_use]
     pub fn plugins_of_slots(&self, pipeline: &str) -> BTreeMap<SlotName, PluginConfig> {
         let Some(config) = self.pipelines.get(pipeline) else {
@@ -606,7 +605,8 @@ impl Config {
         Ok(())
     }
 
-    /// A topic's keys are where one partitioner puts them, whoever writes.
+    /// How another pipeline contradicts this one's partitioner, in words. All pipelines
+    /// that name a topic must agree, because one partitioner places the topic's keys.
     fn contradicts(&self, name: &str, pipeline: &PipelineConfig) -> Option<String> {
         let others = self.pipelines.iter().filter(|(other, _)| *other != name);
         for (other, config) in others {
@@ -636,7 +636,7 @@ impl Config {
     }
 }
 
-/// The slot of a name; a key is in the one that its file would have.
+/// The slot of a name; a key is in the slot that its file would have.
 #[must_use]
 pub fn slot_name(name: &str) -> Option<SlotName> {
     match SlotName::parse(name)? {
@@ -645,7 +645,8 @@ pub fn slot_name(name: &str) -> Option<SlotName> {
     }
 }
 
-/// What is wrong, where: figment's words name its own types as well.
+/// The faults and where they are. The text is made here, because figment's own also
+/// names its types.
 fn unreadable(error: &figment::Error) -> ConfigError {
     let texts = error.clone().into_iter().map(|error| {
         let path = error.path.join(".");
@@ -665,7 +666,7 @@ fn unreadable(error: &figment::Error) -> ConfigError {
     ConfigError::Unreadable(texts.collect::<Vec<_>>().join("; "))
 }
 
-/// A size as the machine counts it.
+/// A size as a `usize`; a larger size becomes the largest `usize`.
 #[must_use]
 pub fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
@@ -784,7 +785,7 @@ mod tests {
         }
     }
 
-    /// Two pipelines, of which some topics are as given.
+    /// A configuration of two pipelines, some of whose topics are as given.
     fn pair(a_input: &str, a_output: &str, b_input: &str, b_outputs: &str) -> String {
         format!(
             "[pipelines.a]\ninput = {a_input}\noutput = {a_output}\nkey = \"/id\"
@@ -846,7 +847,7 @@ mod tests {
             ),
         ] {
             let error = load(&toml, &[]).unwrap_err().to_string();
-            // The table is what becomes a stream: that way nothing is lost.
+            // The remedy is to make the table a stream, because that loses nothing.
             let step = format!("keep = \"all\" }} in {place}, which keeps every record");
             assert!(error.contains(&step), "{step} in {error}");
         }

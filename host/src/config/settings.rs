@@ -1,6 +1,6 @@
-//! Every setting with its unit, its minimum and what it is for: what values are
-//! checked against, what `--dump-config` prints, and what
-//! `docs/configuration.md` is made from.
+//! Every setting with its unit, its minimum and what it is for. Values are checked
+//! against this table, `--dump-config` prints it, and `docs/configuration.md` is made
+//! from it.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::{Config, ConfigError};
 /// The least a value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Min {
-    /// It is no quantity.
+    /// The setting is no quantity.
     None,
     Count(u64),
     Bytes(u64),
@@ -127,7 +127,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     )
 }
 
-/// Checks the values of a section that stands again at another path.
+/// Checks the values of a section that is repeated at another path.
 pub fn check_under<T: Serialize>(path: &str, section: &str, config: &T) -> Result<(), ConfigError> {
     let rows = SETTINGS.iter().filter_map(|setting| {
         let name = setting.path.strip_prefix(section)?.strip_prefix('.')?;
@@ -329,7 +329,7 @@ mod tests {
     const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     const MARK: &str = "<!-- settings -->\n";
 
-    /// With `COURTSIDE_TEST_WRITE=1` it writes the table instead.
+    /// With `COURTSIDE_TEST_WRITE=1` the test writes the table instead.
     #[test]
     fn the_docs_have_the_table() {
         let text = std::fs::read_to_string(DOCS).unwrap();

@@ -1,8 +1,8 @@
 //! Whether the pipelines of a configuration agree on their topics.
 //!
-//! A topic has one kind ([`Keep`]), and every pipeline that names it says the
-//! same. What a group keeps for itself is nobody's output, for a record of a
-//! plugin would be read as one of the host's own.
+//! A topic has one kind ([`Keep`]), and every pipeline that names the topic must
+//! name the same kind. A topic that a group keeps for itself is nobody's output: the
+//! host would read a plugin's record in it as one of its own.
 
 use super::{Config, ConfigError, PipelineConfig};
 use crate::{

@@ -1,5 +1,5 @@
-//! What only the log knows, asked for without waiting for a log that is away:
-//! who reads the figures would take the host for one that is down.
+//! The figures that only the log knows. The host does not wait long for a log that
+//! is away: a reader of the figures would take the host for one that is down.
 //!
 //! One thread asks at a time; it lives as long as the log takes to answer.
 
@@ -12,26 +12,26 @@ use crate::{
     pipeline::Pipeline,
 };
 
-/// Prometheus waits for ten seconds, by default.
+/// How long the figures wait for the log. Prometheus waits for ten seconds, by default.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the log told of one pipeline; none where it did not answer.
+/// The log's answers about one pipeline; `None` where it did not answer.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     pub group: Option<GroupStatus>,
-    /// Of the partitions of its input.
+    /// Bounds of the partitions of the pipeline's input.
     pub bounds: Option<Vec<Bounds>>,
 }
 
 #[derive(Default)]
 struct State {
     is_asking: bool,
-    /// How many times it was told.
+    /// How many times the log has answered.
     round: u64,
     told: Vec<Told>,
 }
 
-/// See the module.
+/// Asks the log for the figures of all pipelines.
 pub struct Asked {
     log: Arc<dyn RecordLog>,
     pipelines: Vec<Arc<Pipeline>>,
@@ -56,7 +56,7 @@ impl Asked {
         })
     }
 
-    /// What the log tells now of each pipeline, in their order.
+    /// The log's answers of now about each pipeline, in their order.
     #[must_use]
     pub fn ask(self: &Arc<Self>) -> Vec<Told> {
         self.ask_within(PATIENCE)

@@ -1,8 +1,8 @@
-//! What `/metrics` says beside what the recorder counts: what is so at the
-//! moment it is asked, and what comes and goes with partitions and slots.
+//! The figures of `/metrics` that the recorder does not count: states at the moment
+//! of the request, and series that come and go with partitions and slots.
 //!
-//! Nothing of it is kept between two readings, so a series is there as long as
-//! what it is about, and no longer.
+//! Nothing is kept between two requests, so a series is there as long as its subject,
+//! and no longer.
 
 pub mod asked;
 pub mod pipelines;

@@ -1,8 +1,9 @@
-//! What is so of pipelines: their groups, the partitions that this host has,
-//! their slots.
+//! The figures of pipelines: their groups, the partitions that this host has, their
+//! slots.
 //!
-//! Of a group's members and of the partitions that nobody has, every host says
-//! the same; all else is what this host has, so that sums over hosts are right.
+//! Every host has the same figures of a group's members and of the partitions that
+//! nobody has. All other figures are of this host alone, so that sums over hosts are
+//! right.
 
 use super::{Exposition, Metric, asked::Told};
 use crate::{
@@ -108,7 +109,7 @@ static REDRIVING: Metric = Metric::gauge(
     "1 while this host redrives dead letters.",
 );
 
-/// What of one pipeline is looked at.
+/// The parts of one pipeline that its figures come from.
 pub struct Seen<'a> {
     pub pipeline: &'a Pipeline,
     pub status: &'a PipelineStatus,
@@ -124,7 +125,7 @@ impl std::fmt::Debug for Seen<'_> {
 }
 
 impl Seen<'_> {
-    /// Says all of it.
+    /// Adds all figures of the pipeline.
     pub fn collect(&self, out: &mut Exposition) {
         let pipeline = ("pipeline", &*self.pipeline.name);
         let redriving = self.letters.progress().state == RedriveState::Running;
@@ -189,7 +190,7 @@ impl Seen<'_> {
             out.count(&COMMITS, &labels, figures.commits);
             let bounds = self.told.bounds.as_ref();
             if let Some(bounds) = bounds.and_then(|all| all.get(id.0 as usize)) {
-                // Where retention was faster, what is gone is behind nobody.
+                // Records that retention deleted before the commit are no lag.
                 let next = figures.committed.0.max(bounds.start.0);
                 out.count(&END, &labels, bounds.end.0);
                 out.count(&LAG, &labels, bounds.end.0.saturating_sub(next));
@@ -206,8 +207,8 @@ impl Seen<'_> {
         }
         let counted = self.status.figures();
         let mut counted = counted.slots(|name| views.contains_key(name));
-        // Before the first instance of a slot is made, nobody counts: a series
-        // that began with its first failure would show no increase.
+        // A slot whose first instance is not made yet has no counters, and gets
+        // zeros: a series that began with its first failure would show no increase.
         for name in views.keys() {
             let sums = counted.remove(name).unwrap_or_default();
             let slot = name.to_string();

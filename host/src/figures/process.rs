@@ -1,5 +1,5 @@
-//! What the process uses, under the names that all clients of Prometheus use.
-//! What this system does not tell is left out.
+//! The figures of the process, under the names that all clients of Prometheus use.
+//! A figure that this system does not tell is left out.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ static STARTED: Metric = Metric::gauge(
 );
 static THREADS: Metric = Metric::gauge("process_threads", "Threads.");
 
-/// Since when this process is a host.
+/// When this process became a host, in seconds since the Unix epoch.
 static START: OnceLock<f64> = OnceLock::new();
 
 /// Notes when the host started.
@@ -46,7 +46,7 @@ pub fn started() {
     });
 }
 
-/// Says what there is to say.
+/// Adds the figures of the process.
 pub fn collect(out: &mut Exposition) {
     out.count(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.add(&CPU, &[], process_cpu_time().as_secs_f64());
@@ -57,7 +57,7 @@ pub fn collect(out: &mut Exposition) {
         out.count(&FDS_MAX, &[], max);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The one that they are counted with is none of them.
+        // The descriptor that this very count needs is left out.
         let open = open.count().saturating_sub(1);
         out.count(&FDS, &[], open as u64);
     }
@@ -77,7 +77,7 @@ fn field(status: &str, name: &str) -> Option<u64> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// What room there is where the host keeps its data.
+/// Adds the room on the disk where the host keeps its data.
 pub fn disk(dir: &Path, out: &mut Exposition) {
     let Ok(disk) = rustix::fs::statvfs(dir) else {
         return;

@@ -29,7 +29,7 @@ impl Metric {
 pub struct Exposition(BTreeMap<&'static str, (&'static Metric, String)>);
 
 impl Exposition {
-    /// A sample. Counts are far below 2^52, so a float has them exactly.
+    /// Adds a sample. Counts are far below 2^52, so a float has them exactly.
     pub fn add(&mut self, metric: &'static Metric, labels: &[(&str, &str)], value: f64) {
         let (_, text) = self
             .0
@@ -57,18 +57,18 @@ impl Exposition {
         let _ = writeln!(text, " {value}");
     }
 
-    /// The same of a count.
+    /// Adds a sample of a count.
     #[allow(clippy::cast_precision_loss)]
     pub fn count(&mut self, metric: &'static Metric, labels: &[(&str, &str)], count: u64) {
         self.add(metric, labels, count as f64);
     }
 
-    /// The same of what is so or not.
+    /// Adds a sample of a flag, as 1 or 0.
     pub fn flag(&mut self, metric: &'static Metric, labels: &[(&str, &str)], is_so: bool) {
         self.add(metric, labels, f64::from(u8::from(is_so)));
     }
 
-    /// All of it.
+    /// The whole text.
     #[must_use]
     pub fn text(self) -> String {
         let mut whole = String::new();

@@ -1,11 +1,11 @@
-//! From a body to records, checked whole before any of them is appended.
+//! Turns a body into records, and checks it whole before any of them is appended.
 //!
 //! A record's value is the event's own bytes as they were sent, without the
 //! whitespace around them: a slice of the body, so that nothing is copied and
 //! unknown fields survive.
 //!
-//! What JSON leaves open is decided so: a field that matters may stand in its
-//! object once; other fields are the plugin's business, twice or not. A byte
+//! JSON leaves some points open, which are decided here. A field that matters may
+//! stand in its object once; other fields are the plugin's business, twice or not. A byte
 //! order mark, `NaN`, and anything after the value are errors. In NDJSON, lines
 //! of nothing but whitespace are skipped (their numbers count). An empty array
 //! or an NDJSON body without events is a request for nothing, and succeeds.
@@ -30,7 +30,7 @@ pub const IDEMPOTENCY_HEADER: &str = "courtside-idempotency-key";
 /// in a request with such a key, from 0.
 pub const IDEMPOTENCY_INDEX_HEADER: &str = "courtside-idempotency-index";
 
-/// What a body may be.
+/// The limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub event_bytes: usize,
@@ -38,7 +38,7 @@ pub(super) struct Limits {
     pub levels: u32,
 }
 
-/// What every event of a request gets.
+/// The values that every event of a request gets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp<'a> {
     pub timestamp_ms: u64,
@@ -48,7 +48,7 @@ pub(super) struct Stamp<'a> {
 /// The events of one request, ready to be appended.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// Whether it was an array or NDJSON, so that the answer is an array too.
+    /// Whether the body was an array or NDJSON, so that the answer is an array too.
     pub many: bool,
     pub records: Vec<(PartitionId, NewRecord)>,
 }
@@ -101,7 +101,7 @@ pub(super) fn read(
     })
 }
 
-/// JSON's whitespace, and no other.
+/// Trims JSON's whitespace, and no other.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\r', '\n'])
 }
@@ -112,7 +112,7 @@ struct Reader<'a> {
     body: &'a Bytes,
     stamp: Stamp<'a>,
     records: Vec<(PartitionId, NewRecord)>,
-    /// Events of each key so far, where they are numbered.
+    /// The number of events of each key so far, where events are numbered.
     counts: HashMap<Bytes, u32>,
 }
 

@@ -1,4 +1,4 @@
-//! What may come in, and how long it may take.
+//! The bounds of requests and events, and how long an append may take.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl IngestConfig {
     }
 }
 
-/// A size as this machine counts them; what is larger is all there is.
+/// A size as a `usize`; a larger size becomes the largest `usize`.
 pub(crate) fn usize_of(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::log::LogError;
 
-/// What stands between a request and the log.
+/// Why a request's events were not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// The events are not as they should be: nothing of the request was
@@ -36,7 +36,7 @@ impl IngestError {
     }
 }
 
-/// What is wrong with an event, or with the body it came in.
+/// The kind of fault in an event, or in the body it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     InvalidJson,
@@ -66,7 +66,7 @@ impl Reason {
         }
     }
 
-    /// Whether it is a matter of size (413) rather than of sense (400).
+    /// Whether the fault is one of size (413) rather than of sense (400).
     #[must_use]
     pub const fn is_size(self) -> bool {
         matches!(self, Self::EventTooLarge | Self::TooManyEvents)
@@ -76,7 +76,7 @@ impl Reason {
 /// Where in a body an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It is the body.
+    /// The event is the whole body.
     Whole,
     /// Element of an array, from 0.
     Index(usize),
@@ -89,7 +89,7 @@ pub enum Place {
 pub(super) struct Fault {
     pub reason: Reason,
     pub field: Option<String>,
-    /// What is wrong, said of the field if there is one ("must be …").
+    /// The fault in words, about the field if there is one ("must be …").
     pub detail: String,
 }
 

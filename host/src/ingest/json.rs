@@ -1,11 +1,11 @@
-//! Reading JSON once, without building it: values are slices of the body, the few
-//! that matter are looked at, and the rest is only known to be JSON.
+//! Reads JSON once, without building a tree: values are slices of the body. Only the
+//! few values that matter are looked at; the rest is only known to be JSON.
 //!
-//! So what is ignored may be anything that JSON allows: half of a surrogate pair, a
+//! So an ignored value may be anything that JSON allows: half of a surrogate pair, a
 //! number that no machine has, any depth up to the limit. Nothing here fails on a
-//! value that is JSON, so that what is wrong with a field can be said in the field's
-//! own words afterwards. `serde_json` skips without recursion, so the depth of the
-//! input never becomes depth of the stack.
+//! value that is JSON, so that a later check can report a wrong field in words of its
+//! own. `serde_json` skips without recursion, so the depth of the input never becomes
+//! depth of the stack.
 
 use std::{borrow::Cow, fmt};
 
@@ -47,7 +47,7 @@ impl<'a> Scalar<'a> {
             },
             _ => match (json.parse(), json.parse()) {
                 (Ok(number), _) => Self::UInt(number),
-                // Minus zero is a number of another kind.
+                // Minus zero is neither a `u64` nor below zero, so it is a float.
                 (_, Ok(number @ ..0)) => Self::Negative(number),
                 _ => Self::Float,
             },
@@ -65,8 +65,8 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether more arrays and objects stand within each other in a value that is known
-/// to be JSON.
+/// Whether more than `levels` arrays and objects stand within each other in a value
+/// that is known to be JSON.
 pub fn is_deeper(json: &str, levels: u32) -> bool {
     let (mut depth, mut is_text, mut is_escaped) = (0_u32, false, false);
     for byte in json.bytes() {
@@ -87,7 +87,7 @@ pub fn is_deeper(json: &str, levels: u32) -> bool {
     false
 }
 
-/// Checks that a text is JSON, and nothing behind it.
+/// Checks that a text is one JSON value, with nothing behind it.
 pub fn check(json: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<&RawValue>(json).map(|_| ())
 }
@@ -184,7 +184,7 @@ mod tests {
         assert!(!levels("[[[[1]]]]"));
         assert!(levels(r#"{"a":{"b":[1]}}"#));
         assert!(!levels(r#"[1,{"a":{"b":[]}}]"#));
-        // Neither what stands in a string, nor what stands beside, is depth.
+        // Neither the brackets in a string nor the values beside add depth.
         assert!(levels(
             r#"["[[[[", "\"[[[[", "\\", {"{{{{":[]}, [[]], [[]]]"#
         ));

@@ -131,7 +131,7 @@ impl<'a> Found<'a> {
         duplicate: false,
     };
 
-    /// Looks for the value at a path, and at how deep all the others are.
+    /// Looks for the value at a path, and checks how deep all other values are.
     fn at(json: &'a str, path: &[String], levels: u32) -> Result<Self, serde_json::Error> {
         let is_composite = json.starts_with(['{', '[']);
         let (Some((part, path)), Some(inner), true) =
@@ -173,7 +173,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The values of an object or an array, by whether the path leads into them.
+/// The value of an object or an array that the path leads into, and what is wrong
+/// with the other values.
 #[derive(Default)]
 struct Matches<'a> {
     last: Option<&'a str>,
@@ -282,7 +283,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is found is what `serde_json` finds at the same pointer.
+        /// The rule finds the value that `serde_json` finds at the same pointer.
         #[test]
         fn agrees_with_serde_json(
             event in json_value(), pointer in "(/(a|b|0|1)){0,3}",

@@ -1,4 +1,4 @@
-//! Which way a body holds its events, from its `Content-Type`.
+//! How a body holds its events, by its `Content-Type`.
 
 /// How events stand in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Format {
     NdJson,
 }
 
-/// The content type is none that events come in.
+/// Events do not come in this content type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "send application/json (one event, or an array) or application/x-ndjson (one event a line), in UTF-8"

@@ -3,8 +3,8 @@
 //! [`Ingest`] lives as long as the host and is shared by all requests. A
 //! request costs its body once (records are slices of it), held until the log
 //! has said what became of each event; [`IngestConfig::in_flight_bytes_max`]
-//! bounds all of them together. Ingest knows nothing of workers: what it
-//! acknowledges is in the log, and no more is promised.
+//! bounds all of them together. Ingest knows nothing of workers: an acknowledged
+//! event is in the log, and no more is promised.
 
 mod body;
 mod clock;
@@ -53,10 +53,10 @@ pub const GAME_ID_POINTER: &str = "/game_id";
 /// 300 ns an event, a large one would hold up every other request.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// What a pipeline's events must look like.
+/// The form that a pipeline's events must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// The scoring plugin's words.
+    /// The score event, as the scoring plugin reads it.
     Score,
 }
 
@@ -69,8 +69,8 @@ pub struct Door {
     pub partitioner: Arc<Partitioner>,
     pub key: KeyRule,
     pub schema: Option<Schema>,
-    /// What says that this door wrote a record, on records that have other
-    /// headers of the host.
+    /// The header that says that this door wrote a record. Records with other
+    /// headers of the host have it.
     pub mark: Header,
 }
 
@@ -79,7 +79,7 @@ pub struct Door {
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// 1 to 128 visible ASCII characters.
+    /// Reads a key, which has 1 to 128 visible ASCII characters.
     #[must_use]
     pub fn new(text: &[u8]) -> Option<Self> {
         let is_well = (1..=128).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
@@ -88,10 +88,10 @@ impl IdempotencyKey {
     }
 }
 
-/// What became of a request's events, in their order.
+/// The results of a request's events, in their order.
 #[derive(Debug)]
 pub struct Receipt {
-    /// Whether they came as an array or NDJSON.
+    /// Whether the events came as an array or NDJSON.
     pub many: bool,
     pub results: Vec<Result<Position, LogError>>,
 }
@@ -106,8 +106,8 @@ pub struct Ingest {
     config: IngestConfig,
     doors: BTreeMap<ByteString, Door>,
     in_flight: Arc<Semaphore>,
-    /// Bounds the large bodies that are read at a time: what is read from them
-    /// takes more memory than they do, until the log's own bound counts it.
+    /// Bounds the large bodies that are read at a time: their records take more
+    /// memory than the bodies do, until the log's own bound counts the records.
     large: Semaphore,
 }
 
@@ -176,7 +176,7 @@ impl Ingest {
         let (many, appended) = if body.len() <= INLINE_BYTES_MAX {
             self.append(pipeline, format, key.as_ref(), &body)?
         } else {
-            // Closed by nobody, so it can only be acquired.
+            // Nobody closes the semaphore, so the acquisition cannot fail.
             let _turn = self.large.acquire().await.map_err(|_| IngestError::Busy)?;
             let (ingest, door) = (Arc::clone(self), pipeline.clone());
             tokio::task::spawn_blocking(move || ingest.append(&door, format, key.as_ref(), &body))

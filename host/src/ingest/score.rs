@@ -24,7 +24,7 @@ const TYPES: [&str; 10] = [
     "period_end",
     "other",
 ];
-/// As the plugin has them: what it would refuse is not taken in.
+/// The plugin has the same limits: the host takes no event that it would refuse.
 const TEAM_BYTES_MAX: usize = 32;
 const PLAYER_BYTES_MAX: usize = 128;
 const POINTS_MAX: u64 = 10;
@@ -317,8 +317,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, the answer is the one that a reading into a tree
-        /// of values would give.
+        /// Every event gets the answer that a reading into a tree of values
+        /// would give.
         #[test]
         fn agrees_with_a_reading_into_values(
             seq in -3i64..3, points in -2i64..13, period in -1i64..70,

@@ -18,7 +18,7 @@ use crate::{
     types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
 };
 
-/// What goes wrong with the appends.
+/// How the log fails its appends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {
     #[default]
@@ -26,9 +26,9 @@ pub(crate) enum Fault {
     Busy,
     Full,
     Unavailable,
-    /// The events from this one of a request on are not appended.
+    /// The events of a request from this index on are not appended.
     From(usize),
-    /// Nothing is ever said of what was appended.
+    /// The log never says what became of the appends.
     Silent,
 }
 
@@ -81,7 +81,7 @@ impl MemoryLog {
         self.state.lock().read_only = read_only;
     }
 
-    /// While it is held, the log does not answer.
+    /// While the caller holds the returned lock, the log does not answer.
     pub fn stall(&self) -> impl Sized {
         self.state.lock()
     }
@@ -124,7 +124,7 @@ impl MemoryLog {
         }
     }
 
-    /// Drops what stands before an offset, as retention does.
+    /// Drops the records before an offset, as retention does.
     pub fn retain(&self, topic: &str, partition: usize, start: u64) {
         let mut state = self.state.lock();
         let part = &mut state.topics.get_mut(topic).unwrap()[partition];
@@ -300,8 +300,8 @@ impl RecordLog for MemoryLog {
     fn close(&self) {}
 }
 
-/// Tries until it holds, for what another thread does; a test that waits in
-/// vain fails here, after long.
+/// Waits until something holds that another thread brings about; a test that waits
+/// in vain fails here, after 30 seconds.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..3_000 {
         if holds() {

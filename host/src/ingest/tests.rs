@@ -44,7 +44,7 @@ async fn send(
     ingest.accept(door, format, None, body.into()).await
 }
 
-/// Sends what must be refused, and sees that nothing was appended.
+/// Sends a body that must be refused, and checks that nothing was appended.
 async fn refused(pipeline: &str, format: Format, body: impl Into<Bytes>) -> Refused {
     let (log, ingest) = ingest(IngestConfig::default());
     match send(&ingest, pipeline, format, body).await {
@@ -74,7 +74,7 @@ async fn keeps_an_event_as_it_was_sent() {
     assert_eq!(position.partition, Method::Murmur2.partition(b"LAL-BOS", 4));
 }
 
-/// Whatever it is, if it is JSON; and not a byte of it changes.
+/// An ignored field may hold any JSON, and the record keeps each byte of it.
 #[tokio::test]
 async fn what_is_ignored_may_be_any_json() {
     let bet = r#"{"bet":{"id":"b"},"x":7}"#;
@@ -138,7 +138,7 @@ async fn what_matters_must_be_what_it_should_be() {
         refused("bets", Format::Json, event).await.reason,
         Reason::InvalidField
     );
-    // Where nobody reads it, a name may be anything, too.
+    // Where no plugin relies on the names, a name may be any JSON string.
     let (_, ingest) = ingest(IngestConfig::default());
     let event = r#"{"\ud800":1,"b\u0065t":{"id":"b","\udfff":2}}"#;
     assert!(send(&ingest, "bets", Format::Json, event).await.is_ok());
@@ -184,7 +184,7 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
     }
 }
 
-/// So that a game sees a run without gaps, whoever else is in the request.
+/// The numbers of a game have no gaps, whichever other games the request has.
 #[tokio::test]
 async fn events_are_numbered_by_key() {
     let (log, ingest) = ingest(IngestConfig::default());

@@ -1,7 +1,7 @@
 //! The host's own log: what it says of itself on standard error.
 //!
-//! It must never hold the host up, nor end it. So everything goes through a
-//! [`LogQueue`], also what a panic says, and what a host says as it ends.
+//! The log must never hold the host up, nor end it. So every line goes through a
+//! [`LogQueue`], also those of a panic, and the last words of a host that ends.
 
 mod stderr;
 mod writer;
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// The line that says how many are missing, in the log's own format.
+/// The line that says how many lines are missing, in the log's own format.
 fn notice(format: LogFormat, is_terminal: bool, lines: u64) -> Vec<u8> {
     let written = Arc::new(Buffer::default());
     let filter = EnvFilter::new("error");
@@ -123,8 +123,8 @@ fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Says a host's last words as a command does, and waits a moment for all of its
-/// log to be written.
+/// Says a host's last words in plain text, as a command does, and waits a moment for
+/// all of its log to be written.
 pub fn end(last_words: Option<&str>) {
     let Some(queue) = QUEUE.get() else {
         return;
@@ -135,7 +135,7 @@ pub fn end(last_words: Option<&str>) {
     queue.flush(END_WAIT_MAX);
 }
 
-/// Says what could not be logged.
+/// Adds the figures of the lines that could not be written.
 pub fn collect(out: &mut Exposition) {
     let DroppedLines {
         queue_full,

@@ -22,7 +22,8 @@ impl Stderr {
 }
 
 impl Write for Stderr {
-    /// Waits for room also where whoever shares the descriptor made it non-blocking.
+    /// Waits for room, also where a process that shares the descriptor made it
+    /// non-blocking.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {

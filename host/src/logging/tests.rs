@@ -32,7 +32,7 @@ fn child() {
     let panicked = std::thread::spawn(|| panic!("on purpose")).join();
     assert!(panicked.is_err());
     end(Some("the last words"));
-    // Nothing of the harness's own, which would fail to write it.
+    // The child ends here, because the harness would fail to write its own lines.
     std::process::exit(7);
 }
 
@@ -72,7 +72,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     assert_eq!(ended(spawn("json", writer.into())).code(), Some(7));
-    // A descriptor that can only be read.
+    // This descriptor can only be read.
     let null = File::open("/dev/null").unwrap();
     assert_eq!(ended(spawn("json", null.into())).code(), Some(7));
 }

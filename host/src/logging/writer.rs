@@ -15,14 +15,14 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-/// Some thousand lines.
+/// Room for some thousand lines.
 pub const QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// A line's place in the queue, and what the allocator adds to its bytes.
+/// Memory of a line beside its bytes: its place in the queue, and the allocator's part.
 const LINE_OVERHEAD_BYTES: usize = 64;
-/// How often the writer tries to say what is missing, where a write failed.
+/// How often the writer tries to say how many lines are missing after a failed write.
 const NOTICE_RETRY: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped, by why.
+/// Lines that were dropped, by the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DroppedLines {
     /// The queue had no room: nobody reads what the writer writes, or too slowly.
@@ -37,8 +37,8 @@ impl DroppedLines {
     }
 }
 
-/// The way in, which never blocks and never fails. Its thread lives as long as the
-/// process.
+/// The queue. A thread that pushes a line never blocks and never fails. The writer's
+/// thread lives as long as the process.
 #[derive(Debug, Default)]
 pub struct LogQueue {
     queue: Mutex<Queue>,
@@ -48,13 +48,13 @@ pub struct LogQueue {
 #[derive(Debug, Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Of the lines among them.
+    /// Bytes of the lines among the entries.
     bytes: usize,
     is_writing: bool,
     dropped: DroppedLines,
-    /// How many of those were told of.
+    /// How many of the dropped lines the writer has reported.
     told: u64,
-    /// When to tell of the rest.
+    /// When to report the other dropped lines.
     notice_at: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ enum Entry {
 /// The writer's next step.
 enum Step {
     Write(Box<[u8]>),
-    /// Tell that so many lines are missing.
+    /// Tell that this many lines are missing.
     Tell(u64),
 }
 
@@ -117,7 +117,7 @@ impl LogQueue {
         self.changed.notify_all();
     }
 
-    /// Waits until everything is written or dropped, but no longer than this.
+    /// Waits until everything is written or dropped, but no longer than `wait_max`.
     pub fn flush(&self, wait_max: Duration) {
         let deadline = Instant::now() + wait_max;
         let mut queue = self.queue.lock();
@@ -193,7 +193,7 @@ impl Queue {
         self.entries.is_empty() && !self.is_writing && !is_due
     }
 
-    /// What to do now, if there is anything.
+    /// Takes the next step, if there is anything to do now.
     fn step(&mut self) -> Option<Step> {
         if matches!(self.entries.front(), Some(Entry::Gap)) {
             self.entries.pop_front();
@@ -219,7 +219,7 @@ fn cost(line: &[u8]) -> usize {
     line.len().saturating_add(LINE_OVERHEAD_BYTES)
 }
 
-/// Writes lines whole, or ends what is left of one before the next.
+/// Writes lines whole; a line that was torn is ended before the next.
 struct Lines<W> {
     sink: W,
     /// The last write ended in the middle of a line.

@@ -2,8 +2,8 @@
 //!
 //! A topic that was deleted and made anew has the same name, and other records
 //! under the same offsets. So the host notes the ids of a pipeline's topics when
-//! it starts, and each commit names them. A worker looks before it begins with a
-//! partition, and while it has no events.
+//! it starts, and each commit names them. A worker compares the ids before it begins
+//! with a partition, and while it has no events.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As of now. The topics must be there.
+    /// Reads the ids as of now. The topics must exist.
     pub fn of(log: &dyn RecordLog, group: &str, input: &Topic) -> Result<Self, LogError> {
         let deadline = Instant::now() + HEARD_WITHIN;
         loop {
@@ -65,8 +65,8 @@ impl Identity {
             .collect()
     }
 
-    /// What the host writes on a record of its input that has other headers of
-    /// its own.
+    /// The header that the host adds to a record of its input that has other
+    /// headers of the host.
     #[must_use]
     pub fn mark(&self) -> Header {
         let (topic, id) = self.input.as_ref().map_or_else(
@@ -77,7 +77,8 @@ impl Identity {
     }
 
     /// Whether the host wrote this record (or the event in this letter) to this
-    /// very input: then its headers say what the host said.
+    /// very input. Only then are its other headers the host's word, because other
+    /// programs copy headers from topic to topic.
     #[must_use]
     pub fn wrote(&self, record: &Record) -> bool {
         let said = record.header(TOPIC_HEADER);

@@ -22,7 +22,7 @@ pub enum Keep {
 }
 
 impl Keep {
-    /// As the configuration has it.
+    /// The word for the kind in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

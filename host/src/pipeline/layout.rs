@@ -1,18 +1,18 @@
-//! What all hosts of a group must have alike, and what must stay as it is as long
-//! as the group has state: the input, its number of partitions, and its
-//! partitioner. An entity is a key in a partition, so with any other layout games
+//! The layout of a group: the input, its number of partitions, and its partitioner.
+//! All hosts of a group must have the same layout, and it must stay as long as the
+//! group has state. An entity is a key in a partition, so with any other layout games
 //! would start again from zero.
 //!
-//! The topics that a group writes are part of it, for hosts that write to
-//! different ones would each show a part of the games. They may change, but only
-//! while no host of the group runs: the first that starts then records the new
-//! ones.
+//! The topics that a group writes are part of the layout, because hosts that write to
+//! different topics would each show a part of the games. These topics may change, but
+//! only while no host of the group runs: the first host that starts then records the
+//! new topics.
 //!
 //! The layout that a group was created with is the first record of the topic
 //! `<group>.pipeline`, which has one partition and keeps everything. A later
 //! record is in force if it names the one that it replaces, so of two hosts that
-//! start at once the first to write wins, and each sees what the other wrote. The
-//! same for both engines; it costs a few reads at the start.
+//! start at once the first to write wins, and each sees what the other wrote. Both
+//! engines work so, at the cost of a few reads at the start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,16 +34,17 @@ use crate::{
     types::{NewRecord, Offset, PartitionId, Record, Topic},
 };
 
-/// What the topic of a group's layouts has after the group's name.
+/// The end of the name of a group's layout topic, after the group's name.
 pub const TOPIC_SUFFIX: &str = ".pipeline";
 
 const ONLY: PartitionId = PartitionId(0);
 const READ_BYTES: usize = 1 << 20;
-/// Where an input is read whole.
+/// Bytes of one read where an input is read whole.
 const SCAN_BYTES: usize = 8 << 20;
-/// How often such a reading tells how far it is.
+/// How often such a reading logs how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// Each one more than the first is for a host that wrote at the same time.
+/// Rounds of reading and writing. Each further host that writes a layout at the same
+/// time costs one more.
 const ATTEMPTS: usize = 8;
 
 /// Where the keys of a pipeline's input are, and where its outputs go.
@@ -53,8 +54,8 @@ pub struct Layout {
     pub input: String,
     pub partitions: u32,
     pub partitioner: Partitioner,
-    /// A record from before these were recorded has none; the next host that
-    /// starts records its own.
+    /// The topics that the group writes. A record of an older version has none; the
+    /// next host that starts records its own.
     #[serde(default)]
     pub writes: Option<Writes>,
 }
@@ -138,9 +139,9 @@ pub fn topic(group: &str) -> TopicSpec {
     }
 }
 
-/// Records the layout of a group that has none, and compares it with the one
-/// that it has. A map of keys may have grown by keys that the input does not hold
-/// in another partition, and outputs may be others while the group has no member.
+/// Records the layout of a group that has none; otherwise compares it with the
+/// recorded one. The map of keys may have grown, by keys that the input does not hold
+/// in another partition. The outputs may be others while the group has no member.
 pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), LayoutError> {
     let spec = topic(group);
     let topic = spec.name.clone();
@@ -169,8 +170,8 @@ pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), L
     }))
 }
 
-/// Whether the state of a group is that of this input, with so many partitions:
-/// for who is about to change it. A group without a layout has none to compare.
+/// Checks, before a change of a group's state, that the state belongs to this input
+/// with `partitions` partitions. A group without a layout passes.
 pub fn check(
     log: &dyn RecordLog,
     group: &str,
@@ -194,13 +195,13 @@ pub fn recorded(log: &dyn RecordLog, group: &str) -> Result<Option<Layout>, LogE
     }
 }
 
-/// A running host's look at whether its layout is still the one in force: one
-/// with a grown map may have started since, and sends keys elsewhere.
+/// A running host's check that its layout is still the one in force: a host with a
+/// grown map may have started since, and sends keys elsewhere.
 #[derive(Debug)]
 pub struct Watch {
     topic: Topic,
     own: Layout,
-    /// Up to where the layouts were read: without new ones nothing is.
+    /// The end up to which the layouts were read: nothing is read while it stays.
     seen: Mutex<Option<Offset>>,
 }
 
@@ -214,7 +215,8 @@ impl Watch {
         }
     }
 
-    /// What another host has made it, in words, where it is not this host's own.
+    /// How another host has changed the layout, in words, where it is no longer
+    /// this host's own.
     pub fn other(&self, log: &dyn RecordLog) -> Result<Option<String>, LogError> {
         let bounds = log.bounds(&self.topic)?;
         let end = bounds.first().map(|bounds| bounds.end);
@@ -304,8 +306,8 @@ fn same_place(from: &Layout, input: &str, partitions: u32) -> Result<(), String>
     Ok(())
 }
 
-/// The keys that a layout's map has and the one before had not; or what else
-/// is different, in words.
+/// The keys that a layout's map has and the map before had not; or, as an error in
+/// words, another difference.
 fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, String> {
     same_place(from, &to.input, to.partitions)?;
     let (from, to) = (&from.partitioner, &to.partitioner);
@@ -327,8 +329,8 @@ fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, St
     Ok(added.map(String::as_str).collect())
 }
 
-/// How the topics that two layouts write differ, in words; none where they are
-/// the same, and where one does not say.
+/// How the topics that two layouts write differ, in words; `None` where they are
+/// the same, and where one layout does not name its topics.
 fn other_writes(from: &Layout, to: &Layout) -> Option<String> {
     let (from, to) = (from.writes.as_ref()?.named(), to.writes.as_ref()?.named());
     let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
@@ -344,8 +346,8 @@ fn other_writes(from: &Layout, to: &Layout) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// Refuses other outputs while the group has members: each of them would go on
-/// with its own.
+/// Refuses other outputs while the group has members: each member would go on with
+/// its own outputs.
 fn nobody_runs(
     log: &dyn RecordLog,
     group: &str,
@@ -367,9 +369,9 @@ fn nobody_runs(
     })
 }
 
-/// Looks for the keys in the partitions that they went to until now; or says,
-/// in words, which is there. It reads those partitions up to the first such
-/// event, whole where there is none.
+/// Checks that the partitions to which these keys went until now have no events of
+/// them; otherwise the inner error names such a key, in words. The check reads those
+/// partitions up to the first such event, and whole where there is none.
 fn must_be_new(
     log: &dyn RecordLog,
     from: &Layout,
@@ -377,7 +379,7 @@ fn must_be_new(
     added: &BTreeSet<&str>,
 ) -> Result<Result<(), String>, LogError> {
     if from.partitioner.fallback == Method::Random {
-        // They may be anywhere, and no entity is whole.
+        // Events of a key may be in any partition already, and no entity is whole.
         return Ok(Ok(()));
     }
     let partition = |layout: &Layout, key: &str| {
@@ -420,7 +422,8 @@ fn must_be_new(
     Ok(Ok(()))
 }
 
-/// All committed records of a partition, as of now, until one is enough.
+/// Reads the committed records of a partition, up to its end as of now, until `each`
+/// breaks.
 fn read_each(
     log: &dyn RecordLog,
     topic: &Topic,
@@ -435,7 +438,7 @@ fn read_each(
     let mut next = bounds.start;
     while next < bounds.end {
         let records = log.read(topic, partition, next, read_bytes)?;
-        // What is left are ends of transactions.
+        // Only the markers of transactions are left.
         let Some(last) = records.last() else { break };
         next = last.offset.next();
         for record in &records {
@@ -533,7 +536,7 @@ mod tests {
         };
         let said = refused(&*log, &elsewhere);
         assert!(said.contains("was in, and is other"), "{said}");
-        // Nothing of it was written, and another group is another matter.
+        // No refused layout was written, and another group has a layout of its own.
         settle(&*log, GROUP, &first).unwrap();
         assert_eq!(records(&*log), 1);
         settle(&*log, "another", &more).unwrap();
@@ -544,7 +547,7 @@ mod tests {
         let (_dir, log) = log();
         let topic = Topic::from("in");
         settle(&*log, GROUP, &layout(r#"{"manual":{"a":1}}"#)).unwrap();
-        // Moved, gone, or with another fallback.
+        // A key may not move or go, and the fallback may not change.
         let said = refused(&*log, &layout(r#"{"manual":{"a":2}}"#));
         assert!(
             said.contains("\"a\"") && said.contains("was 1, and is 2"),
@@ -577,9 +580,9 @@ mod tests {
         };
         let said = refused(&*log, &grown(away));
         assert!(said.contains("\"c\""), "{said}");
-        // Where it is anyway it may stay.
+        // The map may have the key in the partition where it is anyway.
         settle(&*log, GROUP, &grown(home.0)).unwrap();
-        // Who has the map from before would move it.
+        // A host with the map from before is refused.
         refused(&*log, &layout(r#"{"manual":{"a":1}}"#));
     }
 
@@ -628,10 +631,10 @@ mod tests {
         let other = of(writes(KeptTopic::table("o"), &[alerts("b")]));
         settle(&*log, GROUP, &other).unwrap();
         assert_eq!(records(&*log), 2);
-        // One that joined meanwhile with the outputs from before learns of it.
+        // A host that joined meanwhile with the outputs from before learns of it.
         let said = Watch::new(GROUP, first).other(&*log).unwrap().unwrap();
         assert!(said.contains("outputs.alerts was a"), "{said}");
-        // What must not change does not change along with them.
+        // A change of the outputs lets no other part of the layout change with it.
         let moved = Layout {
             partitions: 9,
             ..base.clone()

@@ -24,25 +24,25 @@ pub struct Pipeline {
     pub group: GroupName,
     pub input: Topic,
     pub identity: Identity,
-    /// Of the input, as long as the group has state.
+    /// Partitions of the input; the number stays as long as the group has state.
     pub partitions: u32,
     pub output: Output,
     /// Outputs that plugins name.
     pub outputs: BTreeMap<ByteString, Output>,
     pub dead_letter: Topic,
-    /// Where takeovers are told, and the host that tells them.
+    /// The partition to which takeovers are written, and the host that writes them.
     pub plugins: Option<TopicPartition>,
     pub host: ByteString,
     pub processing: Processing,
-    /// Of the slots that have none of their own.
+    /// Limits of the slots that have none of their own.
     pub limits: Limits,
-    /// Of slots that have.
+    /// Limits of the slots that have their own.
     pub slot_limits: BTreeMap<SlotName, SlotLimits>,
     /// The largest record that the log takes.
     pub record_bytes_max: usize,
 }
 
-/// What the plugin of one slot may use, where that is not the pipeline's word.
+/// The limits of one slot's plugin, where they are not the pipeline's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotLimits {
     pub limits: Limits,
@@ -57,9 +57,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Where a record of that key goes. Outputs are for anybody to read, and
-    /// their keys are where Java's clients would have put them, whatever the
-    /// input's partitioner is.
+    /// Where a record of that key goes. Outputs are for anybody to read, so
+    /// their keys are where Java's clients would put them, whatever the input's
+    /// partitioner is.
     #[must_use]
     pub fn place(&self, key: &[u8]) -> TopicPartition {
         TopicPartition {
@@ -79,7 +79,7 @@ impl Pipeline {
         }
     }
 
-    /// What the plugin of a slot may use.
+    /// The limits of the plugin of a slot.
     #[must_use]
     pub fn limits_of(&self, slot: &SlotName) -> &Limits {
         let own = self.slot_limits.get(slot);
@@ -121,7 +121,7 @@ pub struct Processing {
     /// Open entities of one worker; beyond it, the least recently used close.
     pub entities_open_max: usize,
     pub entity_idle: Duration,
-    /// How long a worker may take to finish when it must let go.
+    /// How long a worker may take to finish when it must release partitions.
     pub drain_deadline: Duration,
     /// How long a swap can be taken back.
     pub confirm_after: Duration,

@@ -44,7 +44,7 @@ pub struct BoardSpec {
     pub output: Topic,
 }
 
-/// A game that is there.
+/// A game that is not deleted.
 #[derive(Clone, Debug)]
 pub struct Game {
     pub key: Key,
@@ -65,7 +65,7 @@ pub struct Page {
 pub enum BoardError {
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The host has just started and would answer with what is no longer so.
+    /// The host has just started and would answer with outdated outputs.
     #[error("the scoreboard has not yet read the outputs that were there when the host started")]
     CatchingUp,
     #[error("the input of the pipeline has {partitions} partitions, the first is 0")]
@@ -94,8 +94,8 @@ impl BoardError {
     }
 }
 
-/// Readers of single games wait on one of these each, by the hash of the key,
-/// so that an update wakes few who did not ask for it.
+/// Channels on which readers of single games wait, by the hash of the key. An
+/// update so wakes few readers of other games.
 const WAKES: usize = 256;
 
 /// Records applied under one hold of the lock.
@@ -104,13 +104,13 @@ const APPLY_COUNT_MAX: usize = 256;
 /// Index entries looked at under one hold of the lock.
 const SCAN_COUNT_MAX: usize = 4_096;
 
-/// Outputs in a page; one that is larger is alone in it.
+/// Bytes of outputs after which a page is full; its last output may go over them.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How long to wait for the record that superseded one compacted away.
+/// How long a read waits for the successor of a record that was compacted away.
 const SUPERSEDED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// One pipeline's output, as its readers see it.
 pub struct Board {
     pub(super) spec: BoardSpec,
     pub(super) log: Arc<dyn RecordLog>,
@@ -118,7 +118,7 @@ pub struct Board {
     /// The sequence number of the last update, after each batch.
     pub(super) changed: watch::Sender<u64>,
     wakes: Vec<watch::Sender<u64>>,
-    /// One look at the group serves all who wait for it.
+    /// The last look at the group's offsets, which serves all readers that wait.
     pub(super) committed: tokio::sync::Mutex<Option<Committed>>,
     pub(super) ends: tokio::sync::Mutex<Option<Ends>>,
     caught_up: AtomicBool,
@@ -222,7 +222,7 @@ impl Board {
                     place: found.place,
                     latest,
                 }),
-                // Superseded between the look and the read.
+                // The output was superseded between the look and the read.
                 None => self.find(&found.key).await?,
             };
             games.extend(game);
@@ -282,8 +282,8 @@ impl Board {
         }
     }
 
-    /// Whether retention has taken a record that is not there, and no later one of
-    /// its key is on its way: so it is with outputs that are kept as a stream.
+    /// Whether retention has deleted a missing record, and no later record of its key
+    /// is on its way. That happens where an output is kept as a stream.
     async fn is_past_retention(self: &Arc<Self>, place: Place) -> Result<bool, LogError> {
         let board = Arc::clone(self);
         let bounds = blocking(move || board.log.bounds(&board.spec.output)).await?;
@@ -292,11 +292,11 @@ impl Board {
         Ok(is_before && self.has_read(&bounds))
     }
 
-    /// The values of these games, in their order: no more of them than it takes
-    /// to have so many bytes, so the first in any case. Those that were let go
-    /// of are read back. `None` stands for a deleted game, and for an output
-    /// that was superseded and is gone from the log: the one that superseded
-    /// it is on its way.
+    /// The values of these games, in their order. The list ends once it has
+    /// `bytes_max` bytes, so it has the first value in any case. Dropped values
+    /// are read back from the log. `None` stands for a deleted game, and for an
+    /// output that was superseded and is gone from the log: its successor is on
+    /// its way.
     pub(super) async fn load(
         self: &Arc<Self>,
         found: Vec<Found>,
@@ -360,13 +360,13 @@ impl Board {
         state.games.newer(cursor, count_max, SCAN_COUNT_MAX, wanted)
     }
 
-    /// Ticks when a game (or any game) was updated.
+    /// A channel that ticks when a game (or any game) was updated.
     pub(super) fn wake(&self, key: Option<&[u8]>) -> watch::Receiver<u64> {
         let one = key.and_then(|key| self.wakes.get(wake_of(key)));
         one.unwrap_or(&self.changed).subscribe()
     }
 
-    /// Whether all of this was read.
+    /// Whether the board has read all of these positions.
     pub(super) fn has_positions(&self, positions: &Positions) -> bool {
         let state = self.state.read();
         positions.iter().all(|(partition, offset)| {
@@ -376,9 +376,9 @@ impl Board {
         })
     }
 
-    // What follows is the follower's.
+    // The methods below are for the follower.
 
-    /// Where to read on, in each of so many partitions.
+    /// The next offset to read in each of `partitions` partitions.
     pub(super) fn next(&self, partitions: usize) -> Vec<Offset> {
         let mut state = self.state.write();
         if state.next.len() < partitions {
@@ -387,8 +387,7 @@ impl Board {
         state.next.clone()
     }
 
-    /// Takes records of one partition, of which everything before `next` is
-    /// now read.
+    /// Takes records of one partition, which is now read up to `next`.
     pub(super) fn apply(&self, partition: usize, records: &[Record], next: Offset) {
         let Ok(id) = u32::try_from(partition) else {
             return;
@@ -431,8 +430,8 @@ impl Board {
     }
 }
 
-/// The last record of each key, in the order of offsets: what comes before it
-/// in the same read need never be seen.
+/// The last record of each key, in the order of offsets: readers need not see the
+/// earlier records of the same read.
 fn latest_of_each(records: &[Record]) -> Vec<&Record> {
     let mut seen = FxHashSet::with_capacity_and_hasher(records.len(), FxBuildHasher);
     let mut latest: Vec<_> = records
@@ -452,7 +451,7 @@ fn wake_of(key: &[u8]) -> usize {
 /// A game, and its value where it has one.
 pub(super) type Loaded = (Found, Option<Arc<Latest>>);
 
-/// Loads one after the other until there are enough bytes.
+/// Loads one game after the other until there are enough bytes.
 fn up_to(
     bytes_max: usize,
     found: Vec<Found>,
@@ -478,7 +477,7 @@ fn held(found: &Found) -> Option<Arc<Latest>> {
     }
 }
 
-/// Calls the log from where calls may block.
+/// Calls the log on a thread whose calls may block.
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {

@@ -1,4 +1,4 @@
-//! What the scoreboard may hold, and how often it looks.
+//! The bounds of the scoreboard's memory, and how often it looks at the log.
 
 use std::time::Duration;
 

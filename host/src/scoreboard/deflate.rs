@@ -1,17 +1,17 @@
-//! Values compressed once for all who read them.
+//! Values that are compressed once, for all their readers.
 //!
-//! What comes out is a part of a DEFLATE stream that refers to nothing before
-//! it and ends at a byte: it can follow any other, so every reader's stream is
-//! put together from the same parts, and none needs a compressor of its own
-//! (256 KB each). The price is that a value is not told as its difference from
-//! the one before. One compressor a thread does the work.
+//! A compressed value is a part of a DEFLATE stream that refers to nothing before
+//! it and ends at a byte. Such a part can follow any other, so every reader's
+//! stream is put together from the same parts, and none needs a compressor of its
+//! own (256 KB each). The price is that a value is not written as its difference
+//! from the one before. Each thread has one compressor.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
-/// Below this, what it would save is not worth a look.
+/// Below this size, compression saves too little to be worth a try.
 const BYTES_MIN: usize = 128;
 
 thread_local! {
@@ -26,12 +26,13 @@ pub fn deflate(value: &[u8]) -> Option<Bytes> {
     }
     COMPRESSOR.with_borrow_mut(|compressor| {
         compressor.reset();
-        // Room for no more than is worth it, and its end.
+        // `compress_vec` does not grow the vector: a result that is no smaller
+        // does not fit.
         let mut out = Vec::with_capacity(value.len());
         compressor
             .compress_vec(value, &mut out, FlushCompress::Sync)
             .ok()?;
-        // What did not fit is not complete.
+        // A result that did not fit is not complete.
         let is_whole = usize::try_from(compressor.total_in()).ok() == Some(value.len());
         (is_whole && out.len() < value.len()).then(|| Bytes::from(out.into_boxed_slice()))
     })

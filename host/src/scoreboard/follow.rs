@@ -1,8 +1,8 @@
 //! The thread that reads the outputs.
 //!
-//! One for all pipelines: it reads each partition up to the end that was seen
-//! before the reading began, then waits for the log to tell of more. An error
-//! concerns one pipeline; it is tried again after a while.
+//! One thread serves all pipelines. It reads each partition up to the end that it saw
+//! before it began to read, then waits until the log reports more. An error concerns
+//! one pipeline, and the thread tries that one again after a second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows until it is told to stop.
+    /// Follows the outputs until `stop` is cancelled.
     pub async fn run(self) {
         self.boards
             .iter()
@@ -54,7 +54,7 @@ impl Follower {
                 } else if !pass.more {
                     next_change(&mut changes, self.config.interval_max).await;
                 }
-                // Under load, what comes meanwhile is taken together.
+                // Under load, the next pass takes all records that come meanwhile together.
                 sleep_until(started + self.config.interval_min).await;
             };
             tokio::select! {
@@ -106,8 +106,8 @@ impl Follower {
                 let id = PartitionId(u32::try_from(partition).unwrap_or(u32::MAX));
                 let max_bytes = usize_of(self.config.read_bytes_max);
                 let records = self.log.read(topic, id, next, max_bytes)?;
-                // Without records there are none before the end that was seen
-                // before: what is left is compacted away, or no record.
+                // An empty read says that no record is left before the end seen
+                // above: the offsets up to it are compacted away, or are markers.
                 read = records
                     .last()
                     .map_or(bounds.end, |record| record.offset.next());
@@ -133,7 +133,7 @@ struct First {
     ends: Option<Vec<Offset>>,
 }
 
-/// What a look at all boards led to.
+/// The result of one pass over all boards.
 #[derive(Default)]
 struct Pass {
     more: bool,
@@ -143,7 +143,7 @@ struct Pass {
 async fn next_change(changes: &mut watch::Receiver<u64>, interval_max: Duration) {
     tokio::select! {
         changed = changes.changed() => if changed.is_err() {
-            // The log is gone, and with it whoever would stop this.
+            // The log no longer reports changes; the sleep keeps this from spinning.
             sleep(interval_max).await;
         },
         () = sleep(interval_max) => {}

@@ -4,7 +4,7 @@
 //! two steps in a tree of sequence numbers; a game costs some 300 bytes, and
 //! its value while it is among those held. Each update gets the next sequence
 //! number, local to this host, so that a reader is nothing but the number it
-//! has read up to: what was superseded meanwhile is no longer there to be read.
+//! has read up to. The index no longer has the records superseded meanwhile.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,12 +18,12 @@ use serde::de::IgnoredAny;
 use super::deflate::deflate;
 use crate::types::{DIGEST_HEADER, Key, Offset, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER};
 
-/// What an output record says.
+/// The contents of an output record.
 #[derive(Debug)]
 pub struct Latest {
     pub timestamp_ms: u64,
     pub value: Bytes,
-    /// Which plugin made it.
+    /// The plugin that made the record.
     pub plugin: Option<Bytes>,
     /// The digest of that plugin.
     pub digest: Option<Bytes>,
@@ -34,18 +34,18 @@ pub struct Latest {
 }
 
 impl Latest {
-    /// Whether the value is JSON. Found out once, for all readers.
+    /// Whether the value is JSON. The check runs once, for all readers.
     #[must_use]
     pub fn is_json(&self) -> bool {
         *self.is_json.get_or_init(|| {
-            // What is skipped is not looked at for UTF-8.
+            // `serde_json` does not check the UTF-8 of values that it skips.
             std::str::from_utf8(&self.value)
                 .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
         })
     }
 
-    /// The value as JSON, whatever it is: what is not JSON is an object with
-    /// its bytes in hexadecimal.
+    /// The value as JSON. A value that is not JSON becomes an object with its
+    /// bytes in hexadecimal.
     #[must_use]
     pub fn json(&self) -> Bytes {
         if self.is_json() {
@@ -55,16 +55,16 @@ impl Latest {
         }
     }
 
-    /// The value compressed, as [`deflate`] says; `None` where that gains
-    /// nothing. Done once, for all readers, and kept with the value: it is
-    /// always smaller.
+    /// The value compressed by [`deflate`]; `None` where that gains nothing.
+    /// The result is made once, for all readers, and stays with the value: it
+    /// is always smaller.
     #[must_use]
     pub fn deflated(&self) -> Option<&Bytes> {
         self.deflated.get_or_init(|| deflate(&self.value)).as_ref()
     }
 
-    /// Copies what is to be kept of a record, so that one value does not hold
-    /// on to the whole batch it was read in.
+    /// Copies the parts of a record that the index keeps, so that one value
+    /// does not hold on to the whole batch it was read in.
     pub(super) fn copy(record: &Record, value: &Bytes, made_by: &MadeBy) -> Self {
         let source = record.header(SOURCE_HEADER);
         let size = value.len().saturating_add(source.map_or(0, Bytes::len));
@@ -92,14 +92,14 @@ impl Latest {
     }
 }
 
-/// Which plugin made a record.
+/// The plugin that made a record.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MadeBy {
     plugin: Option<Bytes>,
     digest: Option<Bytes>,
 }
 
-/// A copy of a header's value, unless there is one already.
+/// A copy of a header's value, or the known copy where it is equal.
 fn shared(value: Option<&Bytes>, known: Option<&Bytes>) -> Option<Bytes> {
     if value == known {
         known.cloned()
@@ -108,7 +108,7 @@ fn shared(value: Option<&Bytes>, known: Option<&Bytes>) -> Option<Bytes> {
     }
 }
 
-/// What holds a value: the allocation, its count, and four handles to bytes.
+/// Memory around a value: the allocation, its count, and four handles to bytes.
 const LATEST_OVERHEAD_BYTES: usize = 256;
 
 /// Where an output record stands in its topic.
@@ -124,11 +124,11 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What is known of a game.
+/// The state of a game in the index.
 #[derive(Clone, Debug)]
 pub enum State {
     Held(Arc<Latest>),
-    /// The value was let go of; the log has it.
+    /// The index has dropped the value; the log has it.
     Dropped,
     /// The latest record is a tombstone.
     Deleted,
@@ -155,7 +155,7 @@ pub struct Newer {
 
 type Slot = usize;
 
-/// See the module.
+/// The index of one output.
 #[derive(Debug)]
 pub struct Games {
     entries: Vec<Found>,
@@ -164,10 +164,11 @@ pub struct Games {
     /// Games that are not deleted, in key order.
     names: BTreeMap<Key, Slot>,
     by_seq: BTreeMap<u64, Slot>,
-    /// Of those, the deleted ones.
+    /// The deleted games, by sequence number.
     deleted: BTreeMap<u64, Slot>,
     seq: u64,
-    /// Values go in the order of their sequence numbers: none is held up to here.
+    /// The index drops values in the order of their sequence numbers, and holds
+    /// none up to this one.
     dropped_up_to: u64,
     held_bytes: usize,
     held_bytes_max: usize,
@@ -208,7 +209,7 @@ impl Games {
         self.seq
     }
 
-    /// Takes a record. Of each partition they come in the order of offsets.
+    /// Takes a record. The records of a partition come in the order of offsets.
     pub fn apply(&mut self, partition: PartitionId, record: &Record) {
         let Some(key) = &record.key else {
             return;
@@ -256,7 +257,7 @@ impl Games {
                 slot
             }
             None => {
-                // The key is a slice of whatever the log read; the copy lets go of it.
+                // The key is a slice of the batch that the log read; a copy releases it.
                 let key = Bytes::copy_from_slice(key);
                 let found = Found {
                     key: key.clone(),
@@ -396,7 +397,7 @@ mod tests {
     }
 
     proptest! {
-        /// After any updates the index is what a map of the latest records is,
+        /// After any updates the index agrees with a map of the latest records,
         /// in both orders, and holds no more than it may.
         #[test]
         fn is_the_latest_of_each(

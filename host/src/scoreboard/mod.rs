@@ -1,11 +1,11 @@
 //! The scoreboard: the latest committed output of every game, for readers.
 //!
 //! One thread follows the compacted output topic of each pipeline and keeps
-//! the latest record of each key in an index; values beyond
-//! [`ScoreboardConfig::memory_bytes_max`] are let go of, the longest untouched
-//! first, and read back from the log when asked for. Any host serves all games
-//! so, whichever partitions its workers have. It lives as long as the host,
-//! starts empty, and holds nothing that the log does not have.
+//! the latest record of each key in an index. The index drops values beyond
+//! [`ScoreboardConfig::memory_bytes_max`], the longest untouched first, and a
+//! request for one reads it back from the log. So any host serves all games,
+//! whichever partitions its workers have. The scoreboard lives as long as the
+//! host, starts empty, and holds nothing that the log does not have.
 
 mod board;
 mod config;
@@ -56,8 +56,8 @@ pub struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// Starts to follow the outputs. Their topics should be there; one that is
-    /// not is asked for again and again.
+    /// Starts to follow the outputs. Their topics should exist; the scoreboard
+    /// asks for a missing one again and again.
     pub fn start(
         log: Arc<dyn RecordLog>,
         config: ScoreboardConfig,
@@ -127,7 +127,7 @@ impl Scoreboard {
         stopped.into_iter().chain(boards).collect()
     }
 
-    /// Stops following; what was read can still be asked for.
+    /// Stops following; readers can still get the games that were read.
     pub fn stop(&self) {
         self.stop.cancel();
         let thread = self.thread.lock().take();
@@ -136,8 +136,8 @@ impl Scoreboard {
         }
     }
 
-    /// Stops following, and waits for that at most until then: a read that is
-    /// under way ends when the log says so.
+    /// Stops following, and waits for that until `by` at the latest: a read that
+    /// is under way ends only when the log answers.
     #[must_use]
     pub fn end(&self, by: Instant) -> End {
         self.stop.cancel();

@@ -1,22 +1,22 @@
 //! How far a reader has read: the id of a server-sent event.
 //!
-//! An id is `PARTITION:OFFSET`, joined by commas, and says: of these
-//! partitions, every game whose latest output stands at this offset or before
-//! was delivered. A partition that is not there was not begun.
+//! An id is a list of `PARTITION:OFFSET`, joined by commas. An entry says that the
+//! reader got every game of that partition whose latest output stands at this
+//! offset or before. The reader has not begun a partition without an entry.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::types::{Offset, PartitionId};
 
-/// The last offset read, of each partition begun.
+/// The last offset that a reader has read in each partition it has begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions(BTreeMap<PartitionId, Offset>);
 
-/// More partitions than a topic may sensibly have, so that an id costs little
-/// whoever sends it.
+/// More partitions than a topic may sensibly have. The bound keeps an id cheap, also
+/// one that somebody made up.
 const PARTITIONS_MAX: usize = 10_000;
 
-/// A text is not what [`Positions`] is written as.
+/// The text is not in the form of [`Positions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("positions must be PARTITION:OFFSET, joined by commas")]
 pub struct InvalidPositions;
@@ -27,7 +27,7 @@ impl Positions {
         self.0.get(&partition).copied()
     }
 
-    /// Whether what stands there was read.
+    /// Whether the reader has read the record at this offset.
     #[must_use]
     pub fn cover(&self, partition: PartitionId, offset: Offset) -> bool {
         self.get(partition).is_some_and(|read| offset <= read)

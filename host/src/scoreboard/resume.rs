@@ -1,7 +1,7 @@
-//! Whether a reader that comes back can be believed.
+//! The check of the positions that a returning reader claims.
 //!
-//! When a host ends, all its readers come to others at once, so what the log is
-//! asked for one of them is the answer to all who came before it was asked.
+//! When a host ends, all its readers come to other hosts at once. So one look at the
+//! log answers all readers that came before the look began.
 
 use std::sync::Arc;
 
@@ -13,18 +13,19 @@ use super::{
 };
 use crate::log::Bounds;
 
-/// Where the output ended, and when that was asked. `None`: nobody could say.
+/// Where the output ended, and when the log was asked. `bounds` is `None` where the
+/// log did not answer.
 pub(super) struct Ends {
     asked: Instant,
     bounds: Option<Vec<Bounds>>,
 }
 
 impl Board {
-    /// The positions of an id that can be of this output: those beyond its end
-    /// are of a log that is no more.
+    /// The positions of an id that this output can have. A position beyond the
+    /// output's end comes from a log that is gone.
     pub(super) async fn known(self: &Arc<Self>, mut positions: Positions) -> Positions {
         let came = Instant::now();
-        // Nearly always: who reads is behind what is read for it.
+        // This is nearly always so: a reader has read no further than the board.
         if self.has_positions(&positions) {
             return positions;
         }

@@ -1,13 +1,13 @@
-//! A reader that is told of updates.
+//! A reader that gets updates as they come.
 //!
-//! It costs the board nothing: it is a sequence number, and takes at its own
-//! pace what is newer. States superseded while it was slow are not there any
-//! more, so it can fall behind by no more than one state of each game.
+//! A reader costs the board nothing: it is a sequence number, and takes newer
+//! updates at its own pace. The board no longer has the states superseded
+//! meanwhile, so a slow reader falls behind by at most one state of each game.
 //!
-//! Why an id suffices to go on after a cut: of one partition, sequence numbers
-//! grow with offsets, and updates are delivered in the order of sequence
-//! numbers. So when an update at an offset was delivered, every game whose
-//! latest output stands before it in that partition was delivered too.
+//! An id suffices to go on after a cut. Within one partition, sequence numbers
+//! grow with offsets, and a reader gets updates in the order of sequence numbers.
+//! So a reader that got an update at an offset also got every game whose latest
+//! output stands before it in that partition.
 
 use std::sync::Arc;
 
@@ -20,42 +20,43 @@ use super::{
 };
 use crate::{log::LogError, types::Key};
 
-/// Updates delivered at a time, and how large they are before there are enough:
-/// a reader that takes none of them keeps so many from being freed.
+/// The most updates in a delivery, and the bytes after which it is full: a reader
+/// that takes none of them keeps one delivery from being freed.
 const COUNT_MAX: usize = 64;
 const BYTES_MAX: usize = 16 * 1024;
 
-/// An update, as a reader is told of it.
+/// An update, as a reader gets it.
 #[derive(Clone, Debug)]
 pub struct Update {
     pub key: Key,
-    /// How far the reader is, once it has this.
+    /// How far the reader is once it has this update.
     pub positions: Positions,
     pub change: Change,
 }
 
-/// What happened to a game.
+/// The change of a game: a new output, or its deletion.
 #[derive(Clone, Debug)]
 pub enum Change {
     Game(Arc<Latest>),
     Deleted,
 }
 
-/// See the module.
+/// A reader of one board's updates.
 #[derive(Debug)]
 pub struct Subscription {
     board: Arc<Board>,
     changed: watch::Receiver<u64>,
     game: Option<Key>,
     cursor: u64,
-    /// From when on what it is not told of is skipped, and how much was.
+    /// The sequence number at which the reader came. Later updates that the reader
+    /// does not get count as `skipped`.
     came_at: u64,
     skipped: u64,
-    /// What the reader had when it came.
+    /// The positions that the reader had when it came.
     resumed: Positions,
     positions: Positions,
-    /// A reader that came with nothing need not be told of what was deleted
-    /// before it came.
+    /// The reader gets no deletions up to this sequence number: a reader that came
+    /// with nothing has no games to delete.
     deleted_after: u64,
 }
 
@@ -80,7 +81,7 @@ impl Subscription {
         }
     }
 
-    /// Waits for updates; there is at least one. Dropping the future loses none.
+    /// Waits for updates, and returns at least one. Dropping the future loses none.
     pub async fn next(&mut self) -> Result<Vec<Update>, LogError> {
         loop {
             self.changed.borrow_and_update();
@@ -91,7 +92,7 @@ impl Subscription {
                 newer.cursor = last.seq;
                 newer.more = true;
             }
-            // From here on nothing waits: what was taken is delivered.
+            // No await stands between here and the return of the updates, so none is lost.
             if self.game.is_none() {
                 let passed = newer.cursor.saturating_sub(self.cursor.max(self.came_at));
                 let told = loaded.iter().filter(|(found, _)| found.seq > self.came_at);
@@ -103,7 +104,7 @@ impl Subscription {
                 let change = match (found.state, latest) {
                     (State::Deleted, _) => Change::Deleted,
                     (_, Some(latest)) => Change::Game(latest),
-                    // Superseded, and gone from the log: its successor comes.
+                    // The output was superseded and is gone from the log: its successor comes.
                     (_, None) => continue,
                 };
                 let place = found.place;
@@ -127,8 +128,8 @@ impl Subscription {
         }
     }
 
-    /// States that were superseded before this reader of all games was told of
-    /// them, since it was asked last. Of a reader of one game it is not known.
+    /// How many states were superseded before this reader of all games got them,
+    /// since the last call. It is 0 for a reader of one game, where nobody counts.
     pub fn take_skipped(&mut self) -> u64 {
         std::mem::take(&mut self.skipped)
     }
@@ -153,11 +154,11 @@ impl Subscription {
     }
 }
 
-/// What a reader that comes again says it has read.
+/// The claim of a returning reader: what it has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
     Read(Positions),
-    /// It has something, and nobody knows what.
+    /// The reader has read something, but its id is invalid.
     Unknown,
 }
 

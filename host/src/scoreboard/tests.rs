@@ -1,4 +1,4 @@
-//! What readers see of outputs that change, vanish, and do not fit in memory.
+//! Tests of what readers see: outputs that change, vanish, and do not fit in memory.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -263,7 +263,7 @@ async fn who_comes_back_is_told_of_what_was_deleted() {
     assert_eq!(keys(Some("0:0")).await, ["a", "b"]);
     assert_eq!(keys(Some("0:1")).await, ["b"]);
     assert_eq!(keys(Some("what?")).await, ["a", "b"]);
-    // An id of a log that is no more.
+    // This offset is beyond the log's end, so the id comes from a log that is gone.
     assert_eq!(keys(Some("0:999")).await, ["a", "b"]);
 }
 
@@ -291,7 +291,7 @@ async fn a_read_waits_for_its_write() {
             value(&board, "a").await
         }
     });
-    // Processed, but not the event that is waited for.
+    // The group has processed events up to offset 2, and the reader waits for offset 3.
     log.commit(1, 3);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!waiting.is_finished());
@@ -318,7 +318,7 @@ async fn a_topic_that_is_missing_is_told_and_waited_for() {
     assert_eq!(scoreboard.not_ready()[0].code, "scoreboard-stopped");
 }
 
-/// What a reader has, and where it was cut.
+/// The games that a reader has, and the last id that it got before it was cut.
 #[derive(Debug, Default)]
 struct Client {
     games: BTreeMap<Key, String>,
@@ -326,13 +326,13 @@ struct Client {
 }
 
 impl Client {
-    /// Reads at most `count` updates, and is cut then, maybe within a delivery.
+    /// Reads at most `count` updates; then the client is cut, maybe within a delivery.
     async fn read(&mut self, board: &Arc<Board>, count: usize) {
         let last = self.last.as_deref().map(Last::of);
         let mut reader = Scoreboard::subscribe(board, None, last).await;
         let mut left = count;
         while left > 0 {
-            // What is not there at once is for another time.
+            // The client reads only what is there at once; a later call reads the rest.
             let next = futures_util::FutureExt::now_or_never(reader.next());
             let Some(updates) = next else {
                 return;
@@ -387,7 +387,7 @@ proptest! {
                 if fresh_host {
                     host = start(&log, ScoreboardConfig::default());
                 }
-                // Not synced: it reads while the board is being filled.
+                // Without a sync here, the client reads while the board is being filled.
                 client.read(&host.1, reads).await;
             }
             synced(&log, &host.1).await;

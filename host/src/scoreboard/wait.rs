@@ -1,7 +1,8 @@
-//! Reading one's write: waiting until an event was processed and what it led to
-//! is here.
+//! Reading one's own write: a reader waits until the group has processed an event
+//! and the board has the outputs of it.
 //!
-//! However many wait, the group is asked for its offsets once for each change.
+//! However many readers wait, the board asks for the group's offsets once for each
+//! change.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,10 +14,10 @@ use crate::{
     types::{Offset, PartitionId},
 };
 
-/// How long a group's offsets are taken for new where nothing seems to change.
+/// How long a group's offsets count as new while the log reports no change.
 const COMMITTED_AGE_MAX: Duration = Duration::from_millis(50);
 
-/// A group's offsets, as they were not long ago.
+/// A group's offsets, and when the board asked for them.
 pub(super) struct Committed {
     tick: u64,
     at: Instant,
@@ -25,7 +26,7 @@ pub(super) struct Committed {
 
 impl Board {
     /// Waits until the group has committed past an offset of the input, and
-    /// the board has what the group had put out by then.
+    /// the board has the outputs that the group had written by then.
     pub async fn wait_for(
         self: &Arc<Self>,
         partition: PartitionId,
@@ -60,7 +61,7 @@ impl Board {
             if self.committed(tick, partition).await? > Some(offset) {
                 return Ok(());
             }
-            // What others commit may show with no tick.
+            // Commits of other hosts may come without a tick, so this looks again.
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() {
                     tokio::time::sleep(COMMITTED_AGE_MAX).await;

@@ -13,13 +13,13 @@ use tokio::{
 use super::{OVERDUE, STATUS_OVERDUE, Shutdown, exit::exit, signals::Signals, waits};
 use crate::logging;
 
-/// A second signal within this time is the first one's: a terminal sends
-/// SIGINT to all of a group, and whoever started the host may pass it on.
+/// A second signal within this time repeats the first one: a terminal sends SIGINT
+/// to all processes of a group, and the host's parent may pass it on.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the last line may take: nobody may read the log any more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Hears signals from here on, for as long as the process lives. What it returns
+/// Hears signals from here on, for as long as the process lives. The returned channel
 /// changes with each SIGHUP.
 pub fn watch(shutdown: &Shutdown) -> io::Result<watch::Receiver<()>> {
     let shutdown = shutdown.clone();
@@ -83,7 +83,7 @@ fn give_up(why: &str) {
     exit(STATUS_OVERDUE)
 }
 
-/// Ends the process once its log is written, with threads that hang in it.
+/// Ends the process once its log is written, even while threads hang.
 pub fn end_process(status: u8) -> ! {
     logging::end(None);
     exit(status)

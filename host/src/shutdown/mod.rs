@@ -23,21 +23,21 @@ pub use self::last_resort::{end_process, watch};
 
 /// How long a process may live after the drain deadline.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// After the drain deadline: what the workers, the slots and a redrive have for
+/// Time after the drain deadline that the workers, the slots and a redrive have for
 /// their ends. A membership takes [`LEAVE_TIME_MAX`] of it.
 const END_TIME_MAX: Duration = Duration::from_secs(8);
-/// After the drain deadline: what the record log and its readers have.
+/// Time after the drain deadline that the record log and its readers have.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(9500);
-/// How long a start that is given up is waited for.
+/// How long a host waits for a start that is given up.
 pub const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the brokers may take to let a member go.
 pub const LEAVE_TIME_MAX: Duration = Duration::from_secs(4);
-/// How often a thread that is to end is looked at.
+/// How often a host looks whether a thread has ended.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// The exit status of a host that left something behind.
 pub const STATUS_OVERDUE: u8 = 3;
-/// The stable code of that, as `docs/errors.md` has it.
+/// The stable code of such an end, as `docs/errors.md` has it.
 pub const OVERDUE: &str = "stop-overdue";
 
 /// When a host was told to end, and by which signal, if by one.
@@ -85,41 +85,41 @@ impl Shutdown {
         *begun + time
     }
 
-    /// When a start that is given up is waited for no longer.
+    /// When a host no longer waits for a start that is given up.
     #[must_use]
     pub fn give_up_by(&self) -> Instant {
         self.after(GIVE_UP_TIME_MAX)
     }
 
-    /// When everything that processes has ended.
+    /// When everything that processes must have ended.
     #[must_use]
     pub fn end_by(&self) -> Instant {
         self.after(self.drain + END_TIME_MAX)
     }
 
-    /// When the record log is closed.
+    /// When the record log must be closed.
     #[must_use]
     pub fn close_by(&self) -> Instant {
         self.after(self.drain + CLOSE_TIME_MAX)
     }
 
-    /// When the process ends.
+    /// When the process ends, whatever is left.
     #[must_use]
     pub fn exit_by(&self) -> Instant {
         self.after(self.drain + GRACE)
     }
 }
 
-/// What became of a thread that was told to end.
+/// The end of a thread that was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Clean,
     Panicked,
-    /// It runs, and is left behind.
+    /// The thread still runs, and is left behind.
     Overdue,
 }
 
-/// Waits for the end of a thread, at most until then.
+/// Waits for the end of a thread, until `by` at the latest.
 pub fn end_of(name: &str, thread: JoinHandle<()>, by: Instant) -> End {
     let wait = waits::begin(name);
     while !thread.is_finished() {

@@ -11,8 +11,9 @@ use tokio::{
     sync::watch,
 };
 
-/// Each would end a process that does not handle it, and says nothing to a host.
-/// Where the size of files is limited, a write fails then, and the host goes on.
+/// Each of these signals would end a process that does not handle it, and means
+/// nothing to a host. With XFSZ handled, a write over the limit on file sizes fails,
+/// and the host goes on.
 const IGNORED: [Number; 3] = [Number::USR1, Number::USR2, Number::XFSZ];
 
 #[derive(Debug)]
@@ -24,10 +25,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes them from now on.
+    /// Takes the signals from now on.
     pub fn take() -> io::Result<Self> {
         for number in IGNORED {
-            // A handler outlives whoever listens to it.
+            // A handler outlives its listener.
             drop(signal(SignalKind::from_raw(number.as_raw()))?);
         }
         let hangup = signal(SignalKind::hangup())?;
@@ -41,7 +42,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one that ends the host cleanly; its name.
+    /// Waits for a signal that ends the host cleanly, and returns its name.
     pub async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -50,7 +51,7 @@ impl Signals {
         }
     }
 
-    /// Changes with each SIGHUP.
+    /// A channel that changes with each SIGHUP.
     pub fn reload(&self) -> watch::Receiver<()> {
         self.reload.clone()
     }

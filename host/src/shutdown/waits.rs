@@ -1,8 +1,8 @@
-//! What threads wait for, by name.
+//! A list of the things that threads wait for, by name.
 //!
 //! A thread that may wait for others (brokers, a disk, another thread) says so
-//! for as long as it does. Nobody looks at it but the end of the process, which
-//! so can name what it leaves behind.
+//! for as long as it does. Only the end of the process looks at the list, and so can
+//! name what it leaves behind.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ static OPEN: Mutex<Open> = Mutex::new(Open {
     waits: BTreeMap::new(),
 });
 
-/// As many entries as there are threads that wait.
+/// The open waits, one for each thread that waits.
 struct Open {
     next: u64,
     waits: BTreeMap<u64, (String, Instant)>,
@@ -37,7 +37,8 @@ pub fn begin(name: impl Into<String>) -> Wait {
 }
 
 impl Wait {
-    /// Nobody waits any longer, and it is not over.
+    /// Leaves the wait in the list: its thread waits no longer, and the thing that
+    /// it waited for is not over.
     pub fn leave(self) {
         std::mem::forget(self);
     }
@@ -49,7 +50,7 @@ impl Drop for Wait {
     }
 }
 
-/// What is waited for now, the oldest first, each with its age.
+/// The open waits, the oldest first, each with its age.
 #[must_use]
 pub fn open() -> Vec<String> {
     let open = OPEN.lock();
@@ -59,8 +60,8 @@ pub fn open() -> Vec<String> {
     open.waits.values().map(text).collect()
 }
 
-/// Runs something that may never return on a thread of its own, and waits for
-/// it at most so long. None says that it is left behind, or panicked.
+/// Runs work that may never return on a thread of its own, and waits for it at most
+/// `time`. `None` says that the work is left behind, or panicked.
 pub fn within<T: Send + 'static>(
     name: &str,
     time: Duration,
@@ -73,7 +74,7 @@ pub fn within<T: Send + 'static>(
         .spawn(move || {
             let result = work();
             drop(wait);
-            // Nobody may wait any longer.
+            // The caller may no longer wait.
             drop(done.send(result));
         });
     // Without a thread the work was dropped, unused.
@@ -81,8 +82,8 @@ pub fn within<T: Send + 'static>(
     outcome.recv_timeout(time).ok()
 }
 
-/// Drops something whose end may wait for others, and waits for that at most so
-/// long. False says that it is left behind.
+/// Drops a thing whose drop may wait for others, and waits for that at most `time`.
+/// `false` says that the drop is left behind.
 pub fn drop_within<T: Send + 'static>(name: &str, time: Duration, thing: T) -> bool {
     within(name, time, move || drop(thing)).is_some()
 }

@@ -1,4 +1,4 @@
-//! What a member's end and a member's coming cost: real hosts, one killed, one
+//! The cost of a member's end and of a member's coming: real hosts, one killed, one
 //! joining and leaving, under a steady load.
 //!
 //! A game's outputs have the partition number of its events, so a pause of an
@@ -39,13 +39,13 @@ const EVENTS_PER_SECOND: u64 = 2_000;
 const GAMES: u64 = 10_000;
 const EVENTS_EACH: usize = 100;
 const WORKERS: usize = 2;
-/// How long the ordinary is looked at, and how long a change.
+/// How long the outputs are watched without a change, after a kill, and after a move.
 const CALM: Duration = Duration::from_secs(10);
 const AFTER_KILL: Duration = Duration::from_secs(30);
 const AFTER_MOVE: Duration = Duration::from_secs(15);
 const ROUNDS: usize = 3;
 
-/// Hosts, and a way to ask who has what.
+/// Hosts, and a log to ask which member has which partition.
 struct Hosts {
     cluster: Cluster,
     dir: TempDir,
@@ -73,7 +73,7 @@ impl Hosts {
     }
 
     /// A nice host leaves the cores to the others while it starts, as if it had
-    /// its own: what they see of it is the group's doing.
+    /// its own. The others then see only the effects of the group.
     fn start(&mut self, number: usize, niceness: &str) {
         let child = Command::new("nice")
             .args(["-n", niceness, env!("CARGO_BIN_EXE_courtside")])
@@ -100,7 +100,7 @@ impl Hosts {
         child.wait().expect("it ends");
     }
 
-    /// The member that has each partition, once all are with so many hosts.
+    /// The member that has each partition, once all members of `hosts` hosts have some.
     fn settle(&self, hosts: usize) -> BTreeMap<PartitionId, String> {
         loop {
             let topic = Topic::from_static("NBA-Games");
@@ -127,7 +127,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for child in self.hosts.iter_mut().flatten() {
-            // It may have ended.
+            // The host may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -140,7 +140,7 @@ fn path(dir: &TempDir, name: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A steady load, and who sees what comes of it.
+/// A steady load, and a thread that watches its outputs.
 struct Traffic {
     stop: Arc<AtomicBool>,
     producer: JoinHandle<()>,
@@ -252,7 +252,7 @@ pub fn kill() {
     }
 }
 
-/// A third host joins, and leaves: what the partitions that stay see of it.
+/// A third host joins, and leaves: how long the partitions that stay pause.
 pub fn join() {
     let Some(cluster) = Cluster::up() else {
         return;

@@ -1,5 +1,5 @@
-//! What is possible: consume, produce, commit in transactions, with rdkafka
-//! alone, and nothing computed.
+//! The limit of what is possible: rdkafka alone consumes, produces, and commits in
+//! transactions, and nothing is computed.
 
 use std::{
     sync::{
@@ -19,13 +19,13 @@ use rdkafka::{
 use super::{Cluster, PARTITIONS};
 use crate::rig::INPUT;
 
-/// As `worker.commit_interval`.
+/// The default of `worker.commit_interval`.
 const INTERVAL: Duration = Duration::from_millis(100);
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Copies the input to a topic, with values of so many bytes; as many threads
-/// as a host has workers, each with half of the partitions. The time is from
-/// the first poll to the last commit.
+/// Copies the input to a topic, with values of `value_bytes` bytes. There are as
+/// many threads as a host has workers, each with half of the partitions. The time is
+/// from the first poll to the last commit.
 pub fn copy(cluster: &Cluster, group: &str, output: &str, value_bytes: usize) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
     let ready = Arc::new(Barrier::new(3));

@@ -1,4 +1,4 @@
-//! The same on one broker of Apache Kafka, which is on the same cores.
+//! Benchmarks on one broker of Apache Kafka, which is on the same cores.
 //!
 //! `tests/kafka/cluster` starts it, a new one for each benchmark.
 
@@ -41,7 +41,7 @@ fn script(arguments: &[&str]) -> String {
 }
 
 impl Cluster {
-    /// None where there is no Kafka to be had, which is said.
+    /// Starts the broker; `None`, after a word about it, where there is no Kafka.
     pub fn up() -> Option<Self> {
         let why_not = script(&["why-not"]);
         if !why_not.is_empty() {

@@ -18,7 +18,7 @@ const UPDATES: u64 = 10_000_000;
 const STATE_BYTES: usize = 500;
 const CHUNK: u64 = 20_000;
 const POLL: Duration = Duration::from_secs(1);
-/// The brokers look for what is to be compacted every 15 s.
+/// The brokers look every 15 s for logs to compact.
 const LOOK: Duration = Duration::from_secs(16);
 const LOOKS_MAX: usize = 30;
 
@@ -108,7 +108,7 @@ fn write(runtime: &Runtime, log: &dyn RecordLog, checkpoints: &Topic) {
     );
 }
 
-/// From joining to having all partitions assigned, and so restored.
+/// Takes the time from joining until all partitions are assigned, and so restored.
 fn restore_once(log: &dyn RecordLog, input: &Topic, when: &str) {
     let started = Instant::now();
     let mut member = log

@@ -27,7 +27,7 @@ pub fn pipeline() {
     println!("1,000 games, {} events of {bytes} bytes", lines.len());
     let mut ratios = Vec::new();
     for round in 1..=3 {
-        // Brokers of its own: topics are empty, and nothing is compacted yet.
+        // Each round has a broker of its own: topics are empty, and nothing is compacted.
         let Some(cluster) = Cluster::up() else {
             return;
         };
@@ -83,8 +83,8 @@ pub fn post() {
     doors::post_with(&[("kafka.brokers", &cluster.brokers)]);
 }
 
-/// From the moment a POST is sent to the moment that a consumer of committed
-/// records has the output that counts it.
+/// The time from the moment a POST is sent to the moment that a consumer of
+/// committed records has the output that counts it.
 pub fn latency() {
     let Some(cluster) = Cluster::up() else {
         return;
@@ -111,8 +111,8 @@ pub fn latency() {
             }
         })
     };
-    // The broker has just started, and runs its code interpreted at first: what
-    // it does in the first half minute is not what it does at night.
+    // The broker has just started, and runs its code interpreted at first. So the first
+    // half minute, which says little about its later speed, is left out.
     let mut sendings = runtime.block_on(doors::send_steadily(address, doors::steady_lines(50)));
     let warm = sendings.len() * 3 / 5;
     sendings.sort_by_key(|(_, at)| *at);

@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// No wait is longer; a test that comes near it fails.
+/// The longest wait of a test; a test that comes near it fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How the next write ends.
@@ -11,7 +11,7 @@ enum Outcome {
     Fails(io::ErrorKind),
 }
 
-/// A descriptor whose writes wait to be told their end.
+/// A descriptor whose writes wait until the test says how they end.
 struct Played {
     outcomes: Receiver<Outcome>,
     written: Sender<Vec<u8>>,
@@ -19,7 +19,7 @@ struct Played {
 
 impl Write for Played {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Once nobody plays any more, everything is taken.
+        // Once the test has dropped its end, every write succeeds.
         match self.outcomes.recv() {
             Ok(Outcome::Fails(kind)) => Err(kind.into()),
             Ok(Outcome::Takes(count)) => {
@@ -74,7 +74,7 @@ impl World {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Everything that is written, where every write succeeds from now on.
+    /// All lines that are written, where every write succeeds from now on.
     fn rest(self) -> Vec<String> {
         let Self {
             queue,
@@ -123,7 +123,7 @@ fn a_descriptor_that_hangs_holds_nobody_up_and_costs_bounded_bytes() {
         dropped.queue_full >= 2 * QUEUE_BYTES_MAX as u64 / 1_000 - 1,
         "{dropped:?}"
     );
-    // Whoever ends the process waits no longer than it wants to.
+    // The end of the process waits no longer than it wants to.
     world.queue.flush(Duration::from_millis(1));
 
     let written = world.rest();
@@ -144,7 +144,7 @@ fn a_gap_is_told_of_where_it_is() {
     let world = World::new();
     let large = vec![b'x'; QUEUE_BYTES_MAX - LINE_OVERHEAD_BYTES];
     world.queue.push(b"first\n");
-    // The writer has it before the next one needs all the room.
+    // The writer must have the first line before the next one needs all the room.
     while !world.queue.queue.lock().is_writing {
         std::thread::yield_now();
     }
@@ -166,7 +166,7 @@ fn what_cannot_be_written_is_counted_and_told_of_once_there_is_room() {
     world.queue.push(b"lost\n");
     world.fails(io::ErrorKind::StorageFull);
     world.fails(io::ErrorKind::BrokenPipe);
-    // The first try to say so fails as well, and is no line of the log.
+    // The first notice fails as well, and does not count as a line of the log.
     world.fails(io::ErrorKind::StorageFull);
     world.takes_a_line();
     assert_eq!(world.next(), "2 missing\n");
