@@ -1,4 +1,4 @@
-//! What the build left for the suite.
+//! The files that the build left for the suite.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ pub fn plugin(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The directory of the target directory that is for tests' own files.
+/// The directory for tests' own files, inside the target directory.
 #[must_use]
 pub fn scratch_dir() -> PathBuf {
     target_dir().join("tmp")

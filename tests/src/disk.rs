@@ -14,7 +14,8 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one; none where this process may not, which it says.
+    /// Mounts a small disk. Where this process may not mount one, the function
+    /// says so and returns `None`.
     #[must_use]
     pub fn mount(size_mib: u32) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -31,7 +32,7 @@ impl SmallDisk {
         }
     }
 
-    /// Lets nobody write there any more.
+    /// Lets nobody write to the disk any longer.
     pub fn make_read_only(&self) {
         let remounted = Command::new("mount")
             .args(["-o", "remount,ro"])
@@ -45,7 +46,8 @@ impl SmallDisk {
         self.dir.path()
     }
 
-    /// Fills it until so many bytes are free (none: until nothing more goes).
+    /// Fills the disk until `free_bytes` bytes are free; with 0, until a write
+    /// finds it full.
     pub fn fill_but(&self, free_bytes: u64) {
         const PIECE: usize = 64 * 1024;
         let mut file = File::create(self.ballast()).expect("a file to fill the disk with");

@@ -2,7 +2,7 @@
 
 use crate::Cluster;
 
-/// What keeps the records of the hosts under test.
+/// The engine that keeps the records of the hosts under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     Embedded,
@@ -21,10 +21,10 @@ impl Engine {
         }
     }
 
-    /// Its brokers, where it has any.
+    /// The engine's brokers, if it has any.
     ///
     /// # Panics
-    /// Where there should be brokers and are none.
+    /// If the engine should have brokers and has none.
     #[must_use]
     pub fn cluster(self) -> Option<&'static Cluster> {
         match self {

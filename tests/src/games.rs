@@ -1,4 +1,5 @@
-//! Games with their true scores: the real ones where they are, else invented.
+//! Games with their true scores: real games where they are available, otherwise
+//! invented ones.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ pub fn thirty() -> Vec<Game> {
     games
 }
 
-/// Invented games, with what was scored in them added up here.
+/// Invented games, whose scores are added up here.
 #[must_use]
 pub fn invented(count: usize) -> Vec<Game> {
     let games = Season::new(SEED).take(count).map(|game| {
@@ -45,7 +46,7 @@ pub fn invented(count: usize) -> Vec<Game> {
             by_period.insert(team.to_owned(), Vec::new());
         }
         let mut lines = Vec::new();
-        // By `seq`, corrections applied.
+        // The events by `seq`, with corrections applied.
         let mut counted = BTreeMap::new();
         for event in game {
             for periods in by_period.values_mut() {
@@ -117,7 +118,7 @@ impl Game {
             .collect()
     }
 
-    /// The same game under another id.
+    /// The game under another id.
     #[must_use]
     pub fn renamed(&self, id: &str) -> Self {
         let lines = self.lines.iter().map(|line| {
@@ -132,7 +133,7 @@ impl Game {
         }
     }
 
-    /// Writes its file; the path.
+    /// Writes the game's file and returns its path.
     #[must_use]
     pub fn write(&self, dir: &Path) -> PathBuf {
         let path = dir.join(format!("{}.ndjson", self.id));
@@ -143,7 +144,7 @@ impl Game {
     /// Checks the final output of the game: every event once, and the score.
     ///
     /// # Panics
-    /// Where it is another.
+    /// If the output differs.
     pub fn check(&self, output: &Value) {
         let seen = json!({
             "game_id": output["game_id"],

@@ -18,8 +18,8 @@ use crate::until;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const LOG_LINES_MAX: usize = 200;
 
-/// The host's process. Dropped, it is killed; dropped by a test that fails, it
-/// shows the end of its log.
+/// The host's process. A drop kills it, and in a test that fails also shows the
+/// end of its log.
 #[derive(Debug)]
 pub struct Host {
     process: Child,
@@ -28,7 +28,7 @@ pub struct Host {
     http: reqwest::Client,
 }
 
-/// What a host has answered.
+/// An answer of a host.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -39,7 +39,7 @@ pub struct Answer {
 
 impl Answer {
     /// # Panics
-    /// Where it is not JSON.
+    /// If the body is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
@@ -69,7 +69,7 @@ impl Host {
         host
     }
 
-    /// One whose log nobody follows here, at an address that is known.
+    /// Starts a host at a known address, whose log nobody follows here.
     pub(crate) fn spawn_onto(
         command: Command,
         address: &str,
@@ -96,7 +96,7 @@ impl Host {
         }
     }
 
-    /// Waits until it listens.
+    /// Waits until the host listens.
     pub async fn listens(&mut self) {
         let address = {
             let log = self.log.clone();
@@ -116,7 +116,8 @@ impl Host {
         self.address = Some(address);
     }
 
-    /// Waits until it answers, where its log does not say that it listens.
+    /// Waits until the host answers, for hosts whose log does not tell that they
+    /// listen.
     pub async fn answers(&self) {
         until("the host to answer", || async {
             let answer = self.send(self.request(Method::GET, "/healthz")).await;
@@ -125,7 +126,7 @@ impl Host {
         .await;
     }
 
-    /// Waits until it has its plugins and takes events.
+    /// Waits until the host has its plugins and takes events.
     pub async fn is_ready(&self) {
         until("readiness", || async {
             let answer = self.get("/readyz").await;
@@ -148,7 +149,7 @@ impl Host {
         format!("http://{}", self.address())
     }
 
-    /// Whether it is still the process that was started.
+    /// Whether the process that was started still runs.
     pub fn is_running(&mut self) -> bool {
         self.process
             .try_wait()
@@ -156,22 +157,22 @@ impl Host {
             .is_none()
     }
 
-    /// What it has logged lately.
+    /// The last lines of the host's log.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// The id of its process.
+    /// The id of the host's process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it has in memory.
+    /// The host's resident memory, in bytes.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If the host does not run.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
@@ -184,28 +185,28 @@ impl Host {
 
     // Endings.
 
-    /// Kills it as a crash would: at once, and without a word.
+    /// Kills the host as a crash would: at once, and without a word.
     pub fn kill(mut self) {
         self.process.kill().expect("a host to kill");
         self.process.wait().expect("the host's end");
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// SIGSTOP: it stands still, and its connections stay.
+    /// Sends SIGSTOP: the host stands still, and its connections stay.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT: it goes on, as if no time had passed.
+    /// Sends SIGCONT: the host goes on, as if no time had passed.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Any other.
+    /// Sends any other signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id())
             .ok()
@@ -213,7 +214,7 @@ impl Host {
         kill_process(pid.expect("a process id"), signal).expect("a host that takes a signal");
     }
 
-    /// Waits for its end.
+    /// Waits for the host's end.
     pub async fn ended(&mut self) -> ExitStatus {
         let process = &mut self.process;
         until("the host's end", move || {
@@ -223,7 +224,7 @@ impl Host {
         .await
     }
 
-    /// Stops it cleanly.
+    /// Stops the host cleanly.
     pub async fn stop(mut self) {
         self.terminate();
         let status = self.ended().await;
@@ -233,7 +234,7 @@ impl Host {
         );
     }
 
-    /// Waits for a host that cannot start; what it said.
+    /// Waits for the end of a host that cannot start, and returns its log.
     pub async fn refuses_to_start(mut self) -> String {
         let status = self.ended().await;
         let said = self.log.settled();
@@ -263,13 +264,13 @@ impl Host {
     }
 
     /// # Panics
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn get(&self, path: &str) -> Answer {
         let answer = self.send(self.request(Method::GET, path)).await;
         answer.unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
     }
 
-    /// Posts a body; an error is that of a host that is away.
+    /// Posts a body; an error means that the host is away.
     pub async fn try_post(
         &self,
         path: &str,
@@ -282,7 +283,7 @@ impl Host {
     }
 
     /// # Panics
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn post(
         &self,
         path: &str,
@@ -296,7 +297,7 @@ impl Host {
     /// Asks for a change of the host itself.
     ///
     /// # Panics
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn operate(
         &self,
         method: Method,
@@ -308,7 +309,8 @@ impl Host {
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
     }
 
-    /// Posts an event that must be taken; its place, as `PARTITION:OFFSET`.
+    /// Posts an event that must be taken, and returns its place as
+    /// `PARTITION:OFFSET`.
     pub async fn accepts(&self, path: &str, event: &Value) -> String {
         let body = event.to_string();
         let answer = self.post(path, "application/json", body).await;
@@ -329,10 +331,10 @@ impl Host {
         assert_eq!(places, lines.len(), "{answer:?}");
     }
 
-    // What is seen.
+    // Views.
 
-    /// The latest output of a game, once an event was processed
-    /// (`PARTITION:OFFSET`); none where there never was one.
+    /// The latest output of a game, once the event at `PARTITION:OFFSET` was
+    /// processed; `None` if the game never had an output.
     pub async fn game_after(&self, game: &str, pipeline: &str, place: &str) -> Option<Value> {
         let path = format!("/games/{game}?pipeline={pipeline}&after={place}");
         until(&format!("{path} to be processed"), || async {
@@ -368,7 +370,8 @@ impl Host {
             }
         })
         .await;
-        // The scoreboard is up to what was committed when asked for it.
+        // With `after`, a scoreboard answers once it has read all that was
+        // committed by then.
         for group in self.get("/group").await.json()["groups"]
             .as_array()
             .expect("groups")
@@ -412,8 +415,8 @@ impl Host {
         .await
     }
 
-    /// Waits until the last file offered to a slot was rejected with a code;
-    /// the reason.
+    /// Waits until the last file offered to a slot was rejected with a code, and
+    /// returns the reason.
     pub async fn rejects(&self, slot: &str, code: &str) -> String {
         let view = self
             .slot_is(slot, &format!("rejected with {code}"), |view| {
@@ -427,8 +430,8 @@ impl Host {
 }
 
 impl Host {
-    /// Waits until a slot runs as it was ordered, be it nothing, and its file is a
-    /// plugin that was rolled back.
+    /// Waits until a slot runs the plugin that was ordered, which may be none,
+    /// while its file is a plugin that was rolled back.
     pub async fn has_file_rolled_back(&self, slot: &str) -> Value {
         self.slot_is(slot, "active with a file that was rolled back", |view| {
             let file = &view["file"];
@@ -451,7 +454,7 @@ fn last_event(slot: &Value) -> &Value {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
         if thread::panicking() {
@@ -507,7 +510,7 @@ impl Log {
             .collect()
     }
 
-    /// The text once the host, which has ended, has said all.
+    /// The log of a host that has ended, once all its lines are read.
     fn settled(&self) -> String {
         for _ in 0..500 {
             if self.tail().is_complete {

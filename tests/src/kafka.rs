@@ -24,18 +24,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one of 1 or 3 brokers for one test alone. None where none can be
-    /// started: that is said, and is an error where Kafka is required.
+    /// Starts a cluster of 1 or 3 brokers for one test alone. Where no broker can
+    /// be started, the function says so and returns `None`.
     ///
     /// # Panics
-    /// Where a broker does not start, or Kafka is required and cannot be had.
+    /// If a broker does not start, or Kafka is required and cannot be had.
     #[must_use]
     pub fn up(count: u32) -> Option<Self> {
         Self::start_with(count, &[])
     }
 
-    /// As [`up`](Self::up), with another way to each broker: see
-    /// [`detours`](Self::detours).
+    /// Starts a cluster as [`up`](Self::up) does, with a second address for each
+    /// broker: see [`detours`](Self::detours).
     ///
     /// # Panics
     /// As [`up`](Self::up) does.
@@ -59,9 +59,10 @@ impl Cluster {
         })
     }
 
-    /// The cluster of all tests of this process, of one broker that nobody may
-    /// kill, or the one that `COURTSIDE_TEST_KAFKA` names. Its topics and groups
-    /// are everybody's: a test needs names of its own. None as of [`up`](Self::up).
+    /// The cluster that all tests of this process share: the one that
+    /// `COURTSIDE_TEST_KAFKA` names, or one broker that nobody may kill. A test
+    /// needs names of its own, because all tests see its topics and groups. `None`
+    /// where [`up`](Self::up) returns `None`.
     ///
     /// # Panics
     /// As [`up`](Self::up) does.
@@ -84,7 +85,7 @@ impl Cluster {
         &self.brokers
     }
 
-    /// SIGKILL to a broker; the first is 1.
+    /// Sends SIGKILL to a broker; the first is 1.
     pub fn kill(&self, broker: u32) {
         self.command("kill", broker);
     }
@@ -94,9 +95,9 @@ impl Cluster {
         self.command("start", broker);
     }
 
-    /// For each broker, where clients of the other way look for it (nobody
-    /// listens there, but a [`Proxy`](crate::proxy::Proxy) may), and where it
-    /// takes them.
+    /// For each broker, the second address at which some clients look for it, and
+    /// the address where it takes them. Nobody listens at the former, but a
+    /// [`Proxy`](crate::proxy::Proxy) may.
     #[must_use]
     pub fn detours(&self) -> Vec<(String, String)> {
         let detours = brokers::run(&self.dir, &["detours"]);
@@ -112,12 +113,12 @@ impl Cluster {
         let _ = brokers::run(&self.dir, &[command, &broker.to_string()]);
     }
 
-    /// What one of Kafka's own tools prints, by its class
-    /// (`org.apache.kafka.tools.TopicCommand`). The brokers' address is an
-    /// argument like others.
+    /// Runs one of Kafka's own tools, by its class
+    /// (`org.apache.kafka.tools.TopicCommand`), and returns its output. The
+    /// brokers' address is an argument like others.
     ///
     /// # Panics
-    /// Where it fails, with what it said.
+    /// If the tool fails, with its output.
     #[must_use]
     pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let output = self.tool_output(class, arguments);
@@ -125,7 +126,8 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// As [`tool`](Self::tool), whatever came of it.
+    /// Runs a tool as [`tool`](Self::tool) does, and returns the output also if
+    /// the tool fails.
     #[must_use]
     pub fn tool_output(&self, class: &str, arguments: &[&str]) -> Output {
         let mut words = vec!["tool", class];
@@ -133,11 +135,11 @@ impl Cluster {
         brokers::output(&self.dir, &words)
     }
 
-    /// The committed records of a topic, as Kafka's console consumer reads them
-    /// until none came for long: in offset order within each partition.
+    /// The committed records of a topic, in offset order within each partition.
+    /// Kafka's console consumer reads them, until no record has come for a while.
     ///
     /// # Panics
-    /// Where it fails, or prints what this does not understand.
+    /// If the consumer fails, or prints something unknown.
     #[must_use]
     pub fn consume(&self, topic: &str) -> Vec<Consumed> {
         console::consume(self, topic)

@@ -1,4 +1,4 @@
-//! Where a host lives: its directories, its settings, its address.
+//! The place where a host lives: its directories, its settings, its address.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ pub struct Place {
     config: Option<String>,
     listen: String,
     engine: Engine,
-    /// What the names of topics and groups begin with: brokers are shared.
+    /// The prefix of the names of topics and groups, because tests share brokers.
     prefix: String,
 }
 
@@ -42,9 +42,8 @@ impl Default for Place {
 }
 
 impl Place {
-    /// An empty one. Its hosts look at their plugins more often than by
-    /// default, and leave the log's old records alone, so that tests can read
-    /// them.
+    /// An empty place. Its hosts look at their plugins more often than by default,
+    /// and leave the log's old records alone, so that tests can read them.
     #[must_use]
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -68,7 +67,7 @@ impl Place {
             .set("log.disk_free_min", "1MiB")
     }
 
-    /// One whose pipeline `scores` has a plugin.
+    /// A place whose pipeline `scores` has a plugin.
     #[must_use]
     pub fn with_plugin(plugin: &[u8]) -> Self {
         let place = Self::new();
@@ -76,18 +75,17 @@ impl Place {
         place
     }
 
-    /// Another value for a setting.
     #[must_use]
     pub fn set(mut self, path: &str, value: &str) -> Self {
         self.settings.push((path.to_owned(), value.to_owned()));
         self
     }
 
-    /// Another engine. On the brokers that all tests share, topics and groups
-    /// have names of this place alone ([`topic`](Self::topic)); a session is
-    /// short, so that a host that comes back after a crash has not to wait long
-    /// for its own partitions. A broker that has just started gets few partitions
-    /// to make, and time for it, for many tests ask for theirs at once.
+    /// Changes the engine. On the brokers that all tests share, topics and groups
+    /// have names of this place alone ([`topic`](Self::topic)). A session is short,
+    /// so that a host that comes back after a crash soon has its own partitions
+    /// again. Topics have few partitions and requests have much time, because many
+    /// tests ask a broker that has just started for topics at once.
     #[must_use]
     pub fn on(mut self, engine: Engine) -> Self {
         self.engine = engine;
@@ -124,13 +122,13 @@ impl Place {
         self.engine
     }
 
-    /// A topic's or a group's name here.
+    /// The name of a topic or a group in this place.
     #[must_use]
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// A `courtside.toml`.
+    /// Sets the text of `courtside.toml`.
     #[must_use]
     pub fn configured(mut self, toml: &str) -> Self {
         self.config = Some(toml.to_owned());
@@ -182,22 +180,21 @@ impl Place {
         }
     }
 
-    /// Another data directory.
     #[must_use]
     pub fn with_data_dir(mut self, data: impl Into<PathBuf>) -> Self {
         self.data = data.into();
         self
     }
 
-    /// Another address.
     #[must_use]
     pub fn listening_at(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
         self
     }
 
-    /// Hosts that come back at the same address. Its port is below those that
-    /// port 0 is answered with, so that nobody takes it while a host is down.
+    /// Lets all hosts of this place listen at one address. Its port is below those
+    /// that the system gives for port 0, so that nobody takes it while a host is
+    /// down.
     #[must_use]
     pub fn with_fixed_port(mut self) -> Self {
         self.listen = loop {
@@ -217,7 +214,7 @@ impl Place {
         symlink(shared, self.data.join("compiled")).expect("a link to compiled plugins");
     }
 
-    /// Something in the place's own directory.
+    /// The path of a name in the place's own directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -233,7 +230,7 @@ impl Place {
         self.path("plugins.d")
     }
 
-    /// Where the host listens, if its port is fixed.
+    /// The host's URL, if its port is fixed.
     #[must_use]
     pub fn url(&self) -> String {
         assert!(!self.listen.ends_with(":0"), "the port is not fixed");
@@ -248,7 +245,7 @@ impl Place {
         path
     }
 
-    /// Puts a file into a slot, whole from its first moment.
+    /// Puts a file into a slot, which is complete from its first moment.
     pub fn put(&self, slot: &str, bytes: &[u8]) {
         let path = self.slot_file(slot);
         let draft = path.with_extension("wasm.draft");
@@ -256,7 +253,8 @@ impl Place {
         fs::rename(draft, path).expect("a plugin's file in its place");
     }
 
-    /// Writes into a slot's file where it is, and leaves it open for more.
+    /// Writes a first part into a slot's file in place, and leaves the file open for
+    /// more.
     #[must_use]
     pub fn begin(&self, slot: &str, bytes: &[u8]) -> fs::File {
         let mut file = fs::File::create(self.slot_file(slot)).expect("a plugin's file");
@@ -269,7 +267,7 @@ impl Place {
         fs::remove_file(self.slot_file(slot)).expect("a plugin's file to remove");
     }
 
-    /// `courtside serve` here, not started.
+    /// The command `courtside serve` for this place, not started.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = courtside("serve");
@@ -296,7 +294,7 @@ impl Place {
     /// An operator's command, and its arguments, with the settings of the hosts here.
     ///
     /// # Panics
-    /// Without a word.
+    /// If `words` is empty.
     #[must_use]
     pub fn operate(&self, words: &[&str]) -> Command {
         let (command, arguments) = words.split_first().expect("a command");
@@ -310,14 +308,14 @@ impl Place {
         command
     }
 
-    /// Starts a host that is about to listen, or not.
+    /// Starts a host, and does not wait until it listens.
     #[must_use]
     pub fn spawn(&self) -> Host {
         Host::spawn(self.command())
     }
 
-    /// Starts a host whose standard output and log are somebody else's; where it
-    /// listens is fixed.
+    /// Starts a host that writes its standard output and log where the caller says.
+    /// The place needs a fixed address.
     #[must_use]
     pub fn spawn_onto(&self, stdout: Stdio, stderr: Stdio) -> Host {
         Host::spawn_onto(self.command(), &self.listen, stdout, stderr)
@@ -338,8 +336,8 @@ impl Place {
     }
 }
 
-/// A command of the binary, with nothing of the environment that would
-/// configure it.
+/// A command of the binary, without the environment variables that would configure
+/// it.
 #[must_use]
 pub fn courtside(command: &str) -> Command {
     let mut process = Command::new(built::courtside());

@@ -1,4 +1,4 @@
-//! `courtside play`, the real one.
+//! The real `courtside play`.
 
 use std::{
     io::Read as _,
@@ -17,11 +17,11 @@ pub struct Player {
     _files: tempfile::TempDir,
 }
 
-/// What a player said at its end.
+/// The output of a player that has ended.
 #[derive(Clone, Debug)]
 pub struct Played {
     pub is_success: bool,
-    /// A row a game, as `--output json` has it.
+    /// One row for each game, as `--output json` prints it.
     pub games: Vec<Value>,
     pub said: String,
 }
@@ -49,7 +49,8 @@ impl Player {
         status.is_some()
     }
 
-    /// Waits for its end; it has a patience of its own.
+    /// Waits for the player's end, which comes at the latest with its own
+    /// timeout.
     pub async fn ended(mut self) -> Played {
         let (mut out, mut err) = (self.process.stdout.take(), self.process.stderr.take());
         let said = tokio::task::spawn_blocking(move || {
@@ -78,8 +79,8 @@ impl Player {
         }
     }
 
-    /// Waits for its end, and checks that every event was acknowledged and
-    /// every game came out as it went.
+    /// Waits for the player's end, and checks that every event was acknowledged
+    /// and every game has its true score.
     pub async fn succeeds(self, games: &[Game]) {
         let played = self.ended().await;
         assert!(played.is_success, "{played:?}");
@@ -94,7 +95,7 @@ impl Player {
 
 impl Drop for Player {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }

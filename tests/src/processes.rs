@@ -41,7 +41,8 @@ fn status(id: u32, field: &str) -> Option<u64> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// Watches the memory of a process's children, from now until it is asked.
+/// Watches the memory of a process's children, from now until the caller asks
+/// for the peak.
 pub struct ChildrenWatch {
     stop: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
@@ -50,7 +51,7 @@ pub struct ChildrenWatch {
 
 impl ChildrenWatch {
     /// # Panics
-    /// Where there is no thread to be had.
+    /// If no thread can be started.
     #[must_use]
     pub fn start(of: u32) -> Self {
         let (stop, peak) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -67,10 +68,10 @@ impl ChildrenWatch {
         Self { stop, peak, thread }
     }
 
-    /// The most that one of them has had, in bytes.
+    /// The most memory that one child has had, in bytes.
     ///
     /// # Panics
-    /// Where the watch did.
+    /// If the watch panicked.
     #[must_use]
     pub fn peak_bytes(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

@@ -12,21 +12,22 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// How the network is.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     Open,
-    /// Nothing passes, and nobody is told. What is on its way arrives once the
-    /// line is open again, as packets do that are sent anew.
+    /// Nothing passes, and neither side notices. Bytes on their way arrive once
+    /// the line is open again, like packets that are sent anew.
     Silent,
-    /// Connections end, and new ones do, too.
+    /// Open connections end, and new ones end at once.
     Torn,
 }
 
 const CHUNK_BYTES: usize = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Passes on what comes at some addresses to others, until it is dropped.
+/// Passes connections from some addresses on to others, until the proxy is
+/// dropped.
 #[derive(Debug)]
 pub struct Proxy {
     line: watch::Sender<Line>,
@@ -34,7 +35,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// One for each route: where it listens, and whom it stands for.
+    /// Starts a listener for each route: the address where it listens, and the
+    /// address for which it stands.
     pub async fn start(routes: &[(String, String)]) -> Self {
         let line = watch::Sender::new(Line::Open);
         let mut listeners = Vec::new();
@@ -57,7 +59,7 @@ impl Drop for Proxy {
         for listener in &self.listeners {
             listener.abort();
         }
-        // Those that pass something on end, too.
+        // Open connections end, too.
         self.set(Line::Torn);
     }
 }
@@ -77,7 +79,7 @@ async fn connection(client: TcpStream, target: String, mut line: watch::Receiver
         return;
     };
     for stream in [&client, &broker] {
-        // It makes small requests faster, and nothing depends on it.
+        // The option makes small requests faster, and nothing depends on it.
         drop(stream.set_nodelay(true));
     }
     let (from_client, to_client) = client.into_split();

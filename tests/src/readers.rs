@@ -1,5 +1,5 @@
-//! Readers of streams as fans have them: their connections are cut at any
-//! moment, and they come back with the id they had last, to whichever host.
+//! Readers of streams like those of fans: their connections are cut at any
+//! moment, and they come back to any host with the last id that they had.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 /// How long a connection lasts, in milliseconds.
 const LASTS_MS: std::ops::Range<u64> = 20..1_500;
-/// After a host that does not answer, or not with a stream.
+/// Wait after a host that does not answer, or whose stream ends.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 /// Readers at work; dropped, they are gone.
@@ -37,10 +37,10 @@ struct Shared {
     readers: Vec<Mutex<Reader>>,
 }
 
-/// What a reader has seen.
+/// A reader, and the states that it has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    /// The only game it looks at.
+    /// The only game that the reader follows; `None` stands for all games.
     pub game: Option<String>,
     takes_gzip: bool,
     last_id: Option<String>,
@@ -52,7 +52,7 @@ pub struct Reader {
     went_back: Vec<String>,
 }
 
-/// What was counted, of one reader or of all.
+/// The counts of one reader or of all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub connections: u64,
@@ -66,7 +66,7 @@ pub struct Tally {
     pub again: u64,
 }
 
-/// What of an output says how far it is.
+/// The fields of an output that tell how far it is.
 #[derive(Deserialize)]
 struct Output {
     game_id: String,
@@ -74,8 +74,8 @@ struct Output {
 }
 
 impl Readers {
-    /// So many readers of all games, and one of each of these games; of both
-    /// every other takes gzip. What happens to them is drawn from the seed.
+    /// Starts `all` readers of all games, and one reader of each of `games`.
+    /// Every other reader takes gzip. The seed decides about hosts and cuts.
     #[must_use]
     pub fn start(urls: Vec<String>, all: usize, games: &[String], seed: u64) -> Self {
         let of_all = (0..all).map(|_| None);
@@ -105,19 +105,19 @@ impl Readers {
         Self { shared, tasks }
     }
 
-    /// No connection is cut any more.
+    /// Cuts no connection from now on.
     pub fn calm(&self) {
         self.shared.cuts.store(false, Ordering::Relaxed);
     }
 
-    /// Looks at what is wrong with what readers have by now, given what every
+    /// Compares the states that readers have by now with the states that every
     /// reader must have in the end.
     ///
     /// # Errors
-    /// Who does not have that yet.
+    /// Names a reader that does not have them yet.
     ///
     /// # Panics
-    /// Where a reader saw a game go back, or has ended.
+    /// If a reader saw a game go back, or has ended.
     pub fn have(&mut self, wanted: &BTreeMap<String, String>) -> Result<Tally, String> {
         if let Some(ended) = self.tasks.try_join_next() {
             panic!("a reader ended: {ended:?}");
@@ -198,14 +198,14 @@ impl Shared {
     }
 }
 
-/// What has come of a stream, and was not yet taken.
+/// The bytes of a stream that have arrived and were not yet taken.
 enum Text {
     Plain(Vec<u8>),
     Gzip(GzDecoder<Vec<u8>>),
 }
 
 impl Text {
-    /// The events that are whole now.
+    /// Adds bytes, and takes the events that are now complete.
     fn events(&mut self, bytes: &[u8]) -> Vec<String> {
         let text = match self {
             Self::Plain(text) => {
@@ -254,7 +254,7 @@ impl Reader {
         }
     }
 
-    /// Whether its latest states are these.
+    /// Checks that the reader's latest states are the wanted ones.
     fn has(&self, wanted: &BTreeMap<String, String>) -> Result<(), String> {
         let wanted = wanted
             .iter()

@@ -1,7 +1,7 @@
 //! Tests that run on both engines, each under two names.
 //!
-//! Where Kafka cannot be had, its trials are reported as ignored, and why is
-//! said at the end.
+//! Where Kafka is not available, its trials are reported as ignored, and the
+//! suite prints the reason at the end.
 
 use std::{panic::RefUnwindSafe, pin::Pin, process::ExitCode};
 
@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::{Engine, kafka::brokers};
 
-/// More trials at a time than cores: most of the time they wait.
+/// More trials run at a time than there are cores, because trials mostly wait.
 const TRIALS_AT_A_TIME: usize = 6;
 
 type Running = Pin<Box<dyn Future<Output = ()>>>;
@@ -70,7 +70,7 @@ impl Suite {
         self
     }
 
-    /// Runs those that the arguments ask for.
+    /// Runs the trials that the arguments ask for.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();

@@ -1,4 +1,4 @@
-//! What is in the log, read with the library once the host has ended.
+//! The records in the log, read with the library once the host has ended.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ pub struct DeadLetter {
 
 impl<'a> Topics<'a> {
     /// # Panics
-    /// Where a host still runs, or never did.
+    /// If a host still runs in the place, or never did.
     #[must_use]
     pub fn of(place: &'a Place) -> Self {
         match place.engine() {
@@ -106,14 +106,14 @@ impl<'a> Topics<'a> {
         letters.collect()
     }
 
-    /// Checks that of the records of an input each led to one output or one
-    /// dead letter, and that of copies (a client's retries, which share an
-    /// idempotency key) the first alone did. Returns how many copies there were.
+    /// Checks that each record of an input led to one output or one dead letter.
+    /// Among copies (a client's retries, which share an idempotency key) only
+    /// the first may have led to one. Returns the number of copies.
     ///
-    /// For plugins that answer every event with one output.
+    /// The check is for plugins that answer every event with one output.
     ///
     /// # Panics
-    /// With the records that were lost, or counted twice.
+    /// If records were lost or counted twice, with their list.
     #[must_use]
     pub fn each_counted_once(&self, pipeline: &str, input: &str, output: &str) -> usize {
         let mut led_to: BTreeMap<String, usize> = BTreeMap::new();

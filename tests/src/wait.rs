@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// No wait is longer, unless it says so. It is no expectation: a test that comes near it fails.
+/// The limit of every wait that names no other. It is not an expectation: a test that
+/// comes near it fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Looks until there is something; an error says what was seen instead.
+/// Looks until a look finds something; its error says what was seen instead.
 ///
 /// # Panics
 /// After [`LIMIT`], with what was seen last.
@@ -22,8 +23,8 @@ where
     until_within(LIMIT, what, look).await
 }
 
-/// As [`until`], where something takes long: brokers that start, sessions that
-/// end.
+/// Waits as [`until`] does, for events that take long: brokers that start, sessions
+/// that end.
 ///
 /// # Panics
 /// After the limit, with what was seen last.

@@ -2,7 +2,7 @@
 
 use courtside::types::Digest;
 
-/// Identical in logic, another file.
+/// A plugin with identical logic, in another file.
 #[must_use]
 pub fn variant(plugin: &[u8], tag: &str) -> Vec<u8> {
     let mut content = leb(tag.len());
@@ -12,7 +12,8 @@ pub fn variant(plugin: &[u8], tag: &str) -> Vec<u8> {
     variant
 }
 
-/// The same with other words, as long as those they stand for.
+/// A copy of a plugin, in which a text is replaced by another of the same
+/// length.
 #[must_use]
 pub fn reworded(plugin: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
@@ -30,13 +31,14 @@ pub fn reworded(plugin: &[u8], from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
-/// Traps when it is instantiated, after all else went well.
+/// A plugin that traps when it is instantiated, after everything else went
+/// well.
 #[must_use]
 pub fn trapping_at_start(plugin: &[u8]) -> Vec<u8> {
     with_start(plugin, "(module (func $f unreachable) (start $f))")
 }
 
-/// Does not come to an end when it is instantiated.
+/// A plugin whose instantiation does not come to an end.
 #[must_use]
 pub fn looping_at_start(plugin: &[u8]) -> Vec<u8> {
     with_start(plugin, "(module (func $f (loop br 0)) (start $f))")

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 const GAME: &str = r#"{"game_id":"LAL-BOS","seq":1,"type":"miss","period":1,"clock":"9:42"}"#;
 
-/// Tokens, each in a file, and the file of what the host is told of them.
+/// Tokens, each in a file, and the file of their entries that the host reads.
 struct Keys {
     dir: tempfile::TempDir,
     entries: Vec<String>,
@@ -38,7 +38,8 @@ impl Keys {
         self.dir.path().join("tokens.toml")
     }
 
-    /// As a user makes one: `courtside token NAME --scope … >> tokens.toml`.
+    /// Makes a token as a user does, with
+    /// `courtside token NAME --scope … >> tokens.toml`.
     fn make(&mut self, name: &str, scopes: &str) -> PathBuf {
         let said = output(courtside("token").args([name, "--scope", scopes]));
         assert!(said.status.success(), "{said:?}");
@@ -53,7 +54,7 @@ impl Keys {
         path
     }
 
-    /// At once, as Kubernetes does it.
+    /// Replaces the file at once, as Kubernetes does.
     fn write(&self, text: &str) {
         let new = self.dir.path().join("tokens.new");
         fs::write(&new, text).unwrap();
@@ -84,7 +85,7 @@ fn ask(host: &Host, words: &str, token: Option<&Path>) -> Output {
         .args(["--url", &host.url()])
         .env_remove("COURTSIDE_TOKEN");
     if let Some(token) = token {
-        // Either way, whatever the command.
+        // Every command takes a token either way, so the test uses both.
         if words.contains("list") {
             command.env("COURTSIDE_TOKEN", secret(token));
         } else {
@@ -122,7 +123,7 @@ async fn commands_show_their_tokens(engine: Engine) {
     let played = ask(&host, games, Some(&player));
     assert!(played.status.success(), "{played:?}");
 
-    // What the host says to who gets in: nothing, or why there is nothing to do.
+    // A command that gets in succeeds, or says why there is nothing to do.
     for (command, token, expected) in [
         ("plugins list", &reader, None),
         ("plugins history", &reader, None),
@@ -151,7 +152,7 @@ async fn commands_show_their_tokens(engine: Engine) {
     let health = output(courtside("health").args(["--ready", "--url", &host.url()]));
     assert!(health.status.success(), "{health:?}");
 
-    // Who did it is in the log, and what they showed is not.
+    // The log has the names of the tokens, and not the tokens themselves.
     let log = host.log();
     let operated: Vec<Value> = log
         .lines()
@@ -166,7 +167,7 @@ async fn commands_show_their_tokens(engine: Engine) {
     };
     let confirmed = line("/plugins/scores/default/confirm");
     assert_eq!(confirmed["status"], 200, "{operated:?}");
-    // A dry run is told from a real one.
+    // The log tells a dry run from a real one.
     let tried = line("/plugins/scores/default/rollback");
     assert_eq!(tried["query"], "dry_run=true", "{operated:?}");
     for token in [&reader, &player, &operator] {
@@ -175,15 +176,15 @@ async fn commands_show_their_tokens(engine: Engine) {
     host.stop().await;
 }
 
-/// Who hangs up before the answer is in the log all the same, for what they asked
-/// for goes on.
+/// A client that hangs up before the answer is in the log all the same, because its
+/// order goes on.
 async fn who_hangs_up_is_in_the_log(engine: Engine) {
     let mut keys = Keys::new();
     let operator = secret(&keys.make("operator", "operate"));
     let (_place, host) = start(engine, &keys).await;
     let url = host.url();
     let address = url.strip_prefix("http://").unwrap();
-    // A body that never comes: so the answer cannot, either.
+    // The body never comes, so the answer cannot come either.
     let request = format!(
         "PUT /plugins/scores/default?gone HTTP/1.1\r\nhost: {address}\r\n\
          authorization: Bearer {operator}\r\ncontent-length: 10\r\n\r\n"
@@ -208,7 +209,7 @@ async fn who_hangs_up_is_in_the_log(engine: Engine) {
     host.stop().await;
 }
 
-/// A token that is taken out of the file opens nothing more, one put in does, and a
+/// A token that is taken out of the file no longer gets in, a new one does, and a
 /// broken file changes nothing.
 async fn tokens_come_and_go_while_the_host_runs(engine: Engine) {
     let mut keys = Keys::new();

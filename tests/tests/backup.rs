@@ -35,7 +35,7 @@ fn verify(dir: &Path) -> Command {
     command
 }
 
-/// Runs a command that must succeed; the line that it prints.
+/// Runs a command that must succeed, and returns the line that it prints.
 fn succeeds(command: &mut Command) -> String {
     let said = output(command);
     assert!(said.status.success(), "{said:?}");
@@ -44,7 +44,8 @@ fn succeeds(command: &mut Command) -> String {
     text
 }
 
-/// Runs a command that must fail; the code that its one line begins with.
+/// Runs a command that must fail, and returns the code that its one line begins
+/// with.
 fn fails(command: &mut Command) -> String {
     let said = output(command);
     assert_eq!(said.status.code(), Some(1), "{said:?}");
@@ -88,8 +89,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Posts the games in turns, from a part of each on, so many events of a game at a
-/// time.
+/// Posts the rest of the games in turns, ten events of a game at a time.
 async fn post(host: &Host, games: &[Game], from: &BTreeMap<String, usize>) {
     let lines = |game: &Game| {
         let from = from.get(&game.id).copied().unwrap_or_default();
@@ -130,7 +130,8 @@ async fn a_host_starts_on_the_backup_of_one_at_work_and_goes_on(_: Engine) {
     let restored = place.path("restored");
     copy(&dir, &restored);
     let place = place.with_data_dir(restored);
-    // The input has what the manifest says, and all that was posted before.
+    // The input has as many records as the manifest says, and all that were
+    // posted before.
     let records = Topics::of(&place).records(INPUT);
     let mut by_partition: BTreeMap<u32, u64> = BTreeMap::new();
     let mut by_game: BTreeMap<String, usize> = BTreeMap::new();
@@ -158,7 +159,7 @@ async fn a_host_starts_on_the_backup_of_one_at_work_and_goes_on(_: Engine) {
     }
     host.stop().await;
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
-    // It was a copy that was started on.
+    // The host started on a copy, so the backup is still whole.
     succeeds(&mut verify(&dir));
 }
 
@@ -204,10 +205,10 @@ async fn a_copy_of_a_directory_in_use_is_no_backup(_: Engine) {
     let host = place.start_ready().await;
     let dir = place.path("monday");
     let name = dir.to_str().expect("text");
-    // A host has the directory.
+    // A running host has the data directory.
     let mut stopped = place.operate(&["backup", name, "--stopped"]);
     assert_eq!(fails(&mut stopped), "data-dir-in-use");
-    // Something has the name.
+    // A directory has the backup's name.
     fs::create_dir(&dir).expect("a directory");
     assert_eq!(fails(&mut backup(&dir, &host.url())), "backup-exists");
     fs::remove_dir(&dir).expect("removed");

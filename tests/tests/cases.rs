@@ -1,10 +1,10 @@
 //! Each folder of `cases/` is a behaviour: a plugin, its input, and what comes
 //! of it. `cases/README.md` says what the files hold.
 //!
-//! Whatever a case expects, each of its events must have led to one output or
-//! to one dead letter. The case runs twice where it can: with its events in one
-//! request, so that they meet in one call, and with each event processed before
-//! the next one is sent.
+//! Each event of a case must have led to one output or to one dead letter,
+//! whatever the case expects. The case runs twice where it can: with its events
+//! in one request, so that they meet in one call, and with each event processed
+//! before the next one is sent.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ const PIPELINE: &str = "cases";
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    /// What it shows, for people.
+    /// The behaviour that the case shows, for people.
     #[allow(dead_code, reason = "for people")]
     about: String,
     /// Plugins by slot, below the pipeline.

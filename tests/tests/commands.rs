@@ -1,5 +1,5 @@
-//! The operator's commands, as the operator has them: the real binary, beside
-//! hosts and after them, on both engines.
+//! The operator's commands, as the operator runs them: the real binary, beside hosts
+//! and after them, on both engines.
 
 use std::{
     fs,
@@ -17,21 +17,21 @@ use courtside_tests::{
 };
 use serde_json::Value;
 
-/// What a command answers, as JSON.
+/// The answer of a command, as JSON.
 fn answer(place: &Place, words: &[&str]) -> Value {
     let said = output(place.operate(words).args(["--output", "json"]));
     assert!(said.status.success(), "{words:?}: {said:?}");
     serde_json::from_slice(&said.stdout).expect("JSON")
 }
 
-/// What a command answers a person.
+/// The answer of a command, as a person sees it.
 fn table(place: &Place, words: &[&str]) -> String {
     let said = output(&mut place.operate(words));
     assert!(said.status.success(), "{words:?}: {said:?}");
     String::from_utf8(said.stdout).expect("text")
 }
 
-/// Why a command does not do what it was told.
+/// The reason why a command refuses.
 fn refusal(place: &Place, words: &[&str]) -> String {
     let said = output(&mut place.operate(words));
     assert_eq!(said.status.code(), Some(1), "{words:?}: {said:?}");
@@ -39,8 +39,8 @@ fn refusal(place: &Place, words: &[&str]) -> String {
     String::from_utf8(said.stderr).expect("text")
 }
 
-/// Where a host runs, the embedded engine's directory is its own; on Kafka the
-/// command sees what is going on.
+/// Checks that a command refuses while a host runs. The embedded engine's directory is
+/// then the host's own; on Kafka the command sees what is going on.
 fn refused_beside_a_host(place: &Place, words: &[&str], on_kafka: &str) {
     let code = match place.engine() {
         Engine::Embedded => "data-dir-in-use",
@@ -125,7 +125,8 @@ async fn topics_from_their_creation_to_their_end(engine: Engine) {
     let text = table(&place, &["topics", "describe", &audit]);
     assert!(text.contains("retention.ms"), "{text}");
 
-    // What would move keys, or what a host would not start on.
+    // A change that would move keys is refused, and one on which a host would not
+    // start.
     let said = refusal(&place, &["topics", "alter", &input, "--partitions", "64"]);
     assert!(said.contains("partitions-fixed"), "{said}");
     assert!(said.contains("create another topic"), "{said}");
@@ -195,7 +196,7 @@ async fn what_a_group_has_is_not_lost_by_mistake(engine: Engine) {
         let said = refusal(&place, &["topics", "delete", topic, "--yes"]);
         assert!(said.contains("topic-in-use: "), "{said}");
         assert!(said.contains("courtside reset"), "{said}");
-        // Also where the configuration knows nothing of the group.
+        // The command refuses also where the configuration does not know the group.
         let stranger = "pipelines.scores.group=\"another\"";
         let words = ["topics", "delete", topic, "--yes", "--set", stranger];
         let said = refusal(&place, &words);
@@ -296,7 +297,8 @@ async fn a_reset_pipeline_comes_to_the_same_scores(engine: Engine) {
     host.stop().await;
 }
 
-/// Also on the embedded engine, whose log nobody else can open meanwhile.
+/// The command works also on the embedded engine, whose log nobody else can open
+/// meanwhile.
 async fn a_running_host_shows_its_groups(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let host = place.start_ready().await;
@@ -339,7 +341,8 @@ async fn a_running_host_shows_its_groups(engine: Engine) {
     host.stop().await;
 }
 
-/// Killed at any moment, a reset has happened or has not; the next one does it.
+/// A reset that is killed at any moment has happened or has not, and the next one does
+/// it.
 async fn a_reset_that_is_killed_is_done_again(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let games = games::invented(3);
@@ -385,7 +388,7 @@ async fn a_reset_that_is_killed_is_done_again(engine: Engine) {
     host.stop().await;
 }
 
-/// What a command says that fails: one line, and nothing else of it.
+/// The one line that a failing command prints, and nothing else.
 fn complaint(place: &Place, command: &str, status: i32) -> String {
     let said = run(place, command, Stdio::piped());
     assert_eq!(said.status.code(), Some(status), "{command}: {said:?}");
@@ -408,7 +411,7 @@ fn run(place: &Place, command: &str, stdout: Stdio) -> Output {
     child.wait_with_output().expect("its end")
 }
 
-/// Each way to be wrong that a command can find out by itself.
+/// Each mistake that a command can find by itself.
 async fn what_is_wrong_is_told_in_one_line_with_a_code(_: Engine) {
     let place = Place::new();
     fs::write(place.path("broken.toml"), "a = 1\nx = [\n").expect("a file");
@@ -493,7 +496,7 @@ async fn what_is_wrong_is_told_in_one_line_with_a_code(_: Engine) {
     assert!(!place.path("nowhere").exists(), "nothing was made");
 }
 
-/// It waits for a host, says so once, and gives up with one error.
+/// The player waits for a host, says so once, and gives up with one error.
 async fn a_player_that_nobody_answers_says_so_once(_: Engine) {
     let place = Place::new();
     let command = "play --simulate 1 --timeout 12s --url http://127.0.0.1:1";
@@ -524,7 +527,8 @@ fn unread() -> Stdio {
     writer.into()
 }
 
-/// Standard output on a full disk is an error; one that nobody reads any more is none.
+/// Standard output on a full disk is an error; a pipe that nobody reads any longer is
+/// not.
 async fn an_answer_that_cannot_be_written_is_told(_: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring"));
     let host = place.start_ready().await;
@@ -581,7 +585,7 @@ async fn an_answer_that_cannot_be_written_is_told(_: Engine) {
     host.stop().await;
 }
 
-/// Words that nobody gets change nothing.
+/// A command works also where nobody gets its words.
 async fn a_command_does_without_standard_error(_: Engine) {
     let place = Place::new();
     for stderr in [full, unread] {

@@ -1,6 +1,6 @@
-//! What `/metrics` says, against what is written of it: every figure that the
-//! docs, the dashboard and the alarms name is there once it has happened, and no
-//! other; and series go with what they are about.
+//! Compares `/metrics` with its documentation: every figure that the docs, the
+//! dashboard and the alarms name is there once it has happened, and no other. A
+//! series disappears with its subject.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Of tokens and TLS: there when they refuse or fail, and this host has neither.
+/// Figures of tokens and TLS, which appear when these refuse or fail. This host
+/// has neither.
 const OF_ACCESS: [&str; 3] = [
     "courtside_access_refused_total",
     "courtside_reload_failed",
@@ -39,7 +40,7 @@ fn names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Those of docs/metrics.md, with their types and labels.
+/// The metrics of docs/metrics.md, with their types and labels.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = read("docs/metrics.md");
     let rows = text.lines().filter_map(|line| {
@@ -57,7 +58,7 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     rows.collect()
 }
 
-/// What a host has said, in several readings.
+/// The metrics that a host has shown, in several readings.
 #[derive(Default)]
 struct Seen {
     kinds: BTreeMap<String, String>,
@@ -142,7 +143,7 @@ fn event(game: &str, seq: u64) -> Value {
     })
 }
 
-/// `promtool` on a text; where there is none, it is said.
+/// Checks a text with `promtool`; where that is missing, the test says so.
 fn promtool_takes(text: &str) {
     let checked = Command::new("promtool")
         .args(["check", "metrics"])
@@ -176,7 +177,7 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     let host = place.start().await;
     let mut seen = Seen::default();
 
-    // It waits for its plugin.
+    // The host waits for its plugin.
     let text = until("partitions to wait for a plugin", || async {
         let mut seen = Seen::default();
         let text = seen.read(&host).await;
@@ -264,7 +265,8 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     })
     .await;
 
-    // On Kafka the end of the redrive's transaction stays behind, as a lag of one.
+    // On Kafka the end of the redrive's transaction stays behind as a lag of one,
+    // until another event comes.
     let place_of = host.accepts("/score", &event("LAL-BOS", 1)).await;
     let game = host.game_after("LAL-BOS", "scores", &place_of).await;
     assert!(game.is_some());
@@ -287,7 +289,8 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     promtool_takes(&text);
     drop(stream);
 
-    // The slot of a key goes, and its series with it, but for what is remembered.
+    // The slot of a key is removed, and its series with it, except those that the
+    // host remembers.
     place.remove("scores/keys/LAL-BOS");
     until("the slot to be gone", || async {
         let text = host.get("/metrics").await.body;
@@ -341,7 +344,7 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
         for name in used {
             let family = seen.family(&name);
             let is_there = seen.kinds.contains_key(&family);
-            // What a rule records, under its own name.
+            // A name with a colon is that of a recording rule.
             assert!(is_there || name.contains(':'), "{file}: nobody has {name}");
         }
     }
@@ -353,7 +356,8 @@ async fn every_figure_is_documented_and_every_documented_one_is_there(engine: En
     );
 }
 
-/// Each host tells of what it has. Nothing of a partition that left stays.
+/// Each host shows the lag of its own partitions, and keeps no series of a
+/// partition that left.
 async fn lag_is_told_by_who_has_the_partition(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let one = place.start_ready().await;

@@ -43,8 +43,8 @@ fn round(games: &[Game], number: usize) -> Vec<Game> {
     renamed.collect()
 }
 
-/// Plays round after round until something else is done, too; what came of
-/// that, and the games that were played.
+/// Plays round after round until `other` is done, too. Returns its result, and
+/// the games that were played.
 async fn play_until<T>(
     url: &str,
     games: &[Game],
@@ -87,14 +87,15 @@ async fn thirty_games_have_their_true_scores(engine: Engine) {
     assert_eq!(copies, 0);
     drop(topics);
 
-    // What a reader sees after a restart is what it saw before.
+    // A reader sees after a restart what it saw before.
     let host = place.start_ready().await;
     check_all(&host, &games).await;
     host.stop().await;
 }
 
-/// A build identical in logic, one that writes another state format, and one
-/// that is broken, in turn; rounds of games are played until all is done.
+/// Swaps in turn to a build identical in logic, to one that writes another
+/// state format, and to one that is broken. Rounds of games are played until
+/// all is done.
 async fn fifty_swaps_change_no_score(engine: Engine) {
     const SWAPS: usize = 50;
     let first = built::plugin("nba-scoring");
@@ -114,7 +115,7 @@ async fn fifty_swaps_change_no_score(engine: Engine) {
             if number % builds.len() == 2 {
                 let reason = host.rejects(SLOT, "plugin-start-failed").await;
                 assert!(reason.contains("unreachable"), "{reason}");
-                // What ran goes on.
+                // The plugin that ran goes on.
                 let slot = host.slot(SLOT).await.expect("the slot");
                 assert_eq!(slot["plugin"]["name"], "box-score", "{slot}");
             } else {
@@ -161,7 +162,8 @@ async fn kill_again_and_again(place: Place, builds: &[Vec<u8>]) {
     eprintln!("{kills} kills, COURTSIDE_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let games = games::thirty();
-    // A plugin has run, so that where a broken one is offered another goes on.
+    // A plugin has run before, so that it goes on where a broken one is
+    // offered.
     place.start_ready().await.kill();
 
     let killing = async {
@@ -200,7 +202,8 @@ async fn kills_change_no_score(engine: Engine) {
     kill_again_and_again(place, &[plugin]).await;
 }
 
-/// Where there is a group, the host is known again when it comes back.
+/// On Kafka, static membership lets the group know the host again when it comes
+/// back.
 async fn kills_in_the_middle_of_swaps_change_no_score(engine: Engine) {
     let first = built::plugin("nba-scoring");
     let broken = wasm::trapping_at_start(&first);

@@ -1,4 +1,4 @@
-//! `courtside games` as a person and a script have it: the real binary, asked of
+//! `courtside games` as a person and a script run it: the real binary, asked of
 //! real hosts, in a pipe and in a terminal.
 
 use std::{
@@ -24,14 +24,14 @@ fn games(url: &str, words: &[&str]) -> Command {
     command
 }
 
-/// What it says to a script, and its status.
+/// The status and the words of the command in a script.
 fn said(host: &Host, words: &[&str]) -> (Option<i32>, String, String) {
     let said = output(&mut games(&host.url(), words));
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (said.status.code(), text(said.stdout), text(said.stderr))
 }
 
-/// A command that goes on, and what it has said so far.
+/// A command that goes on, and its output so far.
 struct Following {
     process: Child,
     said: Arc<Mutex<String>>,
@@ -54,7 +54,8 @@ impl Following {
                 heard.lock().expect("no panic").push_str(&text);
             }
         });
-        // It is read, so that the command never waits for us.
+        // The test reads standard error, so that the command never waits for
+        // it.
         let stderr = process.stderr.take().expect("a pipe");
         thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
         Self { process, said }
@@ -72,7 +73,7 @@ impl Following {
         .await;
     }
 
-    /// Ctrl-C; its status.
+    /// Sends the signal of Ctrl-C, and returns the status.
     fn interrupt(mut self) -> Option<i32> {
         let pid = i32::try_from(self.process.id())
             .ok()
@@ -84,7 +85,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -198,7 +199,7 @@ async fn nothing_of_an_event_commands_a_terminal(engine: Engine) {
     host.stop().await;
 }
 
-/// Of a plugin that scores no games, outputs are shown as they are.
+/// Outputs of a plugin that scores no games are shown as they are.
 async fn what_is_no_game_is_shown_as_json(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("misbehaving")).on(engine);
     let host = place.start_ready().await;
@@ -235,7 +236,7 @@ async fn followers_go_on_after_a_restart(engine: Engine) {
     let lines = Following::start(games(&url, &["--follow", "--output", "json"]));
     let text = Following::start(games(&url, &["--follow"]));
     let one = Following::start(games(&url, &["--follow", &played[1].id]));
-    // A terminal of 24 lines, as `script` makes one where it is there.
+    // `script` makes a terminal of 24 lines, where it is installed.
     let mut screen = Command::new("script");
     let binary = built::courtside();
     let command = format!(
@@ -286,7 +287,7 @@ async fn followers_go_on_after_a_restart(engine: Engine) {
         });
         game.check(&of_game.fold(None, |_, last| Some(last)).expect("the game"));
     }
-    // What has not changed was not told again.
+    // A game that has not changed was not shown again.
     let first = text.text();
     let told = first.lines().filter(|line| line.starts_with(&played[0].id));
     let told: Vec<_> = told.filter(|line| line.ends_with("final")).collect();

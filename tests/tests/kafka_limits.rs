@@ -1,6 +1,6 @@
 //! Topics whose brokers take less than a host writes: times out of bounds, records too
-//! large. No event stops a partition, and what does stop one
-//! is told, and passes.
+//! large. No event stops a partition; a cause that does stop one is reported, and
+//! passes.
 
 use std::{
     sync::Arc,
@@ -33,7 +33,7 @@ fn point(game: &str, seq: u64) -> Value {
     })
 }
 
-/// Topics of a test of its own, and what changes them.
+/// The topics of one test, and the client that changes them.
 struct Scene {
     cluster: &'static Cluster,
     prefix: String,
@@ -86,7 +86,7 @@ impl Scene {
         changed.expect("a setting that is taken");
     }
 
-    /// Events that another producer puts into the input, with their times.
+    /// Puts events into the input as another producer would, with their times.
     async fn produce(&self, events: &[(u64, Value)]) {
         let records = events.iter().map(|(time_ms, event)| {
             let record = NewRecord {
@@ -115,7 +115,8 @@ impl Scene {
             .set("kafka.brokers", self.cluster.brokers())
     }
 
-    /// The records of a topic, each with its event's own time where it has another.
+    /// The time of each record of a topic, with its event's own time where that is
+    /// another.
     fn times(&self, name: &str) -> Vec<(u64, Option<u64>)> {
         let records = self.log.read(
             &self.topic(name).into(),
@@ -204,7 +205,7 @@ async fn no_time_of_an_event_stops_its_partition() {
     }
 }
 
-/// Waits until a partition is said not to go on, everywhere where that is asked.
+/// Waits until the host says everywhere that a partition does not go on.
 async fn says(host: &Host, state: &str, code: &str) {
     until_within(Duration::from_secs(90), "the partition's state", || async {
         let group = host.get("/group").await.json();

@@ -1,6 +1,6 @@
 //! Brokers with TLS, SCRAM and ACLs: who is let in, with which permissions, and
-//! what a host says that is not. The permissions are those of `docs/deploy.md`,
-//! given with the commands that stand there.
+//! what a host says that is not let in. The permissions are those of
+//! `docs/deploy.md`, given with the commands that stand there.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy.md");
 /// A broker of this process.
 struct Cluster {
     brokers: String,
-    /// Where the files are with which one gets in.
+    /// The directory of the files with which a client gets in.
     dir: PathBuf,
 }
 
 impl Cluster {
-    /// None where there is no Kafka, which is said, and is an error where it is
-    /// required.
+    /// Returns `None` where there is no Kafka, and says so; where Kafka is
+    /// required, that is an error.
     fn get() -> Option<&'static Self> {
         static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
         CLUSTER.get_or_init(Self::up).as_ref()
@@ -44,7 +44,8 @@ impl Cluster {
             println!("kafka: skipped: {why_not}");
             return None;
         }
-        // The test runner ends without telling, so somebody waits for that.
+        // The test runner does not tell anybody when it ends, so a process waits
+        // for its end.
         let watch = format!(
             "while kill -0 {} 2>/dev/null; do sleep 1; done; exec '{SCRIPT}' down",
             std::process::id()
@@ -63,8 +64,8 @@ impl Cluster {
         Some(Self { brokers, dir })
     }
 
-    /// A place whose hosts come as the user `courtside`, with the password that
-    /// is right.
+    /// A place whose hosts come as the user `courtside`, with the right
+    /// password.
     fn place(&self) -> Place {
         let properties = self.dir.join("client.properties");
         Place::with_plugin(&built::plugin("nba-scoring"))
@@ -229,7 +230,7 @@ async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
     assert!(said.contains("log-access-denied: "), "{said}");
     assert!(said.contains("Describe on topic NBA-Games"), "{said}");
 
-    // It may use topics, and there are none yet.
+    // The host may use topics, and there are none yet.
     cluster.administer(&documented("least"));
     let said = place.spawn().refuses_to_start().await;
     assert!(said.contains("log-access-denied: "), "{said}");
@@ -239,7 +240,7 @@ async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
     cluster.administer(&create);
     place.start_ready().await.stop().await;
 
-    // With the least alone, all is done that a host does.
+    // The least permissions alone suffice for all that a host does.
     cluster.administer(&create.replace("--add", "--remove --force"));
     let host = place.start_ready().await;
     let at = host.accepts("/score", &event(1)).await;
@@ -247,7 +248,8 @@ async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
     let group = host.get("/group").await;
     assert_eq!(group.status, StatusCode::OK, "{group:?}");
 
-    // A permission that goes stops what needs it, and says so, until it is back.
+    // A permission that is lost stops the work that needs it. The host says so
+    // until it is back.
     let checkpoints = "kafka-acls --bootstrap-server \"$BROKERS\" --command-config admin.properties \
          --deny-principal User:courtside --operation Write --topic courtside-scores.checkpoints";
     cluster.administer(&format!("{checkpoints} --add"));

@@ -16,7 +16,7 @@ const SLOT: &str = "scores/default";
 
 /// The plugin `misbehaving` traps whenever it opens a game of such a name.
 const HALTED: &str = "trap-open-LAL-BOS";
-/// And refuses each event of such a one.
+/// The plugin `misbehaving` refuses each event of a game of such a name.
 const REFUSED: &str = "refuse-LAL-BOS";
 
 fn event(game: &str, seq: u64) -> Value {
@@ -30,8 +30,8 @@ fn lines(game: &str, seqs: std::ops::RangeInclusive<u64>) -> Vec<String> {
     seqs.map(|seq| event(game, seq).to_string()).collect()
 }
 
-/// With one more, which is processed at once, every event of the game has
-/// counted once, and in order.
+/// Posts one more event, and checks that every event of the game has counted
+/// once, and in order.
 async fn is_whole_with(host: &Host, game: &str, events: u64) {
     let place = host.accepts("/score", &event(game, events)).await;
     let seen = host.game_after(game, "scores", &place).await;
@@ -47,7 +47,7 @@ async fn is_whole_with(host: &Host, game: &str, events: u64) {
     assert_eq!(seen["points"]["BOS"], events, "{seen}");
 }
 
-/// `courtside dead-letter`, and its exit status.
+/// Runs `courtside dead-letter`, and returns its exit status, output and errors.
 fn dead_letter(host: &Host, words: &[&str]) -> (Option<i32>, String, String) {
     let mut command = courtside("dead-letter");
     command.args(words).args(["--url", &host.url()]);
@@ -92,12 +92,13 @@ async fn a_halted_game_goes_on_where_it_halted(engine: Engine) {
         assert_eq!(letter["code"], "entity-halted", "{letter}");
         assert_eq!(letter["state"], "open", "{letter}");
     }
-    // Alone, one would come before its time.
+    // A letter that is redriven alone would come before its time.
     let one = format!("{}/{}", letters[0]["partition"], letters[0]["offset"]);
     let (code, _, said) = dead_letter(&host, &["redrive", "--letter", &one, "--yes"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("redrive-needs-key"), "{said}");
-    // As long as the plugin is as it was, nothing is gained, and nothing lost.
+    // As long as the plugin is as it was, a redrive gains nothing and loses
+    // nothing.
     let again = answer(&host, &["redrive", "--key", HALTED, "--yes"], 2);
     assert_eq!(again["redriven"], 11, "{again}");
     assert_eq!(again["dead_again"], 11, "{again}");
@@ -193,7 +194,7 @@ async fn refused_events_are_redriven_once(engine: Engine) {
     host.stop().await;
 }
 
-/// Killed in the middle of it and begun again: nothing is counted twice.
+/// A redrive that is killed midway and begun again counts nothing twice.
 async fn a_host_that_is_killed_redrives_the_rest(engine: Engine) {
     const EVENTS: u64 = 6_000;
     let (place, host) = bad_place(engine).await;
@@ -256,7 +257,7 @@ async fn what_cannot_be_is_said_by_its_code(engine: Engine) {
     let (status, out, _) = dead_letter(&host, &["redrive", "--all"]);
     assert_eq!(status, Some(0), "{out}");
     assert!(out.contains("nothing to redrive"), "{out}");
-    // Who sees no question is not taken to have said yes.
+    // A caller who sees no question is not taken to have said yes.
     host.accepts("/score", &event(REFUSED, 1)).await;
     host.has_processed_all().await;
     let (status, _, err) = dead_letter(&host, &["redrive", "--all"]);
@@ -300,7 +301,8 @@ async fn what_cannot_be_is_said_by_its_code(engine: Engine) {
         host.get("/dead-letters/scores/x/y").await.code(),
         "invalid-path"
     );
-    // A page of another site has no say, though its reader's browser is here.
+    // A page of another site may not redrive, even from a browser on this
+    // machine.
     let foreign = host
         .request(reqwest::Method::POST, "/dead-letters/scores/redrive")
         .header("origin", "http://evil.example")
@@ -312,7 +314,8 @@ async fn what_cannot_be_is_said_by_its_code(engine: Engine) {
     host.stop().await;
 }
 
-/// Two pipelines on one input: what one of them refused, the other has counted.
+/// Two pipelines have one input, and one of them has counted the event that the
+/// other refused.
 async fn an_input_that_two_pipelines_read_takes_no_redriven_events(engine: Engine) {
     let place = Place::new().on(engine).configured(
         r#"

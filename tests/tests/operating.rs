@@ -1,5 +1,5 @@
-//! Plugins put in force over HTTP, what is remembered of those that ran, and the
-//! way back from one that was wrong.
+//! Plugins put in force over HTTP, the history of those that ran, and the way back
+//! from one that was wrong.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -27,7 +27,7 @@ async fn put(host: &Host, slot: &str, plugin: &[u8]) -> courtside_tests::Answer 
     host.operate(Method::PUT, &path, plugin.to_vec()).await
 }
 
-/// `courtside plugins`, asked of a host, with its answer as JSON.
+/// Runs `courtside plugins` against a host, and returns its answer as JSON.
 fn plugins(host: &Host, words: &[&str]) -> Result<Value, String> {
     let mut command = courtside("plugins");
     let url = host.url();
@@ -43,7 +43,7 @@ fn plugins(host: &Host, words: &[&str]) -> Result<Value, String> {
     }
 }
 
-/// Plays what each game has from one line to another, in parts of the whole.
+/// Plays the lines of each game from one part of it to another.
 async fn play(host: &Host, games: &[Game], from: f64, to: f64) {
     for game in games {
         let at = |part: f64| (game.lines.len() as f64 * part) as usize;
@@ -58,7 +58,7 @@ async fn check_all(host: &Host, games: &[Game]) {
     }
 }
 
-/// What plugins took over in a slot, the oldest first, as the group remembers.
+/// The plugins that took over in a slot, the oldest first, as the group remembers.
 async fn swaps(host: &Host) -> Vec<(String, Value)> {
     let view = host.slot(SLOT).await.expect("the slot");
     let swaps = view["swaps_of_group"].as_array().expect("swaps");
@@ -109,7 +109,7 @@ async fn a_plugin_that_is_put_runs_when_that_is_answered(engine: Engine) {
     assert_eq!(fs::read(place.slot_file(SLOT)).expect("the file"), next);
     play(&host, &games, 0.3, 0.6).await;
 
-    // The same again is no swap.
+    // A plugin that is put again is no swap.
     let swaps = view["swaps"].clone();
     let again = put(&host, SLOT, &next).await.json();
     assert_eq!(again["swaps"], swaps, "{again}");
@@ -162,7 +162,7 @@ async fn a_key_gets_a_plugin_and_loses_it(engine: Engine) {
     let answer = host.operate(Method::DELETE, &path, "").await;
     assert_eq!(answer.code(), "slot-not-found", "{answer:?}");
 
-    // Where there is no writing, it says so, and what runs goes on.
+    // Where the host cannot write, it says so, and the plugin that runs goes on.
     let keys = place.plugin_dir().join("scores/keys");
     fs::remove_dir_all(&keys).expect("a directory to remove");
     fs::write(&keys, "in the way").expect("a file");
@@ -207,8 +207,8 @@ async fn takeovers_are_remembered_over_restarts(engine: Engine) {
     play(&host, &games, 0.5, 1.0).await;
     host.has_processed_all().await;
     until_swaps(&host, &[("swap", &good), ("swap", &next)]).await;
-    // Where the second took over, the events of the first end. A partition without
-    // events since then tells of it when its worker is idle.
+    // The second plugin took over where the events of the first end. A partition
+    // without events since then tells of it when its worker is idle.
     let half: usize = games.iter().map(|game| game.lines.len() / 2).sum();
     let view = until("the takeover in every partition", || async {
         let view = host.slot(SLOT).await.ok_or("no slot")?;
@@ -241,7 +241,8 @@ async fn takeovers_are_remembered_over_restarts(engine: Engine) {
     host.stop().await;
 }
 
-/// The real question: would anybody know, in the end, that it ever ran?
+/// After a rollback, nobody should be able to tell in the end that the bad plugin ever
+/// ran.
 async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
     let place = Place::with_plugin(&good).on(engine);
@@ -311,13 +312,13 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     check_all(&host, &games).await;
     host.stop().await;
 
-    // It stays so.
+    // The rollback outlasts a restart.
     let host = place.start_ready().await;
     host.has_file_rolled_back(SLOT).await;
     let view = host.slot(SLOT).await.expect("the slot");
     assert_eq!(view["plugin"]["digest"], digest(&good), "{view}");
     check_all(&host, &games).await;
-    // Until somebody wants it after all.
+    // The bad plugin comes back once somebody puts it again.
     let file = place.path("wanted.wasm");
     fs::write(&file, &bad).expect("a file");
     let put = plugins(&host, &["put", SLOT, path_of(&file)]).expect("it runs");
@@ -329,10 +330,10 @@ async fn what_a_bad_plugin_counted_is_put_right(engine: Engine) {
     check_attempts(&place, &games);
 }
 
-/// A plugin that could not read what ran is not what anybody goes back to.
+/// A rollback does not bring back a plugin that could not read the states at the time.
 async fn what_was_rejected_stays_so_after_a_rollback(engine: Engine) {
     let (good, next) = (built::plugin("nba-scoring"), built::plugin("box-score"));
-    // It reads what nba-scoring writes, and not what box-score does.
+    // This plugin reads the format of nba-scoring, and not that of box-score.
     let rejected = wasm::reworded(&good, "box-score/1", "box-score/9");
     let place = Place::with_plugin(&good).on(engine);
     let games = games::invented(2);
@@ -358,13 +359,13 @@ async fn what_was_rejected_stays_so_after_a_rollback(engine: Engine) {
     until_swaps(&host, &wanted).await;
     play(&host, &games, 0.6, 0.8).await;
     host.has_processed_all().await;
-    // Everything that this host decides by itself, it decides when another slot's file
-    // is taken as well.
+    // Once this host has taken another slot's file as well, it has decided everything
+    // that it decides by itself.
     place.put("scores/keys/nobody", &good);
     host.runs("scores/keys/nobody", &good).await;
     host.runs(SLOT, &good).await;
     host.kill();
-    // Nor is it by a restart, which judges what is there anew.
+    // The file stays rejected after a restart, which judges it anew.
     let host = place.start_ready().await;
     let view = host
         .slot_is(SLOT, "decided on", |view| view["file"]["state"] != "new")
@@ -377,13 +378,15 @@ async fn what_was_rejected_stays_so_after_a_rollback(engine: Engine) {
     host.has_processed_all().await;
     until_swaps(&host, &wanted).await;
     check_all(&host, &games).await;
-    // Until somebody wants it: now it can read what is there.
+    // The plugin is taken once somebody puts it, because it can read the states that
+    // are there now.
     let answer = put(&host, SLOT, &rejected).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     host.stop().await;
 }
 
-/// What runs is as ordered; the file is another matter, which a command settles.
+/// The slot runs the plugin that was ordered, but its file is another, until a command
+/// puts it right.
 async fn a_file_that_was_rolled_back_is_put_right(engine: Engine) {
     let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
     let place = Place::with_plugin(&good).on(engine);
@@ -423,7 +426,8 @@ async fn a_file_that_was_rolled_back_is_put_right(engine: Engine) {
     assert_eq!(view["file"]["state"], "runs", "{view}");
     assert_eq!(view["state"], "active", "{view}");
     assert_eq!(fs::read(place.slot_file(SLOT)).expect("the file"), good);
-    // Put again, it is on trial from now on, and not since the first time.
+    // A plugin that is put again is on trial from now on, and not since the first
+    // time.
     let again = put(&host, SLOT, &bad).await.json();
     hour(&again);
     assert!(again["trial_until"].as_str() > first["trial_until"].as_str());
@@ -453,7 +457,8 @@ async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
         let done = plugins(&host, &["rollback", SLOT, "--yes"]).expect("it is done");
         assert_eq!(done["from"]["digest"], digest(of), "{done}");
         assert_eq!(done["to"]["digest"], digest(to), "{done}");
-        // Asked again, since the answer was lost, it is not done once more.
+        // A rollback that is asked for again, because its answer was lost, is not done
+        // once more.
         let path = format!("/plugins/{SLOT}/rollback?digest={}", digest(of));
         let again = host.operate(Method::POST, &path, "").await;
         assert_eq!(again.code(), "another-plugin-runs", "{again:?}");
@@ -472,13 +477,13 @@ async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
     let host = place.start_ready().await;
     stays(&host).await;
     host.stop().await;
-    // A host that hears of both at once, since it has lost what it noted.
+    // This host hears of both rollbacks at once, because it has lost its notes.
     let store = place.data_dir().join("plugins/scores");
     fs::remove_dir_all(&store).expect("the store");
     let host = place.start_ready().await;
     stays(&host).await;
     host.stop().await;
-    // And one that ran the third when it stopped.
+    // This host ran the third plugin when it stopped.
     fs::write(
         store.join("active.json"),
         json!({"slots": {SLOT: digest(&third)}}).to_string(),
@@ -489,12 +494,12 @@ async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
     play(&host, &games, 0.75, 1.0).await;
     host.has_processed_all().await;
     check_all(&host, &games).await;
-    // Neither is what was never rolled back.
+    // A plugin that was never rolled back is taken from the directory.
     let next = wasm::variant(&good, "next");
     place.put(SLOT, &next);
     host.runs(SLOT, &next).await;
-    // What was undone may come back by the directory then, and stays for a host
-    // that knows nothing but what the group says.
+    // A plugin that was undone may then come back by the directory. It stays for a
+    // host that knows only what the group says.
     place.put(SLOT, &third);
     host.runs(SLOT, &third).await;
     wanted.extend([("swap", next.as_slice()), ("swap", &third)]);
@@ -507,13 +512,13 @@ async fn every_plugin_that_was_rolled_back_stays_so(engine: Engine) {
     assert_eq!(Topics::of(&place).dead_letters("scores"), []);
 }
 
-/// What both teams have in an output.
+/// The points of both teams in an output.
 fn points(output: &Value) -> u64 {
     let teams = output["points"].as_object().expect("points");
     teams.values().filter_map(Value::as_u64).sum()
 }
 
-/// What both teams have scored in a part of a game.
+/// The points that both teams have scored in the first part of a game.
 fn points_until(game: &Game, part: f64) -> u64 {
     let lines = (game.lines.len() as f64 * part) as usize;
     let of = |line: &String| {
@@ -527,7 +532,7 @@ fn path_of(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// What corrects what was published says so: one such output for each event that
+/// An output that corrects a published one says so. There is one for each event that
 /// the bad plugin had processed.
 fn check_attempts(place: &Place, games: &[Game]) {
     let topics = Topics::of(place);
@@ -575,7 +580,7 @@ async fn what_is_confirmed_is_not_rolled_back(engine: Engine) {
     host.stop().await;
 }
 
-/// What there was before the first plugin of a key is the default one.
+/// Before a key has its first own plugin, its game runs with the default one.
 async fn a_keys_own_plugin_is_rolled_back_to_none(engine: Engine) {
     let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
     let place = Place::with_plugin(&good).on(engine);
@@ -661,8 +666,8 @@ async fn a_rollback_asked_of_one_host_is_done_by_all(engine: Engine) {
     play(&two, &games, 0.5, 0.75).await;
     two.has_processed_all().await;
 
-    // A host that has nothing but the file that is no more to run gets the plugin
-    // from the group.
+    // A host that has only the file that was rolled back gets the plugin from the
+    // group.
     two.stop().await;
     let third = place.beside();
     third.put(SLOT, &bad);

@@ -30,7 +30,7 @@ impl Game {
         })
     }
 
-    /// A point, and what the game is after it.
+    /// Adds a point, and returns the game's output after it.
     async fn goes_on(&mut self, host: &Host) -> Value {
         let place = host.accepts("/score", &self.next()).await;
         let output = host.game_after(self.id, "scores", &place).await;
@@ -39,7 +39,7 @@ impl Game {
         output
     }
 
-    /// A point while its plugin is `nba-scoring` or `box-score`.
+    /// Adds a point while the game's plugin is `nba-scoring` or `box-score`.
     async fn scores(&mut self, host: &Host) -> Value {
         let output = self.goes_on(host).await;
         assert_eq!(output["points"]["BOS"], self.seq, "{output}");
@@ -80,7 +80,7 @@ async fn a_file_that_is_no_plugin_is_rejected_and_what_ran_goes_on(engine: Engin
             assert!(reason.contains("example:else/where"), "{reason}");
         }
         game.scores(&host).await;
-        // The file is what runs again, and so the slot is well again.
+        // The file is again the plugin that runs, so the slot is well again.
         place.put(SLOT, &good);
         let slot = host.runs(SLOT, &good).await;
         assert_eq!(slot["swaps"], 1, "{slot}");
@@ -141,7 +141,7 @@ async fn a_file_that_is_half_written_for_long_is_taken_when_it_is_whole(engine: 
 
     let next = built::plugin("box-score");
     let (half, rest) = next.split_at(next.len() / 2);
-    // Copied over the old file, as `cp` does.
+    // The test writes the new file over the old one, as `cp` does.
     let mut file = place.begin(SLOT, half);
     host.rejects(SLOT, "plugin-truncated").await;
     for _ in 0..3 {
@@ -168,7 +168,7 @@ async fn the_plugin_of_one_key_is_of_that_key_alone(engine: Engine) {
     assert!(counts_rebounds(&its.scores(&host).await));
     assert!(!counts_rebounds(&other.scores(&host).await));
 
-    // Another default plugin is not for it.
+    // Another default plugin does not replace the key's own.
     let default = wasm::variant(&built::plugin("nba-scoring"), "another default");
     place.put(SLOT, &default);
     host.runs(SLOT, &default).await;
@@ -213,7 +213,8 @@ async fn a_pipeline_without_a_plugin_waits_and_loses_nothing(engine: Engine) {
     assert_eq!(output.expect("an output")["events"], 5);
     game.scores(&host).await;
 
-    // The default plugin removed: it waits again, and goes on again.
+    // Without its default plugin the game waits, and goes on when there is one
+    // again.
     place.remove(SLOT);
     host.slot_is(SLOT, "waiting", |view| view["state"] == "waiting")
         .await;
@@ -240,7 +241,8 @@ async fn a_plugin_that_cannot_read_what_is_live_is_rejected(engine: Engine) {
     }
     game.scores(&host).await;
 
-    // Nor may it have the one game; another, of which nothing is kept, it may.
+    // The plugin may not have that game alone, either. It may have another
+    // game, of which nothing is kept.
     place.put("scores/keys/LAL-BOS", &built::plugin("misbehaving"));
     host.rejects("scores/keys/LAL-BOS", "plugin-cannot-read")
         .await;
@@ -274,7 +276,7 @@ async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected(engine: E
     assert!(reason.contains("LAL-BOS"), "{reason}");
     assert!(reason.contains("open"), "{reason}");
     game.scores(&host).await;
-    // Nobody has the game yet that it would be rehearsed with.
+    // Nobody has the game yet with which the plugin would be rehearsed.
     place.put("scores/keys/NYK-BOS", &liar);
     host.runs("scores/keys/NYK-BOS", &liar).await;
     host.stop().await;
@@ -283,7 +285,8 @@ async fn a_plugin_that_fails_to_open_what_it_says_it_reads_is_rejected(engine: E
 
 async fn a_plugin_need_not_open_what_the_one_that_runs_cannot_open(engine: Engine) {
     let plugin = built::plugin("misbehaving");
-    // One worker: to move to another would open the entity again.
+    // There is one worker, because a move to another would open the entity
+    // again.
     let place = Place::with_plugin(&plugin)
         .on(engine)
         .set("worker.workers", "1");
@@ -312,7 +315,8 @@ async fn a_file_changed_while_the_host_was_down_is_a_swap(engine: Engine) {
     assert!(counts_rebounds(&game.scores(&host).await));
     host.kill();
 
-    // Broken meanwhile: the plugin that ran goes on, from the copy kept of it.
+    // The file is broken meanwhile: the plugin that ran goes on, from the copy
+    // kept of it.
     place.put(SLOT, b"\0asm broken");
     let host = place.start().await;
     host.rejects(SLOT, "plugin-not-wasm").await;
@@ -320,7 +324,7 @@ async fn a_file_changed_while_the_host_was_down_is_a_swap(engine: Engine) {
     assert_eq!(host.get("/readyz").await.status, StatusCode::OK);
     host.stop().await;
 
-    // Removed meanwhile: that is a change, too.
+    // The file is removed meanwhile, which is a change, too.
     place.remove(SLOT);
     let host = place.start().await;
     host.slot_is(SLOT, "waiting", |view| {

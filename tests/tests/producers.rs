@@ -1,4 +1,4 @@
-//! Events that others than the host put into the log, and where keys are.
+//! Events that other producers put into the log, and the partitions of keys.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 /// Longer than any key that has an entity.
 const LONG: usize = 5000;
-/// Compressed, brokers take it; no record of ours is as large.
+/// The bytes of a record that brokers take compressed. No record of the host is
+/// as large.
 const LARGE: usize = 3 << 20;
 
 fn point(game: &str, seq: u64) -> Value {
@@ -30,12 +31,12 @@ fn point(game: &str, seq: u64) -> Value {
     })
 }
 
-/// A record of another producer, and what is to become of it.
+/// A record of another producer, and its expected fate.
 struct Foreign {
     header: &'static str,
     key: Option<String>,
     value: Option<String>,
-    /// The dead letter's code; none where it is scored.
+    /// The dead letter's code; `None` if the event is scored.
     code: Option<&'static str>,
 }
 
@@ -96,7 +97,7 @@ fn prefix() -> String {
     format!("t{:08x}-", rand::random::<u32>())
 }
 
-/// Kafka's own console producer.
+/// Runs Kafka's own console producer.
 fn produce(cluster: &Cluster, topic: &str, compression: &str, lines: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/cluster");
     let mut producer = Command::new(script)
@@ -164,7 +165,7 @@ async fn what_kafkas_console_producer_writes_is_scored_or_a_dead_letter() {
         let number = event.header("number").expect("the producer's header");
         assert_eq!(letter.key, event.key);
         assert!(!header("courtside-error-reason").is_empty());
-        // Who says no is named: the host itself has no name.
+        // A plugin that refuses an event is named; the host itself has no name.
         let code = header("courtside-error-code");
         if code == "event-refused" {
             assert!(header("courtside-plugin").starts_with("nba-scoring@"));
@@ -240,7 +241,7 @@ async fn what_others_put_into_the_embedded_log_is_scored_or_a_dead_letter() {
     assert_eq!(codes, wanted.collect::<BTreeMap<_, _>>());
 }
 
-/// Where keys would be elsewhere, games would start again from zero.
+/// If keys were in other partitions, games would start again from zero.
 async fn keeps_its_layout(configure: impl Fn(Place) -> Place, prefix: &str) {
     let place = |partitioner: &str, place: Place| place.configured(&pipeline(prefix, partitioner));
     let first = place("\"fnv1a\"", configure(Place::new()));
@@ -313,7 +314,8 @@ async fn a_topic_that_gets_more_partitions_stops_its_pipeline() {
     assert!(said.contains("was 2, and is 3"), "{said}");
 }
 
-/// A host with a grown map starts beside one that sends the key where it went.
+/// A host with a grown map starts beside one that sends the key where it went
+/// before.
 #[tokio::test]
 async fn a_map_that_another_host_grew_stops_a_host() {
     let Some(cluster) = Cluster::shared() else {

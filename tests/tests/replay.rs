@@ -1,5 +1,5 @@
-//! `courtside replay`, `export` and `plugin check`, as an operator and an author
-//! have them: the real binary beside a host, or without one, on both engines.
+//! `courtside replay`, `export` and `plugin check`, as an operator and an author run
+//! them: the real binary beside a host, or without one, on both engines.
 
 use std::{
     fs,
@@ -54,7 +54,8 @@ async fn play(host: &Host, games: &[Game]) {
     host.has_processed_all().await;
 }
 
-/// A game, played in two halves with a crash between them, as it was published.
+/// Games that were played in two halves, with a crash between them, are replayed as
+/// they were published.
 async fn a_game_is_replayed_byte_for_byte(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let games = &games::thirty()[..3];
@@ -113,7 +114,7 @@ async fn a_game_is_replayed_byte_for_byte(engine: Engine) {
     );
     host.stop().await;
 
-    // And what the log has, read by somebody else, is those very bytes.
+    // The log, read without the host, has those very bytes.
     let topics = Topics::of(&place);
     let records = topics.records("NBA-Scores");
     for (game, raw, lines) in replayed {
@@ -171,7 +172,7 @@ async fn another_plugin_shows_what_it_would_have_changed(engine: Engine) {
     for difference in differences {
         assert_eq!(difference["kind"], "changed");
     }
-    // The outputs themselves, on request, and then nothing is judged.
+    // On request the command prints the outputs themselves, and judges nothing.
     let said = run(&[&words[..], &["--outputs"]].concat(), 0);
     assert_eq!(stdout(&said).lines().count(), game.lines.len());
     // The plugin that ran has no differences, whichever way it comes.
@@ -243,7 +244,7 @@ async fn an_export_is_replayed_and_checked_offline(engine: Engine) {
         "{said:?}"
     );
 
-    // A plugin's author has the same file.
+    // A plugin's author checks plugins with the same file.
     let check = |plugin: &str, status: i32| {
         let words = [
             "plugin", "check", plugin, "--from", export, "--output", "json",
@@ -264,7 +265,7 @@ async fn an_export_is_replayed_and_checked_offline(engine: Engine) {
             "{report}"
         );
     }
-    // One that cannot read the game's format, and one that is none.
+    // One plugin cannot read the game's format, and one file is no plugin.
     let stranger = file(&place, "stranger.wasm", &built::plugin("misbehaving"));
     let report = check(&stranger, 1);
     let objections = report["rehearsals"][0]["objections"].to_string();
@@ -278,8 +279,8 @@ async fn an_export_is_replayed_and_checked_offline(engine: Engine) {
     assert!(said.contains("verdict     a host would take it"), "{said}");
 }
 
-/// A game under two plugins, the second of which is taken back: what is replayed is
-/// what is in force, and each plugin gets its own part again.
+/// A game runs under two plugins, and the second is taken back. The replay has the
+/// outputs that are in force, and each plugin gets its own part again.
 async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
     let good = built::plugin("nba-scoring");
     let place = Place::with_plugin(&good).on(engine);
@@ -334,8 +335,8 @@ async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
     host.stop().await;
 }
 
-/// Events that were refused, redriven after a rollback of the plugin that ran between:
-/// what is replayed is what the worker has.
+/// Refused events are redriven after a rollback of the plugin that ran in between. The
+/// replay comes to the state that the worker has.
 async fn a_rollback_and_a_redrive_are_replayed(engine: Engine) {
     // The plugin `misbehaving` refuses each event of such a game.
     const GAME: &str = "refuse-LAL-BOS";
@@ -392,7 +393,8 @@ async fn a_rollback_and_a_redrive_are_replayed(engine: Engine) {
     host.stop().await;
 }
 
-/// Refusals, failures, a halt and retries: the worker's own answers, once more.
+/// A replay gives the worker's own answers once more: refusals, failures, a halt and
+/// retries.
 async fn what_went_wrong_goes_wrong_again(engine: Engine) {
     let place = Place::new()
         .on(engine)

@@ -1,5 +1,5 @@
 //! Streams of real games whose readers are cut off again and again, while hosts
-//! are killed; and reads of what was written elsewhere.
+//! are killed; and reads of outputs that another host wrote.
 
 use std::{collections::BTreeMap, env, process::ExitCode, time::Duration};
 
@@ -13,12 +13,13 @@ use tokio::{
     net::TcpSocket,
 };
 
-/// Of all games; there is one more of each.
+/// Readers of all games; each game has one more of its own.
 const READERS_OF_ALL: usize = 8;
-/// What the clock of a game shows in all, without overtime.
+/// The seconds that the clock of a game shows in all, without overtime.
 const GAME_SECONDS: f64 = 48.0 * 60.0;
 
-/// Two hosts where they share the work, one where there is but one.
+/// The places of two hosts on Kafka, where hosts share the work, and otherwise
+/// of one.
 fn places(engine: Engine) -> Vec<Place> {
     let plugin = built::plugin("nba-scoring");
     let first = Place::with_plugin(&plugin)
@@ -42,10 +43,11 @@ async fn started(places: &[Place]) -> Vec<Host> {
     hosts
 }
 
-/// Thirty games in half a minute (or `COURTSIDE_TEST_RESUME_SECONDS`), and one
-/// reader of each and several of all, who stay no longer than moments
+/// Plays thirty games in half a minute (or `COURTSIDE_TEST_RESUME_SECONDS`).
+/// One reader of each and several of all are cut off every few moments
 /// (`COURTSIDE_TEST_SEED` draws the same again). Each host is killed once. In
-/// the end everybody has the last of each game, and nobody saw one go back.
+/// the end all readers have the last state of each game, and none saw a game go
+/// back.
 async fn readers_who_are_cut_off_miss_nothing(engine: Engine) {
     let number = |name: &str| Some(env::var(name).ok()?.parse::<u64>().expect("a number"));
     let seconds = number("COURTSIDE_TEST_RESUME_SECONDS").unwrap_or(30);
@@ -96,13 +98,13 @@ async fn readers_who_are_cut_off_miss_nothing(engine: Engine) {
     }
 }
 
-/// Each host processes some games, and not others.
+/// Waits until each host processes some of the games.
 async fn each_has_partitions(hosts: &[Host]) {
     until("every host to have partitions", || async {
         let view = hosts[0].get("/group").await.json();
         let members = view["groups"][0]["members"].as_array().expect("members");
         let has = |member: &&Value| member["partitions"] != json!([]);
-        // One worker a host.
+        // Each host has one worker.
         let sharing = members.iter().filter(has).count();
         (sharing == hosts.len())
             .then_some(())
@@ -111,8 +113,8 @@ async fn each_has_partitions(hosts: &[Host]) {
     .await;
 }
 
-/// Whoever is posted to and whoever processes it: the other host answers with
-/// what came of it.
+/// A host answers with the outcome of an event that was posted to the other,
+/// whichever of them processed it.
 async fn a_write_is_read_on_any_host(engine: Engine) {
     const GAMES: usize = 12;
     const ROUNDS: u64 = 8;
@@ -133,7 +135,7 @@ async fn a_write_is_read_on_any_host(engine: Engine) {
             let answer = other.get(&path).await;
             assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
             assert_eq!(answer.json()["events"], seq, "{answer:?}");
-            // And so does a list.
+            // A list has the outcome, too.
             let list = other.get(&format!("/games?limit=1000&after={place}")).await;
             let list = list.json();
             let keys = list["keys"].as_array().expect("keys");
@@ -146,8 +148,8 @@ async fn a_write_is_read_on_any_host(engine: Engine) {
     }
 }
 
-/// Two hundred readers of all games come, and take nothing. What they miss is
-/// hundreds of megabytes; what the host holds for them is not. When they go on,
+/// Two hundred readers of all games come, and take nothing. They miss hundreds
+/// of megabytes, but the host does not hold these for them. When they go on,
 /// they get the latest of each game, and little else.
 async fn readers_who_stop_cost_the_host_little(engine: Engine) {
     const READERS: usize = 200;
@@ -173,7 +175,7 @@ async fn readers_who_stop_cost_the_host_little(engine: Engine) {
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let socket = TcpSocket::new_v4().expect("a socket");
-        // So that its own system does not read for it.
+        // With a small buffer, the system does not read for the reader.
         socket.set_recv_buffer_size(4096).expect("an option");
         let address = host.address().parse().expect("an address");
         let mut stream = socket.connect(address).await.expect("a connection");

@@ -1,5 +1,6 @@
-//! What `nba-scoring` publishes, and each team's rebounds besides. It goes on
-//! from where `nba-scoring` stood, counting rebounds from there.
+//! The scores that `nba-scoring` publishes, and each team's rebounds besides.
+//! The plugin takes over games of `nba-scoring`, and counts rebounds from
+//! there.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BoxScore {
     game: Game,
-    /// By team; one appears with its first.
+    /// Rebounds by team; a team appears with its first.
     rebounds: BTreeMap<String, u32>,
 }
 

@@ -1,4 +1,4 @@
-//! From `nba-scoring` to `box-score` and back, in the middle of a game.
+//! Swaps from `nba-scoring` to `box-score` and back, in the middle of a game.
 
 use box_score::BoxScore;
 use courtside_plugin::{

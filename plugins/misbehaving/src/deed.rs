@@ -1,4 +1,4 @@
-//! What an event can ask for.
+//! The deeds that an event can ask for.
 
 use std::{
     cell::RefMut,
@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::Kept;
 
-/// `{"do":"trap"}`, `{"do":"emit-much","bytes":5000000}`; anything that is
-/// none of these counts and is emitted.
+/// A deed, such as `{"do":"trap"}` or `{"do":"emit-much","bytes":5000000}`. Any
+/// other event is counted and leads to an output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Deed {
@@ -29,14 +29,14 @@ pub enum Deed {
     TrapInCompany,
     /// Recurses without end.
     Recurse,
-    /// Never returns, and uses its time.
+    /// Never returns, and burns its time.
     Loop,
-    /// Never returns, and waits: a day.
+    /// Sleeps for a day, so that in effect it never returns.
     Sleep,
     Exit,
-    /// Allocates until there is no more.
+    /// Allocates until there is no memory left.
     EatMemory,
-    /// Emits that much, in values of a megabyte.
+    /// Emits that many bytes, in values of a megabyte.
     EmitMuch {
         #[serde(default = "a_hundred_megabytes")]
         bytes: usize,
@@ -65,7 +65,7 @@ pub enum Deed {
     },
     /// Looks for files, variables, time and chance, and emits what it sees.
     Look,
-    /// Connects to a server, and emits what came of it.
+    /// Connects to a server, and emits the outcome.
     Connect,
 }
 
@@ -214,7 +214,8 @@ fn print(lines: u32) {
     }
 }
 
-/// The same, whenever and wherever it looks, if the host keeps its promise.
+/// Looks at files, variables, time and chance. If the host keeps its promise,
+/// the result is always the same.
 fn look() -> serde_json::Value {
     let started = Instant::now();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);

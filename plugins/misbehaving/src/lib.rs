@@ -1,20 +1,21 @@
-//! Does on demand what no plugin should. It is for the host's tests alone.
+//! Does on demand what no plugin should do. It is for the host's tests alone.
 //!
-//! Left alone it counts the events of each key, and emits
+//! Left alone, the plugin counts the events of each key, and emits
 //! `{"key":KEY,"events":N}` for each. An event's field `do` asks for something
-//! else ([`Deed`]), a key that begins with one of these words for something
+//! else ([`Deed`]). A key that begins with one of these words asks for something
 //! else whenever the key is opened, processed or checkpointed:
 //!
 //! | key begins with | what happens |
 //! | --- | --- |
 //! | `trap-open`, `loop-open`, `fail-open` | `open` traps, never returns, says no |
-//! | `trap-reopen`, `fail-reopen` | the same, only where there is a checkpoint |
+//! | `trap-reopen`, `fail-reopen` | likewise, but only where there is a checkpoint |
 //! | `trap-checkpoint` | `checkpoint` traps |
 //! | `refuse` | every event is refused |
 //!
-//! The features `trap-at-start` and `loop-at-start` are for `describe`.
+//! The features `trap-at-start` and `loop-at-start` make `describe` trap or loop.
 //!
-//! It is written against the bare contract, for the SDK would not let it.
+//! The plugin is written against the bare contract, because the SDK would not let
+//! it do such things.
 
 #![allow(
     clippy::panic,
@@ -39,7 +40,7 @@ const FORMAT: &str = "misbehaving/1";
 #[derive(Debug)]
 pub struct Misbehaving;
 
-/// What is kept of a key.
+/// The state of a key.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     events: u64,

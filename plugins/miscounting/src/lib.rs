@@ -1,6 +1,6 @@
-//! `nba-scoring` with a mistake: a three-pointer counts two points. It passes
-//! every rehearsal, for it reads and writes what `nba-scoring` does; so it is what
-//! a rollback is for.
+//! `nba-scoring` with a mistake: a three-pointer counts two points. The plugin
+//! reads and writes the format of `nba-scoring`, so it passes every rehearsal,
+//! and only a rollback helps against it.
 
 use courtside_plugin::{Meta, Output, Processor, Refusal};
 use nba_game::{Event, Kind, Scoreboard};

@@ -33,12 +33,12 @@ pub(crate) struct Basket {
 pub(crate) struct Correction {
     /// The correction's own sequence number.
     pub(crate) seq: u32,
-    /// As the event has it where the correction names no team.
+    /// The corrected team; `None` keeps the team of the event.
     pub(crate) team: Option<u8>,
-    /// As the event has it where the correction names no player.
+    /// The corrected player; `None` keeps the player of the event.
     pub(crate) player: Option<u8>,
     pub(crate) points: u8,
-    /// Used where the event itself brought no points.
+    /// The period of the basket if the event itself brought no points.
     pub(crate) period: u8,
 }
 
@@ -58,10 +58,11 @@ impl Correction {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Baskets {
-    /// With the sequence numbers of their events. An event without points has a
-    /// place here once a correction gives it some.
+    /// The baskets with the sequence numbers of their events. An event without
+    /// points has a place here once a correction gives it some.
     pub(crate) made: Vec<(u32, Basket)>,
-    /// By the number of the corrected event, in the order of their own.
+    /// Corrections by the number of the corrected event, in the order of their
+    /// own numbers.
     pub(crate) corrections: BTreeMap<u32, Vec<Correction>>,
     pub(crate) summed: Sum,
 }
@@ -113,7 +114,7 @@ impl Baskets {
         self.made.push((seq, basket));
     }
 
-    /// Adds what an event brought that corrections came for before it.
+    /// Adds the basket of an event whose corrections came before it.
     pub(crate) fn add_corrected(&mut self, seq: u32, basket: Basket) {
         match self.made.iter_mut().find(|(made, _)| *made == seq) {
             Some((_, made)) => *made = basket,
@@ -180,7 +181,7 @@ impl Baskets {
         self.corrections.values().map(Vec::len).sum()
     }
 
-    /// The same baskets where the two teams change places.
+    /// Swaps the two teams in all baskets and corrections.
     pub(crate) fn swap_teams(&mut self) {
         for (_, basket) in &mut self.made {
             basket.team = 1 - basket.team.min(1);

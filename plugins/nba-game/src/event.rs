@@ -1,18 +1,18 @@
-//! One event of a game, as it comes, and what is wrong with it by itself.
+//! One event of a game as it comes, and the checks that need no game.
 
 use serde::Deserialize;
 
-/// What is not listed here is ignored; `game_id` too, for the record key says
-/// which game it is.
+/// An event of a game. Fields that are not listed here are ignored. `game_id`
+/// is one of them, for the record key says which game it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Event {
-    /// Counts from 1 within a game.
+    /// The event's sequence number, which counts from 1 within a game.
     pub seq: u32,
     #[serde(rename = "type")]
     pub kind: Kind,
     pub team: Option<String>,
     pub player: Option<String>,
-    /// What they are worth is what the event says, whatever its type.
+    /// The points that the event states, which its type does not determine.
     #[serde(default)]
     pub points: u8,
     pub period: u8,
@@ -49,7 +49,7 @@ const CLOCK_BYTES_MAX: usize = 16;
 
 impl Event {
     /// # Errors
-    /// What is wrong with it, whatever the game.
+    /// Returns what is wrong with the event in any game.
     pub fn check(&self) -> Result<(), String> {
         if self.seq == 0 {
             return Err("seq is 0; it counts from 1".to_owned());

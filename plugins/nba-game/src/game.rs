@@ -15,7 +15,7 @@ use crate::{
 /// A game needs its fourth period to end.
 const PERIODS_MIN: u8 = 4;
 const TEAMS: usize = 2;
-/// A roster has 15; every one of them is in every output.
+/// A roster has 15 players; every scorer is in every output.
 const SCORERS_MAX: usize = 64;
 /// Both teams' scorers, and players whose points a correction took away.
 const ROSTER_MAX: usize = 255;
@@ -26,7 +26,7 @@ const ROSTER_MAX: usize = 255;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "Saved")]
 pub struct Game {
-    /// In the order of their names.
+    /// The teams in the order of their names.
     pub(crate) teams: Vec<Team>,
     /// Players that baskets and corrections name, of either team.
     pub(crate) roster: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Game {
 pub(crate) struct Team {
     pub(crate) name: String,
     pub(crate) points: u32,
-    /// A number for each period seen, of either team.
+    /// Points by period, with a number for each period seen of either team.
     pub(crate) by_period: Vec<u32>,
     pub(crate) players: Players,
 }
@@ -147,7 +147,7 @@ impl Game {
         Ok(())
     }
 
-    /// Refuses one more player of a team than a game keeps.
+    /// Refuses a scorer over the number that a game keeps for each team.
     fn check_scorer(&self, event: &Event) -> Result<(), String> {
         let Some(player) = event.player.as_ref().filter(|_| event.points > 0) else {
             return Ok(());
@@ -236,8 +236,8 @@ impl Game {
         self.recount(corrected, |baskets| baskets.correct(corrected, correction));
     }
 
-    /// Counts an event again whose basket a change makes another one. The change
-    /// may move the lead at any time since.
+    /// Changes the basket of an event and counts the event anew. The change may
+    /// move the lead at any time since that event.
     fn recount(&mut self, seq: u32, change: impl FnOnce(&mut Baskets)) {
         if let Some(before) = self.baskets.counted(seq) {
             self.uncredit(before);
@@ -337,8 +337,8 @@ impl Game {
 
     #[must_use]
     pub fn status(&self) -> Status {
-        // The last period's end, not any: at the end of the fourth the teams
-        // may be level, and the first points of overtime end nothing.
+        // Only the end of the last period ends a game: at the end of the fourth
+        // the teams may be level, and the first points of overtime end nothing.
         let over = self.ended >= PERIODS_MIN && self.ended == self.periods;
         if self.events == 0 {
             Status::Scheduled

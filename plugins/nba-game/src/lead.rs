@@ -1,4 +1,4 @@
-//! Which team leads, and how often that changed.
+//! The team that leads, and how often the lead changed.
 
 use std::cmp::Ordering;
 
@@ -13,7 +13,7 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// The same course where the two teams change places.
+    /// Swaps the two teams.
     pub(crate) fn swap_teams(&mut self) {
         self.led_last = self.led_last.map(|led| 1 - led.min(1));
     }

@@ -2,9 +2,9 @@
 //! without a word of WebAssembly or Kafka: the plugins `nba-scoring` and
 //! `box-score` put it behind the contract.
 //!
-//! A [`Game`] is what is remembered: one game from its first event on, 3 KB or
-//! so at its end. Everything that events can make grow has a bound, and what
-//! goes over it is refused by [`Game::check`].
+//! A [`Game`] is the state of one game from its first event on, 3 KB or so at
+//! its end. Everything that events can make grow has a bound, and
+//! [`Game::check`] refuses an event that goes over it.
 
 mod baskets;
 mod clock;

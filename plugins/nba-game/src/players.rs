@@ -1,9 +1,9 @@
-//! Who has scored, and how much.
+//! The players who have scored, and how much.
 //!
-//! They are half of what is published after each event, and change with one in
-//! four: so their JSON is kept until someone scores. It takes as much memory
-//! again as the points do, and saves an eighth of the cost of an event in
-//! WebAssembly and a quarter of that of a checkpoint.
+//! The players are half of each published record, and only one event in four
+//! changes them: so their JSON is kept until someone scores. The JSON takes as
+//! much memory again as the points, and saves an eighth of the cost of an event
+//! in WebAssembly and a quarter of the cost of a checkpoint.
 
 use std::{cell::OnceCell, collections::BTreeMap};
 
@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 #[serde(from = "BTreeMap<String, u32>")]
 pub(crate) struct Players {
     points: BTreeMap<String, u32>,
-    /// What `points` is in JSON, where that was asked for since it changed.
+    /// `points` as JSON, if it was serialized since its last change.
     json: OnceCell<Box<RawValue>>,
 }
 

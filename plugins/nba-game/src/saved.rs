@@ -1,8 +1,9 @@
 //! A game as it is saved: the JSON of its first format, with the baskets beside
 //! it, so that a state without baskets opens, too.
 //!
-//! Baskets are the larger part of a state. Each is saved as two numbers: by how
-//! much its `seq` is above the one before, and all the rest in one.
+//! Baskets are the larger part of a state. Each basket is saved as two numbers:
+//! the difference between its `seq` and the one before, and everything else in
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -32,9 +33,9 @@ pub(crate) struct Saved {
     lead_changes: u32,
     events: u64,
     duplicates: u64,
-    /// None where it is the last `seq` seen.
+    /// `None` if it is the last `seq` seen.
     shown: Option<u32>,
-    /// None in a state from before there were corrections.
+    /// `None` in a state that is older than corrections are.
     baskets: Option<Vec<(i64, u32)>>,
     #[serde(default)]
     corrections: BTreeMap<u32, Vec<SavedCorrection>>,
@@ -119,7 +120,7 @@ impl Serialize for Teams<'_> {
 }
 
 impl Game {
-    /// The baskets as numbers, and the players that no team lists any more.
+    /// The baskets as numbers, and the players that no team lists any longer.
     fn saved_baskets(&self) -> (Vec<(i64, u32)>, Vec<&str>) {
         let mut names: Vec<&str> = self
             .teams
@@ -137,7 +138,8 @@ impl Game {
                     names.len() - 1
                 })
             });
-            // More names than there are indices: the points are the team's.
+            // If there are more names than indices, the points are the team's
+            // alone.
             let player = player.and_then(|player| u8::try_from(player).ok());
             let seq = i64::from(*seq);
             saved.push((seq - before, packed(basket, player)));

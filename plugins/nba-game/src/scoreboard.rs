@@ -1,4 +1,4 @@
-//! What is published of a game, field by field in this order.
+//! The published form of a game, field by field in this order.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 

@@ -1,4 +1,4 @@
-//! Which sequence numbers have been seen, as ranges.
+//! The sequence numbers that have been seen, as ranges.
 //!
 //! A game whose events come in order is one range, whatever its length. The
 //! number of ranges is bounded: over it, the two lowest become one, and the game
@@ -13,9 +13,11 @@ const RANGES_MAX: usize = 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// First and last of each, ascending, neither touching nor overlapping.
+    /// The first and last number of each range, ascending. Ranges neither touch
+    /// nor overlap.
     ranges: Vec<(u32, u32)>,
-    /// How many numbers were ever added: ranges made one know less.
+    /// How many numbers were ever added, which the ranges no longer tell once two
+    /// of them were made one.
     count: u32,
     /// The range from the beginning of the lowest forgotten gap to the end of the highest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +68,7 @@ impl Seen {
         self.ranges.get(at).is_some_and(|&(first, _)| first <= seq)
     }
 
-    /// Whether the number stands where the game no longer knows which came.
+    /// Whether the number lies where the game no longer knows which numbers came.
     pub(crate) fn is_forgotten(&self, seq: u32) -> bool {
         self.forgotten
             .is_some_and(|(first, last)| (first..=last).contains(&seq))
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(seen.gaps(), ranges - 2);
     }
 
-    /// Of two events with one number, at most one is ever new; a number that is
+    /// At most one of two events with one number is ever new. A number that is
     /// neither known nor forgotten never came.
     #[test]
     fn a_number_is_never_lost_in_silence_however_many_gaps_there_are() {

@@ -61,7 +61,7 @@ fn shown(game: &Game) -> Value {
     .unwrap()
 }
 
-/// Why the event is refused, after the others.
+/// The reason why the event is refused after the others.
 fn refusal(events: &[Value], event: &Value) -> String {
     played(GAME, events).check(&parse(event)).unwrap_err()
 }
@@ -102,7 +102,7 @@ fn the_end_of_the_fourth_is_final_unless_level() {
     events.push(period_end(3, 4));
     assert_eq!(played(GAME, &events).status(), Status::Final);
 
-    // A late basket makes it level; another, decided again.
+    // A late basket makes the game level; another decides it again.
     events.push(in_period(4, basket(4, "LVG", 2)));
     assert_eq!(played(GAME, &events).status(), Status::Live);
     events.push(in_period(4, basket(5, "LVG", 1)));
@@ -349,13 +349,13 @@ fn a_correction_changes_the_points_of_an_earlier_event() {
     );
     assert_eq!((&after["last_seq"], &after["gaps"]), (&json!(3), &json!(0)));
 
-    // Taken back, nobody scored.
+    // A correction to 0 points leaves no scorer.
     events.push(correction(4, 1, 0, json!({})));
     let after = shown(&played(GAME, &events));
     assert_eq!(after["points"], json!({"LVG": 2, "SEA": 0}));
     assert_eq!(after["players"]["SEA"], json!({}));
 
-    // Another player's, and then the other team's.
+    // The points become another player's, and then the other team's.
     events.push(correction(5, 1, 3, json!({"player": "SEA Guard"})));
     assert_eq!(
         shown(&played(GAME, &events))["players"]["SEA"],
@@ -491,7 +491,8 @@ mod by_chance {
         )
     }
 
-    /// All but what counts events, which corrections are, too.
+    /// The scoreboard without the fields that count events, because they count
+    /// corrections too.
     fn score(game: &Game) -> Value {
         let mut score = shown(game);
         for field in ["events", "last_seq", "gaps", "duplicates"] {
@@ -500,8 +501,8 @@ mod by_chance {
         score
     }
 
-    /// The teams of the first are known from the start, those of the second
-    /// by their events, in whichever order.
+    /// The first id names its teams. The teams of the second are known by their
+    /// events alone, which come in any order.
     fn game_id() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![GAME, "finals"])
     }
@@ -552,7 +553,7 @@ mod by_chance {
             let right = score(&played(id, &right));
             prop_assert_eq!(&score(&played(id, &events)), &right);
 
-            // The same events in another order, with a checkpoint after each.
+            // The events in another order, with a checkpoint after each.
             let mut shuffled: Vec<(u64, Value)> = order.into_iter().zip(events).collect();
             shuffled.sort_by_key(|(place, _)| *place);
             let mut game = Game::new(id);

@@ -2,8 +2,8 @@
 //! events. One record goes out for each that comes in, duplicates too (they
 //! are counted), with the game's key.
 //!
-//! It opens `box-score/1` besides its own format, leaving the rebounds out:
-//! so that a host that has run `box-score` can go back to this.
+//! The plugin opens `box-score/1` besides its own format and leaves the
+//! rebounds out, so that a host that has run `box-score` can go back.
 
 use courtside_plugin::{Meta, Output, Processor, Refusal};
 use nba_game::{Event, Scoreboard};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Game(nba_game::Game);
 
-/// What this plugin takes of `box-score/1`.
+/// The part of `box-score/1` that this plugin takes over.
 #[derive(Deserialize)]
 struct BoxScore {
     game: Game,

@@ -1,4 +1,4 @@
-//! The plugin as the host has it: bytes in, bytes out, checkpoints between.
+//! The plugin as the host sees it: bytes in, bytes out, checkpoints between.
 
 use courtside_plugin::{native::describe, test::Harness};
 use nba_scoring::Game;
@@ -80,7 +80,8 @@ fn a_checkpoint_is_small_and_its_format_stays_readable() {
     let state = &run.checkpoint.as_ref().unwrap().state;
     assert!(state.len() < 1_000, "{} bytes", state.len());
 
-    // Written by the first release of this format: it must open for ever.
+    // The first release of this format wrote this state, so it must always
+    // open.
     let mut first = Harness::<Game>::saved(
         GAME,
         "nba-scoring/1",

@@ -1,4 +1,4 @@
-//! What holds of any game, however it is delivered.
+//! Properties of any game, however it is delivered.
 
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +54,8 @@ fn game() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-/// Runs it in all the harness's batchings: that they agree is asserted there.
+/// Runs the game in all batchings of the harness, which asserts that they
+/// agree.
 fn run(events: &[Value]) -> courtside_plugin::test::Run {
     let mut harness = Harness::<Game>::new(GAME).splits(4);
     harness.feed_all(events).run()
@@ -84,7 +85,7 @@ proptest! {
         events in game(),
         again in vec((any::<Index>(), any::<Index>()), 0..20),
     ) {
-        // Each is repeated anywhere after its first time.
+        // Some events are repeated, anywhere after their first time.
         let mut delivered: Vec<(usize, &Value)> = events.iter().enumerate().collect();
         if !delivered.is_empty() {
             for (which, place) in &again {
@@ -97,8 +98,8 @@ proptest! {
         let values: Vec<Value> = delivered.iter().map(|(_, event)| (*event).clone()).collect();
         let (once, twice) = (run(&events), run(&values));
 
-        // Wherever the game stands after a delivery, it stands as if nothing
-        // had come twice; so at the end.
+        // After each delivery, also the last, the game stands as if nothing had
+        // come twice.
         let counters = ["events", "duplicates"];
         let mut highest = 0;
         for (emission, (nth, _)) in twice.emissions.iter().zip(&delivered) {

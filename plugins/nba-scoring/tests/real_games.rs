@@ -1,4 +1,4 @@
-//! Thirty real games, where they are to be had: in `COURTSIDE_GAMES`, or beside
+//! Thirty real games, where they are available: in `COURTSIDE_GAMES`, or beside
 //! the workspace in `shared/games`. They are not part of the repository; the
 //! invented game of `plugin.rs` always is.
 
@@ -38,7 +38,8 @@ fn games() -> Option<PathBuf> {
 #[test]
 fn real_games_come_to_their_real_scores() {
     let Some(games) = games() else {
-        // Not `eprintln!`, which would be hidden where a test passes.
+        // The test runner would hide the output of `eprintln!` where a test
+        // passes.
         writeln!(
             io::stderr(),
             "real_games skipped: none in COURTSIDE_GAMES or beside the workspace"

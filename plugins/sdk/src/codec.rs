@@ -1,16 +1,17 @@
-//! From bytes to events and states, and back. JSON through serde unless a type
-//! says otherwise.
+//! Conversion between bytes and events or states: JSON through serde, unless a
+//! type brings its own encoding.
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Refusal;
 
-/// An event's value, decoded. Every type that serde can deserialize decodes
-/// from JSON; [`Raw`] takes the bytes as they are; another encoding is a type
-/// with this trait.
+/// The decoded value of an event. Every type that serde can deserialize decodes
+/// from JSON. [`Raw`] takes the bytes as they are. A type with another encoding
+/// implements this trait.
 pub trait Decode: Sized {
     /// # Errors
-    /// What is wrong with the value, and where: the event is refused for it.
+    /// Returns what is wrong with the value, and where. The event is refused
+    /// with this reason.
     fn decode(value: Vec<u8>) -> Result<Self, Refusal>;
 }
 
@@ -30,8 +31,8 @@ impl<T: DeserializeOwned> Decode for T {
     }
 }
 
-/// Decodes a second time, keeping track of the path, so that the reason names
-/// the field: events in order don't pay for that.
+/// Decodes a second time and tracks the path, so that the reason names the
+/// field. Well-formed events don't pay for that.
 #[cold]
 fn explain<T: DeserializeOwned>(value: &[u8], error: &serde_json::Error) -> Refusal {
     let mut json = serde_json::Deserializer::from_slice(value);
@@ -43,14 +44,14 @@ fn explain<T: DeserializeOwned>(value: &[u8], error: &serde_json::Error) -> Refu
     }
 }
 
-/// What is remembered of a key, as the bytes of a checkpoint. Every type that
-/// serde can serialize and deserialize is a state, in JSON; a type that it
-/// cannot may implement this trait with bytes of its own.
+/// The memory of one key, which a checkpoint holds as bytes. Every type that
+/// serde can serialize and deserialize is a state, in JSON. Any other type may
+/// implement this trait with bytes of its own.
 pub trait State: Sized {
     /// # Errors
-    /// Why there are no such bytes. The entity halts for it, so a state had
-    /// better be one that can always be written (for JSON: maps have strings
-    /// for keys).
+    /// Returns why the state cannot be encoded. The entity then halts, so a
+    /// state should always be encodable (for JSON: the keys of maps are
+    /// strings).
     fn encode(&self) -> Result<Vec<u8>, String>;
 
     /// # Errors

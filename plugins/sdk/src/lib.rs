@@ -1,8 +1,8 @@
-//! What a Courtside plugin is written with: a trait, a macro, and a harness
-//! that runs the plugin's logic in a plain `cargo test`, without WebAssembly.
+//! The SDK for Courtside plugins: a trait, a macro, and a harness that runs the
+//! plugin's logic in a plain `cargo test`, without WebAssembly.
 //!
-//! A plugin is a type that holds what is remembered of one record key (in the
-//! NBA pipeline, of one game) and says what an event does to it:
+//! A plugin is a type that holds the state of one record key (in the NBA
+//! pipeline, of one game) and says how an event changes it:
 //!
 //! ```
 //! use courtside_plugin::{Meta, Output, Processor, Refusal};
@@ -49,17 +49,16 @@
 //! `crate-type = ["cdylib", "rlib"]` and `cargo build --target wasm32-wasip2`
 //! make the file to drop into the plugin directory, and let tests use the type.
 //!
-//! # What is promised, and what it asks of you
+//! # The promises, and what they ask of you
 //!
 //! - **A refused event leaves no trace.** [`Processor::check`] may refuse and
 //!   cannot change the state; [`Processor::apply`] changes it and cannot
 //!   refuse. So no copy of the state is ever made to roll back to.
-//! - **The same events give the same bytes**, however they are batched and
-//!   whatever else the instance holds. Keep everything in the state (no
-//!   statics, no thread-locals), take time and chance from [`Meta`], and use
-//!   ordered maps (`BTreeMap`, or a sorted `Vec`) in state and output: a
-//!   `HashMap` comes in another order in each instance. [`test::Harness`]
-//!   checks it.
+//! - **Identical events give identical bytes**, however they are batched and
+//!   whatever else the instance holds. Keep everything in the state (no statics,
+//!   no thread-locals), take time and chance from [`Meta`], and use ordered maps
+//!   (`BTreeMap`, or a sorted `Vec`) in state and output: a `HashMap` has another
+//!   order in each instance. [`test::Harness`] checks this promise.
 //! - **Numbers that JSON cannot say** (`NaN`, infinities) become `null` there,
 //!   and a state that holds one does not open again: keep them out.
 //! - **A panic** is a trap: the host drops the instance, goes back to the
@@ -79,7 +78,8 @@ pub use codec::{Decode, Raw, State};
 pub use output::{Emitted, Output};
 pub use processor::{Meta, Processor, Refusal};
 
-/// The contract as generated from `wit/`, for who needs it bare.
+/// The contract as generated from `wit/`, for plugins that are written against it
+/// directly.
 #[allow(
     unsafe_code,
     missing_debug_implementations,
@@ -97,9 +97,9 @@ pub mod contract {
     });
 }
 
-/// Exports a [`Processor`] as the plugin that this crate is. Once, in the
-/// crate whose `.wasm` is to be the plugin; elsewhere than in WebAssembly it
-/// only checks that the type is one.
+/// Exports a [`Processor`] as this crate's plugin. Call it once, in the crate
+/// whose `.wasm` is to be the plugin. On targets other than WebAssembly the macro
+/// only checks that the type is a [`Processor`].
 #[macro_export]
 macro_rules! export {
     ($processor:ty) => {

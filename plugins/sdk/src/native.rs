@@ -1,6 +1,6 @@
-//! A plugin's logic as plain Rust, on the types of the contract: the one way
-//! from events to outcomes. The WebAssembly export, the test harness and
-//! whoever runs a plugin natively all call this.
+//! A plugin's logic as plain Rust, on the types of the contract. The
+//! WebAssembly export, the test harness and code that runs a plugin natively
+//! all turn events into outcomes here.
 
 use crate::{Decode, Meta, Output, Processor};
 
@@ -8,7 +8,7 @@ pub use crate::contract::courtside::plugin::types::{
     Checkpoint, Description, Emission, Event, Header, Outcome, Refusal,
 };
 
-/// What a plugin says of itself.
+/// A plugin's description of itself.
 #[must_use]
 pub fn describe<P: Processor>() -> Description {
     let writes = format_of::<P>();
@@ -31,7 +31,8 @@ fn format_of<P: Processor>() -> String {
 pub struct Entity<P> {
     key: String,
     state: P,
-    /// Whether the state is as [`Processor::open`] makes it: nothing to keep.
+    /// Whether the state is as [`Processor::open`] makes it, with nothing to
+    /// save.
     blank: bool,
     /// How long the last emission was: a guess at the next one's length.
     value_bytes: usize,
@@ -102,8 +103,8 @@ impl<P: Processor> Entity<P> {
         let event = P::Event::decode(event.value)?;
         self.state.check(&event, &meta)?;
         self.state.apply(event, &meta, out);
-        // At once, not at the checkpoint: when that comes depends on the
-        // batching, and what comes after must not.
+        // The state is dropped at once, not at the checkpoint: the time of a
+        // checkpoint depends on the batching, and later outcomes must not.
         self.blank = self.state.is_done();
         if self.blank {
             self.state = P::open(&self.key);
@@ -111,7 +112,7 @@ impl<P: Processor> Entity<P> {
         Ok(())
     }
 
-    /// The state as bytes; none if there is nothing to remember.
+    /// The state as bytes; `None` if there is nothing to remember.
     ///
     /// # Panics
     /// If the state cannot be encoded: the host halts that entity alone.

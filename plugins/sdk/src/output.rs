@@ -1,4 +1,4 @@
-//! What an event leads to.
+//! The records that an event leads to.
 
 use serde::Serialize;
 
@@ -37,21 +37,21 @@ impl Output {
     }
 
     /// Emits a value as JSON, with the entity's key, to the pipeline's default
-    /// output; the handle says otherwise where that is wanted.
+    /// output. The returned handle can change both, and add headers.
     ///
     /// # Panics
-    /// If the value cannot be serialized (a map whose keys are not strings, or
-    /// a `Serialize` that fails). The event has touched the state by then, so
-    /// it can neither be refused nor go on without its output: a trap is what
-    /// brings the state back and the event to the dead letters.
+    /// If the value cannot be serialized (a map whose keys are not strings, or a
+    /// `Serialize` that fails). By then the event has changed the state, so it
+    /// can neither be refused nor go on without its output. The trap makes the
+    /// host restore the state and put the event with the dead letters.
     #[track_caller]
     #[allow(
         clippy::panic,
         reason = "a trap is the contract's word for it: see above"
     )]
     pub fn emit(&mut self, value: &(impl Serialize + ?Sized)) -> Emitted<'_> {
-        // Room for a little more than last time, so that a value that grows by
-        // a digit is not copied for it.
+        // The buffer has room for a little more than the last value, so that a
+        // value that grows by a digit needs no second allocation.
         let mut bytes = Vec::with_capacity(self.value_bytes + self.value_bytes / 8 + 64);
         if let Err(error) = serde_json::to_writer(&mut bytes, value) {
             panic!("an emission cannot be serialized: {error}");
@@ -82,20 +82,20 @@ impl Output {
     }
 }
 
-/// A record just emitted, for what is to be different about it.
+/// A record just emitted, to change its output or key or to add headers.
 #[derive(Debug)]
 pub struct Emitted<'a> {
     emission: &'a mut Emission,
 }
 
 impl Emitted<'_> {
-    /// Sends it to another of the pipeline's outputs.
+    /// Sends the record to another of the pipeline's outputs.
     pub fn to(self, output: impl Into<String>) -> Self {
         self.emission.output = Some(output.into());
         self
     }
 
-    /// Gives it a key other than the entity's.
+    /// Gives the record a key other than the entity's.
     pub fn key(self, key: impl Into<Vec<u8>>) -> Self {
         self.emission.key = Some(key.into());
         self

@@ -1,4 +1,4 @@
-//! The trait that a plugin implements, and what its methods are told.
+//! The trait that a plugin implements, and the types that its methods take.
 
 use crate::{Decode, Output, State, contract::courtside::plugin::types::Header};
 
@@ -13,7 +13,8 @@ pub trait Processor: State + 'static {
     const VERSION: &'static str;
 
     /// The number of the format that [`State::encode`] writes. Raise it when
-    /// the state becomes one that the plugin before could not decode.
+    /// the state becomes one that the previous version of the plugin could not
+    /// decode.
     const FORMAT: u32 = 1;
 
     /// The formats besides its own that [`migrate`](Self::migrate) opens, in
@@ -21,8 +22,8 @@ pub trait Processor: State + 'static {
     /// may be newer than its own, so that a swap can be taken back.
     const READS: &'static [&'static str] = &[];
 
-    /// What an event's value is decoded into. One that cannot be decoded is
-    /// refused.
+    /// The type that an event's value is decoded into. An event that cannot be
+    /// decoded is refused.
     type Event: Decode;
 
     /// The state of a key never seen before.
@@ -41,9 +42,9 @@ pub trait Processor: State + 'static {
     /// Processes an event that was not refused.
     fn apply(&mut self, event: Self::Event, meta: &Meta<'_>, out: &mut Output);
 
-    /// Whether there is nothing left to remember. Asked after each event: on
-    /// `true` the state is dropped and its checkpoint deleted; a further event
-    /// of that key finds it as [`open`](Self::open) makes it.
+    /// Whether there is nothing left to remember. The SDK asks after each
+    /// event: on `true` the state is dropped and its checkpoint deleted, and
+    /// the key's next event starts from [`open`](Self::open).
     fn is_done(&self) -> bool {
         false
     }
@@ -52,8 +53,8 @@ pub trait Processor: State + 'static {
     /// [`READS`](Self::READS): the place for migrations, and the only one.
     ///
     /// # Errors
-    /// Why the checkpoint cannot be read. No other plugin then runs in its
-    /// place: a swap is rejected for it.
+    /// Why the checkpoint cannot be read. A swap to this plugin is then
+    /// rejected, and the plugin that runs goes on.
     fn migrate(key: &str, format: &str, state: &[u8]) -> Result<Self, String> {
         let _ = (key, state);
         Err(format!(
@@ -63,7 +64,7 @@ pub trait Processor: State + 'static {
     }
 }
 
-/// What is known of an event besides its value.
+/// The facts about an event besides its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta<'a> {
     /// The record key.
@@ -73,8 +74,8 @@ pub struct Meta<'a> {
     /// The record's timestamp, in milliseconds since the Unix epoch. It is the
     /// only time there is: the system's clocks stand still in a plugin.
     pub timestamp_ms: u64,
-    /// Drawn from where the record stands in the log. It is the only chance
-    /// there is: the system's random is constant in a plugin.
+    /// Derived from the record's place in the log. The seed is the only source
+    /// of chance: the system's random numbers are constant in a plugin.
     pub seed: u64,
     pub headers: &'a [Header],
 }
@@ -97,8 +98,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A reason may quote what it was sent, and travels in a record header: it
-    /// is cut here.
+    /// A reason may quote the event and travels in a record header, so it is
+    /// cut here.
     const REASON_BYTES_MAX: usize = 512;
 
     pub fn new(reason: impl Into<String>) -> Self {

@@ -100,7 +100,8 @@ counter!(
     LeaksToNeighbours { count: u64 },
     Self { count: 0 },
     |state, meta| {
-        // Wrong beside other keys only: a count of one's own survives reopening.
+        // The output is wrong beside other keys only: the key's own count
+        // survives reopening.
         state.count += 1;
         if meta.key.contains('~') {
             SHARED.set(SHARED.get() + 1);
@@ -154,7 +155,7 @@ fn a_state_lost_at_the_checkpoint_is_found() {
     let _ = three_events::<ForgetsAtCheckpoint>().run();
 }
 
-/// Remembers in no order.
+/// A state in a map without order.
 #[derive(Serialize, Deserialize)]
 struct Unordered(HashMap<u64, u64>);
 
@@ -176,7 +177,7 @@ fn a_map_without_order_is_found() {
     let _ = three_events::<Unordered>().run();
 }
 
-/// Refuses, and takes note of it where `&self` lets it.
+/// Counts its refusals in a `Cell`, which `check` can change through `&self`.
 #[derive(Serialize, Deserialize)]
 struct NotesRefusals(Cell<u64>);
 

@@ -1,4 +1,4 @@
-//! What the SDK promises a plugin: refusals, formats, raw bytes, emissions.
+//! The SDK's promises to a plugin: refusals, formats, raw bytes, emissions.
 
 use courtside_plugin::{
     Meta, Output, Processor, Raw, Refusal, State,
@@ -8,7 +8,7 @@ use courtside_plugin::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Adds numbers up until told that it was the last.
+/// Adds numbers up until an event says that it is the last.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Sum {
     total: u64,
@@ -259,7 +259,7 @@ fn raw_bytes_go_in_stay_and_come_out() {
     assert_eq!(run.emissions[0].value.as_deref(), Some([].as_slice()));
 }
 
-/// Emits what JSON has no words for.
+/// Emits a value that JSON cannot express.
 #[derive(Serialize, Deserialize)]
 struct Unspeakable;
 

@@ -1,5 +1,5 @@
-//! Any file as a plugin: it is one or it is rejected with a code; it never
-//! brings the host down, whatever it says of itself.
+//! Offers any file as a plugin. The file is compiled or rejected with a code,
+//! and never brings the host down.
 
 #![no_main]
 
@@ -33,7 +33,8 @@ fuzz_target!(init: {
         Ok(plugin) => {
             let description = plugin.description();
             assert!(description.reads.contains(&description.writes));
-            // What is offered is opened, asked, and closed.
+            // A plugin that compiles opens an entity, takes its checkpoint, and
+            // closes it.
             if let Ok(mut instance) = plugin.instantiate()
                 && let Ok(entity) = instance.open("key", None)
             {

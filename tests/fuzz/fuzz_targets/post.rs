@@ -1,6 +1,6 @@
-//! Any body of `POST /score`: its events are taken or refused, all of them; and
-//! what is taken, `nba-scoring` does not refuse, unless for a team that the game
-//! is not of.
+//! Posts any body to `/score`: the host takes all of its events or none of them.
+//! `nba-scoring` refuses a taken event only if its team does not play in the
+//! game.
 
 #![no_main]
 
@@ -25,10 +25,10 @@ use tokio::{runtime::Runtime, sync::watch};
 
 const TOPIC: Topic = Topic::from_static("games");
 const PARTITIONS: u32 = 8;
-/// A game's events are looked at together, so many at most.
+/// The most events of one body that the plugin processes.
 const EVENTS_MAX: usize = 50;
 
-/// Takes what is appended, and keeps it until it is asked for.
+/// A log that keeps the appended records until the target takes them.
 #[derive(Default)]
 struct Taken(Mutex<Vec<(PartitionId, NewRecord)>>);
 
@@ -176,7 +176,8 @@ fuzz_target!(|input: (bool, &[u8])| {
             headers: Vec::new(),
             value: record.value.expect("a value").to_vec(),
         }]);
-        // Who plays, only the game knows.
+        // Only the game knows who plays, so the host cannot refuse such an
+        // event.
         if let Some(refusal) = outcome.refused {
             assert!(refusal.reason.contains("does not play"), "{refusal:?}");
         }

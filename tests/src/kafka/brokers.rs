@@ -7,11 +7,11 @@ use std::{
 };
 
 /// `HOST:PORT,…` of a cluster that all tests of this process share: the one
-/// that `COURTSIDE_TEST_KAFKA` names, or one of its own. None where there is
-/// none, which is said.
+/// that `COURTSIDE_TEST_KAFKA` names, or one that this process starts. Where
+/// there is none, the function says so and returns `None`.
 ///
 /// # Panics
-/// Where a broker that should start does not, or Kafka is required.
+/// If a broker that should start does not, or Kafka is required.
 #[must_use]
 pub fn shared() -> Option<String> {
     static SHARED: OnceLock<Option<String>> = OnceLock::new();
@@ -36,7 +36,8 @@ pub fn named() -> Option<String> {
 /// Why no brokers can be started here.
 ///
 /// # Panics
-/// Where they cannot, and `COURTSIDE_TEST_REQUIRE` says that they must.
+/// If no brokers can be started, and `COURTSIDE_TEST_REQUIRE` says that they
+/// must.
 #[must_use]
 pub fn why_not() -> Option<&'static str> {
     static WHY_NOT: OnceLock<String> = OnceLock::new();
@@ -49,18 +50,19 @@ pub fn why_not() -> Option<&'static str> {
     (!why_not.is_empty()).then_some(why_not)
 }
 
-/// Starts so many brokers, whose files are in a folder of their own. They end
+/// Starts `count` brokers, whose files are in a folder of their own. They end
 /// with this process, if not before.
 ///
 /// # Panics
-/// Where they do not start.
+/// If the brokers do not start.
 #[must_use]
 pub fn up(dir: &Path, count: u32, options: &[&str]) -> String {
     let count = count.to_string();
     let mut arguments = vec!["up", "--brokers", &count];
     arguments.extend(options);
     let brokers = run(dir, &arguments);
-    // The test runner ends without telling, so somebody waits for that.
+    // The test runner does not tell anybody when it ends, so a process waits
+    // for its end.
     let watch = format!(
         "while kill -0 {} 2>/dev/null; do sleep 1; done; exec '{}' down",
         std::process::id(),
@@ -88,10 +90,10 @@ pub fn dir(name: &str) -> PathBuf {
     target.join(format!("kafka/test-{}-{name}", std::process::id()))
 }
 
-/// What the script says to a command that must succeed.
+/// Runs a command of the script that must succeed, and returns its output.
 ///
 /// # Panics
-/// Where it does not, with the reason.
+/// If the command fails, with the reason.
 #[must_use]
 pub fn run(dir: &Path, arguments: &[&str]) -> String {
     let output = output(dir, arguments);
@@ -107,7 +109,7 @@ pub fn run(dir: &Path, arguments: &[&str]) -> String {
 /// Runs a command of the script to its end.
 ///
 /// # Panics
-/// Where it cannot be started.
+/// If the script cannot be started.
 #[must_use]
 pub fn output(dir: &Path, arguments: &[&str]) -> Output {
     // Brokers that live for minutes are faster with the quick compiler alone.

@@ -3,11 +3,11 @@
 use super::Cluster;
 
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-/// It ends when nothing came for so long, be it that its group does not begin;
-/// by default it waits for ever.
+/// The consumer ends when no record came for this time, also if its group never
+/// begins. By default it waits forever.
 const SILENCE_MS: &str = "15000";
 
-// Between the parts of what it prints: characters that no JSON text has.
+// Separators in the consumer's output: characters that no JSON text has.
 const RECORD_END: &str = "\u{1e}";
 const FIELD_END: &str = "\u{1f}";
 const HEADER_END: &str = "\u{1d}";

@@ -19,12 +19,13 @@ use serde_json::Value;
 use crate::{SLOT, probe};
 
 const KEY_SLOT: &str = "scores/keys/LAL-BOS";
-/// What a compile may have in these tests, and what the program has before it.
+/// The bytes that a compile may have in these tests, and those that the program has
+/// before it.
 const COMPILE_MEMORY_MAX: u64 = 128 << 20;
 const PROGRAM_BYTES_MAX: u64 = 512 << 20;
 
-/// A plugin with functions of so many blocks and locals each, which all of the locals
-/// live through.
+/// A plugin with `functions` functions of `blocks` blocks and `locals` locals each.
+/// All of the locals live through all of the blocks.
 fn bomb(functions: usize, blocks: usize, locals: usize) -> Vec<u8> {
     let mut function = format!("(func (local{})", " i32".repeat(locals));
     for block in 0..blocks {
@@ -42,13 +43,13 @@ fn bomb(functions: usize, blocks: usize, locals: usize) -> Vec<u8> {
     probe::with(&[(";; @start", &function.repeat(functions))])
 }
 
-/// One that is compiled, but for longer than any of these tests takes.
+/// A plugin that can be compiled, but not within the time of any of these tests.
 fn slow() -> Vec<u8> {
     bomb(8, 5_000, 1_000)
 }
 
-/// A place with compiled code of its own: what went over a limit is remembered with
-/// the code that other tests share.
+/// A place with compiled code of its own. Other tests share theirs, and the refusal of
+/// a file over a limit is remembered with the code.
 fn place(engine: Engine) -> Place {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     std::fs::remove_file(place.data_dir().join("compiled")).expect("the link to what is shared");
@@ -59,7 +60,8 @@ fn megabytes(bytes: u64) -> u64 {
     bytes >> 20
 }
 
-/// Runs `plugin check`; what it said, its children's memory, and how long it took.
+/// Runs `plugin check`. Returns the code that it said, its own peak of memory and that
+/// of its children in bytes, and how long it took.
 fn check(place: &Place, bytes: &[u8]) -> (String, u64, u64, Duration) {
     let file = place.path("bomb.wasm");
     std::fs::write(&file, bytes).expect("a file");
@@ -96,8 +98,8 @@ fn check(place: &Place, bytes: &[u8]) -> (String, u64, u64, Duration) {
     )
 }
 
-/// Each of them is refused with its code, and again at the next start, where it is not
-/// compiled any more.
+/// Each bomb is refused with its code. At the next start it is refused again, and no
+/// longer compiled.
 pub async fn are_refused_within_their_limits(engine: Engine) {
     let place = place(engine)
         .set("plugin.compile_memory_max", "128MiB")
@@ -168,7 +170,7 @@ async fn put(host: &Host, slot: &str, bytes: &[u8]) -> Answer {
         .await
 }
 
-/// A rollback of one slot beside the compile of another's file.
+/// Rolls back one slot while the file of another is compiled.
 pub async fn a_rollback_does_not_wait_for_a_compile(engine: Engine) {
     let (good, other) = (built::plugin("nba-scoring"), built::plugin("box-score"));
     let place = place(engine);
@@ -229,7 +231,7 @@ pub async fn a_better_file_does_not_wait_for_a_bomb(engine: Engine) {
     assert_eq!(superseded.code(), "plugin-superseded");
     host.runs(SLOT, &other).await;
     assert_eq!(children(host.id()), Vec::<u32>::new());
-    // And one that an operator put is answered with its code.
+    // An operator who puts a bomb is answered with its code.
     let answer = put(&host, SLOT, &bomb(1, 20_000, 2_000)).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(answer.code(), "plugin-too-complex");
@@ -256,7 +258,7 @@ pub async fn a_compile_ends_with_its_host(engine: Engine) {
         }
         until("the end of the compile", || async {
             match std::fs::read_to_string(format!("/proc/{compile}/status")) {
-                // One that nobody waited for has ended, too.
+                // A process that nobody waited for has ended, too.
                 Ok(status) if !status.contains("State:\tZ") => Err(status),
                 _ => Ok(()),
             }

@@ -1,6 +1,7 @@
-//! Every bad plugin that we could think of, offered to a running host: what it
-//! answered, and what went on meanwhile. `docs/bad-plugins.md` is made of it, so
-//! that page is what happens (`COURTSIDE_TEST_WRITE=1` brings it up to date).
+//! Every bad plugin that we could think of, offered to a running host: its
+//! answer, and what went on meanwhile. This test makes `docs/bad-plugins.md`, so
+//! that the page tells what happens (`COURTSIDE_TEST_WRITE=1` brings it up to
+//! date).
 
 mod bombs;
 mod probe;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 const SLOT: &str = "scores/default";
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bad-plugins.md");
-/// What the fuzzer of plugins starts from.
+/// The files that the fuzzer of plugins starts from.
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/plugin");
 const MARK: &str = "<!-- made by tests/tests/bad_plugins -->\n";
 
@@ -218,7 +219,7 @@ async fn scores(host: &Host, points: usize) {
     assert_eq!(output["events"], points, "{output}");
 }
 
-/// Files that are refused: what ran goes on.
+/// Files that are refused, while the plugin that ran goes on.
 async fn refused_files(engine: Engine) -> Vec<Row> {
     let good = built::plugin("nba-scoring");
     let place = Place::with_plugin(&good)
@@ -269,8 +270,9 @@ async fn refused_files(engine: Engine) -> Vec<Row> {
     rows
 }
 
-/// What a plugin does with an event, or with a key that begins so: what it is,
-/// the key, and the events between two that only count.
+/// The deeds of a plugin: a description, a key, and the event that asks for the
+/// deed. The event is posted between two that only count; some keys ask for a
+/// deed by their beginning.
 fn deeds() -> Vec<(&'static str, &'static str, Value)> {
     let deed = |deed: &str| json!({"do": deed});
     vec![
@@ -355,10 +357,10 @@ fn deeds() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// How a name ends where the plugin is asked two times.
+/// The end of a description whose deed is asked for twice.
 const TWICE: &str = ", at two events in a row";
 
-/// Plugins that fail at work: the neighbour in the same instance goes on.
+/// Plugins that fail at work, while the neighbour in the same instance goes on.
 async fn failures(engine: Engine) -> Vec<Row> {
     let place = Place::new()
         .on(engine)
@@ -382,7 +384,8 @@ async fn failures(engine: Engine) -> Vec<Row> {
         }
         host.accepts_all("/events/cases", &first).await;
         if key.ends_with("-reopen") {
-            // It has a checkpoint now, which it opens after the next failure.
+            // The entity has a checkpoint now, which it opens after the next
+            // failure.
             host.has_processed_all().await;
         }
         host.accepts_all("/events/cases", &then).await;
@@ -432,12 +435,13 @@ async fn failures(engine: Engine) -> Vec<Row> {
     rows
 }
 
-/// A reason as the page has it: without what is other on another machine, or
-/// after another build.
+/// A reason as the page has it: without the parts that differ on another machine
+/// or after another build.
 fn told(reason: &str) -> String {
-    /// Figures of so many digits are measured, unless they are a limit.
+    /// Figures of at least this many digits are measured, unless they are a
+    /// limit.
     const DIGITS_MIN: usize = 5;
-    /// And so are lines and columns of a source.
+    /// The texts before lines and columns of a source, which are measured, too.
     const SOURCE: [&str; 2] = [".rs:", ".rs:…:"];
     let reason = reason.split("; in ").next().unwrap_or_default();
     let mut told = String::new();

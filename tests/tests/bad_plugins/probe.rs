@@ -1,5 +1,5 @@
 //! The probe of the engine's own tests, with some of its text replaced: a small
-//! plugin that can be anything but good.
+//! plugin that can be bad in any way.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;

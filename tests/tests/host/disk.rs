@@ -1,6 +1,6 @@
-//! A disk that fills up: what was acknowledged stays, reads go on, and all
-//! goes on by itself once there is room. These need root, for a disk of their
-//! own.
+//! A disk that fills up: acknowledged events stay, reads go on, and everything
+//! goes on by itself once there is room. These tests need root, for a disk of
+//! their own.
 
 use courtside_tests::{
     Engine, Host, Place, built, disk::SmallDisk, games, play::Player, topics::Topics, until, wasm,
@@ -20,7 +20,8 @@ fn place_on(disk: &SmallDisk, free_min: &str) -> Place {
         .set("log.disk_free_min", free_min)
 }
 
-/// Posts until an event is refused; how many were taken.
+/// Posts until an event is refused. Returns how many were taken, and the code
+/// of the refusal.
 async fn post_until_refused(host: &Host, from: u64) -> (u64, String) {
     for seq in from.. {
         let event = point(GAME, seq).to_string();
@@ -36,7 +37,7 @@ async fn post_until_refused(host: &Host, from: u64) -> (u64, String) {
     unreachable!()
 }
 
-/// What goes on without a disk, and what is said.
+/// Checks what the host does without a disk, and what it says.
 async fn reads_go_on(host: &Host) {
     let output = host.game(GAME).await.expect("an output");
     assert!(output["events"].as_u64() > Some(0), "{output}");
@@ -55,7 +56,7 @@ async fn reads_go_on(host: &Host) {
     assert_eq!(full.len(), 1, "{ready:?}");
 }
 
-/// Once there is room, without a restart.
+/// Checks that the host goes on once there is room, without a restart.
 async fn goes_on(place: &Place, mut host: Host, taken: u64) {
     let event = point(GAME, taken + 1);
     let at = until("an event to be taken again", || async {
@@ -78,8 +79,8 @@ async fn goes_on(place: &Place, mut host: Host, taken: u64) {
     let check = |output: Value| {
         let seen = ["last_seq", "gaps"].map(|field| output[field].clone());
         assert_eq!(seen, [taken + 1, 0].map(Value::from), "{output}");
-        // An event that was answered with 503 may be in the log: then what was
-        // sent again is a duplicate.
+        // An event that was answered with 503 may be in the log. Sent again, it
+        // is then a duplicate.
         let counted = output["events"].as_u64().zip(output["duplicates"].as_u64());
         let (events, duplicates) = counted.expect("numbers");
         assert_eq!(events - duplicates, taken + 1, "{output}");
@@ -147,7 +148,8 @@ async fn fills_again_and_again(free_min: &str, free_bytes: u64) {
     let player = Player::start(&host.url(), &games, &["--batch", "5", "--connections", "2"]);
     for _ in 0..3 {
         disk.fill_but(free_bytes);
-        // Games may be over by then, so that nobody else finds the disk full.
+        // The games may be over by then, so the test posts an event itself to
+        // find the disk full.
         until("an event to be refused", || async {
             let event = point("another", 1).to_string();
             let answer = host.post("/score", "application/json", event).await;

@@ -1,6 +1,6 @@
 //! Bad input over a real socket: each is answered with what is wrong, and
-//! nothing of it gets into the log. (Every shape of it is in the host's own
-//! tests.)
+//! nothing of it gets into the log. The host's own tests have every shape of
+//! bad input.
 
 use std::{
     io::{Read as _, Write as _},
@@ -167,7 +167,8 @@ pub async fn a_connection_cut_in_the_middle_leaves_nothing(engine: Engine) {
             .expect("a part of a request");
         drop(socket);
     }
-    // Half-closed, so that an answer can still be read: it is no success.
+    // The socket is half closed, so that the test can still read an answer: it
+    // is no success.
     let mut socket = TcpStream::connect(host.address()).expect("a connection");
     let cut = request.len() - 5;
     socket
@@ -179,7 +180,7 @@ pub async fn a_connection_cut_in_the_middle_leaves_nothing(engine: Engine) {
         .read_to_string(&mut answer)
         .expect("an answer, or none");
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
-    // Bytes that are no request at all.
+    // The host gets bytes that are no request at all.
     let mut socket = TcpStream::connect(host.address()).expect("a connection");
     socket.write_all(&[0xff; 512]).expect("noise");
     socket.shutdown(Shutdown::Write).expect("half a connection");
@@ -219,7 +220,7 @@ pub async fn the_answer_says_where_the_events_are(engine: Engine) {
         (home, home)
     );
     assert!(places[0]["offset"].as_u64() < places[2]["offset"].as_u64());
-    // Whoever reads after its write sees it.
+    // A client that reads after its write sees the write.
     let at = format!("{home}:{}", places[2]["offset"]);
     let output = host.game_after("LAL-BOS", "scores", &at).await;
     assert_eq!(output.expect("an output")["events"], 3);

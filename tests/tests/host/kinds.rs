@@ -1,5 +1,5 @@
-//! Streams and tables: what is kept of a topic that one pipeline writes, another
-//! reads, and a client posts to.
+//! Streams and tables: the records that remain in a topic that one pipeline
+//! writes, another reads, and a client posts to.
 
 use courtside_tests::{Engine, Place, built, place::output, topics::Topics, until};
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ fn pipelines(input: &str, reservations: &str) -> String {
 const STREAM: &str = r#"{ topic = "Inventory", keep = "all" }"#;
 const TABLE: &str = r#"{ topic = "Inventory", keep = "latest" }"#;
 
-/// What is posted to `inventory` while it has no plugin is processed when it
-/// gets one, each event once.
+/// Events that are posted to `inventory` while it has no plugin are processed when
+/// it gets one, each of them once.
 async fn all_that_was_posted_is_processed(place: Place) -> Place {
     let place = place
         .set("log.cleanup_interval", "20ms")
@@ -61,7 +61,7 @@ pub async fn a_stream_of_one_key_is_processed_whole(engine: Engine) {
         .on(engine)
         .configured(&pipelines("\"Inventory\"", STREAM));
     let place = all_that_was_posted_is_processed(place).await;
-    // Nothing of it was superseded: all is there for the next group as well.
+    // No event was superseded, so all are there for the next group as well.
     assert_eq!(Topics::of(&place).records("Inventory").len(), EVENTS);
 }
 
@@ -88,7 +88,8 @@ pub async fn pipelines_that_disagree_on_a_topic_are_named(_: Engine) {
     assert!(!place.data_dir().join("log").exists(), "nothing was made");
 }
 
-/// The step that is named leaves every record where it is, and then a host starts.
+/// The step that the host names leaves every record where it is, and then a host
+/// starts.
 pub async fn a_table_that_is_to_be_a_stream_loses_nothing(engine: Engine) {
     let table = r#"{ topic = "Inventory", keep = "latest" }"#;
     let of = |input: &str| {
@@ -120,7 +121,7 @@ pub async fn a_table_that_is_to_be_a_stream_loses_nothing(engine: Engine) {
         "retention.bytes=-1",
     ];
     assert!(said.contains(&step.join(" ")), "{said}");
-    // Created anew it would have been a stream: `create` finds the same.
+    // A topic created now would be a stream, so `create` finds the mismatch, too.
     let created = output(&mut place.operate(&["topics", "create"]));
     let said = String::from_utf8_lossy(&created.stderr).into_owned();
     assert!(said.contains("topic-mismatch"), "{said}");
@@ -135,7 +136,7 @@ pub async fn a_table_that_is_to_be_a_stream_loses_nothing(engine: Engine) {
     assert_eq!(Topics::of(&place).records("Inventory").len(), 2);
 }
 
-/// The other way round, nothing is compacted that was a stream.
+/// The other way round, a topic that was a stream is not compacted.
 pub async fn a_stream_that_is_to_be_a_table_stays_one(engine: Engine) {
     let of = |output: &str| {
         format!("[pipelines.orders]\ninput = \"Orders\"\noutput = {output}\nkey = \"/key\"\n")
@@ -193,7 +194,7 @@ pub async fn outputs_change_while_no_host_of_the_group_runs(engine: Engine) {
     let said = host.log();
     assert!(said.contains("outputs are others from now on"), "{said}");
     host.stop().await;
-    // From here on they are the group's.
+    // From here on, these outputs are the group's.
     let host = place.start().await;
     let said = host.log();
     assert!(!said.contains("outputs are others from now on"), "{said}");

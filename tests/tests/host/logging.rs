@@ -15,7 +15,8 @@ use rustix::process::Signal;
 
 use super::point;
 
-/// Where the log of a host says nothing, its figures do.
+/// Reads the number of dropped lines from the figures, because the log cannot
+/// tell it.
 async fn dropped(host: &Host, reason: &str) -> u64 {
     let text = host.get("/metrics").await.body;
     let series = format!("courtside_logging_lines_dropped_total{{reason=\"{reason}\"}} ");
@@ -28,7 +29,7 @@ async fn goes_on(mut host: Host, reason: &str) {
     host.answers().await;
     let long = format!("/plugins/scores/default/confirm?{}", "x".repeat(8_000));
     until("lines to be dropped", || async {
-        // Each is two lines of the log, which have all of it.
+        // Each request makes two lines of the log, which have all of its query.
         host.operate(Method::POST, &long, "").await;
         match dropped(&host, reason).await {
             0 => Err(host.get("/healthz").await.body),
@@ -51,7 +52,7 @@ fn full() -> File {
 
 pub async fn a_disk_that_is_full_below_the_log_ends_no_host(_: Engine) {
     let place = Place::new().with_fixed_port().set("logging.format", "text");
-    // As text, it greets people on standard output.
+    // With the text format, the host greets people on standard output.
     goes_on(place.spawn_onto(full().into(), full().into()), "unwritable").await;
 }
 
@@ -76,7 +77,7 @@ pub async fn a_reader_that_comes_back_is_told_what_is_missing(_: Engine) {
     let path = place.path("log");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("mkfifo").success());
-    // Each end waits for the other.
+    // Each end waits for the other to open the pipe.
     let reading = path.clone();
     let reader = std::thread::spawn(move || File::open(reading));
     let writer = File::options().write(true).open(&path).expect("the pipe");

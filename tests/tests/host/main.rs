@@ -1,4 +1,4 @@
-//! The host as its operator has it: starting, stopping, its disk, its
+//! The host as its operator sees it: starting, stopping, its disk, its
 //! pipelines, and what clients send it.
 
 mod disk;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
             stop::a_reader_of_a_stream_goes_on_where_it_was,
         ]
     };
-    // The disk is the embedded engine's, and some are about no engine.
+    // Only the embedded engine has a disk, and some tests are about no engine.
     let embedded = tests![
         disk::a_disk_with_less_room_than_is_kept_free,
         disk::a_disk_without_any_room,

@@ -62,7 +62,7 @@ pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
         let output = host.game_after("late", pipeline, &late).await;
         assert_eq!(output.expect("an output")["events"], 1);
     }
-    // The last record that `counts` reads.
+    // The last record that `counts` reads is the output of this event.
     until("the last score to be counted", || async {
         let seen = host.get("/games/late?pipeline=counts").await;
         (seen.status == StatusCode::OK)
@@ -140,14 +140,15 @@ pub async fn a_pipeline_in_trouble_is_alone_in_it(engine: Engine) {
         .into_iter()
         .map(|letter| letter.code)
         .collect();
-    // The second that runs out of time, with none that went well in between,
-    // halts the entity.
+    // The second event that runs out of time, with none that went well in
+    // between, halts the entity.
     let (trap, deadline, halted) = ("plugin-trap", "plugin-deadline", "entity-halted");
     assert_eq!(codes, [deadline, trap, halted, halted, halted]);
     assert_eq!(topics.dead_letters("well"), []);
 }
 
-/// Far more games than may be open at a time, their events interleaved.
+/// Plays far more games than may be open at a time, with their events
+/// interleaved.
 pub async fn entities_that_close_and_open_again_count_as_others_do(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring"))
         .on(engine)

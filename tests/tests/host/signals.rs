@@ -1,4 +1,4 @@
-//! What signals do to a host.
+//! The effects of signals on a host.
 
 use courtside_tests::{
     Engine, Place,
@@ -22,13 +22,13 @@ pub async fn only_what_is_to_end_a_host_ends_it(_: Engine) {
             Signal::XFSZ,
         ] {
             host.signal(ignored);
-            // Signals that wait are delivered before it goes on.
+            // Pending signals are delivered before the host goes on.
             assert_eq!(host.get("/healthz").await.status, StatusCode::OK);
             assert!(host.is_running(), "{ignored:?}");
         }
         host.accepts("/score", &point("LAL-BOS", 1)).await;
         host.signal(ends);
-        // They come again while it stops.
+        // A signal comes again while the host stops.
         host.signal(Signal::HUP);
         let status = host.ended().await;
         assert!(status.success(), "{ends:?}: {status}");
@@ -36,7 +36,8 @@ pub async fn only_what_is_to_end_a_host_ends_it(_: Engine) {
     }
 }
 
-/// It would see the change by itself, but would say nothing where there is none.
+/// The host would see a change by itself, but would say nothing where there is
+/// none.
 pub async fn a_host_reads_its_files_again_when_it_is_told_to(_: Engine) {
     let place = Place::new();
     let tokens = place.path("tokens.toml");

@@ -1,4 +1,5 @@
-//! Starting: what a host says that cannot, and when one is ready.
+//! Starting: the words of a host that cannot start, and the moment when one is
+//! ready.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ pub async fn a_data_directory_has_one_host(engine: Engine) {
     assert!(said.contains("data-dir-in-use"), "{said}");
     let data = place.data_dir().to_string_lossy();
     assert!(said.contains(&*data), "{said}");
-    // The first did not notice.
+    // The first host did not notice.
     let at = first.accepts("/score", &point("LAL-BOS", 1)).await;
     first
         .game_after("LAL-BOS", "scores", &at)
@@ -43,7 +44,7 @@ pub async fn an_address_has_one_host(_: Engine) {
     let said = second.spawn().refuses_to_start().await;
     assert!(said.contains("listen-address-in-use"), "{said}");
     assert!(said.contains(first.address()), "{said}");
-    // It looked at the address before it touched anything.
+    // The second host looked at the address before it touched anything.
     assert!(!second.data_dir().join("log").exists());
     assert_eq!(first.get("/healthz").await.status, StatusCode::OK);
     first.stop().await;
@@ -141,7 +142,7 @@ pub async fn the_configuration_that_is_printed_can_be_read(_: Engine) {
     assert_eq!(String::from_utf8_lossy(&again.stdout), printed);
 }
 
-/// The other commands' variables are not the host's.
+/// The variables of the other commands do not concern the host.
 pub async fn the_environment_may_say_where_a_host_is(_: Engine) {
     let place = Place::new().configured("[worker]\nworkers = 3\n");
     let mut command = courtside("serve");
@@ -158,12 +159,12 @@ pub async fn the_environment_may_say_where_a_host_is(_: Engine) {
 }
 
 /// Starts a host that hangs where it reads its tokens: nobody writes to the pipe
-/// that they come from. It hangs as long as what is returned is kept.
+/// that they come from. The host hangs as long as the caller keeps the file.
 async fn hanging(place: &Place, pipe: &Path) -> (Host, fs::File) {
     let host = place.spawn();
     let (opened, is_open) = mpsc::channel();
     let path = pipe.to_owned();
-    // It is open for writing once the host has opened it for reading.
+    // The pipe opens for writing once the host has opened it for reading.
     thread::spawn(move || opened.send(fs::OpenOptions::new().write(true).open(path)));
     let writer = until("the host to read its tokens", || async {
         is_open.try_recv().map_err(|_| host.log())
@@ -172,7 +173,7 @@ async fn hanging(place: &Place, pipe: &Path) -> (Host, fs::File) {
     (host, writer)
 }
 
-/// Whatever hangs, and be it a thread of the runtime.
+/// A host stops in time whatever hangs, even a thread of the runtime.
 pub async fn a_start_that_hangs_ends_all_the_same(_: Engine) {
     let place = Place::new()
         .set("worker.drain_deadline", "2s")
@@ -182,7 +183,7 @@ pub async fn a_start_that_hangs_ends_all_the_same(_: Engine) {
     assert!(made.expect("mkfifo").success());
     let place = place.set("access.tokens_file", &pipe.display().to_string());
 
-    // The drain deadline, and 10 s more.
+    // The host ends within the drain deadline and 10 s more.
     let (mut host, writer) = hanging(&place, &pipe).await;
     host.terminate();
     let within = Duration::from_secs(2 + 10);
@@ -198,7 +199,7 @@ pub async fn a_start_that_hangs_ends_all_the_same(_: Engine) {
     );
     drop(writer);
 
-    // A second signal does not wait for that.
+    // A second signal ends the host without that wait.
     let (mut host, _writer) = hanging(&place, &pipe).await;
     until("a host that is told again to end", || {
         let runs = host.is_running();

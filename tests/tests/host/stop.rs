@@ -35,7 +35,7 @@ pub async fn what_was_acknowledged_before_a_clean_stop_is_there_after_it(engine:
     let host = place.start_ready().await;
     host.has_processed_all().await;
     let output = host.game(GAME).await.expect("an output");
-    // The last one may be in the log without its answer having come through.
+    // The last event may be in the log without its answer having come through.
     let seen = output["last_seq"].as_u64().expect("a number");
     assert!(
         seen == acknowledged || seen == acknowledged + 1,
@@ -81,7 +81,7 @@ pub async fn a_retry_with_an_idempotency_key_counts_once_even_after_a_crash(engi
     assert_eq!(copies, 2);
 }
 
-/// What was committed is not processed again, and what was not, is.
+/// Committed events are not processed again, and the others are.
 pub async fn a_crash_right_after_an_acknowledgement_loses_nothing(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     for seq in 1..=5 {
@@ -97,7 +97,8 @@ pub async fn a_crash_right_after_an_acknowledgement_loses_nothing(engine: Engine
     host.stop().await;
 }
 
-/// A stream is no reason not to stop, and its reader goes on with the next host.
+/// A host with an open stream stops, and the stream's reader goes on with the
+/// next host.
 pub async fn a_reader_of_a_stream_goes_on_where_it_was(engine: Engine) {
     let place = Place::with_plugin(&built::plugin("nba-scoring")).on(engine);
     let mut host = place.start_ready().await;

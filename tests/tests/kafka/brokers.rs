@@ -1,4 +1,4 @@
-//! The brokers that the tests share, and what is done to them.
+//! The brokers that the tests share, and the ways to disturb them.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsComman
 const ELECT: &str = "org.apache.kafka.tools.LeaderElectionCommand";
 const NOT_CAUGHT_UP: &str = "PreferredLeaderNotAvailableException";
 const HEALED_WITHIN: Duration = Duration::from_secs(120);
-/// Each look is a program of its own, on the cores that the brokers need.
+/// Each look starts a program, on the cores that the brokers need.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Three brokers. Every call blocks its thread: the tools are programs.
@@ -52,12 +52,12 @@ impl Brokers {
         });
     }
 
-    /// Whether none is down.
+    /// Whether all brokers are up.
     pub fn are_up(&self) -> bool {
         self.down.lock().unwrap().is_empty()
     }
 
-    /// Starts those that were killed, at the same time: one alone may wait for
+    /// Starts the brokers that were killed, all at the same time: one alone may wait for
     /// another.
     pub fn start_all(&self) {
         blocking(|| {
@@ -74,7 +74,7 @@ impl Brokers {
         });
     }
 
-    /// Starts what is down, and waits until every replica is up to date.
+    /// Starts the brokers that are down, and waits until every replica is up to date.
     pub fn heal(&self) {
         self.start_all();
         let started = Instant::now();
@@ -119,8 +119,8 @@ impl Brokers {
         found
     }
 
-    /// Makes other brokers the leaders of all partitions of these topics, while
-    /// all are up. `turn` says which.
+    /// Makes other brokers the leaders of all partitions of these topics, while all
+    /// brokers are up. `turn` decides which.
     pub fn move_leaders(&self, topics: &[(&str, u32)], turn: u32) {
         let partitions: Vec<_> = topics
             .iter()
@@ -153,7 +153,7 @@ impl Brokers {
     }
 }
 
-/// Runs what blocks, so that the others of the runtime go on.
+/// Runs a call that blocks, so that the other tasks of the runtime go on.
 pub fn blocking<T>(call: impl FnOnce() -> T) -> T {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::task::block_in_place(call),

@@ -1,5 +1,4 @@
-//! Anything fails at any time, for a while; what comes of it is drawn from a
-//! seed.
+//! Anything fails at any time, for a while. A seed determines the failures.
 
 use std::{
     sync::Arc,
@@ -21,8 +20,8 @@ use crate::{
     number_from,
 };
 
-/// `COURTSIDE_TEST_SEED` draws the same again, `COURTSIDE_TEST_CHAOS_SECONDS`
-/// says for how long (60).
+/// Runs for `COURTSIDE_TEST_CHAOS_SECONDS` (60 by default); `COURTSIDE_TEST_SEED`
+/// draws the same failures again.
 pub async fn anything_may_fail(brokers: Arc<Brokers>) {
     ridden_out("chaos", Plot::Swaps, brokers).await;
 }
@@ -33,12 +32,12 @@ pub async fn anything_may_fail_and_be_rolled_back(brokers: Arc<Brokers>) {
     ridden_out("chaos-rollback", Plot::Rollbacks, brokers).await;
 }
 
-/// Beside the faults.
+/// The changes of plugins that happen beside the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plot {
-    /// Plugins of right logic take over from each other, so each output is judged.
+    /// Plugins with right logic take over from each other, so each output is judged.
     Swaps,
-    /// A wrong plugin counts, and is rolled back: the finals are judged.
+    /// A wrong plugin counts and is rolled back, so only the finals are judged.
     Rollbacks,
 }
 
@@ -110,8 +109,8 @@ enum Action {
 
 use Action::*;
 
-/// What is drawn, and its weight in each plot. What can be begun and ended is ended
-/// as often as begun.
+/// The actions, with their weights in each plot. The weights let a fault end as
+/// often as it begins.
 const ACTIONS: [(Action, u32, u32); 16] = [
     (KillHost, 3, 3),
     (StartHost, 6, 6),
@@ -137,7 +136,7 @@ struct Wrong {
     digest: String,
 }
 
-/// Those that are played first.
+/// The games that are played first.
 fn games() -> Vec<String> {
     let games = courtside_tests::games::invented(Pace::default().games);
     games.iter().map(|game| round_of(&game.id, 1)).collect()
@@ -149,11 +148,12 @@ struct Chaos {
     builds: Builds,
     fleet: Fleet,
     brokers: Arc<Brokers>,
-    /// Brokers that start, beside what else happens.
+    /// The task that starts brokers, while other things happen.
     restarting: Option<JoinHandle<()>>,
-    /// Hosts that end.
+    /// The tasks of hosts that end.
     ends: [Option<JoinHandle<()>>; 3],
-    /// Keys that may get a plugin of their own, and the slots of those that did.
+    /// The games that may get a plugin of their own, and the slots of those that
+    /// did.
     games: Vec<String>,
     own_slots: Vec<String>,
     wrong: Option<Wrong>,
@@ -174,8 +174,8 @@ impl Chaos {
             index += 1;
         }
         let (action, ..) = ACTIONS[index];
-        // Drawn whether they are needed or not, so that what is drawn next does
-        // not depend on how fast things went.
+        // All numbers are drawn, needed or not, so that later draws do not depend on
+        // how fast things went.
         let number = self.rng.random_range(0..self.fleet.members.len());
         let broker = self.rng.random_range(1..=3);
         let pause = self.rng.random_range(200..2500);
@@ -198,14 +198,14 @@ impl Chaos {
         }
     }
 
-    /// Whether it could be done now.
+    /// Does an action, and returns whether it could be done now.
     async fn act(&mut self, action: Action, number: usize, broker: u32, dice: u32) -> bool {
         let is_restarting = self
             .restarting
             .as_ref()
             .is_some_and(|task| !task.is_finished());
         let are_up = !is_restarting && self.brokers.are_up();
-        // Of hosts that are down or stand still, one that is there to be drawn.
+        // `StartHost` and `ThawHost` take the next host that is down or frozen.
         let number = (0..self.fleet.members.len())
             .map(|next| (number + next) % self.fleet.members.len())
             .find(|number| match action {
@@ -219,7 +219,7 @@ impl Chaos {
         let member = &mut self.fleet.members[number];
         match action {
             KillHost if member.is_running() => member.kill(),
-            // Without brokers it would refuse to start.
+            // Without brokers the host would refuse to start.
             StartHost if !member.is_running() && !is_ending && are_up => member.spawn(),
             StopHost if member.is_running() && !member.is_frozen() => {
                 self.ends[number] = Some(tokio::spawn(member.stop()));
@@ -252,7 +252,7 @@ impl Chaos {
             RemoveOneGame if !self.own_slots.is_empty() => {
                 let slot = self.own_slots.remove(0);
                 for member in &self.fleet.members {
-                    // Not all have it.
+                    // Not all hosts have the file.
                     drop(std::fs::remove_file(member.place.slot_file(&slot)));
                 }
             }
@@ -269,7 +269,7 @@ impl Chaos {
         true
     }
 
-    /// One after another, as an operator does.
+    /// Restarts the hosts one after another, as an operator does.
     async fn restart_hosts(&mut self) {
         for member in &mut self.fleet.members {
             if member.is_running() && !member.is_frozen() {
@@ -280,8 +280,9 @@ impl Chaos {
         }
     }
 
-    /// Whether it is undone. A host that is down, or cannot reach the brokers, takes
-    /// no such order, and one that has not run the plugin has nothing to undo.
+    /// Rolls the wrong plugin back, and returns whether that worked. A host that is
+    /// down, or cannot reach the brokers, takes no such order, and one that has not
+    /// run the plugin has nothing to undo.
     async fn roll_back(&mut self, number: usize) -> bool {
         let Some(wrong) = &self.wrong else {
             return false;
@@ -298,7 +299,7 @@ impl Chaos {
         false
     }
 
-    /// The wrong plugin, if there is one, is undone for good.
+    /// Undoes the wrong plugin for good, if there is one.
     async fn right(&mut self) {
         let Some(wrong) = self.wrong.take() else {
             return;
@@ -328,7 +329,7 @@ impl Chaos {
         .await;
     }
 
-    /// Nothing is processed again any more.
+    /// Waits until nothing is being processed again.
     async fn has_caught_up(&self) {
         for member in &self.fleet.members {
             until_within(PATIENCE, "all to be processed again", || async {
@@ -343,7 +344,7 @@ impl Chaos {
         }
     }
 
-    /// On all hosts, or on some.
+    /// Puts a plugin on all hosts, or on some.
     fn put(&self, slot: &str, dice: u32, build: &[u8]) {
         for (number, member) in self.fleet.members.iter().enumerate() {
             if dice & 7 == 0 || dice & (1 << number) != 0 {
@@ -352,7 +353,7 @@ impl Chaos {
         }
     }
 
-    /// All is mended.
+    /// Mends everything that is broken.
     async fn end(mut self) -> Self {
         let restarting = self.restarting.take();
         for task in restarting

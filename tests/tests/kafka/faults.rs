@@ -1,4 +1,4 @@
-//! One fault at a time, each ridden out.
+//! One fault at a time, which the hosts must survive.
 
 use std::{
     sync::Arc,
@@ -22,9 +22,10 @@ use crate::{
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 /// Longer than a session and a transaction of [`Fleet`]'s hosts.
 const OVERSLEPT: Duration = Duration::from_secs(12);
-/// The drain deadline of [`Fleet`]'s hosts, 10 s, and what a busy machine adds.
+/// The drain deadline of [`Fleet`]'s hosts, the 10 s after it, and what a busy
+/// machine adds.
 const STOPPED_WITHIN: Duration = Duration::from_secs(4 + 10 + 3);
-/// Between a fault and the next.
+/// The time between a fault and the next.
 const AWHILE: Duration = Duration::from_secs(3);
 /// Acknowledgements before a fault, and after the last.
 const EVENTS: usize = 300;
@@ -67,8 +68,8 @@ pub async fn a_broker_is_killed_and_comes_back(brokers: Arc<Brokers>) {
     .await;
 }
 
-/// First those of the topics, then those of the groups and the transactions:
-/// other brokers load these while they are asked for them.
+/// The leaders of the topics move first, then the coordinators of the groups and
+/// the transactions: other brokers load these while hosts ask for them.
 pub async fn leaders_and_coordinators_move(brokers: Arc<Brokers>) {
     let fleet = Fleet::start("leaders-move", &brokers).await;
     ridden_out("leaders moved", &brokers, fleet, async |fleet, load| {
@@ -101,11 +102,11 @@ pub async fn the_coordinators_are_killed(brokers: Arc<Brokers>) {
                 brokers.kill(&[broker]);
                 load.goes_on(EVENTS).await;
                 fleet.check();
-                // The brokers that are left tell the same, while this one is away.
+                // The remaining brokers give the members while this one is away.
                 fleet.sees_its_members().await;
                 brokers.heal();
             }
-            // Of any of the transactions.
+            // The coordinator of any of the transactions is killed, too.
             let (id, broker) = brokers.coordinators_of_transactions(&group).remove(0);
             println!("broker {broker} coordinates {id}");
             brokers.kill(&[broker]);
@@ -117,7 +118,7 @@ pub async fn the_coordinators_are_killed(brokers: Arc<Brokers>) {
     .await;
 }
 
-/// For `COURTSIDE_TEST_GONE_SECONDS`, 15 by default.
+/// All brokers stay away for `COURTSIDE_TEST_GONE_SECONDS`, 15 by default.
 pub async fn all_brokers_go_and_come_back(brokers: Arc<Brokers>) {
     let gone = crate::number_from("COURTSIDE_TEST_GONE_SECONDS").unwrap_or(15);
     let fleet = Fleet::start("brokers-gone", &brokers).await;
@@ -136,7 +137,7 @@ pub async fn all_brokers_go_and_come_back(brokers: Arc<Brokers>) {
                 }
             })
             .await;
-            // From then on nobody waits for an answer in vain.
+            // From then on no client waits for an answer in vain.
             let (status, problem, retries) = member.post(event).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
             assert_eq!(problem["code"], "log-unavailable", "{problem}");
@@ -156,7 +157,8 @@ pub async fn a_host_is_killed(brokers: Arc<Brokers>) {
             fleet.members[number].kill();
             load.goes_on(EVENTS).await;
             fleet.check();
-            // One comes back while the group still waits for it, one later.
+            // The first host comes back while the group still waits for it, the
+            // others later.
             if number > 0 {
                 sleep(OVERSLEPT).await;
             }
@@ -166,7 +168,7 @@ pub async fn a_host_is_killed(brokers: Arc<Brokers>) {
     .await;
 }
 
-/// It wakes up in the middle of what it did, and others have its partitions.
+/// The host wakes up in the middle of its work, when others have its partitions.
 pub async fn a_host_sleeps_longer_than_its_session(brokers: Arc<Brokers>) {
     let fleet = Fleet::start("host-sleeps", &brokers).await;
     ridden_out("host stopped", &brokers, fleet, async |fleet, load| {
@@ -181,9 +183,9 @@ pub async fn a_host_sleeps_longer_than_its_session(brokers: Arc<Brokers>) {
     .await;
 }
 
-/// What a host waits for when its brokers say nothing any more, it does not wait
-/// for when it is told to stop: just then, in the midst of requests, after those
-/// have timed out, and after its sessions have ended.
+/// A host that is told to stop does not wait for silent brokers. The test stops
+/// the hosts as the silence begins, in the midst of requests, after those have
+/// timed out, and after the hosts' sessions have ended.
 pub async fn hosts_stop_while_no_broker_answers(brokers: Arc<Brokers>) {
     let routes = brokers.cluster().detours();
     let proxy = Proxy::start(&routes).await;
@@ -230,7 +232,8 @@ pub async fn hosts_stop_while_no_broker_answers(brokers: Arc<Brokers>) {
     .await;
 }
 
-/// Of one of three; the others reach the brokers by another way.
+/// The network of one of three hosts is cut; the others reach the brokers by
+/// another way.
 pub async fn the_network_of_a_host_is_cut(brokers: Arc<Brokers>) {
     let routes = brokers.cluster().detours();
     let proxy = Proxy::start(&routes).await;
@@ -244,12 +247,14 @@ pub async fn the_network_of_a_host_is_cut(brokers: Arc<Brokers>) {
         member.is_ready().await;
     }
     ridden_out("network cut", &brokers, fleet, async |fleet, load| {
-        // What it said before arrives when nobody listens to it any more.
+        // The requests that the host sent arrive when nobody waits for them any
+        // longer.
         proxy.set(Line::Silent);
         sleep(OVERSLEPT).await;
         proxy.set(Line::Open);
         load.goes_on(EVENTS).await;
-        // Shorter than its session: it goes on as if nothing had been.
+        // The cut is shorter than the host's session, so it goes on as if
+        // nothing had been.
         proxy.set(Line::Torn);
         sleep(AWHILE).await;
         proxy.set(Line::Open);

@@ -11,7 +11,8 @@ use crate::brokers::Brokers;
 
 pub const PARTITIONS: u32 = 8;
 pub const SLOT: &str = "scores/default";
-/// Brokers that start, sessions that end, and two cores for all of it.
+/// Time for brokers that start and sessions that end, on two cores for all of
+/// it.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The last words of a host that found no broker at its start.
 const NO_BROKER: &str = "courtside: log-unavailable: the record log is unavailable: no broker of ";
@@ -68,7 +69,8 @@ pub struct Member {
 }
 
 impl Fleet {
-    /// Places for hosts that reach the brokers at these addresses. None runs.
+    /// Places for hosts that reach the brokers at these addresses. No host runs
+    /// yet.
     pub fn new(test: &str, brokers: &[&str]) -> Self {
         let names = Names::new(test);
         let plugin = built::plugin("nba-scoring");
@@ -125,7 +127,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Nobody ended by itself.
+    /// Checks that no host ended by itself.
     pub fn check(&mut self) {
         for member in &mut self.members {
             member.check();
@@ -151,7 +153,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until each host is told by the brokers who has which partition.
+    /// Waits until the brokers tell each host which member has which partition.
     pub async fn sees_its_members(&self) {
         for member in self.members.iter().filter(|member| member.is_running()) {
             until_within(PATIENCE, "a host to see the group's members", || async {
@@ -170,8 +172,8 @@ impl Fleet {
         }
     }
 
-    /// What each host shows of all games, whoever processed them, up to what is
-    /// there now.
+    /// The latest outputs of all games as each host shows them, whoever
+    /// processed them, up to what is there now.
     pub async fn boards(&self) -> Vec<Board> {
         let mut boards = Vec::new();
         for member in self.members.iter().filter(|member| member.is_running()) {
@@ -201,7 +203,7 @@ impl Member {
         self.is_frozen
     }
 
-    /// For people.
+    /// The member's state, for people.
     pub const fn state(&self) -> &'static str {
         match (self.is_running(), self.is_frozen) {
             (false, _) => "down",
@@ -210,12 +212,12 @@ impl Member {
         }
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts the host, and waits for nothing.
     pub fn spawn(&mut self) {
         self.host = Some(self.place.spawn());
     }
 
-    /// Starts it, until it listens.
+    /// Starts the host, and waits until it listens.
     pub async fn start(&mut self) {
         self.spawn();
         self.listens().await;
@@ -240,8 +242,9 @@ impl Member {
         .await;
     }
 
-    /// It did not end by itself. One that found no broker when it was started
-    /// says so and ends, and is started again, as a supervisor would.
+    /// Checks that the host did not end by itself. A host that found no broker
+    /// when it started says so and ends; it is started again, as a supervisor
+    /// would.
     pub fn check(&mut self) {
         let Some(host) = &mut self.host else {
             return;
@@ -255,7 +258,7 @@ impl Member {
         self.spawn();
     }
 
-    /// What it answers; an error says that it does not.
+    /// The host's answer; an error says that it does not answer.
     pub fn get(
         &self,
         path: &str,
@@ -269,7 +272,8 @@ impl Member {
         }
     }
 
-    /// An operator's order, and what it answers; an error says that it does not.
+    /// Sends an operator's order, and returns the host's answer; an error says
+    /// that it does not answer.
     pub async fn operate(&self, path: &str) -> Result<(StatusCode, String), String> {
         let failed = |error: reqwest::Error| format!("{error:?}");
         let request = self.http.post(format!("{}{path}", self.place.url()));
@@ -307,7 +311,7 @@ impl Member {
         .await
     }
 
-    /// What it answers to an event, and whether it says when to come again.
+    /// The host's answer to an event, and whether it says when to come again.
     pub async fn post(&self, event: &str) -> (StatusCode, Value, bool) {
         let request = self.http.post(format!("{}/score", self.place.url()));
         let request = request.header("content-type", "application/json");
@@ -317,7 +321,7 @@ impl Member {
         (answer.status(), answer.json().await.expect("json"), retries)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.is_frozen = false;
         if let Some(host) = self.host.take() {
@@ -325,7 +329,7 @@ impl Member {
         }
     }
 
-    /// SIGTERM, and a clean end, which is waited for elsewhere.
+    /// Sends SIGTERM. The returned future waits for a clean end.
     pub fn stop(&mut self) -> impl Future<Output = ()> + use<> {
         let host = self.host.take();
         if let Some(host) = &host {
@@ -338,7 +342,8 @@ impl Member {
         }
     }
 
-    /// SIGTERM, and its end, whatever that is: the status, and the log.
+    /// Sends SIGTERM. The returned future waits for any end, and gives the
+    /// status and the log.
     pub fn end(&mut self) -> impl Future<Output = (ExitStatus, String)> + use<> {
         let mut host = self.host.take().expect("a host that runs");
         host.terminate();
@@ -348,7 +353,7 @@ impl Member {
         }
     }
 
-    /// Commits of its workers that failed, by code.
+    /// The failed commits of the host's workers, by code.
     pub async fn commits_failed(&self) -> BTreeMap<String, u64> {
         let (_, text) = self.get("/metrics").await.expect("an answer");
         let mut failed = BTreeMap::new();
@@ -368,13 +373,13 @@ impl Member {
         failed
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub fn freeze(&mut self) {
         self.host.as_ref().expect("a host that runs").freeze();
         self.is_frozen = true;
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&mut self) {
         self.host.as_ref().expect("a host that runs").thaw();
         self.is_frozen = false;

@@ -1,6 +1,6 @@
-//! The judge. It knows nothing of hosts: it reads the input and the outputs
-//! with Kafka's console consumer, runs the input through the plugins' native
-//! logic, and wants the outputs to be what comes of that, record for record.
+//! The judge knows nothing of hosts. It reads the input and the outputs with
+//! Kafka's console consumer, and runs the input through the plugins' native logic.
+//! The outputs must be the same, record for record.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -23,17 +23,18 @@ use crate::{
 /// How many idempotency keys an entity remembers, as documented.
 const RECENT_MAX: usize = 128;
 const SHOWN_MAX: usize = 20;
-/// Looks at outputs of which some seem to be missing.
+/// The most looks at outputs of which some seem to be missing.
 const LOOKS_MAX: usize = 3;
 
-/// Which logic a plugin's file has.
+/// The logic of a plugin's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Logic {
     Scoring,
     BoxScore,
 }
 
-/// The files that may take over, one that cannot, and one that must be taken back.
+/// The files that may take over, a broken one that cannot, and a wrong one that
+/// must be taken back.
 pub struct Builds {
     pub scoring: Vec<Vec<u8>>,
     pub box_score: Vec<u8>,
@@ -65,7 +66,7 @@ impl Builds {
     }
 }
 
-/// What was counted.
+/// The counts of a judgement.
 #[derive(Debug, Default)]
 pub struct Verdict {
     acknowledged: usize,
@@ -99,21 +100,22 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Judges what a test left in its topics.
+/// Judges the records that a test left in its topics.
 ///
 /// # Panics
-/// With what is wrong.
+/// If anything is wrong, with a list of it.
 pub fn judge(brokers: &Brokers, names: &Names, posted: &Posted, boards: &[Board]) -> Verdict {
     look(brokers, names, posted, boards, |case, input, outputs| {
         case.outputs(input, outputs)
     })
 }
 
-/// Judges what a test left in its topics where a wrong plugin was rolled back: its
-/// outputs are still there, so the last of each game must be right.
+/// Judges the records that a test left in its topics after a wrong plugin was
+/// rolled back. The wrong outputs are still there, so only the last of each game
+/// must be right.
 ///
 /// # Panics
-/// With what is wrong.
+/// If anything is wrong, with a list of it.
 pub fn judge_finals(
     brokers: &Brokers,
     names: &Names,
@@ -141,7 +143,7 @@ fn look(
         case.acknowledged(&input, posted);
         outputs_are_right(&mut case, &input, &outputs);
         case.boards(&outputs, boards);
-        // The consumer may have ended before brokers under load told it all.
+        // The consumer may have ended before brokers under load sent everything.
         if case.missing && looks < LOOKS_MAX {
             looks += 1;
             continue;
@@ -182,7 +184,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// What was acknowledged is where it was said to be.
+    /// Checks that each acknowledged event is where the host said.
     fn acknowledged(&mut self, input: &[Consumed], posted: &Posted) {
         let places: HashMap<_, _> = input
             .iter()
@@ -211,7 +213,7 @@ impl<'a> Case<'a> {
         for output in outputs {
             let source = output.header("courtside-source").unwrap_or_default();
             by_source.entry(source).or_default().push(output);
-            // Of each entity in the order of their sources.
+            // The outputs of each entity come in the order of their sources.
             let Some((partition, offset)) = source.rsplit_once('/') else {
                 self.wrong
                     .push(format!("an output without a source: {output:?}"));
@@ -275,11 +277,11 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What all plugins say of a game in the same words.
+/// The fields of a game that all plugins give in the same words.
 const FINAL: [&str; 5] = ["points", "last_seq", "events", "duplicates", "gaps"];
 
 impl Case<'_> {
-    /// The last output of each game is what comes of all its events.
+    /// Checks that the last output of each game is the result of all its events.
     fn finals(&mut self, input: &[Consumed], outputs: &[Consumed]) {
         self.verdict.outputs = outputs.len();
         let mut last: HashMap<&str, &str> = HashMap::new();
@@ -316,7 +318,8 @@ impl Case<'_> {
         }
     }
 
-    /// Every host shows the last output of every game, and nothing else.
+    /// Checks that every host shows the last output of every game, and nothing
+    /// else.
     fn boards(&mut self, outputs: &[Consumed], boards: &[Board]) {
         assert!(!boards.is_empty(), "no host was asked");
         let mut last: BTreeMap<&str, &str> = BTreeMap::new();
@@ -349,7 +352,7 @@ impl Case<'_> {
 struct Judged {
     key: String,
     native: Native,
-    /// The keys seen last, with the events that each brought.
+    /// The idempotency keys seen last, with the events that each brought.
     recent: VecDeque<(String, HashSet<String>)>,
 }
 
@@ -368,7 +371,7 @@ impl Judged {
         }
     }
 
-    /// Whether it was processed before, under the same idempotency key.
+    /// Whether the record was processed before, under the same idempotency key.
     fn is_copy(&mut self, record: &Consumed) -> bool {
         let header = |name: &str| record.header(name).unwrap_or_default().to_owned();
         let key = header("courtside-idempotency-key");
@@ -384,8 +387,8 @@ impl Judged {
         false
     }
 
-    /// Goes on with a logic, from the state of the one before where that is
-    /// another. True if it is.
+    /// Goes on with a logic. Where that is a new one, it takes over the state of
+    /// the one before, and the function returns true.
     fn hand_over(&mut self, logic: Logic) -> bool {
         let (before, saved) = match &self.native {
             Native::Scoring(entity) => (Logic::Scoring, entity.checkpoint()),
@@ -406,10 +409,10 @@ impl Judged {
         true
     }
 
-    /// What must come of an event.
+    /// The output that must come of an event.
     fn process(&mut self, record: &Consumed) -> String {
         let value = record.value.as_deref().expect("an event");
-        // These plugins take nothing of an event but its value.
+        // These plugins use only the value of an event.
         let event = native::Event {
             offset: record.offset,
             timestamp: 0,

@@ -20,14 +20,14 @@ use tokio::task::JoinHandle;
 
 use crate::fleet::PATIENCE;
 
-/// Of every three games one is posted in requests of several events.
+/// One of every three games is posted in requests of several events.
 const BATCHED: usize = 3;
 const BATCH: usize = 5;
-/// A host that stands still is not waited for.
+/// Clients do not wait for a host that stands still.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// An event that a host said to be in the log.
+/// An event that is in the log, as a host said.
 #[derive(Clone, Debug)]
 pub struct Acknowledged {
     pub partition: u32,
@@ -36,11 +36,11 @@ pub struct Acknowledged {
     pub event: String,
 }
 
-/// How a load is.
+/// The pace of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub games: usize,
-    /// Between an acknowledgement and the next request of a game.
+    /// Pause between an acknowledgement and the next request of a game.
     pub pause: Duration,
 }
 
@@ -64,11 +64,11 @@ struct Shared {
     pace: Pace,
     stop: AtomicBool,
     acknowledged: AtomicUsize,
-    /// What was answered otherwise, and how often.
+    /// Answers other than acknowledgements, and how often each came.
     refusals: Mutex<BTreeMap<String, usize>>,
 }
 
-/// What a load came to.
+/// The outcome of a load.
 pub struct Posted {
     pub acknowledged: Vec<Acknowledged>,
     pub refusals: BTreeMap<String, usize>,
@@ -106,7 +106,7 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many more acknowledgements.
+    /// Waits for `count` more acknowledgements.
     pub async fn goes_on(&self, count: usize) {
         let wanted = self.acknowledged() + count;
         until_within(PATIENCE, "events to be acknowledged", || async {
@@ -120,7 +120,7 @@ impl Load {
         .await;
     }
 
-    /// Ends it when what was begun is acknowledged.
+    /// Ends the load once all events that were begun are acknowledged.
     pub async fn stop(self) -> Posted {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut acknowledged = Vec::new();
@@ -145,7 +145,7 @@ pub fn round_of(game: &str, round: u32) -> String {
     format!("{date}.{round}{teams}")
 }
 
-/// Scores a game, and then the same under another id, until it shall stop.
+/// Scores a game, and then its copies under other ids, until the load ends.
 async fn score(
     shared: Arc<Shared>,
     game: Game,
@@ -239,7 +239,7 @@ impl Shared {
                 one => vec![place(one)],
             });
         }
-        // Whatever fails, a client is told that it may try again.
+        // A client is told that it may try again, whatever fails.
         assert!([429, 503].contains(&status), "{key}: {status} {body}");
         let code = body["code"].as_str().unwrap_or_default();
         assert!(!code.is_empty(), "{key}: {status} {body}");

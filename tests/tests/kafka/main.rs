@@ -3,7 +3,7 @@
 //! goes over what Kafka's own consumer reads.
 //!
 //! The tests share three brokers and are hard on them, so they run one after
-//! another. Without Kafka they are skipped, which is said.
+//! another. Without Kafka the tests are skipped, and say so.
 
 mod brokers;
 mod chaos;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Started for the first test, they end with this process.
+/// The brokers, which start for the first test and end with this process.
 fn brokers() -> Option<Arc<Brokers>> {
     static BROKERS_UP: OnceLock<Option<Arc<Brokers>>> = OnceLock::new();
     let up = || Some(Arc::new(Brokers::new(Cluster::up_with_detours(BROKERS)?)));

@@ -1,4 +1,4 @@
-//! From one host to three under load, and back.
+//! Scaling from one host to three under load, and back.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,11 +17,11 @@ use crate::{
     load::{Load, Pace},
 };
 
-/// How long each number of hosts is looked at.
+/// Time for which the test watches each number of hosts.
 const LOOK: Duration = Duration::from_secs(8);
 
-/// Nothing is lost or doubled; the pauses of each partition, as a reader sees
-/// them, are printed.
+/// No event is lost or doubled. The test prints the pauses of each partition, as
+/// a reader sees them.
 pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
     let addresses = brokers.cluster().brokers();
     let mut fleet = Fleet::new("scale", &[addresses; 3]);
@@ -31,7 +31,7 @@ pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
         games: 48,
         pause: Duration::from_millis(150),
     };
-    // The one that stays takes the events, and shows the outputs.
+    // The host that stays takes the events, and shows the outputs.
     let url = fleet.members[0].place.url();
     let load = Load::start(vec![url.clone()], pace, 2);
     load.goes_on(500).await;
@@ -57,10 +57,10 @@ pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
 }
 
 /// Hosts are restarted one after another under load, so that the group moves on
-/// again and again while those that stay commit. An owner that stays commits with
-/// the generation of the moment: none of its commits is fenced, and what was
-/// refused for a generation is tried again. `COURTSIDE_TEST_ROLLS` rounds, 2 by
-/// default.
+/// again and again while the others commit. An owner that stays commits with the
+/// generation of the moment: none of its commits is fenced, and a commit that was
+/// refused for its generation is tried again. `COURTSIDE_TEST_ROLLS` gives the
+/// rounds, 2 by default.
 pub async fn rolling_restarts_fence_no_owner(brokers: Arc<Brokers>) {
     let rounds = crate::number_from("COURTSIDE_TEST_ROLLS").unwrap_or(2);
     let mut fleet = Fleet::start("rolling", &brokers).await;
@@ -110,7 +110,7 @@ struct Watch {
     reader: JoinHandle<()>,
 }
 
-/// Of one partition.
+/// The outputs of one partition.
 #[derive(Clone, Copy)]
 struct Seen {
     last: Instant,
@@ -143,8 +143,8 @@ impl Watch {
         Self { seen, reader }
     }
 
-    /// Prints the longest time without an output, of each partition, since this
-    /// was asked last.
+    /// Prints the longest time without an output of each partition since the last
+    /// look.
     async fn look(&self, what: &str) {
         sleep(LOOK).await;
         let mut seen = self.seen.lock().unwrap();

@@ -17,15 +17,15 @@ use crate::{
 };
 
 const HOSTS: usize = 3;
-/// Restarts of one host until a partition has come to the bad plugin twice.
+/// The most restarts of one host until a partition has come to the bad plugin twice.
 const RESTARTS_MAX: usize = 12;
 
-/// Three hosts and the games that they score, a little after the other.
+/// Three hosts, and the games that they score.
 struct Season {
     places: Vec<Place>,
     hosts: Vec<Option<Host>>,
     games: Vec<Game>,
-    /// Lines of each game that were posted.
+    /// Part of each game's lines that was posted, from 0 to 1.
     played: f64,
 }
 
@@ -93,7 +93,7 @@ impl Season {
     }
 }
 
-/// The most stints that the plugin had in a partition.
+/// The most stints that the bad plugin had in one partition.
 fn stints_of(plan: &Value) -> usize {
     let partitions = plan["partitions"].as_object().expect("partitions");
     let stints = partitions.values().map(|redone| {
@@ -111,7 +111,7 @@ fn stints_of(plan: &Value) -> usize {
 }
 
 /// As each host is restarted with the bad plugin, partitions come to it, away from it and
-/// to it again. One rollback, and nobody would know that it ever ran.
+/// to it again. After one rollback, nobody would know that it ever ran.
 pub async fn a_rolling_upgrade_is_rolled_back(brokers: Arc<Brokers>) {
     let (good, bad) = (built::plugin("nba-scoring"), built::plugin("miscounting"));
     let mut season = Season::start(&brokers, &good).await;

@@ -1,4 +1,4 @@
-//! Ways to hand a case's events to a plugin, and handing them over.
+//! Ways to hand a case's events to a plugin, and the code that hands them over.
 
 use std::{fmt, thread};
 
@@ -8,7 +8,7 @@ use crate::{
     test::{Harness, Run},
 };
 
-/// What happens after a batch.
+/// The step after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     Nothing,
@@ -22,7 +22,7 @@ enum After {
 #[derive(Debug)]
 pub(super) struct Plan {
     name: &'static str,
-    /// How many events, and what happens after them.
+    /// The number of events in each batch, and the step after it.
     batches: Vec<(usize, After)>,
     /// Whether the instance holds other keys too.
     neighbours: bool,
@@ -49,7 +49,8 @@ impl Plan {
         let mut batches = Vec::new();
         let mut left = events;
         while left > 0 {
-            // Small batches as often as large ones, whatever the case's length.
+            // The bound is drawn first, so that small batches are as frequent
+            // as large ones, whatever the case's length.
             let bound = 1 + random.below(left);
             let size = 1 + random.below(bound);
             let after = match random.below(3) {
@@ -276,7 +277,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below the bound, which is not 0.
+    /// A number below the bound, which must not be 0.
     fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }

@@ -1,4 +1,4 @@
-//! What two runs of the same case differ in, in words.
+//! The difference between two runs of one case, in words.
 
 use crate::{
     native::{Checkpoint, Emission, Refusal},
@@ -69,7 +69,7 @@ fn checkpoint(checkpoint: Option<&Checkpoint>) -> String {
     )
 }
 
-/// Bytes for people: as text, and not too much of it.
+/// Bytes for people to read: as text, cut where it becomes too long.
 fn text(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 1_000;
     let text = String::from_utf8_lossy(bytes);

@@ -6,11 +6,11 @@
 //! refusals and the final checkpoint must be the same bytes each time; the
 //! first difference panics and says which batching it was.
 //!
-//! An instance is a thread here: what a plugin keeps in a thread-local stays
-//! behind when a key is reopened, as it would in WebAssembly. A static outlives
-//! them all, so what it leaks shows from one run to the next. (What the very
-//! first key of the process leaves in a static, and nothing overwrites, looks
-//! the same in all of them: that alone the harness cannot see.)
+//! An instance is a thread here: a value that a plugin keeps in a thread-local
+//! stays behind when a key is reopened, as it would in WebAssembly. A static
+//! outlives all threads, so its leaks show from one run to the next. The harness
+//! misses only a value that the first key of the process leaves in a static and
+//! that nothing overwrites: it looks the same in all runs.
 
 #![allow(
     clippy::panic,
@@ -39,7 +39,7 @@ const SEED_VARIABLE: &str = "COURTSIDE_TEST_SEED";
 /// A host takes no emission with a header of this prefix.
 const HOST_HEADER_PREFIX: &str = "courtside-";
 
-/// A case: a key, what is saved of it, and events to feed it.
+/// A case: a key, its saved checkpoint if it has one, and events to feed it.
 #[derive(Clone, Debug)]
 pub struct Harness<P> {
     key: String,
@@ -50,14 +50,14 @@ pub struct Harness<P> {
     processor: PhantomData<fn() -> P>,
 }
 
-/// What a case led to, the same in every batching.
+/// The outcome of a case, which is the same in every batching.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// In order; `event` counts the case's events from 0.
+    /// The emissions in order; `event` counts the case's events from 0.
     pub emissions: Vec<Emission>,
-    /// In order; `index` counts the case's events from 0.
+    /// The refusals in order; `index` counts the case's events from 0.
     pub refusals: Vec<Refusal>,
-    /// None if there is nothing left to remember.
+    /// The final checkpoint; `None` if there is nothing left to remember.
     pub checkpoint: Option<Checkpoint>,
     key: String,
     next_offset: u64,
@@ -93,7 +93,7 @@ impl<P: Processor> Harness<P> {
         }
     }
 
-    /// In how many random batchings to run, beside the plain ones.
+    /// Sets in how many random batchings the case runs, beside the plain ones.
     #[must_use]
     pub fn splits(self, splits: usize) -> Self {
         Self { splits, ..self }
@@ -176,7 +176,7 @@ impl<P: Processor> Harness<P> {
         expected
     }
 
-    /// What opening the checkpoint fails with, if it does.
+    /// The error of opening the checkpoint, if it fails.
     #[must_use]
     pub fn open_error(&self) -> Option<String> {
         crate::native::Entity::<P>::open(&self.key, self.saved.as_ref()).err()
