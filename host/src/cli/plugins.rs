@@ -92,8 +92,8 @@ enum Command {
         common: Common,
     },
     /// Make the file in the host's plugin directory the plugin that runs, as after a
-    /// rollback, which leaves the file alone. Of the host that is asked; nothing is
-    /// swapped.
+    /// rollback, which leaves the file alone. This concerns the host that you ask
+    /// alone, and swaps nothing.
     #[command(after_help = "Example:\n  courtside plugins restore-file scores/default")]
     RestoreFile {
         /// PIPELINE/default or PIPELINE/keys/KEY.

@@ -18,9 +18,9 @@ use crate::{
     after_help = "Examples:\n  courtside token grafana --scope read >> tokens.toml\n  courtside token ci --scope write,read --output json\n\nThe host reads tokens.toml as access.tokens_file, again when it changes, and a\nclient shows it the token: COURTSIDE_TOKEN, --token-file, or the header\nAuthorization: Bearer TOKEN."
 )]
 pub struct TokenArgs {
-    /// Who will have it, as the host's log will say.
+    /// The holder's name, which the host's log will show.
     name: String,
-    /// What it opens; none implies another.
+    /// The scopes that it opens; none implies another.
     #[arg(long, value_enum, required = true, value_delimiter = ',')]
     scope: Vec<Scope>,
     #[command(flatten)]

@@ -84,7 +84,7 @@ impl Default for Config {
     }
 }
 
-/// What is written to standard error.
+/// The host's own log, on standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
@@ -109,7 +109,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What becomes of old records.
+/// How long old records are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopicsConfig {
@@ -167,7 +167,7 @@ impl Default for WorkerConfig {
     }
 }
 
-/// What a plugin may use, and how many entities share an instance.
+/// How much a plugin may use, and how many entities share an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginConfig {
@@ -220,7 +220,7 @@ impl PluginConfig {
     }
 }
 
-/// What of [`PluginConfig`] is other for the plugins of a pipeline, or of a slot.
+/// Settings of [`PluginConfig`] that are different for the plugins of a pipeline, or of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginOverrides {
@@ -265,7 +265,7 @@ impl PluginOverrides {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SlotConfig {
-    /// What its plugin may use; the rest is the pipeline's.
+    /// How much its plugin may use; the rest is the pipeline's.
     pub plugin: PluginOverrides,
 }
 
@@ -298,7 +298,7 @@ pub struct PipelineConfig {
     /// How the keys of its input find their partitions.
     #[serde(default)]
     pub partitioner: Partitioner,
-    /// What its plugins may use; the rest is `[plugin]`'s.
+    /// How much its plugins may use; the rest is `[plugin]`'s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginOverrides>,
     /// By the name of the slot: `default`, `keys/<key>`.

@@ -17,9 +17,9 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The most connections at a time; others wait to be accepted. At least 1.
     pub connections_max: usize,
-    /// The most streams of updates at a time; others are answered with 503. Of
-    /// the connections there may be, a quarter is none in any case: for events,
-    /// reads and probes. At least 1.
+    /// The most streams of updates at a time; others are answered with 503. A
+    /// quarter of the connections stays for events, reads and probes in any case.
+    /// At least 1.
     pub subscribers_max: usize,
     /// How long a connection may take to send the head of a request, and so
     /// how long it may stay idle between two. At least 100 ms.

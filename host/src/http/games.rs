@@ -35,8 +35,8 @@ const POSITION_HEADER: &str = "courtside-position";
 #[schema(as = Games)]
 #[allow(dead_code, reason = "describes what is written without being built")]
 pub struct GamesDoc {
-    /// The latest committed output of each, in the order of their keys. What is
-    /// not JSON is an object with its bytes in `hex`.
+    /// The latest committed output of each, in the order of their keys. An output
+    /// that is not JSON is an object with its bytes in `hex`.
     games: Vec<serde_json::Value>,
     /// Their keys, in the same order; what is not UTF-8 in them is replaced.
     keys: Vec<String>,

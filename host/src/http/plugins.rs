@@ -168,10 +168,10 @@ pub async fn delete_key(
 
 /// Go back to the plugin that ran before, on all hosts.
 ///
-/// What the one that runs has touched goes back to the state from before it, and its
-/// events are processed again. What it published stays; what corrects it follows, with
-/// the header `courtside-attempt`. Answered when this host has begun; `GET /group`
-/// and `GET /plugins` say how far all are.
+/// Every entity that the running plugin has touched goes back to its state from before,
+/// and its events are processed again. The plugin's outputs stay; the outputs that
+/// correct them follow, with the header `courtside-attempt`. This host answers when it
+/// has begun; `GET /group` and `GET /plugins` say how far all hosts are.
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/default/rollback", tag = "operation", operation_id = "roll_back_plugin",
     params(

@@ -17,12 +17,12 @@ use crate::{
     types::Position,
 };
 
-/// What went wrong. Boxed, because it travels as an error.
+/// A problem that a client is told. Boxed, because it travels as an error.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct Problem(Box<Details>);
 
-/// What went wrong (`application/problem+json`).
+/// Why a request failed (`application/problem+json`).
 #[derive(Debug, Serialize, ToSchema)]
 struct Details {
     /// `urn:courtside:problem:` and the code.
@@ -31,7 +31,7 @@ struct Details {
     /// The code, in words.
     title: String,
     status: u16,
-    /// What happened this time.
+    /// Why this request failed, in words.
     detail: String,
     /// Stable, for programs.
     code: &'static str,
@@ -44,7 +44,7 @@ struct Details {
     /// The line that is wrong, in NDJSON, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// What became of each event, where the log failed midway.
+    /// The outcome of each event, where the log failed midway.
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<Outcome>>,
     #[serde(skip)]
@@ -53,7 +53,7 @@ struct Details {
     closes: bool,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Outcome {

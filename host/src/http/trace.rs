@@ -171,10 +171,10 @@ pub async fn events(
     .await
 }
 
-/// What was published of a key's events, dead letters as well.
+/// The published outputs of a key's events, and its dead letters.
 ///
 /// NDJSON: a record a line, partition after partition. Output topics are
-/// compacted, so what a later record of the same key superseded may be gone.
+/// compacted, so records that a later one of their key superseded may be gone.
 #[utoipa::path(
     get, path = "/pipelines/{pipeline}/outputs/{key}", tag = "operation",
     operation_id = "list_outputs_of_key",

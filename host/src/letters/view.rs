@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{event::Letter, notes::Notes};
 use crate::{pipeline::Pipeline, types::Position};
 
-/// What can become of a dead letter.
+/// The state of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LetterState {
@@ -43,7 +43,7 @@ impl From<&Position> for Place {
 /// A dead letter in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LetterView {
-    /// Of the topic of dead letters, as of the event's own.
+    /// The letter's partition, and its event's as well.
     pub partition: u32,
     pub offset: u64,
     /// The event's; what is not UTF-8 in it is replaced.
@@ -105,7 +105,7 @@ impl LetterView {
     }
 }
 
-/// A header of a record. What is not UTF-8 in its value is replaced.
+/// A header of a record. Bytes of its value that are not UTF-8 are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeaderView {
     pub name: String,
@@ -151,7 +151,7 @@ pub enum Selection {
     One { partition: u32, offset: u64 },
 }
 
-/// What a redrive would do.
+/// The effect that a redrive would have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
     /// Letters to redrive.
@@ -193,7 +193,7 @@ pub struct RedriveView {
     pub ended_at_ms: Option<u64>,
     /// Letters whose events were appended to the input again.
     pub redriven: u64,
-    /// Of these, the events that are dead letters again.
+    /// The redriven events that are dead letters again.
     pub dead_again: u64,
     /// Letters that can never be redriven, by why.
     pub unfit: BTreeMap<String, u64>,

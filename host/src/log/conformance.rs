@@ -28,7 +28,7 @@ use crate::types::{
 pub(crate) trait Subject {
     fn log(&self) -> Arc<dyn RecordLog>;
 
-    /// The same log, with an operator's interface.
+    /// The log once more, with an operator's interface.
     fn admin(&self) -> Arc<dyn Admin>;
 
     /// Closes the log and opens it again with what it holds.

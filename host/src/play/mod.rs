@@ -45,7 +45,7 @@ use crate::{
     terminal::{Answer, Words},
 };
 
-/// What is asked of `courtside play`.
+/// The arguments of `courtside play`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Ends with each game's score as the host has it. Exits with 0 if every event was
@@ -66,8 +66,8 @@ pub struct PlayArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub simulate: Option<u64>,
 
-    /// What the invented games are drawn from: the same seed gives the same
-    /// games. Printed, and drawn by chance if not given
+    /// Seed of the invented games: equal seeds give equal games. Printed, and
+    /// drawn by chance if not given
     #[arg(long, value_name = "S", conflicts_with = "files")]
     pub seed: Option<u64>,
 

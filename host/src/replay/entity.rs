@@ -40,16 +40,16 @@ impl From<&OutputView> for Output {
     }
 }
 
-/// What of a pipeline decides on what its events lead to.
+/// The parts of a pipeline's configuration that decide which outputs its events lead to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PipelineView {
     pub name: String,
     pub group: String,
     pub input: String,
-    /// Of the input: headers of the host count where they name it.
+    /// The input's mark: headers of the host count where they name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_id: Option<String>,
-    /// Of the input.
+    /// Partitions of the input.
     pub partitions: u32,
     pub output: OutputView,
     /// Outputs that plugins name.
@@ -58,7 +58,7 @@ pub struct PipelineView {
     pub record_bytes_max: u64,
     pub call_events_max: u64,
     pub call_bytes_max: u64,
-    /// Of the slot that the key's events go to.
+    /// The limits of the slot that the key's events go to.
     pub limits: LimitsView,
 }
 
@@ -161,7 +161,7 @@ pub struct HaltView {
 /// A committed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointView {
-    /// Of the plugin that wrote the state.
+    /// SHA-256 of the plugin that wrote the state.
     pub digest: String,
     /// The offset the state stands at: of the last event that went into it.
     pub offset: u64,
@@ -180,17 +180,17 @@ pub struct TakeoverView {
     pub slot: String,
     /// Counts the takeovers of the slot in the partition.
     pub seq: u64,
-    /// Of the first event that it processed.
+    /// Offset of the first event that it processed.
     pub offset: u64,
     /// None: the slot has no plugin from there on.
     pub digest: Option<String>,
     /// Exports of older hosts do not say.
     #[serde(default)]
     pub kind: SwapKind,
-    /// What ran before; of a rollback, what it undid.
+    /// SHA-256 of the plugin that ran before; for a rollback, of the plugin that it undid.
     #[serde(default)]
     pub previous: Option<String>,
-    /// Of a rollback: what is below it was processed again.
+    /// For a rollback: the offset below which events were processed again.
     #[serde(default)]
     pub until: Option<u64>,
     /// How many times, with this takeover, the events are processed.
@@ -217,7 +217,7 @@ pub struct EntityPartition {
     pub held: bool,
     /// None where there is none, or another host has the partition.
     pub checkpoint: Option<CheckpointView>,
-    /// Of the key's slot and the default one, as far as they are recorded.
+    /// Takeovers of the key's slot and of the default one, as far as they are recorded.
     pub takeovers: Vec<TakeoverView>,
 }
 

@@ -108,7 +108,7 @@ impl Case {
                 processing.activate(&SlotName::Default, active.clone());
             }
             // A worker learns of a rollback with the first event that it processes
-            // again. From there on it knows which letters no longer mean anything.
+            // again. Afterwards it knows which letters no longer mean anything.
             while let Some(redone) = redone.next_if(|redone| redone.from <= first.offset) {
                 processing
                     .note_redone(self.partition, &self.key, *redone)

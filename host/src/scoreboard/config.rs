@@ -19,12 +19,12 @@ pub struct ScoreboardConfig {
     /// How many deleted games are remembered, for readers that come back. At
     /// least 1.
     pub deleted_max: usize,
-    /// The shortest time between two looks at the log: under load, what comes
-    /// meanwhile is taken together. From 0 to 100 ms.
+    /// The shortest time between two looks at the log: under load, records
+    /// that come meanwhile are taken together. Between 0 and 100 ms.
     #[serde(with = "humantime_serde")]
     pub interval_min: Duration,
     /// The longest time between two looks at the log, should nobody tell that
-    /// something has changed. From 10 ms to 1 minute.
+    /// something has changed. Between 10 ms and 1 minute.
     #[serde(with = "humantime_serde")]
     pub interval_max: Duration,
 }

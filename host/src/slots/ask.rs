@@ -91,7 +91,7 @@ pub struct RanView {
     pub plugin: Option<String>,
 }
 
-/// What a rollback does, or would do.
+/// The effect of a rollback, done or planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RollbackView {
     pub slot: String,
@@ -116,12 +116,12 @@ pub struct RollbackView {
     pub refused: Option<RefusedView>,
 }
 
-/// What is processed again in a partition.
+/// The events that are processed again in a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RedoneView {
     /// The first offset that the plugin processed, of all its stints.
     pub from: u64,
-    /// What is committed: from there on everything goes on as ever.
+    /// The committed offset: everything goes on as ever after it.
     pub until: u64,
     pub events: u64,
     /// Entities that go back; not known of partitions that another host has.

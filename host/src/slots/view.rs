@@ -35,7 +35,7 @@ pub enum SlotState {
     Rejected,
 }
 
-/// What the file of a slot in the plugin directory is, beside what runs.
+/// How the file of a slot in the plugin directory compares with the plugin that runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileState {
@@ -110,7 +110,7 @@ pub struct SlotEvent {
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     pub state: SlotState,
-    /// Of the plugin that the event is about; none where a file was removed.
+    /// SHA-256 of the plugin that the event is about; none where a file was removed.
     pub digest: Option<String>,
     /// Stable code, where the plugin was rejected.
     pub code: Option<String>,
@@ -122,7 +122,7 @@ pub struct SlotEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HostView {
     pub host: String,
-    /// Of the plugin that it runs in the slot.
+    /// SHA-256 of the plugin that it runs in the slot.
     pub digest: Option<String>,
     pub state: SlotState,
     /// The state of the slot's file in its plugin directory.
@@ -141,7 +141,7 @@ pub struct HostView {
 pub enum SwapKind {
     #[default]
     Swap,
-    /// What the other plugin did on trial is undone, and processed again.
+    /// The other plugin's work on trial is undone, and its events are processed again.
     Rollback,
     /// The partition moved to a host that still runs what ran before the swaps on trial.
     Return,
@@ -155,7 +155,7 @@ pub struct SwapView {
     pub digest: Option<String>,
     /// `name@version`.
     pub plugin: String,
-    /// What ran before.
+    /// SHA-256 of the plugin that ran before.
     pub previous: Option<String>,
     /// How many times, with this swap, the events are processed.
     pub attempt: u32,
@@ -175,7 +175,7 @@ pub struct SlotView {
     /// The key whose slot it is; none for the default slot.
     pub key: Option<String>,
     pub state: SlotState,
-    /// What its plugin may use.
+    /// How much its plugin may use.
     pub limits: LimitsView,
     /// The plugin that runs now.
     pub plugin: Option<PluginView>,
@@ -201,7 +201,7 @@ pub struct SlotView {
     pub swaps_of_group: Vec<SwapView>,
 }
 
-/// What a plugin may use in a slot.
+/// How much a plugin may use in a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitsView {
     pub memory_bytes_max: u64,
@@ -254,7 +254,7 @@ pub struct PluginsView {
     pub slots: Vec<SlotView>,
 }
 
-/// What a partition does.
+/// The state of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionState {

@@ -511,7 +511,7 @@ impl Running {
             return;
         }
         // The worker must stop, or the group has waited long enough for its partitions.
-        // What was not committed is not lost: it is read again after the next start, or
+        // Uncommitted events are not lost: they are read again after the next start, or
         // now.
         self.rewind();
     }

@@ -194,7 +194,7 @@ pub async fn outputs_change_while_no_host_of_the_group_runs(engine: Engine) {
     let said = host.log();
     assert!(said.contains("outputs are others from now on"), "{said}");
     host.stop().await;
-    // From here on, these outputs are the group's.
+    // These outputs are the group's afterwards.
     let host = place.start().await;
     let said = host.log();
     assert!(!said.contains("outputs are others from now on"), "{said}");

@@ -137,7 +137,7 @@ pub async fn all_brokers_go_and_come_back(brokers: Arc<Brokers>) {
                 }
             })
             .await;
-            // From then on no client waits for an answer in vain.
+            // No client waits for an answer in vain afterwards.
             let (status, problem, retries) = member.post(event).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
             assert_eq!(problem["code"], "log-unavailable", "{problem}");

@@ -15,7 +15,7 @@ pub struct AccessConfig {
     pub tokens_file: PathBuf,
     /// Beside those of the file.
     pub tokens: Vec<Token>,
-    /// What needs no token, where there are tokens.
+    /// Scopes that need no token, where there are tokens.
     pub anonymous: Vec<Scope>,
 }
 

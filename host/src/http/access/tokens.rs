@@ -18,7 +18,7 @@ const NAME_BYTES_MAX: usize = 64;
 /// Prefix by which people and scanners of secrets recognize a token.
 const PREFIX: &str = "courtside_";
 
-/// What a request needs. None implies another.
+/// A scope that a request needs. None implies another.
 #[derive(
     Clone,
     Copy,
@@ -62,10 +62,10 @@ impl fmt::Display for Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Who has it, in the log. Two may share it, while one replaces the other.
+    /// The holder's name, as the log shows it. Two tokens may share it, while one replaces the other.
     pub name: String,
     pub scopes: Vec<Scope>,
-    /// Of the token's bytes.
+    /// The SHA-256 of the token's bytes.
     pub sha256: Digest,
 }
 

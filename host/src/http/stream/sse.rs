@@ -53,7 +53,7 @@ pub struct StreamEventDoc {
     data: String,
 }
 
-/// What has happened.
+/// The kind of the update.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes what is written without being built")]

@@ -39,7 +39,7 @@ pub struct EmbeddedConfig {
     #[serde(with = "humantime_serde")]
     pub cleanup_interval: Duration,
     /// A partition of a compacted topic is cleaned when this part of its bytes
-    /// came since the last time. From 0 to 1.
+    /// came since the last time. Between 0 and 1.
     pub compaction_dirty_ratio_min: f64,
     /// And not for fewer bytes than these.
     pub compaction_dirty_bytes_min: ByteSize,

@@ -55,7 +55,7 @@ pub struct KafkaConfig {
     pub from_file: BTreeSet<String>,
 }
 
-/// Who shares the partitions out among the members of a group, and how.
+/// How the partitions are shared out among the members of a group, and by whom.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assignor {
