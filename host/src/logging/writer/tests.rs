@@ -102,7 +102,12 @@ fn a_descriptor_that_hangs_holds_nobody_up_and_costs_bounded_bytes() {
     let world = World::new();
     let line = [vec![b'x'; 1_000 - LINE_OVERHEAD_BYTES - 1], b"\n".to_vec()].concat();
     let pushed = 3 * QUEUE_BYTES_MAX as u64 / 1_000;
-    for _ in 0..pushed {
+    world.queue.push(&line);
+    // A writer that took its first line later would make room behind the gap.
+    while !world.queue.queue.lock().is_writing {
+        std::thread::yield_now();
+    }
+    for _ in 1..pushed {
         world.queue.push(&line);
     }
     {
