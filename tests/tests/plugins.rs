@@ -1,7 +1,12 @@
 //! Plugins dropped in, replaced, broken and removed while events come in. One
 //! game is played all along, and must have counted every event in the end.
 
-use std::{fs, io::Write as _, os::unix::fs::symlink, process::ExitCode};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::symlink,
+    process::{Command, ExitCode},
+};
 
 use courtside_tests::{
     Engine, Host, Place, built, suite::Suite, tests, topics::Topics, until, wasm,
@@ -104,7 +109,14 @@ async fn what_is_in_the_slots_place_and_is_no_file_is_rejected(engine: Engine) {
     assert!(reason.contains("link"), "{reason}");
     game.scores(&host).await;
 
+    // To read a pipe that nobody writes to would take for ever.
     fs::remove_file(&file).expect("the link");
+    let made = Command::new("mkfifo").arg(&file).status();
+    assert!(made.expect("mkfifo").success());
+    host.rejects(SLOT, "plugin-not-a-file").await;
+    game.scores(&host).await;
+
+    fs::remove_file(&file).expect("the pipe");
     fs::create_dir(&file).expect("a directory");
     host.rejects(SLOT, "plugin-not-a-file").await;
     game.scores(&host).await;

@@ -314,7 +314,7 @@ async fn ask(app: &SharedApp, of: OfSlot, what: What) -> Result<Answer, Problem>
                 StatusCode::GATEWAY_TIMEOUT,
                 "operate-timeout",
                 format!(
-                    "slot {name} was not done within {limit:?}, and goes on: {state}; see GET /plugins"
+                    "slot {name} was not done within {limit:?}: {state}. A swap goes on, and so does a rollback that has begun; one that has not is dropped, so look at GET /plugins and ask again"
                 ),
             ))
         }

@@ -4,10 +4,12 @@ use std::{
     collections::{BTreeMap, btree_map},
     fs::{self, File, Metadata},
     io::{self, Read, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use rustix::fs::OFlags;
 
 use super::name::SlotName;
 use crate::plugin::Rejection;
@@ -127,7 +129,12 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
         code: "plugin-file-unreadable",
         message: format!("{}: {error}", path.display()),
     };
-    let mut file = File::open(path).map_err(unreadable)?;
+    // To open a pipe that nobody writes to would block for ever.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(unreadable)?;
     let before = file.metadata().map_err(unreadable)?;
     if !before.is_file() {
         return Err(Rejection {

@@ -39,7 +39,10 @@ impl Looking {
                     .map(|plan| Answer::Rollback(Box::new(plan.view))),
                 // An operator who gave up may ask again, which would be a second
                 // rollback.
-                What::RollBack(_) if answer.is_closed() => return,
+                What::RollBack(_) if answer.is_closed() => {
+                    tracing::warn!(%slot, "a rollback is dropped: it had not begun when its operator stopped waiting");
+                    return;
+                }
                 What::RollBack(of) => return self.order_rollback(&slot, of, answer),
                 What::Confirm => self.confirm(&slot),
                 What::RestoreFile => self.restore_file(&slot),
