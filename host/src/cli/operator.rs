@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -98,7 +98,9 @@ pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
     }
     say(&format!("{question} [y/N] "));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    // Bytes that are no text are not a yes.
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.context("not-confirmed: the answer cannot be read")?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(anyhow!("not-confirmed: nothing was done")),

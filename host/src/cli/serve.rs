@@ -17,6 +17,7 @@ use super::{
     descriptors,
     failure::complaint,
     settings::{SettingsArgs, path},
+    usage,
 };
 use crate::{
     config::{Config, LogFormat, SCORES, settings},
@@ -275,9 +276,8 @@ fn greeting(address: SocketAddr, config: &Config) -> String {
         }
         return text + "\n";
     }
-    let courtside = std::env::args()
-        .next()
-        .unwrap_or_else(|| "courtside".into());
+    let courtside = usage::words().next();
+    let courtside = courtside.unwrap_or_else(|| "courtside".into());
     let curl = if config.access.is_set() {
         r#"curl -H "authorization: Bearer $COURTSIDE_TOKEN""#
     } else {

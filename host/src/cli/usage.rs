@@ -34,13 +34,18 @@ pub fn answer<C: CommandFactory>(error: &clap::Error) -> ExitCode {
         // Standard error is gone, so the failure has no reader.
         let _ = error.print();
     } else {
-        let command = named(&C::command(), std::env::args().skip(1));
+        let command = named(&C::command(), words().skip(1));
         let what = in_one_line(&error.render().to_string());
         complain(&anyhow!(
             "arguments-invalid: {what}; `{command} --help` says what it takes"
         ));
     }
     ExitCode::from(WRONG)
+}
+
+/// The command line. Bytes of it that are not UTF-8 are replaced.
+pub fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned())
 }
 
 /// The command that the words lead to.
