@@ -5,7 +5,11 @@
 //! its own, as fast as the client takes it. The host therefore gives only a few such
 //! answers at a time.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -42,6 +46,9 @@ use crate::{
 pub const SCANS_MAX: usize = 2;
 /// Pages read ahead of a client.
 const PAGES_AHEAD: usize = 2;
+/// The longest time without a byte for a client, so that a client that is gone is
+/// noticed and its scan ends.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The pipeline, the key and the partitions that a request is about.
 struct Asked {
@@ -260,9 +267,14 @@ async fn answer(
     let (sender, pages) = mpsc::channel::<io::Result<Bytes>>(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let _held = asked.permit;
+        let mut sent = Instant::now();
         loop {
             let page = match lines.next(&*app.log) {
                 Ok(None) => return,
+                // A client that is gone shows only by a page that cannot be sent.
+                Ok(Some(page)) if page.is_empty() && sent.elapsed() >= ALIVE_EVERY => {
+                    Ok(Bytes::from_static(b"\n"))
+                }
                 Ok(Some(page)) => Ok(Bytes::from(page)),
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "an answer is cut short");
@@ -271,10 +283,11 @@ async fn answer(
             };
             let is_end = page.is_err();
             let is_empty = page.as_ref().is_ok_and(Bytes::is_empty);
-            // An empty page sends nothing, so only `is_closed` shows that the client is
-            // gone.
             if sender.is_closed() || !is_empty && sender.blocking_send(page).is_err() || is_end {
                 return;
+            }
+            if !is_empty {
+                sent = Instant::now();
             }
         }
     });

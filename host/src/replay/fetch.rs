@@ -175,6 +175,11 @@ impl Asked {
                 && let Some(length) = unread.iter().position(|byte| *byte == b'\n')
             {
                 let text = unread.get(..length).unwrap_or_default();
+                read = read.saturating_add(length).saturating_add(1);
+                // A host that finds nothing for a while sends empty lines.
+                if text.is_empty() {
+                    continue;
+                }
                 let line: Line = serde_json::from_slice(text).map_err(|error| strange(&error))?;
                 held = held.saturating_add(line.size());
                 if held > RECORDING_BYTES_MAX {
@@ -183,7 +188,6 @@ impl Asked {
                     });
                 }
                 lines.push(line);
-                read = read.saturating_add(length).saturating_add(1);
             }
             rest.drain(..read);
             if rest.len() > LINE_BYTES_MAX {
