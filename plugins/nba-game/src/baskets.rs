@@ -147,7 +147,9 @@ impl Baskets {
         if self.made.len() < BASKETS_MAX {
             return;
         }
-        let (seq, basket) = self.made.remove(0);
+        // A place that waits for its event stays: the event would count once more.
+        let kept = self.made.iter().position(|(_, basket)| basket.points > 0);
+        let (seq, basket) = self.made.remove(kept.unwrap_or(0));
         if let Some(basket) = self.with_corrections(seq, Some(basket)) {
             self.summed.add(basket);
         }

@@ -5,23 +5,56 @@ use serde::Deserialize;
 /// An event of a game. Fields that are not listed here are ignored. `game_id`
 /// is one of them, for the record key says which game it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Fields")]
 pub struct Event {
     /// The event's sequence number, which counts from 1 within a game.
     pub seq: u32,
-    #[serde(rename = "type")]
     pub kind: Kind,
     pub team: Option<String>,
     pub player: Option<String>,
     /// The points that the event states, which its type does not determine.
-    #[serde(default)]
     pub points: u8,
     pub period: u8,
     /// Time left in the period.
     pub clock: String,
     /// The `seq` of the event whose points (and team and player, where they are
     /// named) this one puts right. A correction changes nothing else.
-    #[serde(default)]
     pub corrects: Option<u32>,
+}
+
+/// An event's fields as they come.
+#[derive(Deserialize)]
+struct Fields {
+    seq: u32,
+    #[serde(rename = "type")]
+    kind: Kind,
+    team: Option<String>,
+    player: Option<String>,
+    points: Option<u8>,
+    period: u8,
+    clock: String,
+    corrects: Option<u32>,
+}
+
+impl TryFrom<Fields> for Event {
+    type Error = &'static str;
+
+    /// A correction without points would take a basket back that nobody meant.
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        if fields.corrects.is_some() && fields.points.is_none() {
+            return Err("points is missing: a correction says the new points, also 0");
+        }
+        Ok(Self {
+            seq: fields.seq,
+            kind: fields.kind,
+            team: fields.team,
+            player: fields.player,
+            points: fields.points.unwrap_or(0),
+            period: fields.period,
+            clock: fields.clock,
+            corrects: fields.corrects,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -283,6 +283,16 @@ fn what_is_not_an_event_does_not_parse() {
 }
 
 #[test]
+fn a_correction_without_points_does_not_parse() {
+    let mut event = event(9, "other", json!({"corrects": 1}));
+    event.as_object_mut().unwrap().remove("points");
+    let error = serde_json::from_value::<Event>(event.clone()).unwrap_err();
+    assert!(error.to_string().contains("points is missing"), "{error}");
+    event["points"] = 0.into();
+    assert_eq!(parse(&event).corrects, Some(1));
+}
+
+#[test]
 fn a_late_basket_counts_however_wide_the_gaps_are() {
     let mut events: Vec<Value> = (1..=300)
         .map(|nth| basket(nth * 10_000, "SEA", 1))
@@ -453,6 +463,15 @@ fn a_basket_far_back_counts_and_cannot_be_corrected() {
     );
 }
 
+#[test]
+fn a_basket_whose_correction_came_long_before_counts_once() {
+    let mut events: Vec<Value> = (2..=513).map(|seq| basket(seq, "SEA", 1)).collect();
+    events.push(correction(600, 1, 2, json!({"team": "SEA"})));
+    events.push(basket(514, "SEA", 1));
+    events.push(basket(1, "SEA", 3));
+    assert_eq!(shown(&played(GAME, &events))["points"]["SEA"], 515);
+}
+
 mod by_chance {
     use proptest::prelude::*;
 
@@ -517,6 +536,9 @@ mod by_chance {
             changes in prop::collection::vec((any::<prop::sample::Index>(), play(), any::<bool>()), 0..20),
             order in prop::collection::vec(any::<u64>(), 82),
         ) {
+            // Both teams are named by events that no correction touches: a game keeps a
+            // team that a corrected event has named.
+            let correctable = scored.len();
             let mut plays = scored;
             for team in ["SEA", "LVG"] {
                 plays.push(Play { team, player: None, points: 0, period: 1 });
@@ -531,7 +553,7 @@ mod by_chance {
                 .collect();
             let mut events: Vec<Value> = (1..).zip(&plays).map(|(seq, play)| posted(seq, play)).collect();
             for (index, change, names_team) in changes {
-                let corrected = index.index(plays.len());
+                let corrected = index.index(correctable);
                 let now = &mut right[corrected];
                 let seq = events.len() as u64 + 1;
                 let names_team = names_team || plays[corrected].points == 0;
