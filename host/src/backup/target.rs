@@ -173,20 +173,40 @@ impl Drop for Draft {
     }
 }
 
+/// Whether a directory is a killed command's. Only such a directory has the command's
+/// lock, and nothing that another program put there.
+fn is_leftover(partial: &Path) -> io::Result<bool> {
+    if !partial.symlink_metadata()?.is_dir() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(partial)? {
+        let name = entry?.file_name();
+        if !OWN.iter().any(|own| name == **own) {
+            return Ok(false);
+        }
+    }
+    let lock = partial.join(LOCK).symlink_metadata();
+    Ok(lock.is_ok_and(|lock| lock.is_file()))
+}
+
 /// Makes the directory, and locks it for this process.
 fn lock(partial: &Path) -> Result<File, BackupError> {
-    let open = || {
-        match fs::create_dir(partial) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+    let unwritable = |error| BackupError::unwritable(partial)(error);
+    match fs::create_dir(partial) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !is_leftover(partial).map_err(unwritable)? {
+                return Err(BackupError::Exists(partial.to_owned()));
+            }
         }
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(partial.join(LOCK))
-    };
-    let file = open().map_err(BackupError::unwritable(partial))?;
+        Err(error) => return Err(unwritable(error)),
+    }
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(partial.join(LOCK))
+        .map_err(unwritable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(BackupError::Running(partial.to_owned())),

@@ -281,19 +281,35 @@ fn a_directory_that_is_there_is_never_written_to() {
 }
 
 #[test]
+fn a_directory_that_no_command_left_is_not_removed() {
+    let data = Data::new();
+    let to = tempfile::tempdir().unwrap();
+    let finished = to.path().join("backup.partial");
+    let manifest = copy(Draft::new(&finished).unwrap(), data.source()).unwrap();
+    let error = Draft::new(&to.path().join("backup")).unwrap_err();
+    assert_eq!(error.code(), "backup-exists", "{error}");
+    assert_eq!(verify(&finished).unwrap(), manifest);
+    // Files of others, also beside a lock.
+    let others = to.path().join("other.partial");
+    fs::create_dir(&others).unwrap();
+    for name in ["lock", "letter.txt"] {
+        fs::write(others.join(name), "dear").unwrap();
+    }
+    let error = Draft::new(&to.path().join("other")).unwrap_err();
+    assert_eq!(error.code(), "backup-exists", "{error}");
+    assert_eq!(names(&others), ["letter.txt", "lock"]);
+}
+
+#[test]
 fn what_a_killed_command_left_is_removed_by_the_next_and_is_no_data_directory() {
     let data = Data::new();
     let to = tempfile::tempdir().unwrap();
     let dir = to.path().join("backup");
-    let draft = Draft::new(&dir).unwrap();
     let partial = to.path().join("backup.partial");
     fs::create_dir_all(partial.join("unfinished/db")).unwrap();
     fs::create_dir_all(partial.join("plugins/scores")).unwrap();
-    // A killed command does not remove its files.
-    std::mem::forget(draft);
-    assert!(!partial.join("log").exists());
-    // This process has its lock until it ends; a killed process has lost its lock.
-    fs::remove_file(partial.join("lock")).unwrap();
+    // Nobody holds the lock of a command that was killed.
+    fs::write(partial.join("lock"), "").unwrap();
     let manifest = copy(Draft::new(&dir).unwrap(), data.source()).unwrap();
     assert_eq!(verify(&dir).unwrap(), manifest);
     assert_eq!(names(to.path()), ["backup"]);
