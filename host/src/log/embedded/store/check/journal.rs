@@ -157,7 +157,8 @@ impl Journal {
         self.file.seek(SeekFrom::Start(self.position))?;
         let mut bytes = Vec::new();
         (&mut self.file).take(written).read_to_end(&mut bytes)?;
-        let mut work = 16 * bytes.len() as u64 + (1 << 20);
+        // No byte costs more than a batch's head and an item's.
+        let mut work = 64 * bytes.len() as u64 + (1 << 20);
         for at in 0..bytes.len() {
             let Some(rest) = bytes.get(at..).filter(|rest| rest.first() == Some(&START)) else {
                 continue;
