@@ -131,7 +131,7 @@ impl Letter {
     /// Size of the event in bytes, if the letter had to leave it out.
     #[must_use]
     pub fn cut_bytes(&self) -> Option<u64> {
-        self.header(&CUT)?.parse().ok()
+        self.own(&CUT)
     }
 
     /// The attempt at processing the source record that led to this letter.

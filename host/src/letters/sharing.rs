@@ -15,6 +15,7 @@ use super::LettersError;
 use crate::{
     log::{GroupName, LogError, RecordLog},
     pipeline::{Pipeline, layout},
+    topics,
     types::Topic,
 };
 
@@ -77,8 +78,9 @@ fn writes(log: &dyn RecordLog, group: &str, topic: &Topic) -> Result<bool, LogEr
         }
         Err(error) => return Err(error),
     };
-    let written = layout.writes.iter().flat_map(layout::Writes::topics);
-    if !written.into_iter().any(|written| written == &**topic) {
+    let mut written = layout.writes.iter().flat_map(layout::Writes::topics);
+    // A group writes its dead letters as well, where another pipeline may read them.
+    if !written.any(|written| written == &**topic) && topics::dead_letter(group) != *topic {
         return Ok(false);
     }
     match log.reads(group, &layout.input.as_str().into()) {

@@ -182,10 +182,16 @@ fn policy_remedy(topic: &Topic, wanted: &str) -> String {
     let to_stream = format!(
         "`courtside topics alter {topic} -c cleanup.policy=delete -c retention.ms=-1 -c retention.bytes=-1` keeps all records that are still there and all that come"
     );
-    let others = [letters::TOPIC_SUFFIX, CHECKPOINTS_SUFFIX];
+    // Dead letters and layouts are streams, so compaction would lose some.
+    let tables = [slots::topic::SUFFIX, notes::SUFFIX, CHECKPOINTS_SUFFIX];
+    let is_hosts_table = tables.iter().any(|suffix| topic.ends_with(suffix));
     let is_hosts_own =
-        kept_for(topic).is_some() || others.iter().any(|suffix| topic.ends_with(suffix));
-    match (wanted, is_hosts_own) {
+        is_hosts_table || kept_for(topic).is_some() || topic.ends_with(letters::TOPIC_SUFFIX);
+    let is_known = match wanted {
+        "compact" => is_hosts_table,
+        _ => is_hosts_own,
+    };
+    match (wanted, is_known) {
         // Hosts read the latest record of each key there, and no other.
         ("compact", true) => {
             format!("`courtside topics alter {topic} -c cleanup.policy=compact`")
