@@ -65,16 +65,9 @@ async fn ridden_out(test: &str, plot: Plot, brokers: Arc<Brokers>) {
     while chaos.started.elapsed() < Duration::from_secs(seconds) {
         chaos.step().await;
     }
-    let Chaos {
-        mut fleet, done, ..
-    } = chaos.end().await;
+    let Chaos { fleet, done, .. } = chaos.end().await;
     load.goes_on(100).await;
-    let posted = load.stop().await;
-    fleet.has_processed_all().await;
-    fleet.check();
-    let names = fleet.names.clone();
-    let boards = fleet.boards().await;
-    fleet.stop().await;
+    let (names, posted, boards) = load.end(fleet).await;
     let verdict = match plot {
         Plot::Swaps => judge(&brokers, &names, &posted, &boards),
         Plot::Rollbacks => judge_finals(&brokers, &names, &posted, &boards),

@@ -284,11 +284,7 @@ impl Case<'_> {
     /// Checks that the last output of each game is the result of all its events.
     fn finals(&mut self, input: &[Consumed], outputs: &[Consumed]) {
         self.verdict.outputs = outputs.len();
-        let mut last: HashMap<&str, &str> = HashMap::new();
-        for output in outputs {
-            let (key, value) = (output.key.as_deref(), output.value.as_deref());
-            last.insert(key.expect("a key"), value.expect("a score"));
-        }
+        let last = last_of_each_key(outputs);
         let mut entities: BTreeMap<&str, (Judged, String)> = BTreeMap::new();
         for record in input {
             let key = record.key.as_deref().expect("a key");
@@ -322,11 +318,7 @@ impl Case<'_> {
     /// else.
     fn boards(&mut self, outputs: &[Consumed], boards: &[Board]) {
         assert!(!boards.is_empty(), "no host was asked");
-        let mut last: BTreeMap<&str, &str> = BTreeMap::new();
-        for output in outputs {
-            let (key, value) = (output.key.as_deref(), output.value.as_deref());
-            last.insert(key.expect("a key"), value.expect("a score"));
-        }
+        let last = last_of_each_key(outputs);
         for (host, board) in boards.iter().enumerate() {
             let shown = board
                 .iter()
@@ -346,6 +338,15 @@ impl Case<'_> {
         self.verdict.boards = boards.len();
         self.verdict.games = last.len();
     }
+}
+
+fn last_of_each_key(outputs: &[Consumed]) -> BTreeMap<&str, &str> {
+    let mut last = BTreeMap::new();
+    for output in outputs {
+        let (key, value) = (output.key.as_deref(), output.value.as_deref());
+        last.insert(key.expect("a key"), value.expect("a score"));
+    }
+    last
 }
 
 /// One entity, as it ought to be.

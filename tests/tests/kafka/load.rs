@@ -18,7 +18,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::fleet::PATIENCE;
+use crate::fleet::{Board, Fleet, Names, PATIENCE};
 
 /// One of every three games is posted in requests of several events.
 const BATCHED: usize = 3;
@@ -118,6 +118,18 @@ impl Load {
             Err(format!("{seen} of {wanted}, and {refusals:?}"))
         })
         .await;
+    }
+
+    /// Ends the load, and the hosts once they have processed all of it. Returns the
+    /// events that were posted, and the games that each host shows in the end.
+    pub async fn end(self, mut fleet: Fleet) -> (Names, Posted, Vec<Board>) {
+        let posted = self.stop().await;
+        fleet.has_processed_all().await;
+        fleet.check();
+        let names = fleet.names.clone();
+        let boards = fleet.boards().await;
+        fleet.stop().await;
+        (names, posted, boards)
     }
 
     /// Ends the load once all events that were begun are acknowledged.

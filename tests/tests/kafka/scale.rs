@@ -47,12 +47,7 @@ pub async fn hosts_come_and_go_under_load(brokers: Arc<Brokers>) {
         fleet.members[number].stop().await;
         watch.look(&format!("host {} left", number + 1)).await;
     }
-    let posted = load.stop().await;
-    fleet.has_processed_all().await;
-    fleet.check();
-    let names = fleet.names.clone();
-    let boards = fleet.boards().await;
-    fleet.stop().await;
+    let (names, posted, boards) = load.end(fleet).await;
     println!("scale: {}", judge(&brokers, &names, &posted, &boards));
 }
 
@@ -86,12 +81,7 @@ pub async fn rolling_restarts_fence_no_owner(brokers: Arc<Brokers>) {
     for member in &fleet.members {
         add(&mut failed, member.commits_failed().await);
     }
-    let posted = load.stop().await;
-    fleet.has_processed_all().await;
-    fleet.check();
-    let names = fleet.names.clone();
-    let boards = fleet.boards().await;
-    fleet.stop().await;
+    let (names, posted, boards) = load.end(fleet).await;
     let verdict = judge(&brokers, &names, &posted, &boards);
     println!("rolling: {rounds} rounds, ready within {slowest:?}, failed {failed:?}: {verdict}");
     let fenced = failed.get("fenced").copied().unwrap_or_default();
