@@ -1,8 +1,8 @@
 //! The output of a command: its answer to standard output, and words for a person to
 //! standard error. Either may be closed, full, or read by nobody any more.
 //!
-//! An answer that cannot be written is an error. A reader that has read enough
-//! (`| head`) is none, and neither are words that nobody gets.
+//! An answer that cannot be written is an error, unless its reader has read enough
+//! (`| head`). Words for a person that nobody gets are no error.
 
 use std::io::{self, Write};
 

@@ -88,7 +88,7 @@ pub struct Mark {
 /// The change that the next commit makes to an entity's checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
-    /// The change is not decided yet, or there is none.
+    /// The change is not decided yet, or the checkpoint stays as it is.
     Nothing,
     Store(Bytes),
     Delete,
@@ -132,7 +132,7 @@ pub struct Entity {
     /// behind its partition's committed offset.
     pub late: Option<Offset>,
     /// The number, in the entity's slot, of the trial that has kept the entity's state
-    /// from before; 0 is none.
+    /// from before; 0 stands for no trial.
     pub kept: u32,
     /// When the entity was used last; the key of the worker's order of use.
     pub used: u64,
