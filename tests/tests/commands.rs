@@ -2,7 +2,9 @@
 //! and after them, on both engines.
 
 use std::{
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt as _,
     process::{ExitCode, Output, Stdio},
     time::Duration,
 };
@@ -412,6 +414,14 @@ fn run(place: &Place, command: &str, stdout: Stdio) -> Output {
 }
 
 /// Each mistake that a command can find by itself.
+async fn arguments_that_are_no_text_are_told_in_one_line(_: Engine) {
+    let said = output(courtside("plugin").arg(OsStr::from_bytes(b"\xff")));
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    let text = String::from_utf8(said.stderr).expect("text");
+    assert!(text.starts_with("courtside: arguments-invalid: "), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
 async fn what_is_wrong_is_told_in_one_line_with_a_code(_: Engine) {
     let place = Place::new();
     fs::write(place.path("broken.toml"), "a = 1\nx = [\n").expect("a file");
@@ -608,6 +618,7 @@ async fn a_command_does_without_standard_error(_: Engine) {
 
 fn main() -> ExitCode {
     let of_the_binary = tests![
+        arguments_that_are_no_text_are_told_in_one_line,
         what_is_wrong_is_told_in_one_line_with_a_code,
         a_player_that_nobody_answers_says_so_once,
         an_answer_that_cannot_be_written_is_told,

@@ -207,3 +207,30 @@ fn policy_remedy(topic: &Topic, wanted: &str) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only topics of which hosts read the latest record alone may be compacted.
+    #[test]
+    fn no_remedy_compacts_a_stream() {
+        for (topic, compacts) in [
+            ("g.checkpoints", true),
+            ("g.plugins", true),
+            ("g.redrive", true),
+            ("g.dead-letter", false),
+            ("g.pipeline", false),
+            ("orders", false),
+        ] {
+            let advice = policy_remedy(&topic.into(), "compact");
+            assert_eq!(
+                advice.contains("cleanup.policy=compact"),
+                compacts,
+                "{advice}"
+            );
+            let advice = policy_remedy(&topic.into(), "delete");
+            assert!(advice.contains("retention.ms=-1"), "{advice}");
+        }
+    }
+}
