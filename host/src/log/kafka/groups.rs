@@ -1,5 +1,8 @@
 //! Groups, as an operator asks for them.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -62,20 +65,28 @@ impl Groups {
     /// Asks the brokers about any group. The client library keeps the coordinator
     /// that it knows, and asks that broker for as long as questions come, also
     /// where another broker has taken the group over. So a client that got no
-    /// answer is replaced, and the question is asked once more.
+    /// answer is replaced, and the question is asked once more. No client outlives
+    /// a question without an answer: the library keeps that question.
     fn ask<T>(
         &self,
         question: impl Fn(&NativeClient<Plain>, Duration) -> Result<T, RDKafkaErrorCode>,
     ) -> Result<Result<T, RDKafkaErrorCode>, LogError> {
-        let time = self.config.request_timeout / 2;
-        let asker = self.asker()?;
-        match question(asker.inner(), time) {
-            Err(code) if is_without_coordinator(code) => {
+        let ask = || {
+            let asker = self.asker()?;
+            let answer = question(asker.inner(), self.config.request_timeout / 2);
+            let is_unanswered = answer
+                .as_ref()
+                .is_err_and(|code| is_without_coordinator(*code));
+            if is_unanswered {
                 self.replace(&asker);
-                Ok(question(self.asker()?.inner(), time))
             }
-            answer => Ok(answer),
+            Ok((answer, is_unanswered))
+        };
+        let (answer, is_unanswered) = ask()?;
+        if is_unanswered {
+            return Ok(ask()?.0);
         }
+        Ok(answer)
     }
 
     fn asker(&self) -> Result<Asker, LogError> {

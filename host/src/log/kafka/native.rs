@@ -54,6 +54,11 @@ use crate::types::TopicId;
 
 /// How much later than its timeout an answer may come. It always comes.
 const LATE: Duration = Duration::from_secs(1);
+/// How long the library keeps a question to a group's coordinator: its longest time. A
+/// question that ends earlier leaves a request behind that waits for the coordinator.
+/// The library would read the ended question's freed memory once the coordinator is
+/// there, and abort the process (confluentinc/librdkafka#4605).
+const COORDINATED_MAX: Duration = Duration::from_secs(3600);
 /// Room for an error's text, in bytes.
 const WORDS_BYTES: usize = 256;
 
@@ -143,7 +148,9 @@ impl DescribedGroup {
 }
 
 /// Whether a group has committed an offset of any of a topic's first `partitions`
-/// partitions. A group that does not exist has committed none.
+/// partitions. A group that does not exist has committed none. A client that answers
+/// [`OperationTimedOut`](RDKafkaErrorCode::OperationTimedOut) keeps the question for
+/// [`COORDINATED_MAX`], and must end before that.
 pub(super) fn has_committed<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -168,7 +175,8 @@ pub(super) fn has_committed<C: ClientContext>(
         let request =
             Owned::new(request, rd_kafka_ListConsumerGroupOffsets_destroy).ok_or(failed)?;
         let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
-        let answer = ask(handle, operation, timeout, |options, queue| {
+        let times = (COORDINATED_MAX, timeout);
+        let answer = ask(handle, operation, times, |options, queue| {
             let mut request = request.get();
             rd_kafka_ListConsumerGroupOffsets(handle, &raw mut request, 1, options, queue);
         })?;
@@ -202,7 +210,8 @@ struct Answer {
     _queue: Owned<rd_kafka_queue_t>,
 }
 
-/// Asks the brokers something, and waits for the answer.
+/// Asks the brokers something: the library ends the question after the first of the
+/// times, and the call waits for the answer for the second of them.
 ///
 /// # Safety
 /// The handle belongs to a client that outlives the call, and `question` calls the
@@ -210,7 +219,7 @@ struct Answer {
 unsafe fn ask(
     handle: *mut rd_kafka_t,
     operation: rd_kafka_admin_op_t,
-    timeout: Duration,
+    (kept, waited): (Duration, Duration),
     question: impl FnOnce(*const rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
 ) -> Result<Answer, RDKafkaErrorCode> {
     let failed = RDKafkaErrorCode::Fail;
@@ -223,12 +232,12 @@ unsafe fn ask(
         let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
         check(rd_kafka_AdminOptions_set_request_timeout(
             options.get(),
-            ms(timeout),
+            ms(kept),
             words.as_mut_ptr(),
             words.len(),
         ))?;
         question(options.get(), queue.get());
-        let event = rd_kafka_queue_poll(queue.get(), ms(timeout.saturating_add(LATE)));
+        let event = rd_kafka_queue_poll(queue.get(), ms(waited));
         let event =
             Owned::new(event, rd_kafka_event_destroy).ok_or(RDKafkaErrorCode::OperationTimedOut)?;
         check(rd_kafka_event_error(event.get()))?;
@@ -239,7 +248,9 @@ unsafe fn ask(
     }
 }
 
-/// Describes a group of either protocol; one that does not exist has no members.
+/// Describes a group of either protocol; one that does not exist has no members. A client
+/// that answers [`OperationTimedOut`](RDKafkaErrorCode::OperationTimedOut) keeps the
+/// question for [`COORDINATED_MAX`], and must end before that.
 pub(super) fn group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -253,7 +264,8 @@ pub(super) fn group<C: ClientContext>(
     // the end.
     unsafe {
         let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let answer = ask(handle, operation, timeout, |options, queue| {
+        let times = (COORDINATED_MAX, timeout);
+        let answer = ask(handle, operation, times, |options, queue| {
             let mut name = group.as_ptr();
             rd_kafka_DescribeConsumerGroups(handle, &raw mut name, 1, options, queue);
         })?;
@@ -292,7 +304,8 @@ pub(super) fn topics<C: ClientContext>(
         let named = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let named = Owned::new(named, rd_kafka_TopicCollection_destroy).ok_or(failed)?;
         let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let answer = ask(handle, operation, timeout, |options, queue| {
+        let times = (timeout, timeout.saturating_add(LATE));
+        let answer = ask(handle, operation, times, |options, queue| {
             rd_kafka_DescribeTopics(handle, named.get(), options, queue);
         })?;
         let result = rd_kafka_event_DescribeTopics_result(answer.event.get());
