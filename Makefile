@@ -13,7 +13,7 @@ RUN_DIR ?= run
 LISTEN ?= 127.0.0.1:8080
 FUZZ_SECONDS ?= 1800
 
-.PHONY: help run test unit build fmt lint check doc toolchain host plugins test-plugins browser-test bench fuzz clean
+.PHONY: help run test unit build fmt lint check doc hygiene advisories toolchain host plugins test-plugins browser-test bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -60,8 +60,14 @@ fmt: toolchain ## bring the code into its form
 lint: toolchain ## what the linter says
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-check: lint doc ## formatting, lints, and the code's own pages
+check: hygiene lint doc ## formatting, lints, hygiene, and the code's own pages
 	cargo fmt --all --check
+
+hygiene: ## spelling, dependencies without a use, licences
+	@tests/hygiene/run
+
+advisories: ## known weaknesses of dependencies (asks RustSec's database on GitHub)
+	@tests/hygiene/run advisories
 
 doc: toolchain ## the code's own pages, in the target directory
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
