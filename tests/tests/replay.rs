@@ -168,7 +168,8 @@ async fn another_plugin_shows_what_it_would_have_changed(engine: Engine) {
     let differences = report["differences"].as_array().expect("differences");
     assert_eq!(differences.len(), game.lines.len());
     assert_eq!(report["same"], 0);
-    assert_eq!(report["plugins"][0]["plugin"], json!("box-score@0.1.0"));
+    let ran = concat!("box-score@", env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["plugins"][0]["plugin"], ran);
     for difference in differences {
         assert_eq!(difference["kind"], "changed");
     }
@@ -300,8 +301,13 @@ async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
     let words = ["replay", "--url", &url, "--key", &game.id, "--diff"];
     let said = run(&words, 0);
     let summary = stderr(&said);
-    assert!(summary.contains("nba-scoring@0.1.0"), "{summary}");
-    assert!(summary.contains(", box-score@0.1.0"), "{summary}");
+    let plugins = [
+        concat!("nba-scoring@", env!("CARGO_PKG_VERSION")),
+        concat!(", box-score@", env!("CARGO_PKG_VERSION")),
+    ];
+    for plugin in plugins {
+        assert!(summary.contains(plugin), "{summary}");
+    }
     let events = first.len() + second.len();
     let all = format!("{events} records as published, 0 differ");
     assert!(summary.contains(&all), "{summary}");
