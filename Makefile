@@ -13,7 +13,7 @@ RUN_DIR ?= run
 LISTEN ?= 127.0.0.1:8080
 FUZZ_SECONDS ?= 1800
 
-.PHONY: help run test unit build fmt lint check doc hygiene advisories toolchain host plugins test-plugins browser-test bench fuzz clean
+.PHONY: help run test unit build fmt lint check doc hygiene advisories toolchain host plugins test-plugins browser-test bench fuzz release package clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -47,6 +47,7 @@ test: toolchain test-plugins ## every test
 	@tests/deploy/run
 	@tests/deploy/manifests
 	@tests/deploy/monitoring
+	@tests/deploy/release
 	@tests/browser/run
 	@tests/openapi/run
 	@tests/kafka/skipped
@@ -90,6 +91,13 @@ fuzz: plugins ## bodies of POST and files of plugins, FUZZ_SECONDS each (needs c
 	cp $(TARGET_DIR)/$(PLUGIN_TARGET)/release/nba_scoring.wasm tests/fuzz/corpus/plugin/
 	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . post corpus/post seeds/post -- -max_total_time=$(FUZZ_SECONDS)
 	cd tests/fuzz && cargo +nightly fuzz run -s none --fuzz-dir . plugin corpus/plugin seeds/plugin -- -max_total_time=$(FUZZ_SECONDS) -max_len=4194304
+
+# Quoted, so that any version is one word.
+release: ## VERSION=1.2.3: version, changelog, commit, tag, archive, image; DRY_RUN=1 only says what it would do
+	@deploy/release $(if $(DRY_RUN),--dry-run) '$(VERSION)'
+
+package: ## the archive and the image of the committed tree
+	@deploy/package
 
 clean: ## remove what was built, and what make run made
 	cargo clean
