@@ -21,7 +21,7 @@ use crate::{
     log::{
         LogError, RecordLog,
         admin::Admin,
-        embedded::Embedded,
+        embedded::{Embedded, EmbeddedConfig},
         kafka::{self, Kafka},
         partitioner::Method,
     },
@@ -351,6 +351,8 @@ pub fn open_backup(config: &Config) -> anyhow::Result<Arc<dyn Admin>> {
 
 /// Opens the log for a command of an operator. On Kafka the command works beside the
 /// hosts; otherwise no host may run. A missing log is made only where `create` says so.
+/// The command's log cleans nothing: only a host's groups say which events they still
+/// need, and none of them has members now.
 pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin>> {
     if config.kafka.is_set() {
         let log = Kafka::beside(config.kafka.clone(), &limits(config))
@@ -363,7 +365,11 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
             config.data_dir.display()
         ));
     }
-    let log = Embedded::open(config.data_dir.join("log"), config.log.clone());
+    let settings = EmbeddedConfig {
+        cleanup_interval: Duration::MAX,
+        ..config.log.clone()
+    };
+    let log = Embedded::open(config.data_dir.join("log"), settings);
     log.map(|log| log as _).map_err(|error| match error {
         LogError::InUse { .. } => anyhow!(
             "{}: {error}: stop its host first, or ask it: `courtside backup` and `courtside groups --live` do",
@@ -729,5 +735,60 @@ impl Overview {
             lag: partitions.iter().map(|partition| partition.lag).sum(),
             partitions,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        log::{
+            Cleanup, TopicSpec,
+            conformance::{record, wait},
+        },
+        types::{NewRecord, Offset, PartitionId, Topic},
+    };
+
+    /// A stopped host's group still needs events, though its last commit is old.
+    #[test]
+    fn a_command_that_opens_the_log_deletes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
+        config.log.cleanup_interval = Duration::from_millis(10);
+        let topic: Topic = "scores".into();
+        let log = open_admin(&config, true).unwrap();
+        let cleanup = Cleanup::Delete {
+            retention: Some(Duration::from_secs(1)),
+            retention_bytes: None,
+        };
+        log.ensure_topics(&[TopicSpec {
+            name: topic.clone(),
+            partitions: Some(1),
+            cleanup,
+        }])
+        .unwrap();
+        let old = NewRecord {
+            timestamp_ms: 1,
+            ..record("k", "old")
+        };
+        for position in wait(log.append(&topic, vec![(PartitionId(0), old)]).unwrap()) {
+            position.unwrap();
+        }
+
+        let start = |log: &dyn RecordLog| log.bounds(&topic).unwrap()[0].start;
+        thread::sleep(config.log.cleanup_interval * 50);
+        assert_eq!(start(&*log), Offset(0));
+        log.close();
+
+        let log = open_log(&config).unwrap();
+        while start(&*log) == Offset(0) {
+            thread::sleep(config.log.cleanup_interval);
+        }
+        log.close();
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     pipeline::Pipeline,
     shutdown::{self, End},
     slots::{name::SlotName, view::PartitionState},
-    types::{NewRecord, Offset, PartitionId},
+    types::{Digest, NewRecord, Offset, PartitionId},
 };
 use crossbeam_channel::{Receiver, Sender};
 
@@ -101,10 +101,11 @@ pub enum Order {
         id: u64,
         done: Sender<()>,
     },
-    /// The swaps of a slot up to `at` (milliseconds since 1970) can no longer be
-    /// undone. The confirmation also holds for partitions that are assigned later.
+    /// The plugin with this digest stays in a slot, and the slot's swaps up to `at`
+    /// (milliseconds since 1970) can no longer be undone. The confirmation also holds for partitions that are assigned later.
     Confirm {
         slot: SlotName,
+        digest: Option<Digest>,
         at: u64,
         done: Sender<()>,
     },
@@ -485,9 +486,14 @@ impl Running {
                     self.go_where_moved();
                     done.send(()).ok();
                 }
-                Order::Confirm { slot, at, done } => {
+                Order::Confirm {
+                    slot,
+                    digest,
+                    at,
+                    done,
+                } => {
                     self.commit();
-                    for released in self.processing.confirm(&slot, at) {
+                    for released in self.processing.confirm(&slot, digest, at) {
                         if self.stopped.remove(&released) && self.processing.has_default() {
                             self.waiting.insert(released);
                         }

@@ -53,6 +53,7 @@ impl Looking {
             for worker in &self.setup.workers {
                 let told = self.tell(worker, |done| Order::Confirm {
                     slot: name.clone(),
+                    digest: confirmation.digest,
                     at,
                     done,
                 });

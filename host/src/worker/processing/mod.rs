@@ -13,8 +13,8 @@ mod take;
 mod takeover;
 
 pub use crate::clock::now_ms;
-use rollback::Directives;
 pub use rollback::OUT_OF_RANGE;
+use rollback::{Confirmed, Directives};
 use takeover::first_row;
 
 pub use self::take::usable_key;
@@ -45,7 +45,7 @@ use crate::{
     log::{Checkpoints, Commit, Fetched, LogError},
     pipeline::Pipeline,
     slots::name::SlotName,
-    types::{Key, Offset, PartitionId},
+    types::{Digest, Key, Offset, PartitionId},
 };
 
 /// Why a partition does not go on.
@@ -143,6 +143,8 @@ struct Task {
 struct Undo {
     slot: SlotName,
     seq: u32,
+    /// The plugin that ran on trial.
+    bad: Digest,
     /// No event below this offset is processed again.
     from: Offset,
     /// When the swap was, in milliseconds since 1970.
@@ -197,9 +199,8 @@ pub struct Processing {
     budget: Option<Budget>,
     started: Instant,
     directives: Directives,
-    /// The time up to which the swaps of each slot are confirmed, in milliseconds since
-    /// 1970.
-    confirmed: HashMap<SlotName, u64>,
+    /// The confirmation of each slot.
+    confirmed: HashMap<SlotName, Confirmed>,
     /// Whether confirmations may be missing in some partition.
     confirm_again: bool,
     /// The partition that was swept last.

@@ -18,11 +18,11 @@ use super::{CheckpointReader, Processing, Stop, Task, Undo};
 use crate::{
     log::{Checkpoints, Commit, LogError},
     slots::name::SlotName,
-    types::{Key, Offset, PartitionId},
+    types::{Digest, Key, Offset, PartitionId},
     worker::{
         envelope::Redone as EntityRedone,
         takeover::{
-            DIRECTIVES_MAX, Directive, Redone,
+            DIRECTIVES_MAX, Directive, Redone, Trial,
             history::{Kind, Told},
             partition::{corrupt, read_before},
             rows::{self, Before, Redo, TrialId},
@@ -41,6 +41,15 @@ const PAGE: usize = 32;
 struct Left {
     rows: usize,
     bytes: usize,
+}
+
+/// An operator's latest confirmation of a slot's plugin.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Confirmed {
+    /// The time up to which swaps are confirmed, in milliseconds since 1970.
+    pub until: u64,
+    /// The plugin that ran in the slot.
+    pub digest: Option<Digest>,
 }
 
 /// The directives of each slot.
@@ -88,12 +97,21 @@ impl Processing {
         }
     }
 
-    /// Confirms the swaps of a slot up to `at`, also in partitions that come later.
+    /// Confirms the swaps of a slot up to `at`, also in partitions that come later. A
+    /// rollback that waits goes on, unless it undoes the confirmed plugin itself.
     /// Returns the [refused](Self::refuse) partitions that may go on.
-    pub fn confirm(&mut self, slot: &SlotName, at: u64) -> Vec<PartitionId> {
-        let until = self.confirmed.entry(slot.clone()).or_default();
-        *until = at.max(*until);
-        let is_open = |undo: &Undo| undo.slot != *slot || undo.at > at;
+    pub fn confirm(
+        &mut self,
+        slot: &SlotName,
+        digest: Option<Digest>,
+        at: u64,
+    ) -> Vec<PartitionId> {
+        let confirmed = self.confirmed.entry(slot.clone()).or_default();
+        if at >= confirmed.until {
+            *confirmed = Confirmed { until: at, digest };
+        }
+        let is_later = |undo: &Undo| undo.slot != *slot || undo.at > at;
+        let is_open = |undo: &Undo| is_later(undo) || digest != Some(undo.bad);
         let mut released = Vec::new();
         for (partition, task) in &mut self.tasks {
             // A swap that is no longer to be undone does not hold the partition up.
@@ -101,7 +119,7 @@ impl Processing {
                 self.moved.insert(*partition);
             }
             if !task.refused.is_empty() {
-                task.refused.retain(is_open);
+                task.refused.retain(is_later);
                 if task.refused.is_empty() {
                     released.push(*partition);
                 }
@@ -125,13 +143,16 @@ impl Processing {
             };
             let mut row = row.clone();
             let confirmed = self.confirmed.get(slot).copied().unwrap_or_default();
+            let is_confirmed =
+                |trial: &Trial| trial.at <= confirmed.until && trial.digest == confirmed.digest;
             for directive in standing.directives.values() {
                 let trial = directive.undoes(&row);
-                if let Some(trial) = trial.filter(|trial| trial.at > confirmed) {
+                if let Some(trial) = trial.filter(|trial| !is_confirmed(trial)) {
                     let seq = trial.seq;
                     wanted.push(Undo {
                         slot: slot.clone(),
                         seq,
+                        bad: directive.bad,
                         from: trial.offset,
                         at: trial.at,
                         approved: false,

@@ -115,6 +115,8 @@ impl Processing {
         }
         for (partition, is_begun) in changed {
             if is_begun {
+                // Confirmations left the trials of the slot as they were until now.
+                self.confirm_again = true;
                 // The entities open again from the states that they get back.
                 self.forget_entities(partition);
                 continue;
@@ -258,8 +260,11 @@ impl Processing {
                 task.slots.confirm(None, old);
             }
             if self.confirm_again {
-                for (slot, until) in &self.confirmed {
-                    task.slots.confirm(Some(slot), *until);
+                for (slot, confirmed) in &self.confirmed {
+                    // A trial that is to be undone ends with its rollback.
+                    if task.undo.iter().all(|undo| undo.slot != *slot) {
+                        task.slots.confirm(Some(slot), confirmed.until);
+                    }
                 }
             }
         }

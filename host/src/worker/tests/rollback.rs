@@ -660,7 +660,7 @@ fn a_confirmed_swap_stays_and_its_states_from_before_go() {
         if by_order {
             world.drain();
             assert_eq!(world.reserved(&rows::BEFORES), 1000);
-            world.processing.confirm(&SlotName::Default, now_ms());
+            world.processing.confirm(&SlotName::Default, None, now_ms());
         } else {
             std::thread::sleep(after * 2);
         }
@@ -1040,10 +1040,10 @@ fn a_log_that_has_too_little_refuses_before_anything_is_touched() {
     world.commit();
     assert_eq!(world.entities(), states, "the partition is stopped");
     // A confirmation of another slot, or up to a time before, is not about the swap.
-    assert_eq!(world.processing.confirm(&own_slot(), now_ms()), []);
-    assert_eq!(world.processing.confirm(&SlotName::Default, 1), []);
+    assert_eq!(world.processing.confirm(&own_slot(), None, now_ms()), []);
+    assert_eq!(world.processing.confirm(&SlotName::Default, None, 1), []);
     // An operator who confirms the swap makes the partition go on as it is.
-    let released = world.processing.confirm(&SlotName::Default, now_ms());
+    let released = world.processing.confirm(&SlotName::Default, None, now_ms());
     assert_eq!(released, [P]);
     world.idle();
     assert_eq!(world.processing.resume(P), Some(Offset(2)));
@@ -1232,10 +1232,15 @@ fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
         world.poll(9);
         assert_eq!(world.read[&P], Offset(3), "the member has come so far");
         // A confirmation of earlier swaps is not about this one.
-        world.processing.confirm(&SlotName::Default, swapped_at - 1);
+        world
+            .processing
+            .confirm(&SlotName::Default, Some(Digest::of(b"bad")), swapped_at - 1);
         assert_eq!(world.processing.moved(), []);
         assert!(world.processing.is_to_begin());
-        let released = world.processing.confirm(&SlotName::Default, now_ms());
+        let released =
+            world
+                .processing
+                .confirm(&SlotName::Default, Some(Digest::of(b"bad")), now_ms());
         assert_eq!(released, [], "it was not refused");
         assert!(!world.processing.is_to_begin());
         if with_commit {
@@ -1248,6 +1253,36 @@ fn a_partition_that_need_not_be_held_any_more_misses_nothing() {
         world.drain();
         assert_eq!(world.entities(), reference);
     }
+}
+
+/// A confirmation of the plugin that a rollback brings back does not keep the other one's
+/// work.
+#[test]
+fn a_rollback_is_not_dropped_by_a_confirmation_of_the_plugin_that_it_brings_back() {
+    let rolled_back = |confirms: bool| {
+        let mut world = World::new(1 << 20);
+        begin(&mut world);
+        world.swap(&SlotName::Default, Some("bad"));
+        world.event(0, "k2", "x");
+        world.drain();
+        world.hold(&SlotName::Default, "bad", Some("good"));
+        if confirms {
+            let good = Digest::of(b"good");
+            let released = world
+                .processing
+                .confirm(&SlotName::Default, Some(good), now_ms());
+            assert_eq!(released, []);
+            assert!(world.processing.is_to_begin());
+        }
+        world.event(0, "k2", "1");
+        world.drain();
+        assert_eq!(
+            world.told.last().map(|told| told.kind),
+            Some(Kind::Rollback)
+        );
+        world.entities()
+    };
+    assert_eq!(rolled_back(true), rolled_back(false));
 }
 
 /// A swap does not become too old to be undone while its rollback waits for the log.
@@ -1443,7 +1478,7 @@ proptest! {
         let slots = stacks.into_iter().map(|(slot, _)| slot);
         for slot in slots.chain([still_slot()]) {
             world.at_each_host(|world| {
-                world.processing.confirm(&slot, now_ms());
+                world.processing.confirm(&slot, None, now_ms());
             });
         }
         world.drain();

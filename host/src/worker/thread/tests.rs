@@ -456,7 +456,13 @@ fn activate(running: &mut Running, name: Option<&str>) {
 
 fn confirm(running: &mut Running, slot: SlotName, at: u64) {
     let (done, answer) = crossbeam_channel::bounded(1);
-    give(running, Order::Confirm { slot, at, done });
+    let order = Order::Confirm {
+        slot,
+        digest: None,
+        at,
+        done,
+    };
+    give(running, order);
     answer.try_recv().unwrap();
 }
 
