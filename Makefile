@@ -53,7 +53,7 @@ test: toolchain test-plugins ## every test
 	@tests/kafka/skipped
 
 unit: toolchain ## the unit tests that need no brokers; FILTER=worker::position runs some
-	cargo test --locked --workspace --lib $(FILTER) -- --skip log::kafka::tests
+	cargo test --locked --workspace --lib $(FILTER) -- --skip kafka::tests --skip kafka_engine
 
 fmt: toolchain ## bring the code into its form
 	cargo fmt --all

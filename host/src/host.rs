@@ -9,53 +9,59 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-
-use crate::{
+use courtside_engine::{
     backup::source::Source,
-    config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
-    figures::{self, Exposition, asked::Asked, pipelines::Seen},
-    ingest::{Door, Ingest, KeyRule, Schema},
-    letters::Letters,
-    log::{
-        LogError, RecordLog,
-        admin::Admin,
-        embedded::{Embedded, EmbeddedConfig},
-        kafka::{self, Kafka},
-        partitioner::Method,
-    },
+    letters::{self, Letters},
     pipeline::{
         Output, Pipeline, Processing, SlotLimits,
         identity::Identity,
         kept::KeptTopic,
         layout::{self, Layout, LayoutError, Writes},
-    },
-    plugin::{
-        Compiler,
-        wasm::{Engine, EngineConfig},
+        missing::refuse_missing,
     },
     replay::trace::Traced,
-    scoreboard::{BoardSpec, Scoreboard},
-    shutdown::{End, waits},
     slots::{
         self,
         ask::{Answered, AskError, What},
         library::Library,
         manager::{Asks, Manager, Setup, SlotViews},
-        name::SlotName,
         store::PluginStore,
-        view::{
-            GroupView, GroupsView, MemberView, NotReady, Operator, PartitionState, PartitionView,
-            PluginsView, SlotState,
-        },
+        view::{GroupView, GroupsView, MemberView, PartitionView, PluginsView, SlotState},
     },
-    topics::{self, Coded},
-    types::{PartitionId, Topic, TopicPartition},
     worker::{
-        status::PipelineStatus,
+        status::{PartitionState, PipelineStatus},
         thread::{Order, Worker},
     },
+};
+use courtside_http::{
+    Operator,
+    figures::{asked::Asked, pipelines::Seen},
+    ingest::{Door, Ingest, KeyRule, Schema},
+    scoreboard::{BoardSpec, Scoreboard},
+};
+use courtside_log::{
+    LogError, RecordLog,
+    admin::Admin,
+    embedded::{Embedded, EmbeddedConfig},
+    kafka::{self, Kafka},
+    partitioner::Method,
+};
+use courtside_plugin_host::{
+    Compiler,
+    wasm::{Engine, EngineConfig},
+};
+use courtside_process::{
+    exposition::Exposition,
+    shutdown::{End, waits},
+    usage,
+};
+use courtside_types::{NotReady, PartitionId, Topic, TopicPartition, slot_name::SlotName};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
+    topics::{self, Coded},
 };
 
 /// How long a host that has reached its log once waits for it while it starts.
@@ -409,7 +415,7 @@ fn pipeline(
 ) -> anyhow::Result<(Arc<Pipeline>, Layout)> {
     let group = config.group(name);
     let input: Topic = settings.input.topic.as_str().into();
-    topics::refuse_missing(log, &group, &input).map_err(Coded)?;
+    refuse_missing(log, &group, &input).map_err(Coded)?;
     let partitions = topics::ensure_input(config, settings, log)?;
     check_partitioner(name, settings, partitions)?;
     let layout = Layout {
@@ -428,7 +434,7 @@ fn pipeline(
     topics::ensure_others(config, name, settings, log)?;
     log.ensure_group(&group, &input).map_err(Coded)?;
     let identity = Identity::of(log, &group, &input).map_err(Coded)?;
-    let dead_letter = topics::dead_letter(&group);
+    let dead_letter = letters::topic(&group);
     let plugins = TopicPartition {
         topic: slots::topic::name(&group),
         partition: slots::topic::ONLY,
@@ -585,7 +591,7 @@ impl Operator for Overview {
     }
 
     fn figures(&self, out: &mut Exposition) {
-        figures::process::disk(&self.data_dir, out);
+        usage::disk(&self.data_dir, out);
         for (working, told) in self.pipelines.iter().zip(self.asked.ask()) {
             let seen = Seen {
                 pipeline: &working.pipeline,
@@ -742,14 +748,13 @@ impl Overview {
 mod tests {
     use std::thread;
 
-    use super::*;
-    use crate::{
-        log::{
-            Cleanup, TopicSpec,
-            conformance::{record, wait},
-        },
-        types::{NewRecord, Offset, PartitionId, Topic},
+    use courtside_log::{
+        Cleanup, TopicSpec,
+        conformance::{record, wait},
     };
+    use courtside_types::{NewRecord, Offset, PartitionId, Topic};
+
+    use super::*;
 
     /// A stopped host's group still needs events, though its last commit is old.
     #[test]

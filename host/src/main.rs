@@ -1,18 +1,11 @@
 //! The command line.
 
-#![deny(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "both panic where nobody reads; `terminal` does not"
-)]
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use courtside::{
-    cli, play,
-    plugin::wasm::{COMPILE_COMMAND, compile_process},
-};
+use courtside::cli;
+use courtside_play as play;
+use courtside_plugin_host::wasm::{COMPILE_COMMAND, compile_process};
 
 /// A stream processor for Kafka whose logic is WebAssembly plugins.
 #[derive(Parser)]

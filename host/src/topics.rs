@@ -1,23 +1,18 @@
 //! The topics of the configured pipelines: what each is for, and how it is
 //! created. A host makes them at its start, and `courtside topics create` before.
 
-use std::time::{Duration, Instant};
-
-use crate::{
-    config::{Config, PipelineConfig},
+use courtside_engine::{
     letters::{self, notes},
-    log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin},
     pipeline::{
         kept::{Keep, KeptTopic},
         layout,
     },
     slots,
-    types::Topic,
 };
+use courtside_log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin};
+use courtside_types::Topic;
 
-/// How long the log must not find a group's own topic before it counts as missing.
-const MISSING_WITHIN: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2000 });
-const MISSING_LOOK: Duration = Duration::from_millis(100);
+use crate::config::{Config, PipelineConfig};
 
 /// The purpose of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +74,7 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
         for output in settings.written() {
             add(Role::Output, kept(config, output, None));
         }
-        let dead_letter = dead_letter(&group);
+        let dead_letter = letters::topic(&group);
         add(Role::DeadLetter, spec(dead_letter, None, deleted(config)));
         if let Some(checkpoints) = log.checkpoints_topic(&group) {
             add(Role::Checkpoints, checkpoints);
@@ -145,56 +140,6 @@ fn input_partitions(
         Err(LogError::NoSuchTopic { .. }) => Ok(input.spec.partitions),
         Err(error) => Err(error),
     }
-}
-
-/// The topics that a group keeps for itself, each with a word for its contents.
-fn own(log: &dyn RecordLog, group: &str) -> Vec<(Topic, &'static str)> {
-    let state = log.checkpoints_topic(group).map(|spec| spec.name);
-    let mut own: Vec<_> = state.into_iter().map(|topic| (topic, "state")).collect();
-    own.extend([
-        (layout::topic(group).name, "layout"),
-        (slots::topic::name(group), "plugins"),
-        (dead_letter(group), "dead letters"),
-        (notes::topic(group), "redriven letters"),
-    ]);
-    own
-}
-
-/// Refuses to go on without a topic that a group keeps something in, where the
-/// group has committed offsets: made anew, the topic would be empty, and nobody
-/// would know what is gone.
-pub fn refuse_missing(log: &dyn RecordLog, group: &str, input: &Topic) -> Result<(), LogError> {
-    // Offsets come first: a group that has committed some had all its topics before.
-    let committed = match log.group_status(group, input) {
-        Err(LogError::NoSuchTopic { .. }) => return Ok(()),
-        status => status?.committed,
-    };
-    if committed.is_empty() {
-        return Ok(());
-    }
-    for (topic, what) in own(log, group) {
-        if is_missing(log, &topic)? {
-            return Err(LogError::TopicMissing {
-                topic,
-                why: format!(
-                    "group {group} keeps its {what} there, and has committed offsets that go with it. Bring the topic back, or make an empty one with `courtside topics create`: state is then to be reset, too, with `courtside reset`"
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A broker may not have heard yet of a topic that others know.
-fn is_missing(log: &dyn RecordLog, topic: &Topic) -> Result<bool, LogError> {
-    let since = Instant::now();
-    while log.topic_ids(std::slice::from_ref(topic))? == [None] {
-        if since.elapsed() >= MISSING_WITHIN {
-            return Ok(true);
-        }
-        std::thread::sleep(MISSING_LOOK);
-    }
-    Ok(false)
 }
 
 /// Creates a pipeline's input where it is missing; an input that is there must be as
@@ -282,7 +227,7 @@ fn create_others(
 ) -> Result<(), LogError> {
     let partitions = log.partitions(&settings.input.topic.as_str().into())?;
     let group = config.group(pipeline);
-    let letters = dead_letter(&group);
+    let letters = letters::topic(&group);
     let mut specs = vec![
         spec(letters, Some(partitions), deleted(config)),
         plugins(config, &group),
@@ -298,12 +243,6 @@ fn create_others(
         specs.push(kept(config, output, missing.then_some(partitions)));
     }
     log.ensure_topics(&specs)
-}
-
-/// Where a pipeline's dead letters go.
-#[must_use]
-pub fn dead_letter(group: &str) -> Topic {
-    format!("{group}{}", letters::TOPIC_SUFFIX).into()
 }
 
 fn plugins(config: &Config, group: &str) -> TopicSpec {
@@ -349,43 +288,12 @@ fn compacted(config: &Config) -> Cleanup {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{
-        log::{
-            Commit,
-            conformance::{assigned, deleted, join},
-            embedded::{Embedded, EmbeddedConfig},
-        },
-        types::{Offset, PartitionId},
+    use courtside_log::{
+        conformance::deleted,
+        embedded::{Embedded, EmbeddedConfig},
     };
 
-    #[test]
-    fn what_a_group_keeps_is_not_made_anew_under_its_offsets() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Embedded::open(dir.path(), EmbeddedConfig::default()).unwrap();
-        let (group, input) = ("g", Topic::from("in"));
-        // Neither a new group nor one that has not committed yet misses a topic.
-        refuse_missing(&*log, group, &input).unwrap();
-        log.ensure_topics(&[deleted(&input, 1)]).unwrap();
-        refuse_missing(&*log, group, &input).unwrap();
-        let mut member = join(&*log, group, &input, 0, 1);
-        assigned(&mut *member, 1);
-        let commit = Commit {
-            offsets: vec![(PartitionId(0), Offset(0))],
-            ..Commit::default()
-        };
-        member.commit(&commit).unwrap();
-        drop(member);
-        for (topic, what) in own(&*log, group) {
-            let error = refuse_missing(&*log, group, &input).unwrap_err();
-            assert_eq!(error.code(), "topic-missing");
-            let said = error.to_string();
-            assert!(said.contains(&*topic) && said.contains(what), "{said}");
-            assert!(said.contains("courtside topics create"), "{said}");
-            log.ensure_topics(&[deleted(&topic, 1)]).unwrap();
-        }
-        refuse_missing(&*log, group, &input).unwrap();
-    }
+    use super::*;
 
     #[test]
     fn what_is_created_by_name_has_the_partitions_of_its_input() {

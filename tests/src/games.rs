@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use courtside::play::simulate::Season;
+use courtside_play::simulate::Season;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -408,7 +408,7 @@ impl Host {
 
     /// Waits until a plugin with these bytes is in force in a slot.
     pub async fn runs(&self, slot: &str, bytes: &[u8]) -> Value {
-        let digest = courtside::types::Digest::of(bytes).to_string();
+        let digest = courtside_types::Digest::of(bytes).to_string();
         self.slot_is(slot, &format!("active with {digest}"), |view| {
             view["state"] == "active" && view["plugin"]["digest"] == *digest
         })

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use courtside::{
-    log::{
-        RecordLog,
-        embedded::{Embedded, EmbeddedConfig},
-        kafka::{Kafka, KafkaConfig, Limits},
-    },
-    types::{Offset, PartitionId, Record, Topic},
+use courtside_log::{
+    RecordLog,
+    embedded::{Embedded, EmbeddedConfig},
+    kafka::{Kafka, KafkaConfig, Limits},
 };
+use courtside_types::{Offset, PartitionId, Record, Topic};
 use serde_json::Value;
 use tempfile::TempDir;
 

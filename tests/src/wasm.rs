@@ -1,6 +1,6 @@
 //! Plugins made from plugins: the same under another digest, or broken.
 
-use courtside::types::Digest;
+use courtside_types::Digest;
 
 /// A plugin with identical logic, in another file.
 #[must_use]

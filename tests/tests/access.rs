@@ -71,7 +71,7 @@ async fn start(engine: Engine, keys: &Keys) -> (Place, Host) {
     let file = keys.file();
     let place = place
         .set("access.tokens_file", file.to_str().unwrap())
-        .set("logging.filter", "info,courtside::http=debug");
+        .set("logging.filter", "info,courtside_http=debug");
     let host = place.start().await;
     host.is_ready().await;
     (place, host)

@@ -7,15 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use courtside::{
-    log::{
-        RecordLog as _,
-        admin::{Admin as _, NewTopic, TopicChange},
-        kafka::{Kafka, KafkaConfig, Limits},
-    },
-    types::{NewRecord, PartitionId},
+use courtside_log::{
+    RecordLog as _,
+    admin::{Admin as _, NewTopic, TopicChange},
+    kafka::{Kafka, KafkaConfig, Limits},
 };
 use courtside_tests::{Cluster, Host, Place, built, until, until_within};
+use courtside_types::{NewRecord, PartitionId};
 use serde_json::{Value, json};
 
 const HOUR: u64 = 3_600_000;
@@ -121,7 +119,7 @@ impl Scene {
         let records = self.log.read(
             &self.topic(name).into(),
             PartitionId(0),
-            courtside::types::Offset(0),
+            courtside_types::Offset(0),
             1 << 20,
         );
         let records = records.expect("a topic that can be read");

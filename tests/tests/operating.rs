@@ -3,7 +3,6 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use courtside::types::Digest;
 use courtside_tests::{
     Engine, Host, Place, built,
     games::{self, Game},
@@ -13,6 +12,7 @@ use courtside_tests::{
     topics::Topics,
     until, wasm,
 };
+use courtside_types::Digest;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

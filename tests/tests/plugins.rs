@@ -367,7 +367,7 @@ async fn outputs_say_which_plugin_made_them_and_of_what(engine: Engine) {
         panic!("{output:?}")
     };
     let header = |name| String::from_utf8_lossy(record.header(name).expect(name)).into_owned();
-    let digest = courtside::types::Digest::of(&plugin).to_string();
+    let digest = courtside_types::Digest::of(&plugin).to_string();
     assert_eq!(header("courtside-digest"), digest);
     assert!(header("courtside-plugin").starts_with("nba-scoring@"));
     let source = format!("{}/{from}/{}", place.topic("NBA-Games"), event.offset);

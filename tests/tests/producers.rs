@@ -7,15 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use courtside::{
-    log::{
-        RecordLog as _,
-        embedded::{Embedded, EmbeddedConfig},
-        partitioner::Method,
-    },
-    types::{Header, NewRecord, Offset, PartitionId, Topic},
+use courtside_log::{
+    RecordLog as _,
+    embedded::{Embedded, EmbeddedConfig},
+    partitioner::Method,
 };
 use courtside_tests::{Cluster, Host, Place, built};
+use courtside_types::{Header, NewRecord, Offset, PartitionId, Topic};
 use serde_json::{Value, json};
 
 /// Longer than any key that has an entity.

@@ -323,7 +323,7 @@ async fn a_swap_and_a_rollback_are_replayed(engine: Engine) {
         ],
         0,
     );
-    let digest = courtside::types::Digest::of(&good).to_string();
+    let digest = courtside_types::Digest::of(&good).to_string();
     let is_back = |slot: &Value| slot["plugin"]["digest"] == *digest;
     host.slot_is("scores/default", "rolled back", is_back).await;
     host.accepts_all("/score", third).await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use courtside::play::simulate::Season;
+use courtside_play::simulate::Season;
 
 /// An event of a game, ready to be appended.
 #[derive(Clone)]

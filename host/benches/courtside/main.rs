@@ -8,6 +8,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
     clippy::indexing_slicing
 )]
 
@@ -26,7 +28,7 @@ mod swap;
 
 use std::process::ExitCode;
 
-use courtside::plugin::wasm::{COMPILE_COMMAND, compile_process};
+use courtside_plugin_host::wasm::{COMPILE_COMMAND, compile_process};
 
 const ALL: &[(&str, fn())] = &[
     ("pipeline", pipeline::wasm_and_native),

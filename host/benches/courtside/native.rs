@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use courtside::{
-    plugin::{
-        CompileRun, Compiler, Description, Emission, EntityId, Event, Failure, Instance, Limits,
-        OpenError, Outcome, Plugin, Refusal, Rejection, SavedState,
-    },
-    types::{Digest, Header},
-};
 use courtside_plugin::native;
+use courtside_plugin_host::{
+    CompileRun, Compiler, Description, Emission, EntityId, Event, Failure, Instance, Limits,
+    OpenError, Outcome, Plugin, Refusal, Rejection, SavedState,
+};
+use courtside_types::{Digest, Header};
 use nba_scoring::Game;
 use slab::Slab;
 

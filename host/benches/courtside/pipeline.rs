@@ -112,7 +112,7 @@ pub fn a_million_games() {
     let started = Instant::now();
     const STEP: u64 = 100_000;
     for step in 0..10 {
-        let season = courtside::play::simulate::Season::new(1);
+        let season = courtside_play::simulate::Season::new(1);
         for part in 0..10 {
             let first = step * STEP + part * STEP / 10;
             let lines: Vec<Line> = (first..first + STEP / 10)

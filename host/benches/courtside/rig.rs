@@ -11,14 +11,14 @@ use bytes::Bytes;
 use courtside::{
     config::Config,
     host::{self, Host},
-    http,
-    log::{RecordLog, partitioner::Method},
-    plugin::{
-        Compiler,
-        wasm::{Engine, EngineConfig},
-    },
-    types::{Digest, NewRecord, PartitionId, Topic},
 };
+use courtside_http as http;
+use courtside_log::{RecordLog, partitioner::Method};
+use courtside_plugin_host::{
+    Compiler,
+    wasm::{Engine, EngineConfig},
+};
+use courtside_types::{Digest, NewRecord, PartitionId, Topic};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -215,7 +215,7 @@ impl Rig {
     pub fn output_bytes(&self) -> usize {
         let mut sizes = Vec::new();
         for (bounds, partition) in self.log.bounds(&OUTPUT).expect("bounds").iter().zip(0..) {
-            let from = courtside::types::Offset(bounds.end.0 / 2);
+            let from = courtside_types::Offset(bounds.end.0 / 2);
             let records = self
                 .log
                 .read(&OUTPUT, PartitionId(partition), from, 1 << 22);

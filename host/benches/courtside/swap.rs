@@ -11,11 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use courtside::{
-    log::RecordLog,
-    play::simulate::Season,
-    types::{Offset, PartitionId},
-};
+use courtside_log::RecordLog;
+use courtside_play::simulate::Season;
+use courtside_types::{Offset, PartitionId};
 use parking_lot::Mutex;
 use rdkafka::Message as _;
 use tokio::runtime::Runtime;

@@ -11,6 +11,12 @@ use std::{
 use anyhow::anyhow;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use courtside_engine::backup::{
+    self, BackupError,
+    manifest::Manifest,
+    source::Source,
+    target::{self, Draft, Pages},
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -18,15 +24,7 @@ use super::{
     operator::{OutputArgs, coded, start_logging},
     settings::SettingsArgs,
 };
-use crate::{
-    backup::{
-        self, BackupError,
-        manifest::Manifest,
-        source::Source,
-        target::{self, Draft, Pages},
-    },
-    host::open_backup,
-};
+use crate::host::open_backup;
 
 /// Parts of the answer that wait to be written.
 const CHUNKS_AHEAD: usize = 16;
@@ -147,7 +145,7 @@ async fn ask(host: &HostArgs, draft: Draft) -> anyhow::Result<Manifest> {
         let chunk = match tokio::time::timeout(PATIENCE, answer.chunk()).await {
             Ok(Ok(Some(chunk))) => Ok(chunk),
             Ok(Ok(None)) => break,
-            Ok(Err(error)) => Err(crate::client::root(&error)),
+            Ok(Err(error)) => Err(courtside_client::root(&error)),
             Err(_) => Err(format!("nothing came for {} s", PATIENCE.as_secs())),
         };
         let is_end = chunk.is_err();

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+pub use courtside_client::HostArgs;
+use courtside_client::{no_answer, root};
 use reqwest::{Method, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-pub use crate::client::HostArgs;
-use crate::client::{no_answer, root};
 
 /// This is longer than any answer of a host takes by default.
 const TIMEOUT: Duration = Duration::from_secs(90);

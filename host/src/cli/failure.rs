@@ -1,8 +1,9 @@
 //! How a command says what went wrong: in one line, with a stable code, and with what
 //! to do about it.
 
+use courtside_client::terminal::say_line;
+
 use super::plain;
-use crate::terminal::say_line;
 
 /// The text of an error for a person.
 #[must_use]
@@ -73,9 +74,9 @@ fn advice(code: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use anyhow::{Context as _, anyhow};
+    use courtside_play::PlayError;
 
     use super::*;
-    use crate::play::PlayError;
 
     #[test]
     fn a_complaint_is_one_line_with_a_code_and_what_to_do() {

@@ -4,6 +4,9 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::anyhow;
 use clap::Args;
+use courtside_engine::slots::view::{GroupView, GroupsView};
+use courtside_log::{LogError, admin::Admin};
+use courtside_types::{Offset, PartitionId, Topic};
 use serde::Serialize;
 
 use super::{
@@ -11,13 +14,7 @@ use super::{
     operator::{OutputArgs, coded, or_dash, start_logging, table},
     settings::SettingsArgs,
 };
-use crate::{
-    config::Config,
-    host::open_admin,
-    log::{LogError, admin::Admin},
-    slots::view::{GroupView, GroupsView},
-    types::{Offset, PartitionId, Topic},
-};
+use crate::{config::Config, host::open_admin};
 
 /// State shown for a pipeline's group that the log does not know.
 const ABSENT: &str = "absent";
@@ -240,7 +237,7 @@ fn read(
         let id = PartitionId(number);
         let committed = status.committed.get(&id).copied();
         let next = committed.unwrap_or(bounds.start);
-        let holds = |member: &&crate::log::MemberStatus| member.partitions.contains(&id);
+        let holds = |member: &&courtside_log::MemberStatus| member.partitions.contains(&id);
         Partition {
             topic: topic.to_string(),
             partition: number,

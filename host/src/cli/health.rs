@@ -4,14 +4,11 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use courtside_client::{HostArgs, builder, no_answer, terminal::write_out};
+use courtside_types::NotReady;
 use serde::Deserialize;
 
 use super::{operator::Output, plain};
-use crate::{
-    client::{HostArgs, builder, no_answer},
-    slots::view::NotReady,
-    terminal::write_out,
-};
 
 #[derive(Args, Debug)]
 pub struct HealthArgs {

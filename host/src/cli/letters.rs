@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::D
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
+use courtside_client::terminal::{say, say_line};
+use courtside_engine::letters::view::{
+    LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView,
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -14,10 +18,6 @@ use super::{
     client::{Client, HostArgs},
     operator::{OutputArgs, confirm, or_dash, table},
     plain,
-};
-use crate::{
-    letters::view::{LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView},
-    terminal::{say, say_line},
 };
 
 /// Exit status: some redriven event is a dead letter again, or some letter was not
@@ -54,7 +54,7 @@ struct PipelineArgs {
     #[command(flatten)]
     host: HostArgs,
     /// The pipeline, as the host's configuration names it.
-    #[arg(long, default_value = crate::ingest::SCORES)]
+    #[arg(long, default_value = courtside_http::ingest::SCORES)]
     pipeline: String,
     #[command(flatten)]
     output: OutputArgs,
@@ -232,8 +232,8 @@ fn further(page: &LettersPage) -> String {
     }
 }
 
-fn state_of(state: crate::letters::view::LetterState) -> &'static str {
-    use crate::letters::view::LetterState;
+fn state_of(state: courtside_engine::letters::view::LetterState) -> &'static str {
+    use courtside_engine::letters::view::LetterState;
     match state {
         LetterState::Open => "open",
         LetterState::Redriven => "redriven",
@@ -455,8 +455,9 @@ fn result_text(progress: &RedriveView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use courtside_engine::letters::view::{HeaderView, LetterState, LetterView};
+
     use super::*;
-    use crate::letters::view::{HeaderView, LetterState, LetterView};
 
     const FORGED: &str = "a\nstate       redriven\x1b[2J";
     const SHOWN: &str = "a\\u{a}state       redriven\\u{1b}[2J";

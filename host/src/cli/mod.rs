@@ -5,6 +5,7 @@ pub mod backup;
 mod client;
 mod descriptors;
 pub mod failure;
+mod fetch;
 pub mod games;
 pub mod groups;
 pub mod health;

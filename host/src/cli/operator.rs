@@ -5,14 +5,12 @@ use std::io::{BufRead as _, IsTerminal as _};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
+use courtside_client::terminal::{Words, say, write_out};
+use courtside_log::LogError;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use super::plain;
-use crate::{
-    log::LogError,
-    terminal::{Words, say, write_out},
-};
 
 #[derive(Args, Debug)]
 pub struct OutputArgs {

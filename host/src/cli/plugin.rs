@@ -5,6 +5,15 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use courtside_engine::{
+    replay::check::{Objection, Tried, try_out},
+    slots::view::LimitsView,
+};
+use courtside_plugin_host::{
+    Compiler as _, Description, Plugin,
+    wasm::{Engine, Surface},
+};
+use courtside_types::Digest;
 use serde::Serialize;
 
 use super::{
@@ -12,16 +21,7 @@ use super::{
     replay::{engine, open_export, or_failed},
     settings::SettingsArgs,
 };
-use crate::{
-    config::{Config, SCORES, slot_name},
-    plugin::{
-        Compiler as _, Description, Plugin,
-        wasm::{Engine, Surface},
-    },
-    replay::check::{Objection, Tried, try_out},
-    slots::view::LimitsView,
-    types::Digest,
-};
+use crate::config::{Config, SCORES, slot_name};
 
 #[derive(Args, Debug)]
 pub struct PluginArgs {
@@ -174,7 +174,7 @@ impl Report {
             say("exports", &listed(&surface.exports));
             let (offered, unknown): (Vec<_>, Vec<_>) =
                 surface.imports.iter().partition(|import| import.offered);
-            let names = |imports: Vec<&crate::plugin::wasm::Import>| {
+            let names = |imports: Vec<&courtside_plugin_host::wasm::Import>| {
                 let names: Vec<String> = imports.iter().map(|import| import.name.clone()).collect();
                 listed(&names)
             };

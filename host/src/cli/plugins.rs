@@ -11,6 +11,15 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use courtside_client::terminal::{say, say_line};
+use courtside_engine::{
+    slots::{
+        ask::RollbackView,
+        view::{GroupsView, PluginsView, SlotState, SlotView, SwapKind, SwapView},
+    },
+    worker::status::PartitionState,
+};
+use courtside_types::slot_name::SlotName;
 use reqwest::Method;
 use serde::Serialize;
 
@@ -18,14 +27,6 @@ use super::{
     client::{Client, HostArgs},
     operator::{OutputArgs, confirm, or_dash, table},
     plain,
-};
-use crate::{
-    slots::{
-        ask::RollbackView,
-        name::SlotName,
-        view::{GroupsView, PartitionState, PluginsView, SlotState, SlotView, SwapKind, SwapView},
-    },
-    terminal::{say, say_line},
 };
 
 /// Time between two looks at the progress of a rollback.
@@ -322,11 +323,12 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
 
 /// The plan of a rollback, for people.
 fn plan(plan: &RollbackView) -> String {
-    let ran = |plugin: &crate::slots::ask::RanView| match (&plugin.plugin, &plugin.digest) {
-        (Some(plugin), Some(digest)) => format!("{plugin} ({})", short(digest)),
-        (None, Some(digest)) => short(digest).to_owned(),
-        (_, None) => "none".to_owned(),
-    };
+    let ran =
+        |plugin: &courtside_engine::slots::ask::RanView| match (&plugin.plugin, &plugin.digest) {
+            (Some(plugin), Some(digest)) => format!("{plugin} ({})", short(digest)),
+            (None, Some(digest)) => short(digest).to_owned(),
+            (_, None) => "none".to_owned(),
+        };
     let mut text = format!("slot      {}\n", plain::line(&plan.slot));
     let _ = writeln!(text, "undo      {}", plain::line(&ran(&plan.from)));
     let _ = writeln!(text, "run       {}", plain::line(&ran(&plan.to)));

@@ -11,6 +11,21 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use courtside_client::{
+    HostArgs,
+    terminal::{say_line, write_out},
+};
+use courtside_engine::replay::{
+    Recording, archive,
+    compare::{Comparison, Headers, compare},
+    line::Line,
+    run::{Case, Plan},
+};
+use courtside_plugin_host::{
+    Compiler as _, Plugin,
+    wasm::{CompileLimits, Engine, EngineConfig},
+};
+use courtside_types::{PartitionId, TopicPartition};
 use serde::Serialize;
 
 use super::{
@@ -18,23 +33,7 @@ use super::{
     failure::complain,
     operator::{OutputArgs, start_logging},
 };
-use crate::{
-    client::HostArgs,
-    config::SCORES,
-    plugin::{
-        Compiler as _, Plugin,
-        wasm::{CompileLimits, Engine, EngineConfig},
-    },
-    replay::{
-        Recording, archive,
-        compare::{Comparison, Headers, compare},
-        fetch::Asked,
-        line::Line,
-        run::{Case, Plan},
-    },
-    terminal::{say_line, write_out},
-    types::{PartitionId, TopicPartition},
-};
+use crate::{cli::fetch::Asked, config::SCORES};
 
 /// Exit status: an error prevented an answer.
 const FAILED: u8 = 2;

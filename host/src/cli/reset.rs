@@ -5,25 +5,24 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Args;
+use courtside_client::terminal::say;
+use courtside_engine::{
+    letters::{self, notes},
+    pipeline::{identity::Identity, layout},
+    worker::position::PositionRow,
+};
+use courtside_log::{
+    LogError, RecordLog, check_id,
+    reset::{self, Also, Moved, Target},
+};
+use courtside_types::{Offset, PartitionId, Topic, TopicId, TopicPartition};
 use serde::Serialize;
 
 use super::{
     operator::{OutputArgs, coded, confirm, or_dash, start_logging, table},
     settings::SettingsArgs,
 };
-use crate::{
-    host::open_admin,
-    letters::notes,
-    log::{
-        LogError, RecordLog, check_id,
-        reset::{self, Also, Moved, Target},
-    },
-    pipeline::{identity::Identity, layout},
-    terminal::say,
-    topics,
-    types::{Offset, PartitionId, Topic, TopicId, TopicPartition},
-    worker::position::PositionRow,
-};
+use crate::host::open_admin;
 
 #[derive(Args, Debug)]
 #[command(
@@ -176,7 +175,7 @@ fn dead_letter_ends(log: &dyn RecordLog, group: &str) -> Result<Vec<Offset>, Log
     if let Err(error) = log.partitions(&notes::topic(group)) {
         return none(error);
     }
-    let bounds = log.written(&topics::dead_letter(group));
+    let bounds = log.written(&letters::topic(group));
     let ends = bounds.map(|bounds| bounds.iter().map(|bounds| bounds.end).collect());
     ends.or_else(none)
 }

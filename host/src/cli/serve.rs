@@ -10,6 +10,14 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use courtside_client::terminal::write_out;
+use courtside_engine::{letters, worker};
+use courtside_http as http;
+use courtside_process::{
+    logging::{self, LogFormat},
+    shutdown::{self, OVERDUE, STATUS_OVERDUE, Shutdown, waits},
+    usage as process_usage,
+};
 use metrics_exporter_prometheus::Matcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
 
@@ -20,13 +28,8 @@ use super::{
     usage,
 };
 use crate::{
-    config::{Config, LogFormat, SCORES, settings},
-    figures,
+    config::{Config, SCORES, settings},
     host::{Ends, Host},
-    http, letters, logging,
-    shutdown::{self, OVERDUE, STATUS_OVERDUE, Shutdown, waits},
-    terminal::write_out,
-    worker,
 };
 
 /// How long a host that stops waits for the requests under way before it stops
@@ -107,7 +110,7 @@ async fn serve(
     shutdown: &Shutdown,
     reload: watch::Receiver<()>,
 ) -> anyhow::Result<ExitCode> {
-    figures::process::started();
+    process_usage::started();
     let metrics = worker::metrics::BUCKETS
         .iter()
         .try_fold(http::prometheus()?, |builder, (name, buckets)| {

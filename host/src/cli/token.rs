@@ -5,13 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Args;
+use courtside_client::terminal::{say_line, write_out};
+use courtside_http::{Scope, Token, TokensFile};
 use serde::Serialize;
 
 use super::operator::{Output, OutputArgs};
-use crate::{
-    http::{Scope, Token, TokensFile},
-    terminal::{say_line, write_out},
-};
 
 #[derive(Args, Debug)]
 #[command(

@@ -4,6 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, slice};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use courtside_log::{
+    LogError,
+    admin::{Admin, NewTopic, Source, TopicChange, TopicDetails},
+};
+use courtside_types::Topic;
 use serde::Serialize;
 
 use super::{
@@ -13,12 +18,7 @@ use super::{
 use crate::{
     config::Config,
     host::open_admin,
-    log::{
-        LogError,
-        admin::{Admin, NewTopic, Source, TopicChange, TopicDetails},
-    },
     topics::{self, PipelineTopic},
-    types::Topic,
 };
 
 #[derive(Args, Debug)]
@@ -227,7 +227,7 @@ fn uses_text(uses: &[Use]) -> String {
     }
 }
 
-fn needs(known: &[PipelineTopic], topic: &str) -> Option<crate::log::TopicSpec> {
+fn needs(known: &[PipelineTopic], topic: &str) -> Option<courtside_log::TopicSpec> {
     let mut of_topic = known.iter().filter(|known| &*known.spec.name == topic);
     of_topic.next().map(|known| known.spec.clone())
 }

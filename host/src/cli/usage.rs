@@ -5,9 +5,9 @@ use std::{io, process::ExitCode};
 
 use anyhow::anyhow;
 use clap::{CommandFactory, error::ErrorKind};
+use courtside_client::terminal::judge;
 
 use super::failure::complain;
-use crate::terminal::judge;
 
 /// Status of a command whose arguments are wrong.
 const WRONG: u8 = 2;

@@ -12,25 +12,26 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use courtside_engine::{
+    pipeline::kept::{self, KeptTopic},
+    slots::manager::SlotsConfig,
+};
+use courtside_http::{
+    AccessConfig, HttpConfig, ingest::IngestConfig, scoreboard::ScoreboardConfig,
+};
+use courtside_log::{
+    embedded::EmbeddedConfig,
+    kafka::{Assignor, KafkaConfig},
+    partitioner::{Method, Partitioner},
+};
+use courtside_plugin_host::{Limits, wasm::CompileLimits};
+use courtside_process::logging::LoggingConfig;
+use courtside_types::slot_name::SlotName;
 use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    http::{AccessConfig, HttpConfig},
-    ingest::IngestConfig,
-    log::{
-        embedded::EmbeddedConfig,
-        kafka::{Assignor, KafkaConfig},
-        partitioner::{Method, Partitioner},
-    },
-    pipeline::kept::{self, KeptTopic},
-    plugin::{Limits, wasm::CompileLimits},
-    scoreboard::ScoreboardConfig,
-    slots::{manager::SlotsConfig, name::SlotName},
-};
 
 /// Where a file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "courtside.toml";
@@ -82,31 +83,6 @@ impl Default for Config {
             pipelines: BTreeMap::new(),
         }
     }
-}
-
-/// The host's own log, on standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoggingConfig {
-    pub format: LogFormat,
-    /// Directives as of `tracing-subscriber`'s `EnvFilter`.
-    pub filter: String,
-}
-
-impl Default for LoggingConfig {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            filter: "info,fjall=warn,lsm_tree=warn,notify=warn".into(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// How long old records are kept.
@@ -306,7 +282,7 @@ pub struct PipelineConfig {
     pub slots: BTreeMap<String, SlotConfig>,
 }
 
-pub use crate::ingest::SCORES;
+pub use courtside_http::ingest::SCORES;
 
 impl PipelineConfig {
     /// The pipeline of a host whose configuration names none.

@@ -39,7 +39,7 @@ pub const SETTINGS: &[Setting] = &[
     set("data_dir", Min::None, "the record log, compiled plugins and copies of the plugins in force; one process has it at a time"),
     set("plugin_dir", Min::None, "plugins: <pipeline>/default.wasm and <pipeline>/keys/<key>.wasm"),
     set("logging.format", Min::None, "text or json"),
-    set("logging.filter", Min::None, "what is logged: a level, or directives like \"info,courtside::slots=debug\""),
+    set("logging.filter", Min::None, "what is logged: a level, or directives like \"info,courtside_engine::slots=debug\""),
     set("http.listen", Min::None, "address and port of the doors"),
     set("http.connections_max", Min::Count(1), "connections at a time; others wait to be accepted"),
     set("http.subscribers_max", Min::Count(1), "streams of updates at a time, and three quarters of the connections at most; others are answered with 503"),

@@ -4,16 +4,17 @@
 //! name the same kind. A topic that a group keeps for itself is nobody's output: the
 //! host would read a plugin's record in it as one of its own.
 
-use super::{Config, ConfigError, PipelineConfig};
-use crate::{
-    letters::notes,
-    log::kafka,
+use courtside_engine::{
+    letters::{self, notes},
     pipeline::{
         kept::{Keep, KeptTopic},
         layout,
     },
-    slots, topics,
+    slots,
 };
+use courtside_log::kafka;
+
+use super::{Config, ConfigError, PipelineConfig};
 
 /// One place of the configuration that names a topic.
 struct Named<'a> {
@@ -91,7 +92,7 @@ fn check_own(config: &Config, named: &Named<'_>) -> Result<(), ConfigError> {
     let topic = &*named.topic.topic;
     for pipeline in config.pipelines.keys() {
         let group = config.group(pipeline);
-        let letters = topics::dead_letter(&group);
+        let letters = letters::topic(&group);
         let own = [
             layout::topic(&group).name,
             slots::topic::name(&group),

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, sync::LazyLock, time::Duration};
 
-use courtside::plugin::{
+use courtside_plugin_host::{
     Compiler as _, Limits,
     wasm::{COMPILE_COMMAND, Engine, EngineConfig, compile_process},
 };

@@ -7,16 +7,14 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use courtside::{
-    ingest::{Door, Format, Ingest, IngestConfig, KeyRule, Schema},
-    log::{
-        Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
-        TopicSpec, partitioner::Partitioner,
-    },
-    pipeline::identity::Identity,
-    types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId},
+use courtside_engine::pipeline::identity::Identity;
+use courtside_http::ingest::{Door, Format, Ingest, IngestConfig, KeyRule, Schema};
+use courtside_log::{
+    Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
+    TopicSpec, partitioner::Partitioner,
 };
 use courtside_plugin::native::{Entity, Event};
+use courtside_types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 use futures_util::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
 use nba_scoring::Game;

@@ -1,4 +1,4 @@
-//! The script that runs real brokers. The host's own tests have this file, too.
+//! The script that runs real brokers. The record log's own tests have this file, too.
 
 use std::{
     path::{Path, PathBuf},
@@ -83,10 +83,8 @@ pub fn up(dir: &Path, count: u32, options: &[&str]) -> String {
 /// A folder for the files of brokers of this process.
 #[must_use]
 pub fn dir(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into(),
-        PathBuf::from,
-    );
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join(format!("kafka/test-{}-{name}", std::process::id()))
 }
 
@@ -125,5 +123,12 @@ pub fn output(dir: &Path, arguments: &[&str]) -> Output {
 }
 
 fn script() -> PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kafka/cluster").into()
+    root().join("tests/kafka/cluster")
+}
+
+/// The repository. Crates at different depths have this file.
+fn root() -> PathBuf {
+    let mut dirs = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = dirs.find(|dir| dir.join("Cargo.lock").exists());
+    root.expect("the repository").to_owned()
 }

@@ -132,7 +132,7 @@ pub async fn are_refused_within_their_limits(engine: Engine) {
         let after = memory_peak_bytes(host.id()).expect("the host's memory");
         assert!(host.is_running());
         let slot = host.slot(SLOT).await.expect("the slot");
-        let digest = courtside::types::Digest::of(&good).to_string();
+        let digest = courtside_types::Digest::of(&good).to_string();
         assert_eq!(slot["plugin"]["digest"], digest, "what ran goes on: {slot}");
         host.stop().await;
         let (checked, own, child, check_took) = check(&place, &bytes);

@@ -5,8 +5,8 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 const CONTRACT: &str = include_str!("../../../wit/plugin.wit");
-const WIT: &str = include_str!("../../../host/src/plugin/wasm/tests/probe.wit");
-const MODULE: &str = include_str!("../../../host/src/plugin/wasm/tests/probe.wat");
+const WIT: &str = include_str!("../../../host/crates/plugin/src/wasm/tests/probe.wit");
+const MODULE: &str = include_str!("../../../host/crates/plugin/src/wasm/tests/probe.wat");
 
 pub fn with(changes: &[(&str, &str)]) -> Vec<u8> {
     let mut text = MODULE.to_owned();

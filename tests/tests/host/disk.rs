@@ -251,7 +251,7 @@ pub async fn a_full_disk_does_not_keep_a_host_from_stopping(_: Engine) {
     })
     .await;
     let next = wasm::variant(&plugin, "next");
-    let digest = courtside::types::Digest::of(&next).to_string();
+    let digest = courtside_types::Digest::of(&next).to_string();
     place.put("scores/default", &next);
     host.slot_is("scores/default", "about to swap", |view| {
         view["history"].as_array().is_some_and(|history| {

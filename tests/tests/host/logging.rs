@@ -9,7 +9,6 @@ use std::{
 };
 
 use courtside_tests::{Engine, Host, Place, until};
-
 use reqwest::Method;
 use rustix::process::Signal;
 

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use courtside::types::Digest;
 use courtside_tests::{until_within, wasm};
+use courtside_types::Digest;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use reqwest::StatusCode;
 use serde_json::Value;

@@ -8,9 +8,9 @@ use std::{
 };
 
 use box_score::BoxScore;
-use courtside::types::Digest;
 use courtside_plugin::native::{self, Entity};
 use courtside_tests::{built, kafka::Consumed, wasm};
+use courtside_types::Digest;
 use nba_scoring::Game;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use courtside::log::partitioner::Method;
+use courtside_log::partitioner::Method;
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 

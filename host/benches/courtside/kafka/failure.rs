@@ -16,12 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use courtside::{
-    config::Config,
-    host,
-    log::RecordLog,
-    types::{PartitionId, Topic},
-};
+use courtside::{config::Config, host};
+use courtside_log::RecordLog;
+use courtside_types::{PartitionId, Topic};
 use rdkafka::{
     Message as _,
     producer::{BaseRecord, Producer as _, ThreadedProducer},

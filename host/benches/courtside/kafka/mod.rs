@@ -9,7 +9,7 @@ pub mod stream;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use courtside::types::Topic;
+use courtside_types::Topic;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},

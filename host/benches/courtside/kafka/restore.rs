@@ -2,12 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use courtside::{
-    config::Config,
-    host,
-    log::{Cleanup, GroupSpec, Polled, RecordLog, TopicSpec},
-    types::{NewRecord, Offset, PartitionId, Topic},
-};
+use courtside::{config::Config, host};
+use courtside_log::{Cleanup, GroupSpec, Polled, RecordLog, TopicSpec};
+use courtside_types::{NewRecord, Offset, PartitionId, Topic};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::runtime::Runtime;
 

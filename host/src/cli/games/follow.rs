@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use courtside_client::{
+    root,
+    terminal::{say_line, try_write},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,14 +21,10 @@ use super::{
     screen::Screen,
     sse::{Event, Parser},
 };
-use crate::{
-    cli::{
-        client::{Client, Opened},
-        operator::OutputArgs,
-        plain,
-    },
-    client::root,
-    terminal::{say_line, try_write},
+use crate::cli::{
+    client::{Client, Opened},
+    operator::OutputArgs,
+    plain,
 };
 
 /// A host says something at least every `http.heartbeat` (15 s).

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use courtside_client::terminal::write_out;
 use rustix::termios::tcgetwinsize;
 
 use super::game::{Game, board};
-use crate::{cli::plain, terminal::write_out};
+use crate::cli::plain;
 
 /// Size to assume if the terminal does not report its own.
 const SIZE: (usize, usize) = (80, 24);

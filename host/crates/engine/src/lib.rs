@@ -1,0 +1,9 @@
+//! From records to commits: pipelines, the workers that run their records through
+//! plugins, the slots that hold the plugins, dead letters, replay and backup.
+
+pub mod backup;
+pub mod letters;
+pub mod pipeline;
+pub mod replay;
+pub mod slots;
+pub mod worker;

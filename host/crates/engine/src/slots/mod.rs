@@ -1,0 +1,11 @@
+//! Slots: which plugin runs where, and how one takes over from another.
+
+pub mod ask;
+pub mod files;
+pub mod library;
+pub mod manager;
+pub mod rehearsal;
+pub mod slot;
+pub mod store;
+pub mod topic;
+pub mod view;

@@ -1,0 +1,233 @@
+//! Takes polled records: each gets its entity, and a verdict.
+
+use std::time::Instant;
+
+use courtside_log::LogError;
+use courtside_types::{
+    ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record,
+    headers::{
+        IDEMPOTENCY_HEADER as IDEMPOTENCY_KEY, IDEMPOTENCY_INDEX_HEADER as IDEMPOTENCY_INDEX,
+    },
+};
+
+use super::{Processing, Stop, corrupt};
+use crate::{
+    letters::event as letters,
+    worker::{
+        entity::{Entity, Pending, Prepared, Produced, Verdict},
+        envelope::{Recent, Redone},
+        output,
+    },
+};
+
+impl Processing {
+    pub(super) fn take(
+        &mut self,
+        partition: PartitionId,
+        record: Record,
+        now: Instant,
+    ) -> Result<(), LogError> {
+        let Some(task) = self.tasks.get_mut(&partition) else {
+            return Ok(());
+        };
+        if task.stopped || task.is_held() || record.offset < task.next {
+            return Ok(());
+        }
+        task.next = record.offset.next();
+        task.taken += 1;
+        self.pending_since.get_or_insert(now);
+        let again = task.redo().filter(|_| record.offset < task.committed);
+        let attempt = again.map_or(1, |redo| redo.attempt);
+        if attempt == 1 {
+            task.fresh += 1;
+        }
+        let key = usable_key(&record).cloned();
+        if attempt > 1 {
+            // The event was processed before, so it is skipped unless its entity is
+            // late.
+            let is_late = match &key {
+                Ok(key) => self.is_late(partition, key, record.offset)?,
+                Err(_) => false,
+            };
+            if !is_late {
+                if let Some(task) = self.tasks.get_mut(&partition) {
+                    task.taken -= 1;
+                }
+                return Ok(());
+            }
+        }
+        self.pending_bytes += record.size();
+        let key = match key {
+            Ok(key) => key,
+            Err((code, reason)) => {
+                let (place, letter) = output::dead_letter(
+                    &self.pipeline,
+                    None,
+                    partition,
+                    &record,
+                    attempt,
+                    code,
+                    reason,
+                );
+                self.has_letters = true;
+                if let Some(task) = self.tasks.get_mut(&partition) {
+                    task.loose.push(Produced {
+                        source: (partition, record.offset),
+                        place,
+                        record: letter,
+                    });
+                }
+                return Ok(());
+            }
+        };
+        let id = match self.index.get(&(partition, key.clone())) {
+            Some(id) => *id,
+            None => match self.load(partition, key, now)? {
+                Some(id) => id,
+                // The partition stopped: the record will be read again.
+                None => return Ok(()),
+            },
+        };
+        let Some(entity) = self.entities.get_mut(id) else {
+            return Ok(());
+        };
+        if entity.queue.is_empty() {
+            self.dirty.push(id);
+            self.order.remove(&entity.used);
+            self.clock += 1;
+            entity.used = self.clock;
+            entity.used_at = now;
+            self.order.insert(entity.used, id);
+        }
+        let redriven = letters::redriven(&self.pipeline.identity, &record);
+        if attempt > 1
+            && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&partition))
+        {
+            entity.note_redone(Redone {
+                from,
+                until: task.committed,
+                attempt,
+            });
+        }
+        let verdict = if record.value.is_none() {
+            Verdict::Dead {
+                code: "event-without-value",
+                reason: "the record has no value".into(),
+            }
+        } else if let Some(key) = record.header(IDEMPOTENCY_KEY)
+            && self.pipeline.identity.wrote(&record)
+            && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
+        {
+            Verdict::Duplicate
+        } else if redriven.is_some_and(|redriven| entity.was_redone(&redriven)) {
+            Verdict::Duplicate
+        } else {
+            // Whether a halted entity takes the event is known when its turn comes: a
+            // redriven event before it may end the halt.
+            Verdict::Process
+        };
+        entity.queue.push(Pending {
+            record,
+            verdict,
+            redriven,
+            attempt,
+        });
+        Ok(())
+    }
+
+    /// Brings an entity into memory with what its checkpoint says of it; the plugin
+    /// opens it later. Returns none if its partition has to stop.
+    pub(super) fn load(
+        &mut self,
+        partition: PartitionId,
+        key: Key,
+        now: Instant,
+    ) -> Result<Option<usize>, LogError> {
+        let mut recent = Recent::default();
+        let mut halted = None;
+        let mut redone = Vec::new();
+        let mut saved = None;
+        let mut committed = None;
+        match self.checkpoints.read(partition, &key) {
+            Err(LogError::Corrupt { reason }) => {
+                self.stop(partition, corrupt(&key, &reason));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+            Ok(Some((bytes, envelope))) => {
+                let position = self.tasks.get(&partition).map(|task| task.committed);
+                if let Some(position) = position
+                    && envelope.offset >= position
+                {
+                    let reason = format!(
+                        "the checkpoint of {} stands at offset {}, the partition is committed to {position}",
+                        String::from_utf8_lossy(&key),
+                        envelope.offset,
+                    );
+                    let stop = Stop {
+                        code: "checkpoint-ahead",
+                        reason,
+                        waits: false,
+                    };
+                    self.stop(partition, stop);
+                    return Ok(None);
+                }
+                committed = Some(bytes);
+                recent = envelope.recent;
+                halted = envelope.halted;
+                redone = envelope.redone;
+                saved = envelope.saved;
+            }
+        }
+        let late = self.late(partition, &key)?;
+        // The key is copied, because a slice would keep the whole batch in memory that
+        // it came in.
+        let key = Key::copy_from_slice(&key);
+        self.clock += 1;
+        let id = self.entities.insert(Entity {
+            partition,
+            key: key.clone(),
+            home: None,
+            loaded: Some(saved),
+            committed: Some(committed),
+            suspicion: 0,
+            costly: 0,
+            went_well: false,
+            recent,
+            halted_before: halted.clone(),
+            redone,
+            halted,
+            queue: Vec::new(),
+            done: 0,
+            produced: Vec::new(),
+            mark: None,
+            touched: false,
+            prepared: Prepared::Nothing,
+            late,
+            kept: 0,
+            used: self.clock,
+            used_at: now,
+        });
+        self.order.insert(self.clock, id);
+        self.index.insert((partition, key), id);
+        Ok(Some(id))
+    }
+}
+
+/// The key of a record, or why it can have no entity.
+pub fn usable_key(record: &Record) -> Result<&Key, (&'static str, &'static str)> {
+    match &record.key {
+        None => Err(("event-without-key", "the record has no key")),
+        // No request could name an empty key, and no address would show it.
+        Some(key) if key.is_empty() => Err(("event-without-key", "the record's key is empty")),
+        Some(key) if key.len() > ENTITY_KEY_BYTES_MAX => Err((
+            "event-key-too-long",
+            "the record's key is longer than 4096 bytes",
+        )),
+        Some(key) if std::str::from_utf8(key).is_err() => {
+            Err(("event-key-not-utf8", "the record's key is not UTF-8"))
+        }
+        Some(key) => Ok(key),
+    }
+}

@@ -1,0 +1,13 @@
+//! The engine as a whole, on real directories.
+
+mod cleaning;
+mod damage;
+mod disk;
+mod journal;
+mod kill;
+mod reopening;
+
+use super::subject::{Subjected, config, open};
+use crate::conformance::conformance;
+
+conformance!(Subjected::default());

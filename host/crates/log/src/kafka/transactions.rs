@@ -1,0 +1,669 @@
+//! A worker's transactional producer: one commit, one transaction.
+//!
+//! The producer is made when it is first needed, and anew after an error that the
+//! client does not recover from. `init_transactions` ends a transaction that a
+//! predecessor of the same id left open, so ids are stable over restarts.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use courtside_process::shutdown::waits;
+use courtside_types::{NewRecord, Topic, TopicPartition};
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerGroupMetadata,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Message as _},
+    producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
+};
+
+use super::{
+    append::is_of_time,
+    config::KafkaConfig,
+    context, convert,
+    errors::is_denial,
+    native,
+    offsets::{NotSent, OffsetSender, Sending},
+};
+use crate::LogError;
+
+/// How often the worker looks whether records are still in flight. It sleeps in between:
+/// the client's own waits are in whole milliseconds, and spin through shorter times.
+const LOOK: Duration = Duration::from_micros(500);
+/// When a group's coordinator dies while offsets are sent to it, the client may
+/// wait for the next one until some connection comes or goes (librdkafka's issues
+/// 5456 and 5511). So idle connections end after a while; see also [`OffsetSender`].
+const IDLE_PROPERTY: &str = "connections.max.idle.ms";
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Shortest time between two tries of an idle worker to end an open transaction.
+const TIDY_WAIT: Duration = Duration::from_secs(1);
+/// Records that are handed over between two polls for deliveries.
+const RECORDS_PER_LOOK: usize = 1000;
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nothing was committed, and the worker may try again.
+    Again(LogError),
+    /// Nothing was committed: the brokers refuse records of these topics, most likely
+    /// for their times.
+    Times(BTreeSet<Topic>),
+    /// Nothing was committed: the group does not take offsets of this member under
+    /// its old identity.
+    Generation(String),
+    /// Another producer has the id. A restore finds out what was committed.
+    Fenced(String),
+    /// Nobody knows whether the transaction was committed.
+    Unknown(String),
+}
+
+/// How long a worker waits for the end of a producer, which may itself wait for its
+/// brokers' threads.
+const FREE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Context of the producer. Nobody waits for deliveries one by one: a failed one fails
+/// the transaction.
+#[derive(Default)]
+pub(super) struct Quiet {
+    refusals: Arc<Mutex<Refusals>>,
+    /// A record that was not delivered may be in the log all the same.
+    is_in_doubt: Arc<AtomicBool>,
+}
+
+/// Why the brokers refused records. Once a batch is refused, the others under way fail
+/// for their order, and the transaction's own error may name only that.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Topics of records that may have been refused for their times.
+    times: BTreeSet<Topic>,
+    /// A topic that a record is too large for.
+    size: Option<Topic>,
+}
+
+impl Refusals {
+    fn any(&self) -> bool {
+        self.size.is_some() || !self.times.is_empty()
+    }
+}
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
+        context::log(level, what, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, reason, "transactional producer error");
+    }
+}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            if native::may_be_there(message) {
+                self.is_in_doubt.store(true, Ordering::Relaxed);
+            }
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    self.refusals.lock().size = Some(message.topic().into());
+                }
+                code if is_of_time(code) => {
+                    self.refusals.lock().times.insert(message.topic().into());
+                }
+                _ => {}
+            }
+            tracing::debug!(%error, "a record of a transaction was not delivered");
+        }
+    }
+}
+
+pub(super) struct Transactions {
+    config: KafkaConfig,
+    id: String,
+    record_bytes_max: usize,
+    producer: Option<Arc<BaseProducer<Quiet>>>,
+    offsets: OffsetSender,
+    refusals: Arc<Mutex<Refusals>>,
+    /// The producer's [`Quiet::is_in_doubt`].
+    is_in_doubt: Arc<AtomicBool>,
+    must_abort: bool,
+    /// The last producer may have left a transaction open.
+    is_open: bool,
+    tidied: Option<Instant>,
+}
+
+/// Records and offsets of one transaction.
+pub(super) struct Contents<'a> {
+    pub records: Vec<(&'a TopicPartition, Cow<'a, NewRecord>)>,
+    pub offsets: TopicPartitionList,
+}
+
+impl Transactions {
+    pub fn new(config: &KafkaConfig, id: String, record_bytes_max: usize) -> Self {
+        Self {
+            config: config.clone(),
+            id,
+            record_bytes_max,
+            producer: None,
+            refusals: Arc::default(),
+            is_in_doubt: Arc::default(),
+            offsets: OffsetSender::default(),
+            must_abort: false,
+            is_open: false,
+            tidied: None,
+        }
+    }
+
+    /// Whether the producer of the last transaction also makes the next one.
+    #[cfg(test)]
+    pub const fn has_producer(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    /// Prepares the next transaction: ends one that was left open, and makes a producer
+    /// where there is none.
+    pub fn ready(&mut self) -> Result<(), LogError> {
+        self.ready_by(Instant::now() + self.config.request_timeout)
+    }
+
+    /// Ends a transaction that a failure may have left open, since restores may wait
+    /// for it. Does nothing where another producer of the id has ended it. After `time`,
+    /// the rest is left to the next call.
+    pub fn tidy(&mut self, time: Duration) {
+        if !self.must_abort && !self.is_open || time.is_zero() {
+            return;
+        }
+        let time = time.min(self.config.request_timeout);
+        if let Err(error) = self.ready_by(Instant::now() + time) {
+            tracing::debug!(id = %self.id, %error, "a transaction is not ended yet");
+        }
+    }
+
+    /// Ends an open transaction as well, but tries at most once per `TIDY_WAIT`.
+    pub fn tidy_now_and_then(&mut self) {
+        if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_WAIT) {
+            self.tidy(self.config.request_timeout);
+            self.tidied = Some(Instant::now());
+        }
+    }
+
+    fn ready_by(&mut self, deadline: Instant) -> Result<(), LogError> {
+        if self.must_abort {
+            self.abort(deadline);
+        }
+        if self.must_abort {
+            // The abort did not get done; the next producer ends the transaction.
+            self.renew();
+        }
+        if self.producer.is_some() {
+            return Ok(());
+        }
+        let unavailable = |error: KafkaError| failed(&self.id, &error);
+        let mut config = self.config.producer(self.record_bytes_max);
+        let timeout = self.config.transaction_timeout.as_millis().to_string();
+        config
+            .set("transactional.id", &self.id)
+            .set("transaction.timeout.ms", &timeout)
+            .set("message.timeout.ms", &timeout)
+            .set("delivery.report.only.error", "true");
+        if !self.config.properties.contains_key(IDLE_PROPERTY) {
+            config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
+        }
+        self.is_in_doubt = Arc::default();
+        let context = Quiet {
+            refusals: Arc::clone(&self.refusals),
+            is_in_doubt: Arc::clone(&self.is_in_doubt),
+        };
+        let producer: BaseProducer<Quiet> =
+            config.create_with_context(context).map_err(unavailable)?;
+        let begun = retry(deadline, || producer.init_transactions(left(deadline)));
+        if let Err(error) = begun {
+            self.free(producer);
+            return Err(failed(&self.id, &error));
+        }
+        self.producer = Some(Arc::new(producer));
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// Makes one transaction, within about the time given. One that could not be ended
+    /// by then is ended before the next one. `allows` has the last word, by the
+    /// deadline, before the brokers are asked to commit.
+    pub fn commit(
+        &mut self,
+        contents: &Contents<'_>,
+        identity: &Arc<ConsumerGroupMetadata>,
+        time: Duration,
+        allows: &dyn Fn(Instant) -> Result<(), LogError>,
+    ) -> Result<(), Failure> {
+        let _wait = waits::begin(format!("a commit of {}", self.id));
+        let deadline = Instant::now() + time.min(self.config.transaction_timeout);
+        self.ready_by(deadline).map_err(Failure::Again)?;
+        *self.refusals.lock() = Refusals::default();
+        let Some(producer) = self.producer.clone() else {
+            return Err(Failure::Unknown("there is no producer".to_owned()));
+        };
+        let filled = fill(&producer, &contents.records, deadline)
+            .and_then(|()| self.send_offsets(&producer, contents, identity, deadline));
+        if let Err((phase, error)) = filled {
+            drop(producer);
+            let failure = self.fail(phase, &error, deadline);
+            return Err(match (failure, allows(deadline)) {
+                // The client's own error says only that something took too long.
+                (
+                    Failure::Again(_),
+                    Err(why @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })),
+                ) => Failure::Again(why),
+                (failure, _) => failure,
+            });
+        }
+        if let Err(refused) = allows(deadline) {
+            drop(producer);
+            self.must_abort = true;
+            self.abort(deadline);
+            return Err(Failure::Again(refused));
+        }
+        // The client's own flush looks for deliveries only every 100 ms.
+        settle(&producer, deadline);
+        let outcome = finish(&producer, deadline);
+        drop(producer);
+        outcome.map_err(|(phase, error)| self.fail(phase, &error, deadline))
+    }
+
+    fn send_offsets(
+        &mut self,
+        producer: &Arc<BaseProducer<Quiet>>,
+        contents: &Contents<'_>,
+        identity: &Arc<ConsumerGroupMetadata>,
+        deadline: Instant,
+    ) -> Result<(), (Phase, KafkaError)> {
+        if contents.offsets.count() > 0 {
+            let sending = Sending {
+                producer: Arc::clone(producer),
+                offsets: contents.offsets.clone(),
+                identity: Arc::clone(identity),
+            };
+            let sent = self.offsets.send(sending, deadline);
+            sent.map_err(|error| match error {
+                NotSent::Failed(error) => (Phase::Filling, error),
+                NotSent::Hangs => {
+                    let code = RDKafkaErrorCode::OperationTimedOut;
+                    (Phase::Hanging, KafkaError::Global(code))
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Does what an error asks for before the next transaction.
+    fn fail(&mut self, phase: Phase, error: &KafkaError, deadline: Instant) -> Failure {
+        let reason = format!("transactions of {}: {error}", self.id);
+        let fatal = self.producer.as_ref();
+        let fatal = fatal.and_then(|producer| producer.client().fatal_error());
+        let seen = match error {
+            KafkaError::Transaction(error) => Seen {
+                code: Some(error.code()),
+                fatal: fatal
+                    .map(|(code, _)| code)
+                    .or_else(|| error.is_fatal().then(|| error.code())),
+                requires_abort: error.txn_requires_abort(),
+            },
+            error => Seen {
+                code: error.rdkafka_error_code(),
+                fatal: fatal.map(|(code, _)| code),
+                // The error is not of the commit request, which fails only with
+                // `KafkaError::Transaction`.
+                requires_abort: true,
+            },
+        };
+        let verdict = judge(phase, &seen);
+        tracing::debug!(id = %self.id, ?phase, ?seen, ?verdict, "a transaction failed");
+        let refusals = std::mem::take(&mut *self.refusals.lock());
+        match verdict {
+            // The client has numbered the records that the brokers refused: the next
+            // transaction of this producer could fail for its order alone. The open
+            // transaction is ended at once, because it would hold up restores.
+            Verdict::Abort if refusals.any() => {
+                self.renew();
+                self.tidy(deadline.saturating_duration_since(Instant::now()));
+            }
+            Verdict::Abort | Verdict::Generation => {
+                self.must_abort = true;
+                self.abort(deadline);
+            }
+            Verdict::Renew | Verdict::Unknown => self.renew(),
+            Verdict::Fenced => {
+                self.renew();
+                self.is_open = false;
+            }
+        }
+        if let (Verdict::Abort | Verdict::Renew, Some(topic)) = (verdict, &refusals.size) {
+            return Failure::Again(LogError::Invalid {
+                what: "a record of a commit".to_owned(),
+                reason: format!("it is too large for topic {topic} as that is set now: {reason}"),
+            });
+        }
+        match verdict {
+            Verdict::Abort | Verdict::Renew if !refusals.times.is_empty() => {
+                Failure::Times(refusals.times)
+            }
+            Verdict::Abort | Verdict::Renew => Failure::Again(failed(&self.id, error)),
+            Verdict::Generation => Failure::Generation(reason),
+            Verdict::Fenced => Failure::Fenced(reason),
+            Verdict::Unknown => Failure::Unknown(reason),
+        }
+    }
+
+    /// Gives the producer up. A new one makes the next transaction, and ends the one that
+    /// this producer left open when it begins.
+    fn renew(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            self.free(producer);
+        }
+        self.must_abort = false;
+        self.is_open = true;
+    }
+
+    /// Ends a producer, or leaves it behind: its end may wait for its brokers' threads,
+    /// and no transaction needs it.
+    fn free(&self, producer: impl Send + 'static) {
+        let name = format!("the end of a producer of {}", self.id);
+        if !waits::drop_within(&name, FREE_TIME_MAX, producer) {
+            tracing::debug!(id = %self.id, "a producer does not come to its end, and is left behind");
+        }
+    }
+
+    fn abort(&mut self, deadline: Instant) {
+        let Some(producer) = self.producer.clone() else {
+            self.must_abort = false;
+            return;
+        };
+        let producer = &*producer;
+        // The client aborts only after it has told of the purged records, for which it
+        // must be polled.
+        producer.purge(PurgeConfig::default().queue());
+        settle(producer, deadline);
+        // The client numbers the records of the next transaction as if the purged ones
+        // had never been sent. Where the brokers have those all the same, they take the
+        // next records for copies, acknowledge them, and drop them. A new producer has an
+        // epoch of its own, and its numbers begin anew.
+        if producer.in_flight_count() > 0 || self.is_in_doubt.load(Ordering::Relaxed) {
+            return self.renew();
+        }
+        match retry(deadline, || producer.abort_transaction(left(deadline))) {
+            Ok(()) if self.is_in_doubt.load(Ordering::Relaxed) => self.renew(),
+            Ok(()) => self.must_abort = false,
+            Err(error) => {
+                tracing::debug!(id = %self.id, %error, "a transaction was not aborted");
+                let is_retriable =
+                    matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+                if !is_retriable {
+                    self.renew();
+                }
+            }
+        }
+    }
+}
+
+/// The error of a transaction of which nothing was committed.
+fn failed(id: &str, error: &KafkaError) -> LogError {
+    let reason = format!("transactions of {id}: {error}");
+    let code = error.rdkafka_error_code();
+    if let Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) = code {
+        // Another try fails as well: the topic's settings are not those that the host
+        // found at its start.
+        let what = "a record of a commit".to_owned();
+        return LogError::Invalid { what, reason };
+    }
+    if !is_denial(error) {
+        return LogError::Unavailable { reason };
+    }
+    let needs = match code {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            "Write on the topics of outputs, dead letters and checkpoints"
+        }
+        Some(RDKafkaErrorCode::GroupAuthorizationFailed) => "Read on the group",
+        _ => "Write on the transactional id",
+    };
+    LogError::Denied {
+        reason: format!("{reason}; the user needs {needs}"),
+    }
+}
+
+/// How far a transaction had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The brokers were not asked to commit.
+    Filling,
+    /// The brokers were not asked to commit, and a call of the client does not return.
+    Hanging,
+    Ending,
+}
+
+/// Properties that the client gives an error. They alone decide the verdict.
+#[derive(Clone, Debug)]
+struct Seen {
+    code: Option<RDKafkaErrorCode>,
+    /// The error for which the producer can no longer be used.
+    fatal: Option<RDKafkaErrorCode>,
+    requires_abort: bool,
+}
+
+/// Meaning of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing was committed. The worker aborts the transaction, and may try again.
+    Abort,
+    /// Nothing was committed: the group no longer knows the member by the identity
+    /// that the transaction carried.
+    Generation,
+    /// Nothing was committed, and this producer can no longer be used.
+    Renew,
+    /// Another producer has the id.
+    Fenced,
+    /// The brokers were asked to commit: only the committed offsets tell the outcome.
+    Unknown,
+}
+
+/// Applies the client's rules. A fatal error ends the producer. An error that asks for
+/// an abort says that nothing was committed. Any other error of `commit_transaction`
+/// (which is tried again as long as there is time) leaves the outcome open. So does
+/// a fatal one: the client also raises it for a commit that it had given up and that
+/// succeeded.
+fn judge(phase: Phase, seen: &Seen) -> Verdict {
+    use RDKafkaErrorCode as Code;
+    match (seen.fatal, phase) {
+        (
+            Some(
+                Code::Fenced
+                | Code::ProducerFenced
+                | Code::InvalidProducerEpoch
+                | Code::TransactionCoordinatorFenced,
+            ),
+            _,
+        ) => Verdict::Fenced,
+        (_, Phase::Hanging) | (Some(_), Phase::Filling) => Verdict::Renew,
+        (Some(_), Phase::Ending) => Verdict::Unknown,
+        (None, Phase::Ending) if !seen.requires_abort => Verdict::Unknown,
+        (None, _) => match seen.code {
+            Some(
+                Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::FencedInstanceId
+                | Code::StaleMemberEpoch
+                | Code::FencedMemberEpoch,
+            ) => Verdict::Generation,
+            _ => Verdict::Abort,
+        },
+    }
+}
+
+fn filling(error: KafkaError) -> (Phase, KafkaError) {
+    (Phase::Filling, error)
+}
+
+fn fill(
+    producer: &BaseProducer<Quiet>,
+    records: &[(&TopicPartition, Cow<'_, NewRecord>)],
+    deadline: Instant,
+) -> Result<(), (Phase, KafkaError)> {
+    producer.begin_transaction().map_err(filling)?;
+    for (index, (place, record)) in records.iter().enumerate() {
+        if index % RECORDS_PER_LOOK == RECORDS_PER_LOOK - 1 {
+            producer.poll(Duration::ZERO);
+        }
+        let mut waiting = convert::base_record(place, record, ());
+        while let Err((error, back)) = producer.send(waiting) {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            if !is_full || Instant::now() >= deadline {
+                return Err(filling(error));
+            }
+            look(producer);
+            waiting = back;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing is in flight.
+fn settle(producer: &BaseProducer<Quiet>, deadline: Instant) {
+    while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        look(producer);
+    }
+}
+
+fn look(producer: &BaseProducer<Quiet>) {
+    std::thread::sleep(LOOK);
+    producer.poll(Duration::ZERO);
+}
+
+fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phase, KafkaError)> {
+    retry(deadline, || producer.commit_transaction(left(deadline))).map_err(|error| {
+        // The flush comes before the commit request: nothing was committed.
+        match error {
+            KafkaError::Flush(_) => (Phase::Filling, error),
+            error => (Phase::Ending, error),
+        }
+    })
+}
+
+/// The time to a deadline, but at least 100 ms: less would be of no use to a request.
+pub(super) fn left(deadline: Instant) -> Duration {
+    deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(100))
+}
+
+/// Repeats a call until it succeeds, or until another try is of no use.
+pub(super) fn retry(
+    deadline: Instant,
+    mut ask: impl FnMut() -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
+    loop {
+        match ask() {
+            Err(KafkaError::Transaction(error))
+                if error.is_retriable() && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOOK);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RDKafkaErrorCode as Code;
+
+    /// Each row: the phase, the error's code, the producer's fatal error, whether the
+    /// client asks for an abort, and the verdict.
+    #[test]
+    fn errors_are_judged_as_the_client_documents_them() {
+        use Phase::{Ending, Filling, Hanging};
+        use Verdict::{Abort, Fenced, Generation, Renew, Unknown};
+        for (phase, code, fatal, requires_abort, verdict) in [
+            // A record was not delivered, or could not be sent.
+            (Filling, Code::MessageTimedOut, None, true, Abort),
+            (Filling, Code::MessageSizeTooLarge, None, true, Abort),
+            // The time was over before the brokers could be asked to commit.
+            (Filling, Code::OperationTimedOut, None, false, Abort),
+            // The group has moved on, or does not know the member.
+            (Filling, Code::IllegalGeneration, None, true, Generation),
+            (Filling, Code::UnknownMemberId, None, true, Generation),
+            (Filling, Code::FencedInstanceId, None, true, Generation),
+            (Filling, Code::StaleMemberEpoch, None, true, Generation),
+            // Nothing was committed, since the brokers were not asked to.
+            (
+                Filling,
+                Code::Fatal,
+                Some(Code::OutOfOrderSequenceNumber),
+                false,
+                Renew,
+            ),
+            (
+                Filling,
+                Code::InvalidTransactionalState,
+                Some(Code::InvalidTransactionalState),
+                false,
+                Renew,
+            ),
+            (Filling, Code::Fenced, Some(Code::Fenced), false, Fenced),
+            (
+                Filling,
+                Code::InvalidProducerEpoch,
+                Some(Code::InvalidProducerEpoch),
+                false,
+                Fenced,
+            ),
+            // The brokers were not asked to commit, whatever the client says later.
+            (Hanging, Code::OperationTimedOut, None, true, Renew),
+            (
+                Hanging,
+                Code::OperationTimedOut,
+                Some(Code::OutOfOrderSequenceNumber),
+                true,
+                Renew,
+            ),
+            // The brokers refused to commit.
+            (Ending, Code::UnknownProducerId, None, true, Abort),
+            (Ending, Code::OperationTimedOut, None, true, Abort),
+            // No answer by the deadline: the request may be on its way.
+            (Ending, Code::OperationTimedOut, None, false, Unknown),
+            (Ending, Code::RequestTimedOut, None, false, Unknown),
+            // A commit that the client had given up may have succeeded.
+            (
+                Ending,
+                Code::Fatal,
+                Some(Code::OperationTimedOut),
+                false,
+                Unknown,
+            ),
+            (Ending, Code::Fenced, Some(Code::Fenced), false, Fenced),
+            (
+                Ending,
+                Code::ProducerFenced,
+                Some(Code::ProducerFenced),
+                true,
+                Fenced,
+            ),
+        ] {
+            let seen = Seen {
+                code: Some(code),
+                fatal,
+                requires_abort,
+            };
+            assert_eq!(judge(phase, &seen), verdict, "{phase:?} {seen:?}");
+        }
+    }
+}

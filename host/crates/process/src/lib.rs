@@ -1,0 +1,9 @@
+//! The process itself: its clocks, its log lines, its end, and what it uses.
+//!
+//! Nothing here knows of records, plugins or requests.
+
+pub mod clock;
+pub mod exposition;
+pub mod logging;
+pub mod shutdown;
+pub mod usage;
