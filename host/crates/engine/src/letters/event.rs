@@ -1,5 +1,5 @@
 //! A dead letter, the event in it, and the record that takes the event back to
-//! the input. The headers of redriven events are defined here.
+//! the input. The record has the headers of [`redriven`](crate::worker::redriven).
 
 use bytes::Bytes;
 use courtside_log::{COMMIT_EXTRA_BYTES, LogError, RecordLog};
@@ -12,45 +12,15 @@ use courtside_types::{
 use crate::{
     pipeline::{Pipeline, identity::Identity},
     worker::{
-        entity::{ENTITY_HALTED, Redriven},
+        entity::ENTITY_HALTED,
         output::{CUT, ERROR_CODE, ERROR_REASON},
         processing::usable_key,
+        redriven::{BEGINS, MADE_OF, ORIGIN, REDRIVE, UNTIL, is_redriven, position},
     },
 };
 
-/// On a redriven event: the `partition/offset` of its dead letter.
-pub const REDRIVE: &str = "courtside-redrive";
-/// On a redriven event: the `topic/partition/offset` at which it first came.
-/// The header stays if the event becomes a dead letter again.
-pub const ORIGIN: &str = "courtside-origin";
-/// On a redriven event: it is the first of its key in a redrive.
-pub const BEGINS: &str = "courtside-redrive-begins";
-/// On the last redriven event of a key in a redrive: the offset up to which the
-/// redrive has brought all of the key's events.
-pub const UNTIL: &str = "courtside-redrive-until";
-
-/// On a redriven event: `offset/attempt` of the record that its letter was made
-/// of. The worker sees by it whether a rollback has processed that record again
-/// since.
-pub const MADE_OF: &str = "courtside-redrive-made-of";
-
 /// Bytes that the headers of a redriven event may take.
 const HEADERS_BYTES: usize = 512;
-
-/// The marks of a redriven event, from its headers; None for any other record.
-#[must_use]
-pub fn redriven(input: &Identity, record: &Record) -> Option<Redriven> {
-    if !is_redriven(input, record) {
-        return None;
-    }
-    let origin = record.header(ORIGIN).and_then(|text| position(text));
-    Some(Redriven {
-        origin: origin.map_or(record.offset, |origin| origin.offset),
-        begins: record.header(BEGINS).is_some(),
-        until: record.header(UNTIL).and_then(|text| offset(text)),
-        made_of: record.header(MADE_OF).and_then(|text| made_of(text)),
-    })
-}
 
 /// Why an event can never be redriven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,10 +216,6 @@ const OF_REDRIVES: [&str; 8] = [
     MADE_OF,
 ];
 
-fn is_redriven(input: &Identity, record: &Record) -> bool {
-    record.header(REDRIVE).is_some() && input.wrote(record)
-}
-
 /// The number of a letter's headers that came with its event; the host's own
 /// come after them. The event may have headers of these names, too, from
 /// another pipeline.
@@ -287,25 +253,4 @@ fn last<'a>(record: &'a Record, name: &str) -> Option<&'a Bytes> {
 
 fn text(record: &Record, name: &str) -> Option<String> {
     last(record, name).map(|value| String::from_utf8_lossy(value).into_owned())
-}
-
-fn offset(text: &[u8]) -> Option<Offset> {
-    std::str::from_utf8(text).ok()?.parse().ok().map(Offset)
-}
-
-fn made_of(text: &[u8]) -> Option<(Offset, u32)> {
-    let (offset, attempt) = std::str::from_utf8(text).ok()?.split_once('/')?;
-    Some((Offset(offset.parse().ok()?), attempt.parse().ok()?))
-}
-
-/// `topic/partition/offset`.
-fn position(text: &[u8]) -> Option<Position> {
-    let mut parts = std::str::from_utf8(text).ok()?.rsplitn(3, '/');
-    let offset = Offset(parts.next()?.parse().ok()?);
-    let partition = PartitionId(parts.next()?.parse().ok()?);
-    Some(Position {
-        topic: parts.next()?.to_owned().into(),
-        partition,
-        offset,
-    })
 }

@@ -29,10 +29,11 @@ use metrics::counter;
 
 use super::{
     Letters, LettersError,
-    event::{BEGINS, Letter, UNTIL},
+    event::Letter,
     notes,
     view::{Plan, RedriveView, Selection},
 };
+use crate::worker::redriven::{BEGINS, UNTIL};
 
 pub const REDRIVEN: &str = "courtside_redriven_total";
 pub const DEAD_AGAIN: &str = "courtside_redriven_dead_total";

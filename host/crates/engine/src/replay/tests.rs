@@ -19,9 +19,9 @@ use super::{
     timeline::{Stretch, Timeline},
 };
 use crate::{
-    letters::event as letters,
     pipeline::identity::Identity,
     slots::view::SwapKind,
+    worker::redriven,
     worker::{
         output::ERROR_CODE,
         tests::{Faulty, pipeline},
@@ -551,9 +551,9 @@ fn a_letter_that_a_rollback_outlived_is_skipped_as_the_worker_does() {
         let mut record = event(offset, "x");
         record.headers.push(Identity::default().mark());
         for (name, value) in [
-            (letters::REDRIVE, "0/0"),
-            (letters::ORIGIN, "in/0/5"),
-            (letters::MADE_OF, made_of),
+            (redriven::REDRIVE, "0/0"),
+            (redriven::ORIGIN, "in/0/5"),
+            (redriven::MADE_OF, made_of),
         ] {
             record.headers.push(Header::new(name, value.to_owned()));
         }

@@ -7,6 +7,7 @@ use courtside_types::{Key, NewRecord, Offset, PartitionId, Record, TopicPartitio
 use super::{
     envelope::{Halt, REDONE_MAX, Recent, Redone},
     instances::Home,
+    redriven::Redriven,
 };
 
 /// Events and records that an entity keeps room for.
@@ -44,21 +45,6 @@ impl Pending {
             .as_ref()
             .map_or(self.record.offset, |redriven| redriven.origin)
     }
-}
-
-/// The marks of a redriven event, which was a dead letter before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Redriven {
-    /// The offset that the event had when it came first.
-    pub origin: Offset,
-    /// The event is the first of its entity's in a redrive, so no other redrive is
-    /// under way.
-    pub begins: bool,
-    /// Set on the last of the entity's events in a redrive, which has then brought all
-    /// events up to this offset.
-    pub until: Option<Offset>,
-    /// The record that the dead letter was made of, and the attempt at processing it.
-    pub made_of: Option<(Offset, u32)>,
 }
 
 /// The code of dead letters whose entity was halted.

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod output;
 pub mod position;
 pub mod processing;
+pub mod redriven;
 pub mod status;
 pub mod takeover;
 pub mod thread;

@@ -30,8 +30,8 @@ use super::{
     processing::{Budget, Interrupted, Processing, Stop, now_ms},
 };
 use crate::{
-    letters::event::{BEGINS, ORIGIN, REDRIVE, UNTIL},
     pipeline::{self, Output, Pipeline, identity::Identity},
+    worker::redriven::{BEGINS, ORIGIN, REDRIVE, UNTIL},
 };
 
 pub(crate) mod rollback;

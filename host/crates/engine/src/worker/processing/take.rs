@@ -11,13 +11,11 @@ use courtside_types::{
 };
 
 use super::{Processing, Stop, corrupt};
-use crate::{
-    letters::event as letters,
-    worker::{
-        entity::{Entity, Pending, Prepared, Produced, Verdict},
-        envelope::{Recent, Redone},
-        output,
-    },
+use crate::worker::{
+    entity::{Entity, Pending, Prepared, Produced, Verdict},
+    envelope::{Recent, Redone},
+    output,
+    redriven::redriven,
 };
 
 impl Processing {
@@ -99,7 +97,7 @@ impl Processing {
             entity.used_at = now;
             self.order.insert(entity.used, id);
         }
-        let redriven = letters::redriven(&self.pipeline.identity, &record);
+        let redriven = redriven(&self.pipeline.identity, &record);
         if attempt > 1
             && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&partition))
         {

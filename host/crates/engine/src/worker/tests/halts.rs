@@ -230,7 +230,7 @@ fn a_refused_event_is_redriven_among_others() {
 /// are void, so redriving them does nothing.
 #[test]
 fn letters_that_a_rollback_has_undone_are_not_processed() {
-    use crate::{letters::event::MADE_OF, worker::envelope::Redone};
+    use crate::worker::{envelope::Redone, redriven::MADE_OF};
     let mut bench = Bench::new(8, 100);
     bench.events(&[("g", "refuse"), ("g", "x"), ("g", "x"), ("g", "refuse")]);
     bench.commit();
