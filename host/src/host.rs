@@ -19,10 +19,10 @@ use courtside_engine::{
         layout::{self, Layout, LayoutError, Writes},
         missing::refuse_missing,
     },
-    replay::trace::Traced,
+    replay::trace::EntityHistory,
     slots::{
         self,
-        ask::{Answered, AskError, What},
+        ask::{AskError, RequestResult, What},
         library::Library,
         manager::{Asks, Manager, Setup, SlotViews},
         store::PluginStore,
@@ -83,7 +83,7 @@ struct Working {
     letters: Arc<Letters>,
     asks: Asks,
     layout: layout::Watch,
-    traced: Arc<Traced>,
+    traced: Arc<EntityHistory>,
 }
 
 /// The parts of a host that its doors may ask.
@@ -191,7 +191,7 @@ impl Host {
                 pipeline: Arc::clone(&pipeline),
             })
             .context("start-failed: no thread for the slots")?;
-            let traced = Traced {
+            let traced = EntityHistory {
                 partitioner: layout.partitioner.clone(),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
                 status: Arc::clone(&status),
@@ -559,7 +559,7 @@ impl Operator for Overview {
         pipeline: &str,
         slot: SlotName,
         what: What,
-    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
         let working = self.working(pipeline);
         let working = working.ok_or_else(|| AskError::NoSuchPipeline(pipeline.to_owned()))?;
         working.asks.ask(slot, what)
@@ -604,7 +604,7 @@ impl Operator for Overview {
         }
     }
 
-    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+    fn traced(&self, pipeline: &str) -> Option<Arc<EntityHistory>> {
         let mut all = self.pipelines.iter();
         let working = all.find(|working| *working.pipeline.name == *pipeline)?;
         Some(Arc::clone(&working.traced))

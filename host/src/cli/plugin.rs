@@ -6,7 +6,7 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use courtside_engine::{
-    replay::check::{Objection, Tried, try_out},
+    replay::check::{CheckOutcome, Objection, try_out},
     slots::view::LimitsView,
 };
 use courtside_plugin_host::{
@@ -80,7 +80,7 @@ struct Report {
 struct Rehearsed {
     export: String,
     #[serde(flatten)]
-    tried: Tried,
+    tried: CheckOutcome,
 }
 
 #[must_use]
@@ -145,17 +145,17 @@ fn limits(config: &Config, pipeline: &str, slot: &str) -> anyhow::Result<LimitsV
     ))
 }
 
-fn try_on(engine: &Engine, bytes: &[u8], path: &PathBuf) -> anyhow::Result<Tried> {
+fn try_on(engine: &Engine, bytes: &[u8], path: &PathBuf) -> anyhow::Result<CheckOutcome> {
     let recording = open_export(path)?;
     let limits = recording.pipeline.limits.limits();
     let plugin: Arc<dyn Plugin> = match engine.compile(bytes, &limits) {
         Ok(plugin) => plugin,
         Err(rejection) => {
-            return Ok(Tried {
+            return Ok(CheckOutcome {
                 key: recording.key,
                 events: recording.events.len(),
                 objections: vec![rejection.into()],
-                ..Tried::default()
+                ..CheckOutcome::default()
             });
         }
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use courtside_engine::{
     backup::source::Source,
     letters::Letters,
-    replay::trace::Traced,
+    replay::trace::EntityHistory,
     slots::{
-        ask::{Answered, AskError, What},
+        ask::{AskError, RequestResult, What},
         view::{GroupsView, PluginsView},
     },
 };
@@ -24,7 +24,7 @@ pub trait Operator: Send + Sync + 'static {
         pipeline: &str,
         slot: SlotName,
         what: What,
-    ) -> Result<oneshot::Receiver<Answered>, AskError>;
+    ) -> Result<oneshot::Receiver<RequestResult>, AskError>;
 
     /// The largest plugin that a slot of a pipeline takes.
     fn plugin_bytes_max(&self, pipeline: &str, slot: &SlotName) -> Option<usize>;
@@ -35,7 +35,7 @@ pub trait Operator: Send + Sync + 'static {
     /// The host's present figures, for Prometheus.
     fn figures(&self, out: &mut Exposition);
     /// A pipeline, for questions about its entities.
-    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>>;
+    fn traced(&self, pipeline: &str) -> Option<Arc<EntityHistory>>;
     /// A backup of the log and of the host's copies of plugins.
     fn backup(&self) -> Result<Source, LogError>;
     /// The dead letters of a pipeline; none where there is no such pipeline.

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use courtside_engine::replay::{
     entity::EntityView,
     line::Line,
-    trace::{Lines, Traced},
+    trace::{EntityHistory, Lines},
 };
 use courtside_log::LogError;
 use courtside_types::{Digest, PartitionId};
@@ -50,7 +50,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The pipeline, the key and the partitions that a request is about.
 struct Asked {
-    traced: Arc<Traced>,
+    traced: Arc<EntityHistory>,
     key: String,
     partitions: Vec<PartitionId>,
     permit: OwnedSemaphorePermit,
@@ -91,7 +91,7 @@ fn asked(
     })
 }
 
-fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<Traced>, Problem> {
+fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<EntityHistory>, Problem> {
     app.operator.traced(pipeline).ok_or_else(|| {
         let detail = format!("there is no pipeline {pipeline:?}");
         Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)

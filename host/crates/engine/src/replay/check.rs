@@ -19,7 +19,7 @@ use super::{
     run::{BATCH, Memory, Plan, Replayed},
 };
 use crate::{
-    slots::rehearsal::{Rehearsal, Rehearsed},
+    slots::rehearsal::{Rehearsal, RehearsalOutcome},
     worker::{
         envelope::Envelope,
         output::{ERROR_CODE, ERROR_REASON},
@@ -77,7 +77,7 @@ impl From<Rejection> for Objection {
 
 /// Result of trying a plugin on a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tried {
+pub struct CheckOutcome {
     pub key: String,
     pub events: usize,
     /// Format of the checkpoint that was opened; None without a checkpoint or a state
@@ -94,11 +94,14 @@ pub struct Tried {
 }
 
 /// Tries a plugin on a recording. An error says that the try itself was not possible.
-pub fn try_out(recording: &Recording, plugin: &Arc<dyn Plugin>) -> Result<Tried, ReplayError> {
-    let mut tried = Tried {
+pub fn try_out(
+    recording: &Recording,
+    plugin: &Arc<dyn Plugin>,
+) -> Result<CheckOutcome, ReplayError> {
+    let mut tried = CheckOutcome {
         key: recording.key.clone(),
         events: recording.events.len(),
-        ..Tried::default()
+        ..CheckOutcome::default()
     };
     let key = Key::copy_from_slice(recording.key.as_bytes());
     let partition = recording.partition();
@@ -214,15 +217,15 @@ fn rehearse(
         stopping: &AtomicBool::new(false),
     };
     match rehearsal.run() {
-        Ok(Rehearsed::Passed(_)) => Ok(None),
-        Ok(Rehearsed::Rejected(rejection)) => Ok(Some(rejection.into())),
+        Ok(RehearsalOutcome::Passed(_)) => Ok(None),
+        Ok(RehearsalOutcome::Rejected(rejection)) => Ok(Some(rejection.into())),
         Err(error) => Err(ReplayError::Failed(error.to_string())),
     }
 }
 
 /// Counts outputs and dead letters. A failure of the plugin is an objection, unless the
 /// plugin that ran failed at the same event.
-fn count(recording: &Recording, lines: &[Line], tried: &mut Tried) {
+fn count(recording: &Recording, lines: &[Line], tried: &mut CheckOutcome) {
     let published: BTreeMap<u64, &str> = recording
         .published
         .iter()

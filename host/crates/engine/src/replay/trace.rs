@@ -36,7 +36,7 @@ const PAGE_BYTES: usize = 1 << 20;
 const EVENTS_MAX: usize = 4 << 20;
 
 /// A pipeline of a running host, with all that a trace of its entities needs.
-pub struct Traced {
+pub struct EntityHistory {
     pub pipeline: Arc<Pipeline>,
     pub partitioner: Partitioner,
     pub checkpoints: Arc<dyn Checkpoints>,
@@ -46,7 +46,7 @@ pub struct Traced {
     pub library: Arc<Library>,
 }
 
-impl std::fmt::Debug for Traced {
+impl std::fmt::Debug for EntityHistory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Traced({})", self.pipeline.name)
     }
@@ -81,7 +81,7 @@ impl Pages {
     }
 }
 
-impl Traced {
+impl EntityHistory {
     /// The partitions that a key's events come to.
     #[must_use]
     pub fn partitions_of(&self, key: &[u8]) -> Vec<PartitionId> {

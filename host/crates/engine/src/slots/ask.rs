@@ -36,11 +36,11 @@ pub struct Ask {
     pub slot: SlotName,
     pub what: What,
     /// An operator who no longer waits has closed this channel.
-    pub answer: oneshot::Sender<Answered>,
+    pub answer: oneshot::Sender<RequestResult>,
 }
 
 /// The outcome of a request.
-pub type Answered = Result<Answer, AskError>;
+pub type RequestResult = Result<Answer, AskError>;
 
 /// The answer to a request that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -116,14 +116,14 @@ pub fn put(path: &Path, host: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The outcome of reading a slot's file.
-pub enum Contents {
+pub enum FileContents {
     Bytes(Vec<u8>),
     /// The file changed while it was read: look again later.
     Unsteady,
 }
 
 /// Reads a slot's file, not more of it than `bytes_max`.
-pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
+pub fn read(path: &Path, bytes_max: usize) -> Result<FileContents, Rejection> {
     let unreadable = |error: io::Error| Rejection {
         code: "plugin-file-unreadable",
         message: format!("{}: {error}", path.display()),
@@ -157,7 +157,7 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Contents, Rejection> {
         .map_err(unreadable)?;
     let after = file.metadata().map_err(unreadable)?;
     if Stamp::of(&before) != Stamp::of(&after) || bytes.len() as u64 != after.len() {
-        return Ok(Contents::Unsteady);
+        return Ok(FileContents::Unsteady);
     }
-    Ok(Contents::Bytes(bytes))
+    Ok(FileContents::Bytes(bytes))
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{
     store::PluginStore,
-    topic::{self, ONLY, Said},
+    topic::{self, ONLY, TopicRecord},
 };
 
 /// Bytes in a piece of a plugin, at most.
@@ -30,7 +30,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a plugin cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum Missing {
+pub enum MissingPlugin {
     #[error("neither this host nor the topic {0} has its bytes")]
     Nowhere(Topic),
     #[error("what the topic {0} has of it is not what it was")]
@@ -80,10 +80,10 @@ impl Library {
     }
 
     /// Takes note of a record of the topic.
-    pub fn hear(&self, offset: Offset, said: &Said) {
+    pub fn hear(&self, offset: Offset, said: &TopicRecord) {
         let mut shared = self.shared.lock();
         match *said {
-            Said::Piece { digest, number, of } if number < of => {
+            TopicRecord::Piece { digest, number, of } if number < of => {
                 let pieces = shared.entry(digest).or_default();
                 if pieces.of != of {
                     pieces.at.clear();
@@ -91,7 +91,7 @@ impl Library {
                 }
                 pieces.at.insert(number, offset);
             }
-            Said::NoPiece { digest, number } => {
+            TopicRecord::NoPiece { digest, number } => {
                 if let Some(pieces) = shared.get_mut(&digest) {
                     pieces.at.remove(&number);
                     if pieces.at.is_empty() && pieces.offered.is_none() {
@@ -122,7 +122,7 @@ impl Library {
     }
 
     /// A plugin's bytes: the host's copy, or else that of the topic.
-    pub fn load(&self, digest: Digest) -> Result<Vec<u8>, Missing> {
+    pub fn load(&self, digest: Digest) -> Result<Vec<u8>, MissingPlugin> {
         match self.store.load(digest) {
             Ok(bytes) => return Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -130,7 +130,7 @@ impl Library {
         }
         let pieces: Vec<Offset> = match self.shared.lock().get(&digest) {
             Some(pieces) if pieces.are_all() => pieces.at.values().copied().collect(),
-            _ => return Err(Missing::Nowhere(self.topic.clone())),
+            _ => return Err(MissingPlugin::Nowhere(self.topic.clone())),
         };
         let mut bytes = Vec::new();
         for offset in pieces {
@@ -138,11 +138,11 @@ impl Library {
             let piece = read.first().filter(|record| record.offset == offset);
             match piece.and_then(|record| record.value.as_deref()) {
                 Some(piece) => bytes.extend_from_slice(piece),
-                None => return Err(Missing::Damaged(self.topic.clone())),
+                None => return Err(MissingPlugin::Damaged(self.topic.clone())),
             }
         }
         if Digest::of(&bytes) != digest {
-            return Err(Missing::Damaged(self.topic.clone()));
+            return Err(MissingPlugin::Damaged(self.topic.clone()));
         }
         Ok(bytes)
     }
@@ -277,7 +277,7 @@ mod tests {
         assert!(!one.share(digest, now).unwrap(), "a round is bounded");
         assert!(one.share(digest, now).unwrap());
         let other = place.library("other");
-        assert!(matches!(other.load(digest), Err(Missing::Nowhere(_))));
+        assert!(matches!(other.load(digest), Err(MissingPlugin::Nowhere(_))));
         assert!(!other.has(digest));
         place.heard(&other, |other| other.has(digest));
         assert_eq!(other.load(digest).unwrap(), bytes);

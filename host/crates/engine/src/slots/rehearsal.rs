@@ -54,13 +54,13 @@ pub struct Passed {
 
 /// The outcome of a rehearsal.
 #[derive(Debug)]
-pub enum Rehearsed {
+pub enum RehearsalOutcome {
     Passed(Passed),
     Rejected(Rejection),
 }
 
 impl Rehearsal<'_> {
-    pub fn run(&self) -> Result<Rehearsed, LogError> {
+    pub fn run(&self) -> Result<RehearsalOutcome, LogError> {
         let mut stage = Stage::new(self.candidate, self.entities_per_instance);
         let (mut entities, mut of) = (0, 0);
         let mut named = BTreeSet::new();
@@ -114,7 +114,7 @@ impl Rehearsal<'_> {
                     };
                     match outcome {
                         Err(rejection) if self.current_can(&key, &saved) => {
-                            return Ok(Rehearsed::Rejected(rejection));
+                            return Ok(RehearsalOutcome::Rejected(rejection));
                         }
                         _ => {}
                     }
@@ -123,7 +123,7 @@ impl Rehearsal<'_> {
             entities += tried;
         }
         let named = (*self.slot == SlotName::Default).then_some(named);
-        Ok(Rehearsed::Passed(Passed {
+        Ok(RehearsalOutcome::Passed(Passed {
             entities,
             of,
             named,

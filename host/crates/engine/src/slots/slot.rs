@@ -23,14 +23,14 @@ const HISTORY_MAX: usize = 50;
 
 /// A plugin in force.
 #[derive(Clone)]
-pub struct Running {
+pub struct RunningPlugin {
     pub active: Arc<Active>,
     pub size_bytes: u64,
     pub since: Timestamp,
     pub takeover: Takeover,
 }
 
-impl Running {
+impl RunningPlugin {
     /// A plugin that has not taken over in any partition yet.
     #[must_use]
     pub fn new(slot: &SlotName, plugin: Arc<dyn Plugin>, size_bytes: u64) -> Self {
@@ -60,7 +60,7 @@ pub enum Step {
 pub struct Slot {
     pub pipeline: String,
     pub name: SlotName,
-    pub running: Option<Running>,
+    pub running: Option<RunningPlugin>,
     state: SlotState,
     seen: Option<Entry>,
     /// When the file was first seen as it is now.
@@ -269,7 +269,7 @@ impl Slot {
     }
 
     /// Notes that another plugin (or none) is in force.
-    pub fn activated(&mut self, running: Option<Running>) {
+    pub fn activated(&mut self, running: Option<RunningPlugin>) {
         self.swaps += 1;
         self.trial_began = None;
         self.running = running;

@@ -30,21 +30,21 @@ pub fn is_copy(name: &str) -> bool {
 
 /// The host's notes for its next start, by the full names of slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Noted {
+pub struct StoredDecisions {
     /// The plugin that runs in each slot.
     pub slots: BTreeMap<String, Digest>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub undone: BTreeMap<String, Undone>,
+    pub undone: BTreeMap<String, RolledBack>,
     /// The file of a slot that failed its rehearsal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub unfit: BTreeMap<String, Unfit>,
+    pub unfit: BTreeMap<String, FailedRehearsal>,
 }
 
 /// A plugin that failed its rehearsal. Whether a plugin passes depends on the states of
 /// the moment, so the verdict holds until another file is offered. A rollback or a
 /// restart must not put a plugin in force that nobody wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unfit {
+pub struct FailedRehearsal {
     pub digest: Digest,
     /// The stable code of `docs/errors.md`.
     pub code: String,
@@ -55,7 +55,7 @@ pub struct Unfit {
 
 /// The effect of rollbacks on the plugin directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undone {
+pub struct RolledBack {
     /// The latest directive that was followed.
     pub directive: u64,
     /// The plugins that are not taken from the directory again, with the one undone
@@ -64,7 +64,7 @@ pub struct Undone {
     pub digests: Vec<Digest>,
 }
 
-impl Undone {
+impl RolledBack {
     pub fn insert(&mut self, digest: Digest) {
         self.digests.retain(|undone| *undone != digest);
         if self.digests.len() >= UNDONE_MAX {
@@ -83,13 +83,13 @@ impl Undone {
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Noted {
+    enum StoredDecisions {
         More(Vec<Digest>),
         One(Option<Digest>),
     }
-    Ok(match Noted::deserialize(deserializer)? {
-        Noted::More(digests) => digests,
-        Noted::One(digest) => digest.into_iter().collect(),
+    Ok(match StoredDecisions::deserialize(deserializer)? {
+        StoredDecisions::More(digests) => digests,
+        StoredDecisions::One(digest) => digest.into_iter().collect(),
     })
 }
 
@@ -128,15 +128,15 @@ impl PluginStore {
     }
 
     /// The notes that were written last.
-    pub fn noted(&self) -> io::Result<Noted> {
+    pub fn noted(&self) -> io::Result<StoredDecisions> {
         match fs::read(self.dir.join(ACTIVE_FILE)) {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredDecisions::default()),
             Err(error) => Err(error),
         }
     }
 
-    pub fn note(&self, noted: &Noted) -> io::Result<()> {
+    pub fn note(&self, noted: &StoredDecisions) -> io::Result<()> {
         replace(
             &self.dir.join(ACTIVE_FILE),
             &serde_json::to_vec_pretty(noted)?,
@@ -195,22 +195,22 @@ mod tests {
     fn keeps_what_runs_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let store = PluginStore::open(dir.path().join("plugins")).unwrap();
-        assert_eq!(store.noted().unwrap(), Noted::default());
+        assert_eq!(store.noted().unwrap(), StoredDecisions::default());
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
         store.keep(one, b"one").unwrap();
         store.keep(two, b"two").unwrap();
-        let noted = Noted {
+        let noted = StoredDecisions {
             slots: BTreeMap::from([("scores/default".to_owned(), two)]),
             undone: BTreeMap::from([(
                 "scores/default".to_owned(),
-                Undone {
+                RolledBack {
                     directive: 7,
                     digests: vec![one, two],
                 },
             )]),
             unfit: BTreeMap::from([(
                 "scores/default".to_owned(),
-                Unfit {
+                FailedRehearsal {
                     digest: one,
                     code: "plugin-cannot-read".to_owned(),
                     reason: "it reads something else".to_owned(),
@@ -248,7 +248,7 @@ mod tests {
                 r#"{{"slots":{{}},"undone":{{"scores/default":{{"directive":7,"digest":{noted}}}}}}}"#
             );
             fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
-            let undone = Undone {
+            let undone = RolledBack {
                 directive: 7,
                 digests,
             };
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn of_plugins_that_were_undone_the_last_are_remembered() {
         let digest = |number: usize| Digest::of(number.to_string().as_bytes());
-        let mut undone = Undone::default();
+        let mut undone = RolledBack::default();
         (0..=UNDONE_MAX).for_each(|number| undone.insert(digest(number)));
         undone.insert(digest(1));
         assert_eq!(undone.digests.len(), UNDONE_MAX);

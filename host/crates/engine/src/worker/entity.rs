@@ -93,7 +93,7 @@ pub struct Entity {
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
     /// Events that went over a limit, at a cost to others, since one went well.
-    pub costly: u32,
+    pub overruns: u32,
     /// A call of the entity went well since the last commit.
     pub went_well: bool,
     pub recent: Recent,

@@ -790,7 +790,7 @@ fn a_run_that_leads_to_too_much_is_cut_short_and_done_again_in_pieces() {
     bench.processing.set_budget(Some(Budget {
         bytes_max: 2000,
         time_max: Duration::from_secs(3600),
-        hurry: Arc::default(),
+        interrupt: Arc::default(),
     }));
     let fetched = |records: &[Record]| {
         vec![Fetched {

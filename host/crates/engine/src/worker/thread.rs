@@ -20,7 +20,7 @@ use courtside_process::{
 use courtside_types::{Digest, NewRecord, Offset, PartitionId, slot_name::SlotName};
 use crossbeam_channel::{Receiver, Sender};
 
-use self::begin::{IdentityWatch, Unbegun};
+use self::begin::{IdentityWatch, PendingStart};
 use super::{
     figures::Gap,
     given_up::GivenUp,
@@ -28,7 +28,7 @@ use super::{
     metrics::{Change, Handles},
     output,
     position::Start,
-    processing::{Budget, Counts, Interrupted, OUT_OF_RANGE, Planned, Processing, Stop, now_ms},
+    processing::{Budget, CommitPlan, Counts, Interrupted, OUT_OF_RANGE, Processing, Stop, now_ms},
     status::{PartitionStatus, PipelineStatus},
     takeover::{Directive, Redone},
 };
@@ -119,7 +119,7 @@ pub enum Order {
 pub struct Orders {
     sender: Sender<Order>,
     /// Tells a worker in the middle of a long run that a caller waits.
-    hurry: Arc<AtomicBool>,
+    interrupt: Arc<AtomicBool>,
 }
 
 impl Orders {
@@ -130,7 +130,7 @@ impl Orders {
         let (sender, inbox) = crossbeam_channel::unbounded();
         let orders = Self {
             sender,
-            hurry: Arc::default(),
+            interrupt: Arc::default(),
         };
         (orders, inbox)
     }
@@ -138,7 +138,7 @@ impl Orders {
     /// Gives an order; false says that the worker has ended.
     #[must_use]
     pub fn give(&self, order: Order) -> bool {
-        self.hurry.store(true, Ordering::Relaxed);
+        self.interrupt.store(true, Ordering::Relaxed);
         self.sender.send(order).is_ok()
     }
 }
@@ -176,7 +176,7 @@ impl Worker {
                 Ok(bounds.map_or(Offset(0), |bounds| bounds.start))
             })
         };
-        let mut running = Running {
+        let mut running = WorkerLoop {
             starts,
             watch: IdentityWatch::of_log(log, &pipeline.identity),
             redoing: BTreeSet::new(),
@@ -189,9 +189,9 @@ impl Worker {
             status: Arc::clone(status),
             member,
             inbox,
-            hurry: Arc::clone(&orders.hurry),
+            interrupt: Arc::clone(&orders.interrupt),
             poll_bytes: 0,
-            eased: None,
+            warmup: None,
             wait: RETRY_WAIT_MIN,
             poll_wait: RETRY_WAIT_MIN,
             worker,
@@ -240,13 +240,13 @@ impl Worker {
 type Starts = Box<dyn Fn(PartitionId) -> Result<Offset, LogError> + Send>;
 
 /// The eased mode of a worker after a swap; see [`EASED_TIME_MAX`].
-struct Eased {
+struct Warmup {
     until: Instant,
     /// Few entities of the last commit had to be opened.
     few_open: bool,
 }
 
-impl Eased {
+impl Warmup {
     fn begin() -> Option<Self> {
         Some(Self {
             until: Instant::now() + EASED_TIME_MAX,
@@ -255,18 +255,18 @@ impl Eased {
     }
 }
 
-struct Running {
+struct WorkerLoop {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     member: Box<dyn Member>,
     processing: Processing,
     inbox: Receiver<Order>,
-    hurry: Arc<AtomicBool>,
+    interrupt: Arc<AtomicBool>,
     /// How many bytes a poll asks for: fewer after the records of a poll went over the
     /// budget.
     poll_bytes: usize,
     /// Set for a while after a swap, when polls and commits are small.
-    eased: Option<Eased>,
+    warmup: Option<Warmup>,
     /// How long to wait after the next log error that interrupts a run.
     wait: Duration,
     /// How long to wait after the next poll that fails.
@@ -289,7 +289,7 @@ struct Running {
     /// Partitions that wait for a plugin.
     waiting: BTreeSet<PartitionId>,
     /// Partitions that the worker could not begin with yet.
-    unbegun: BTreeMap<PartitionId, Unbegun>,
+    unbegun: BTreeMap<PartitionId, PendingStart>,
     reported: Counts,
     /// The metrics that the worker counts in.
     handles: Handles,
@@ -298,7 +298,7 @@ struct Running {
     stopping: Option<Instant>,
 }
 
-impl Running {
+impl WorkerLoop {
     fn run(mut self) {
         while self.stopping.is_none() {
             self.step();
@@ -331,7 +331,7 @@ impl Running {
             None if !is_restoring => IDLE_WAIT,
             _ => Duration::ZERO,
         };
-        let poll_bytes = match self.eased {
+        let poll_bytes = match self.warmup {
             Some(_) => self.poll_bytes.min(EASED_POLL_BYTES),
             None => self.poll_bytes,
         };
@@ -353,7 +353,7 @@ impl Running {
                 }
             }
             Ok(Polled::Idle) => {
-                self.eased = self.eased.take().filter(|eased| !eased.few_open);
+                self.warmup = self.warmup.take().filter(|warmup| !warmup.few_open);
                 if is_restoring || self.processing.pending_since().is_some() {
                     self.commit();
                 } else {
@@ -410,7 +410,7 @@ impl Running {
         if self.poll_bytes < settings.poll_bytes_max.min(EASED_POLL_BYTES) {
             return true;
         }
-        let interval = match self.eased {
+        let interval = match self.warmup {
             Some(_) => settings.commit_interval.min(EASED_COMMIT_INTERVAL),
             None => settings.commit_interval,
         };
@@ -424,16 +424,16 @@ impl Running {
     /// Decides after a commit of `entities` entities whether eased mode may end.
     fn note_opened(&mut self, entities: usize) {
         let opened = self.processing.counts.opens - self.reported.opens;
-        if let Some(eased) = &mut self.eased {
-            eased.few_open = entities > 0 && opened * FEW_OPENED < entities as u64;
-            if Instant::now() >= eased.until {
-                self.eased = None;
+        if let Some(warmup) = &mut self.warmup {
+            warmup.few_open = entities > 0 && opened * FEW_OPENED < entities as u64;
+            if Instant::now() >= warmup.until {
+                self.warmup = None;
             }
         }
     }
 
     fn take_orders(&mut self) {
-        self.hurry.store(false, Ordering::Relaxed);
+        self.interrupt.store(false, Ordering::Relaxed);
         while let Ok(order) = self.inbox.try_recv() {
             match order {
                 Order::Stop(told) => {
@@ -446,7 +446,7 @@ impl Running {
                     self.processing.activate(&slot, active);
                     if !is_first {
                         self.gap.taken_over();
-                        self.eased = Eased::begin();
+                        self.warmup = Warmup::begin();
                     }
                     self.wait_for_plugin();
                     self.go_on_waiting();
@@ -465,7 +465,7 @@ impl Running {
                     if !self.processing.is_in_force(&slot, active.as_ref()) {
                         self.processing.activate(&slot, active);
                         self.gap.taken_over();
-                        self.eased = Eased::begin();
+                        self.warmup = Warmup::begin();
                     }
                     tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
                     self.processing.direct(directive);
@@ -550,7 +550,7 @@ impl Running {
         self.write(prepared, deadline)
     }
 
-    fn write(&mut self, prepared: Planned, mut deadline: Option<Instant>) -> bool {
+    fn write(&mut self, prepared: CommitPlan, mut deadline: Option<Instant>) -> bool {
         let (commit, stops) = match prepared {
             Ok(prepared) => prepared,
             Err(interrupted) => {
@@ -714,7 +714,7 @@ impl Running {
         let budget = (self.poll_bytes > 1).then(|| Budget {
             bytes_max: settings.commit_bytes_max * BUDGET_COMMITS,
             time_max: RUN_TIME_MAX,
-            hurry: Arc::clone(&self.hurry),
+            interrupt: Arc::clone(&self.interrupt),
         });
         self.processing.set_budget(budget);
     }

@@ -21,9 +21,9 @@ use courtside_engine::{
     backup::source::Source,
     letters::Letters,
     pipeline::identity::Identity,
-    replay::trace::Traced,
+    replay::trace::EntityHistory,
     slots::{
-        ask::{Answered, AskError, What},
+        ask::{AskError, RequestResult, What},
         view::{GroupsView, PluginsView},
     },
 };
@@ -71,11 +71,11 @@ pub struct FakeOperator {
     /// None makes a handler panic that asks for groups, as one test wants it.
     pub groups: Mutex<Option<GroupsView>>,
     /// The only pipeline whose entities can be asked for.
-    pub traced: Mutex<Option<Arc<Traced>>>,
+    pub traced: Mutex<Option<Arc<EntityHistory>>>,
     pub asked: Mutex<Vec<(String, SlotName, What)>>,
     /// Answer to the next question; without one the question waits.
-    pub answer: Mutex<Option<Answered>>,
-    unanswered: Mutex<Vec<oneshot::Sender<Answered>>>,
+    pub answer: Mutex<Option<RequestResult>>,
+    unanswered: Mutex<Vec<oneshot::Sender<RequestResult>>>,
     /// Whether there is a log to back up, which never ends.
     pub endless: AtomicBool,
 }
@@ -94,7 +94,7 @@ impl Operator for FakeOperator {
         pipeline: &str,
         slot: SlotName,
         what: What,
-    ) -> Result<oneshot::Receiver<Answered>, AskError> {
+    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
         let (answer, answered) = oneshot::channel();
         let asked = (pipeline.to_owned(), slot, what);
         self.asked.lock().push(asked);
@@ -124,7 +124,7 @@ impl Operator for FakeOperator {
 
     fn figures(&self, _: &mut Exposition) {}
 
-    fn traced(&self, pipeline: &str) -> Option<Arc<Traced>> {
+    fn traced(&self, pipeline: &str) -> Option<Arc<EntityHistory>> {
         let traced = self.traced.lock();
         traced
             .clone()

@@ -6,7 +6,7 @@ use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use courtside_engine::{
     pipeline::{self, Output, Pipeline, identity::Identity},
-    replay::{run::Memory, trace::Traced},
+    replay::{run::Memory, trace::EntityHistory},
     slots::{library::Library, store::PluginStore},
     worker::{
         envelope::{Envelope, Recent},
@@ -81,7 +81,7 @@ impl Asked {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = Arc::<Memory>::default();
         let status = Arc::<PipelineStatus>::default();
-        *host.operator.traced.lock() = Some(Arc::new(Traced {
+        *host.operator.traced.lock() = Some(Arc::new(EntityHistory {
             pipeline: Arc::new(pipeline()),
             partitioner,
             checkpoints: Arc::clone(&checkpoints) as _,

@@ -21,10 +21,10 @@ use courtside_types::{Digest, slot_name::SlotName};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use tokio::sync::oneshot;
 
-use super::{look::Looking, swap::Taken};
+use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::{
     slots::{
-        ask::{Answered, AskError},
+        ask::{AskError, RequestResult},
         files::Entry,
         slot::Slot,
     },
@@ -62,7 +62,7 @@ impl Drop for Job {
 /// A file that an operator put, and waits for.
 struct Put {
     path: PathBuf,
-    answer: oneshot::Sender<Answered>,
+    answer: oneshot::Sender<RequestResult>,
 }
 
 /// The manager's compile jobs, and the requests that wait for them.
@@ -122,7 +122,7 @@ impl Job {
     }
 }
 
-impl Looking {
+impl ManagerLoop {
     /// The outcome of compiling a slot's file; none as long as the compile is under
     /// way, or waits for another.
     pub fn compiled(
@@ -214,8 +214,8 @@ impl Looking {
 
     /// Answers the operator who put a slot's file, unless the file is still being
     /// compiled.
-    pub fn conclude(&mut self, name: &SlotName, taken: Taken) {
-        if matches!(taken, Taken::Compiling) {
+    pub fn conclude(&mut self, name: &SlotName, taken: SwapOutcome) {
+        if matches!(taken, SwapOutcome::Compiling) {
             self.publish();
             return;
         }
@@ -230,7 +230,12 @@ impl Looking {
 
     /// Takes a file that an operator put, and answers once that has ended. An operator
     /// who put another file before is told that this one replaces it.
-    pub fn take_put(&mut self, name: &SlotName, path: PathBuf, answer: oneshot::Sender<Answered>) {
+    pub fn take_put(
+        &mut self,
+        name: &SlotName,
+        path: PathBuf,
+        answer: oneshot::Sender<RequestResult>,
+    ) {
         let put = Put {
             path: path.clone(),
             answer,

@@ -3,18 +3,18 @@
 use courtside_types::slot_name::SlotName;
 use jiff::Timestamp;
 
-use super::look::Looking;
+use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
-        ask::{Answered, AskError},
-        topic::{Confirmation, Said},
+        ask::{AskError, RequestResult},
+        topic::{Confirmation, TopicRecord},
     },
     worker::thread::Order,
 };
 
-impl Looking {
+impl ManagerLoop {
     /// Lets the plugin that runs in a slot stay.
-    pub fn confirm(&mut self, name: &SlotName) -> Answered {
+    pub fn confirm(&mut self, name: &SlotName) -> RequestResult {
         let Some(slot) = self.slots.get(name) else {
             return Err(AskError::NoSuchSlot(format!(
                 "{}/{name}",
@@ -30,7 +30,7 @@ impl Looking {
         tracing::info!(slot = %slot.full_name(), digest = slot.digest().map(|digest| digest.short()), "the plugin stays");
         self.group
             .known_mut()
-            .hear(Said::Confirmation(confirmation));
+            .hear(TopicRecord::Confirmation(confirmation));
         self.confirm_where_told();
         self.publish();
         self.shown(name)

@@ -11,7 +11,7 @@ use courtside_log::LogError;
 use courtside_types::{Digest, Key, slot_name::SlotName};
 use jiff::Timestamp;
 
-use super::{Setup, SlotsConfig, look::Looking};
+use super::{Setup, SlotsConfig, manager_loop::ManagerLoop};
 use crate::worker::status::PartitionState;
 use crate::{
     pipeline::Pipeline,
@@ -20,7 +20,7 @@ use crate::{
         slot::Slot,
         topic::{
             Presence,
-            known::{Known, OfSlot, Swap},
+            state::{OfSlot, Swap, TopicState},
             tail::Tail,
         },
         view::{HostView, LimitsView, SlotView, SwapKind, SwapView},
@@ -44,7 +44,7 @@ const PAGE: usize = 256;
 
 pub(super) struct Group {
     tail: Tail,
-    known: Known,
+    known: TopicState,
     /// The last message that this host sent of each slot, and when.
     said: BTreeMap<SlotName, (Presence, Instant)>,
     /// Whether the hosts agreed on each slot at the last look.
@@ -61,7 +61,7 @@ impl Group {
     pub fn new(setup: &Setup, now: Instant) -> Self {
         Self {
             tail: Tail::new(Arc::clone(&setup.log), setup.topic.topic.clone()),
-            known: Known::default(),
+            known: TopicState::default(),
             said: BTreeMap::new(),
             agreed: BTreeMap::new(),
             unwanted: BTreeMap::new(),
@@ -77,11 +77,11 @@ impl Group {
         self.tail.is_caught_up()
     }
 
-    pub const fn known(&self) -> &Known {
+    pub const fn known(&self) -> &TopicState {
         &self.known
     }
 
-    pub const fn known_mut(&mut self) -> &mut Known {
+    pub const fn known_mut(&mut self) -> &mut TopicState {
         &mut self.known
     }
 
@@ -175,7 +175,7 @@ fn swap(swap: &Swap) -> SwapView {
     }
 }
 
-impl Looking {
+impl ManagerLoop {
     /// Reads the new messages of the group.
     pub fn listen(&mut self) {
         let Group { tail, known, .. } = &mut self.group;

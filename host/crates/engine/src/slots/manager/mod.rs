@@ -6,12 +6,12 @@
 //! which may take minutes, goes on beside it. Workers notice the thread only when a
 //! plugin takes over. Until then the plugin that ran goes on.
 
-mod asked;
 mod compile;
 mod confirm;
 mod group;
-mod look;
+mod manager_loop;
 mod plan;
+mod requests;
 mod rollback;
 mod swap;
 mod unfit;
@@ -40,9 +40,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use self::{compile::Compiles, group::Group, look::Looking};
+use self::{compile::Compiles, group::Group, manager_loop::ManagerLoop};
 use super::{
-    ask::{Answered, Ask, AskError, What},
+    ask::{Ask, AskError, RequestResult, What},
     library::Library,
     slot::Slot,
     view::SlotView,
@@ -109,7 +109,11 @@ pub type SlotViews = Arc<Mutex<BTreeMap<SlotName, SlotView>>>;
 pub struct Asks(Sender<Ask>);
 
 impl Asks {
-    pub fn ask(&self, slot: SlotName, what: What) -> Result<oneshot::Receiver<Answered>, AskError> {
+    pub fn ask(
+        &self,
+        slot: SlotName,
+        what: What,
+    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
         let (answer, answered) = oneshot::channel();
         match self.0.try_send(Ask { slot, what, answer }) {
             Ok(()) => Ok(answered),
@@ -149,7 +153,7 @@ impl Manager {
         let watcher = watch(&setup, nudges.clone());
         let now = Instant::now();
         let stopping = Arc::new(AtomicBool::new(false));
-        let mut running = Looking {
+        let mut running = ManagerLoop {
             slots: BTreeMap::from([(
                 SlotName::Default,
                 Slot::new(&setup.pipeline.name, SlotName::Default, now),

@@ -7,13 +7,13 @@ use courtside_log::{Bounds, LogError};
 use courtside_types::{Digest, Offset, PartitionId, slot_name::SlotName};
 use jiff::Timestamp;
 
-use super::look::Looking;
+use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
         ask::{AskError, RanView, RedoneView, RefusedView, RollbackView, StintView},
         topic::{
             Confirmation,
-            known::{Stint, timestamp},
+            state::{Stint, timestamp},
         },
     },
     worker::takeover::{
@@ -42,7 +42,7 @@ pub(super) struct Plan {
     pub refused: Option<(&'static str, String)>,
 }
 
-impl Looking {
+impl ManagerLoop {
     /// Plans a rollback of a slot as of now. Refused where `of` names another plugin
     /// than the one that runs.
     pub fn plan(&mut self, name: &SlotName, of: Option<Digest>) -> Result<Plan, AskError> {

@@ -12,12 +12,12 @@ use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{look::Looking, swap::Taken};
+use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::{
     slots::{
-        ask::{Answer, Answered, AskError, RollbackView},
-        slot::Running,
-        topic::{self, known::OfSlot},
+        ask::{Answer, AskError, RequestResult, RollbackView},
+        slot::RunningPlugin,
+        topic::{self, state::OfSlot},
         view::FileState,
     },
     worker::{
@@ -31,21 +31,21 @@ use crate::{
 const ROLLED_BACK: &str = "plugin-rolled-back";
 
 /// A rollback that was asked for here.
-pub(super) struct Awaited {
+pub(super) struct PendingRollback {
     slot: SlotName,
     id: u64,
     plan: RollbackView,
     /// The outcome of appending the order's record; none once it is known.
     written: Option<BoxFuture<'static, Vec<Result<Position, LogError>>>>,
-    answer: oneshot::Sender<Answered>,
+    answer: oneshot::Sender<RequestResult>,
 }
-impl Looking {
+impl ManagerLoop {
     /// Orders all hosts to go back. The answer comes when this host has gone back.
     pub fn order_rollback(
         &mut self,
         name: &SlotName,
         of: Option<Digest>,
-        answer: oneshot::Sender<Answered>,
+        answer: oneshot::Sender<RequestResult>,
     ) {
         if let Err(error) = self.try_order_rollback(name, of) {
             // The operator who asked may have gone.
@@ -83,7 +83,7 @@ impl Looking {
             "a rollback is ordered",
         );
         let (answer, _) = oneshot::channel();
-        self.awaited = Some(Awaited {
+        self.awaited = Some(PendingRollback {
             slot: name.clone(),
             id: directive.id,
             plan: plan.view,
@@ -282,7 +282,7 @@ impl Looking {
                 .is_some_and(|runs| runs.active.plugin.digest() == directive.bad);
         let next = match (is_bad, directive.to) {
             (true, Some(to)) => match self.fetch(name, to) {
-                Ok((plugin, size_bytes)) => Some(Running::new(name, plugin, size_bytes)),
+                Ok((plugin, size_bytes)) => Some(RunningPlugin::new(name, plugin, size_bytes)),
                 Err(rejection) => {
                     // The order stands, so it is tried again.
                     tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin to go back to cannot run");
@@ -306,7 +306,7 @@ impl Looking {
             return Ok(());
         }
         let slot = self.slot(name);
-        slot.activated(next.map(|next| Running {
+        slot.activated(next.map(|next| RunningPlugin {
             takeover: redone,
             ..next
         }));
@@ -348,8 +348,9 @@ impl Looking {
     }
 
     fn tell_awaited(&mut self, directive: &Directive, outcome: Result<(), AskError>) {
-        let is_awaited =
-            |awaited: &mut Awaited| awaited.slot == directive.slot && awaited.id <= directive.id;
+        let is_awaited = |awaited: &mut PendingRollback| {
+            awaited.slot == directive.slot && awaited.id <= directive.id
+        };
         let Some(awaited) = self.awaited.take_if(is_awaited) else {
             return;
         };
@@ -365,7 +366,7 @@ impl Looking {
 
     /// Leaves a file whose plugin was undone: the plugin that runs is the one that was
     /// ordered.
-    pub fn leave_undone(&mut self, name: &SlotName, digest: Digest) -> Taken {
+    pub fn leave_undone(&mut self, name: &SlotName, digest: Digest) -> SwapOutcome {
         // A host that is new in the group runs nothing yet, so it takes the plugin of
         // the order.
         let of = self.group.known().slot(name);
@@ -401,6 +402,6 @@ impl Looking {
             ROLLED_BACK,
             "it was rolled back; `courtside plugins restore-file` puts what runs there, `courtside plugins put` takes it again",
         );
-        Taken::Left
+        SwapOutcome::Left
     }
 }

@@ -14,14 +14,14 @@ use courtside_types::{Digest, slot_name::SlotName};
 use crossbeam_channel::Sender;
 use jiff::Timestamp;
 
-use super::look::Looking;
+use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
         ask::AskError,
-        files::{self, Contents},
-        rehearsal::{Rehearsal, Rehearsed},
-        slot::{Running, Slot},
-        store::Noted,
+        files::{self, FileContents},
+        rehearsal::{Rehearsal, RehearsalOutcome},
+        slot::{RunningPlugin, Slot},
+        store::StoredDecisions,
         view::SlotState,
     },
     worker::{
@@ -35,10 +35,10 @@ use crate::{
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A plugin, and the size of its file.
-pub(super) type Compiled = (Arc<dyn Plugin>, u64);
+pub(super) type CompiledPlugin = (Arc<dyn Plugin>, u64);
 
 /// The outcome of taking a file.
-pub(super) enum Taken {
+pub(super) enum SwapOutcome {
     /// The file's plugin runs; after a removal, the plugin that runs without the file.
     Runs,
     /// The file was rejected, and the plugin that ran goes on.
@@ -52,15 +52,15 @@ pub(super) enum Taken {
     Later(AskError),
 }
 
-impl Looking {
+impl ManagerLoop {
     /// Reads a slot's file and swaps to it.
-    pub fn take(&mut self, name: &SlotName, path: &Path) -> Taken {
+    pub fn take(&mut self, name: &SlotName, path: &Path) -> SwapOutcome {
         let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         let bytes = match files::read(path, bytes_max) {
-            Ok(Contents::Bytes(bytes)) => bytes,
-            Ok(Contents::Unsteady) => {
+            Ok(FileContents::Bytes(bytes)) => bytes,
+            Ok(FileContents::Unsteady) => {
                 self.slot(name).unsteady(Instant::now());
-                return Taken::Later(AskError::Refused {
+                return SwapOutcome::Later(AskError::Refused {
                     code: "plugin-file-unsteady",
                     reason: "the file changed while it was read".to_owned(),
                 });
@@ -72,7 +72,7 @@ impl Looking {
             if self.slot(name).confirm() {
                 tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), "the file is again what runs");
             }
-            return Taken::Runs;
+            return SwapOutcome::Runs;
         }
         if self.is_undone(name, digest) {
             return self.leave_undone(name, digest);
@@ -84,21 +84,21 @@ impl Looking {
         let plugin = match self.compiled(name, path, digest, &bytes) {
             Some(Ok(plugin)) => plugin,
             Some(Err(rejection)) => return self.reject(name, Some(digest), rejection),
-            None => return Taken::Compiling,
+            None => return SwapOutcome::Compiling,
         };
         self.enter(name, SlotState::Rehearsing, digest);
         let started = Instant::now();
         let rehearsed = self.rehearse(name, &plugin);
         metrics::swap_took(&self.setup.pipeline.name, "rehearse", started.elapsed());
         let passed = match rehearsed {
-            Ok(Rehearsed::Passed(passed)) => passed,
-            Ok(Rehearsed::Rejected(rejection)) => {
+            Ok(RehearsalOutcome::Passed(passed)) => passed,
+            Ok(RehearsalOutcome::Rejected(rejection)) => {
                 self.note_unfit(name, digest, &rejection);
                 return self.reject(name, Some(digest), rejection);
             }
             Err(error) => {
                 tracing::warn!(slot = %self.slot(name).full_name(), digest = %digest.short(), code = error.code(), %error, "rehearsal interrupted, to be tried again");
-                return Taken::Later(error.into());
+                return SwapOutcome::Later(error.into());
             }
         };
         tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
@@ -118,7 +118,7 @@ impl Looking {
         let taken = self.swap_to(name, (plugin, bytes.len() as u64));
         // A host without partitions may see no checkpoints that name plugins, so it
         // keeps all copies.
-        if let (Taken::Runs, Some(named)) = (&taken, passed.named)
+        if let (SwapOutcome::Runs, Some(named)) = (&taken, passed.named)
             && !self.setup.status.is_empty()
         {
             self.keep_copies(named);
@@ -128,13 +128,13 @@ impl Looking {
 
     /// Puts the plugin of a slot's file in force. The plugin is on trial, unless it is
     /// the first that the default slot runs.
-    fn swap_to(&mut self, name: &SlotName, plugin: Compiled) -> Taken {
+    fn swap_to(&mut self, name: &SlotName, plugin: CompiledPlugin) -> SwapOutcome {
         let is_trial = !self.setup.config.confirm_after.is_zero()
             && (*name != SlotName::Default || self.slot(name).running.is_some());
         // Workers report a swap in milliseconds, so `began` must not be finer.
         let began = Timestamp::from_millisecond(Timestamp::now().as_millisecond());
         let taken = self.activate(name, Some(plugin));
-        if matches!(taken, Taken::Runs) {
+        if matches!(taken, SwapOutcome::Runs) {
             let slot = self.slot(name);
             slot.file_runs();
             if let Some(began) = began.ok().filter(|_| is_trial) {
@@ -147,7 +147,7 @@ impl Looking {
 
     /// Swaps to no plugin: a key's events go to the default slot again, if the default
     /// plugin can take them over.
-    pub fn remove(&mut self, name: &SlotName) -> Taken {
+    pub fn remove(&mut self, name: &SlotName) -> SwapOutcome {
         if *name != SlotName::Default
             && let Some(default) = self
                 .slot(&SlotName::Default)
@@ -156,11 +156,13 @@ impl Looking {
                 .map(|running| Arc::clone(&running.active.plugin))
         {
             match self.rehearse(name, &default) {
-                Ok(Rehearsed::Passed(_)) => {}
-                Ok(Rehearsed::Rejected(rejection)) => return self.reject(name, None, rejection),
+                Ok(RehearsalOutcome::Passed(_)) => {}
+                Ok(RehearsalOutcome::Rejected(rejection)) => {
+                    return self.reject(name, None, rejection);
+                }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "rehearsal interrupted, to be tried again");
-                    return Taken::Later(error.into());
+                    return SwapOutcome::Later(error.into());
                 }
             }
         }
@@ -192,7 +194,7 @@ impl Looking {
         &self,
         name: &SlotName,
         candidate: &Arc<dyn Plugin>,
-    ) -> Result<Rehearsed, LogError> {
+    ) -> Result<RehearsalOutcome, LogError> {
         let running = |name: &SlotName| {
             self.slots
                 .get(name)
@@ -222,7 +224,7 @@ impl Looking {
     /// Notes which plugins are to run from now on, and what is undone.
     pub fn note(&self, name: &SlotName, digest: Option<Digest>) -> std::io::Result<()> {
         let full_name = |name: &SlotName| format!("{}/{name}", self.setup.pipeline.name);
-        let mut noted = Noted {
+        let mut noted = StoredDecisions {
             slots: self
                 .slots
                 .values()
@@ -257,7 +259,7 @@ impl Looking {
     }
 
     /// Puts a plugin in force in every worker.
-    pub fn activate(&mut self, name: &SlotName, plugin: Option<Compiled>) -> Taken {
+    pub fn activate(&mut self, name: &SlotName, plugin: Option<CompiledPlugin>) -> SwapOutcome {
         let started = Instant::now();
         let active = plugin.map(|(plugin, size)| (Active::new(name.clone(), plugin), size));
         let mut takeover = Takeover::new();
@@ -269,11 +271,11 @@ impl Looking {
             });
             match told {
                 Some(offsets) => takeover.extend(offsets),
-                None => return Taken::Later(AskError::Stopping),
+                None => return SwapOutcome::Later(AskError::Stopping),
             }
         }
         let slot = self.slot(name);
-        slot.activated(active.map(|(active, size_bytes)| Running {
+        slot.activated(active.map(|(active, size_bytes)| RunningPlugin {
             active,
             size_bytes,
             since: Timestamp::now(),
@@ -291,7 +293,7 @@ impl Looking {
             self.slots.values_mut().for_each(Slot::reconsider_removal);
         }
         self.publish();
-        Taken::Runs
+        SwapOutcome::Runs
     }
 
     /// Gives a worker an order, and waits until it is carried out. None: the

@@ -7,14 +7,14 @@
 use courtside_plugin_host::Rejection;
 use courtside_types::{Digest, slot_name::SlotName};
 
-use super::{look::Looking, swap::Taken};
+use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::slots::{
     slot::Slot,
-    store::Unfit,
+    store::FailedRehearsal,
     view::{FileState, SlotState},
 };
 
-impl Looking {
+impl ManagerLoop {
     /// Whether a slot's file failed its rehearsal, and no other file was offered since.
     /// Where no plugin runs that could go on instead, the file is tried again: a reset
     /// may have deleted the states.
@@ -26,7 +26,7 @@ impl Looking {
     }
 
     pub fn note_unfit(&mut self, name: &SlotName, digest: Digest, rejection: &Rejection) {
-        let unfit = Unfit {
+        let unfit = FailedRehearsal {
             digest,
             code: rejection.code.to_owned(),
             reason: rejection.message.clone(),
@@ -38,9 +38,9 @@ impl Looking {
 
     /// Leaves a file that failed its rehearsal before. Where no order came since, the
     /// slot goes back to the state that the failure left.
-    pub fn leave_unfit(&mut self, name: &SlotName, digest: Digest) -> Taken {
+    pub fn leave_unfit(&mut self, name: &SlotName, digest: Digest) -> SwapOutcome {
         let Some(unfit) = self.unfit.get(name).cloned() else {
-            return Taken::Left;
+            return SwapOutcome::Left;
         };
         let is_latest = self.followed(name) <= unfit.directive;
         let slot = self.slot(name);
@@ -55,7 +55,7 @@ impl Looking {
                 &unfit.reason,
             );
         }
-        Taken::Left
+        SwapOutcome::Left
     }
 
     /// Forgets the verdicts on files that are gone: the next file of the slot is a new

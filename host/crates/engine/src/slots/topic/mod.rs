@@ -4,7 +4,7 @@
 //!
 //! | key | |
 //! | --- | --- |
-//! | `takeover/<slot>/<partition>/<seq % 64>` | [`Told`], in the commit with which it happens |
+//! | `takeover/<slot>/<partition>/<seq % 64>` | [`TakeoverRecord`], in the commit with which it happens |
 //! | `host/<host>/<slot>` | [`Presence`], now and then |
 //! | `directive/<slot>/<id % 16>` | [`Directive`], one of the latest orders to go back |
 //! | `confirm/<slot>` | [`Confirmation`], the latest |
@@ -12,7 +12,7 @@
 //!
 //! Takeovers are written by workers, all else by the managers of slots.
 
-pub mod known;
+pub mod state;
 pub mod tail;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::view::{FileState, SlotState};
-use crate::worker::takeover::{Directive, history::Told};
+use crate::worker::takeover::{Directive, history::TakeoverRecord};
 
 /// The topic's only partition.
 pub const ONLY: PartitionId = PartitionId(0);
@@ -118,8 +118,8 @@ pub fn no_piece(digest: Digest, number: u32) -> NewRecord {
 
 /// The content of a record of the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    Takeover(Told),
+pub enum TopicRecord {
+    Takeover(TakeoverRecord),
     Presence(Presence),
     Gone {
         host: ByteString,
@@ -143,7 +143,7 @@ pub enum Said {
     },
 }
 
-impl Said {
+impl TopicRecord {
     /// The content of a record; none where a newer version may have written it.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {
@@ -225,8 +225,8 @@ mod tests {
     use super::*;
     use crate::worker::takeover::history::Kind;
 
-    fn read(record: NewRecord) -> Option<Said> {
-        Said::of(&Record {
+    fn read(record: NewRecord) -> Option<TopicRecord> {
+        TopicRecord::of(&Record {
             offset: Offset(0),
             timestamp_ms: record.timestamp_ms,
             key: record.key,
@@ -239,7 +239,7 @@ mod tests {
     fn what_is_written_is_read() {
         let (slot, digest) = (SlotName::of_key(b"a/b c"), Digest::of(b"x"));
         let at = "2026-11-20T19:30:00.5Z".parse().unwrap();
-        let told = Told {
+        let told = TakeoverRecord {
             slot: slot.clone(),
             partition: PartitionId(3),
             seq: 65,
@@ -253,7 +253,7 @@ mod tests {
             kind: Kind::Swap,
             attempt: 1,
         };
-        assert_eq!(read(told.record()), Some(Said::Takeover(told)));
+        assert_eq!(read(told.record()), Some(TopicRecord::Takeover(told)));
         let presence = Presence {
             host: "host-1".into(),
             slot: slot.clone(),
@@ -265,11 +265,11 @@ mod tests {
         };
         assert_eq!(
             read(presence.record()),
-            Some(Said::Presence(presence.clone()))
+            Some(TopicRecord::Presence(presence.clone()))
         );
         assert_eq!(
             read(Presence::withdrawn("host-1", &slot)),
-            Some(Said::Gone {
+            Some(TopicRecord::Gone {
                 host: "host-1".into(),
                 slot: slot.clone()
             })
@@ -281,10 +281,10 @@ mod tests {
             to: None,
             at: 1,
         };
-        assert_eq!(read(directive(&order)), Some(Said::Directive(order)));
+        assert_eq!(read(directive(&order)), Some(TopicRecord::Directive(order)));
         assert_eq!(
             read(no_directive(&slot, 7)),
-            Some(Said::Withdrawn {
+            Some(TopicRecord::Withdrawn {
                 slot: slot.clone(),
                 place: 7
             })
@@ -296,12 +296,12 @@ mod tests {
         };
         assert_eq!(
             read(confirmation.record()),
-            Some(Said::Confirmation(confirmation))
+            Some(TopicRecord::Confirmation(confirmation))
         );
         let said = read(piece(digest, 1, 2, Bytes::from_static(b"\0asm")));
         assert_eq!(
             said,
-            Some(Said::Piece {
+            Some(TopicRecord::Piece {
                 digest,
                 number: 1,
                 of: 2
@@ -309,7 +309,7 @@ mod tests {
         );
         assert_eq!(
             read(no_piece(digest, 1)),
-            Some(Said::NoPiece { digest, number: 1 })
+            Some(TopicRecord::NoPiece { digest, number: 1 })
         );
     }
 

@@ -8,7 +8,7 @@ use courtside_log::{LogError, RecordLog};
 use courtside_types::{NewRecord, Offset, Position, Topic};
 use futures_util::future::BoxFuture;
 
-use super::{ONLY, Said};
+use super::{ONLY, TopicRecord};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -41,7 +41,7 @@ impl Tail {
     pub fn read(
         &mut self,
         stops: impl Fn() -> bool,
-        mut each: impl FnMut(Offset, Said),
+        mut each: impl FnMut(Offset, TopicRecord),
     ) -> Result<(), LogError> {
         let bounds = self.log.bounds(&self.topic)?;
         let end = bounds.first().map_or(Offset(0), |bounds| bounds.end);
@@ -57,7 +57,7 @@ impl Tail {
             // transactions.
             self.next = records.last().map_or(end, |record| record.offset.next());
             for record in &records {
-                match Said::of(record) {
+                match TopicRecord::of(record) {
                     Some(said) => each(record.offset, said),
                     None => {
                         let key =

@@ -6,7 +6,7 @@ use courtside_log::Commit;
 use courtside_process::clock::now_ms;
 use courtside_types::{Digest, Key, PartitionId};
 
-use super::{Interrupted, Planned, Processing};
+use super::{CommitPlan, Interrupted, Processing};
 use crate::worker::{
     breaker::Step,
     entity::{Prepared, Produced, Verdict},
@@ -22,17 +22,17 @@ const NO_PLUGIN: Digest = Digest([0; 32]);
 impl Processing {
     /// Makes the next commit; none where nothing is pending. The stops are as
     /// [`Self::accept`] returns them.
-    pub fn prepare(&mut self) -> Planned {
+    pub fn prepare(&mut self) -> CommitPlan {
         self.prepare_all(false)
     }
 
     /// Makes the next commit. Where nothing is pending, it holds what an idle worker
     /// has to write.
-    pub fn prepare_idle(&mut self) -> Planned {
+    pub fn prepare_idle(&mut self) -> CommitPlan {
         self.prepare_all(true)
     }
 
-    fn prepare_all(&mut self, idle: bool) -> Planned {
+    fn prepare_all(&mut self, idle: bool) -> CommitPlan {
         self.started = Instant::now();
         // A checkpoint that fails sends the entity's neighbours back to work, so this
         // repeats until all are prepared. Each round but the last makes an entity a

@@ -59,7 +59,7 @@ pub struct Budget {
     pub bytes_max: usize,
     pub time_max: Duration,
     /// Set when a caller waits for the worker, which then cuts the run short.
-    pub hurry: Arc<AtomicBool>,
+    pub interrupt: Arc<AtomicBool>,
 }
 
 /// Why records were not run to their end. The caller must abort everything that is
@@ -81,7 +81,7 @@ pub enum Interrupted {
 }
 
 /// A commit, and the partitions that cannot go on.
-pub type Planned = Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted>;
+pub type CommitPlan = Result<(Option<Commit>, Vec<(PartitionId, Stop)>), Interrupted>;
 
 /// Counts since the worker started, for metrics. Calls, failures and opens count as
 /// they happen, everything else once it is committed.
@@ -98,7 +98,7 @@ pub struct Counts {
 }
 
 #[derive(Debug)]
-struct Task {
+struct PartitionTask {
     committed: Offset,
     /// `taken` counts records since the last commit, `events` those whose processing
     /// was committed since the partition was assigned.
@@ -148,7 +148,7 @@ struct Undo {
     approved: bool,
 }
 
-impl Task {
+impl PartitionTask {
     /// The offset at which the partition goes on after its last commit.
     fn position(&self) -> Offset {
         let redo = self.slots.committed_redo();
@@ -173,7 +173,7 @@ pub struct Processing {
     pipeline: Arc<Pipeline>,
     checkpoints: CheckpointReader,
     actives: Actives,
-    tasks: BTreeMap<PartitionId, Task>,
+    tasks: BTreeMap<PartitionId, PartitionTask>,
     entities: Slab<Entity>,
     index: FxHashMap<(PartitionId, Key), usize>,
     /// Entities in the order of their last use.
@@ -292,7 +292,7 @@ impl Processing {
     /// Starts on a partition. If a rollback needs it read from another offset than
     /// `start`, [`moved`](Self::moved) names that.
     pub fn assign(&mut self, partition: PartitionId, start: Start) -> Result<(), LogError> {
-        let mut task = Task {
+        let mut task = PartitionTask {
             committed: start.next,
             taken: 0,
             events: 0,

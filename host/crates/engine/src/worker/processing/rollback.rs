@@ -17,12 +17,12 @@ use std::{
 use courtside_log::{Checkpoints, Commit, LogError};
 use courtside_types::{Digest, Key, Offset, PartitionId, slot_name::SlotName};
 
-use super::{CheckpointReader, Processing, Stop, Task, Undo};
+use super::{CheckpointReader, PartitionTask, Processing, Stop, Undo};
 use crate::worker::{
     envelope::Redone as EntityRedone,
     takeover::{
         DIRECTIVES_MAX, Directive, Redone, Trial,
-        history::{Kind, Told},
+        history::{Kind, TakeoverRecord},
         partition::{corrupt, read_before},
         rows::{self, Before, Redo, TrialId},
     },
@@ -51,10 +51,10 @@ pub(super) struct Confirmed {
 }
 
 /// The directives of each slot.
-pub(super) type Directives = HashMap<SlotName, Standing>;
+pub(super) type Directives = HashMap<SlotName, SlotDirectives>;
 
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct SlotDirectives {
     /// The directives that stand, by their ids.
     directives: BTreeMap<u64, Directive>,
     /// The id of the latest directive, even if it was withdrawn.
@@ -235,7 +235,7 @@ impl Processing {
     /// Whether the next commit begins a rollback or brings states back.
     #[must_use]
     pub fn is_restoring(&self) -> bool {
-        self.tasks.values().any(Task::is_restoring)
+        self.tasks.values().any(PartitionTask::is_restoring)
     }
 
     /// The events that each partition processes again, if any, and the offset of the
@@ -287,7 +287,7 @@ impl Processing {
         partition: PartitionId,
         key: &[u8],
     ) -> Result<Option<Offset>, LogError> {
-        let Some(redo) = self.tasks.get(&partition).and_then(Task::redo) else {
+        let Some(redo) = self.tasks.get(&partition).and_then(PartitionTask::redo) else {
             return Ok(None);
         };
         read_late(&*self.checkpoints.0, partition, redo.id, key)
@@ -305,7 +305,7 @@ fn read_late(
         .transpose()
 }
 
-impl Task {
+impl PartitionTask {
     /// Changes which trials are to be undone. Returns true if nothing holds the
     /// partition any more. Then it goes on after its last commit, since records read
     /// meanwhile were dropped.
@@ -336,14 +336,14 @@ impl Task {
         bytes_max: usize,
         now: u64,
         host: &str,
-    ) -> Result<Vec<Told>, LogError> {
+    ) -> Result<Vec<TakeoverRecord>, LogError> {
         let mut told = Vec::new();
         for undo in self.undo.iter().filter(|undo| undo.approved) {
             let slot = &undo.slot;
             if let Some(undone) = self.slots.take_back(slot, undo.seq, self.committed, now) {
                 let kind = Kind::Rollback;
                 let of = self.slots.told(slot, kind, partition, host, self.committed);
-                told.extend(of.map(|told| Told {
+                told.extend(of.map(|told| TakeoverRecord {
                     previous: undone.digest,
                     ..told
                 }));

@@ -25,7 +25,7 @@ use crate::worker::{
 const SUSPICION_EVENTS: u32 = 64;
 
 /// A run that took longer than this is cut short when a caller waits for the worker.
-const HURRIED_TIME_MAX: Duration = Duration::from_millis(250);
+const INTERRUPTED_TIME_MAX: Duration = Duration::from_millis(250);
 
 impl Processing {
     /// Runs every entity to the end of its queue.
@@ -309,8 +309,8 @@ impl Processing {
                 let mut is_again = false;
                 if held.alone {
                     if failure.kind.is_costly() {
-                        entity.costly += 1;
-                        is_again = entity.costly >= breaker::EVENTS_MAX;
+                        entity.overruns += 1;
+                        is_again = entity.overruns >= breaker::EVENTS_MAX;
                     }
                     if is_again && entity.halted.is_none() {
                         hurdle = Hurdle::Halted(halt_of(&failure));
@@ -333,7 +333,7 @@ impl Processing {
             held.figures.refused();
         }
         let active = Arc::clone(&held.active);
-        entity.costly = 0;
+        entity.overruns = 0;
         entity.went_well = true;
         self.breakers.went_well(&active.slot, Step::Work);
         let first = entity.done;
@@ -525,7 +525,7 @@ impl Processing {
             return Ok(());
         };
         let took = self.started.elapsed();
-        if took > HURRIED_TIME_MAX && budget.hurry.load(Ordering::Relaxed) {
+        if took > INTERRUPTED_TIME_MAX && budget.interrupt.load(Ordering::Relaxed) {
             return Err(Interrupted::Hurried);
         }
         if self.pending_bytes > budget.bytes_max {

@@ -190,7 +190,7 @@ impl Processing {
             loaded: Some(saved),
             committed: Some(committed),
             suspicion: 0,
-            costly: 0,
+            overruns: 0,
             went_well: false,
             recent,
             halted_before: halted.clone(),

@@ -7,12 +7,12 @@ use std::ops::Bound::{Excluded, Unbounded};
 use courtside_log::{Checkpoints, Commit, LogError};
 use courtside_types::{Key, PartitionId, slot_name::SlotName};
 
-use super::{Processing, Task, rollback::latest};
+use super::{PartitionTask, Processing, rollback::latest};
 use crate::worker::{
     instances::Active,
     takeover::{
         SlotRow,
-        history::{Kind, Told},
+        history::{Kind, TakeoverRecord},
         partition::{Cause, Takes, read_before},
         rows::{self, Before, TrialId},
     },
@@ -130,7 +130,7 @@ impl Processing {
     /// Records the takeover of the default slot's plugin in each partition, even
     /// without events: a rollback must know of each partition which plugin ran there
     /// before.
-    fn take_over_default(&mut self, told: &mut Vec<Told>, now: u64) {
+    fn take_over_default(&mut self, told: &mut Vec<TakeoverRecord>, now: u64) {
         let Some(active) = self.actives.default().cloned() else {
             return;
         };
@@ -149,7 +149,7 @@ impl Processing {
     fn keep_befores(
         &mut self,
         commit: &mut Commit,
-        told: &mut Vec<Told>,
+        told: &mut Vec<TakeoverRecord>,
         now: u64,
     ) -> Result<usize, LogError> {
         let mut kept = 0;
@@ -270,7 +270,7 @@ impl Processing {
     }
 }
 
-impl Task {
+impl PartitionTask {
     fn has_taken_over(&self, active: &Active) -> bool {
         let row = self.slots.get(&active.slot);
         row.is_some_and(|row| row.digest == Some(active.plugin.digest()))
@@ -293,7 +293,7 @@ impl Task {
         now: u64,
         host: &str,
         is_trial: bool,
-    ) -> Option<Told> {
+    ) -> Option<TakeoverRecord> {
         let takes = Takes {
             digest: Some(active.plugin.digest()),
             plugin: String::from_utf8_lossy(&active.plugin_header).into_owned(),

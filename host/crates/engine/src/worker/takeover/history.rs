@@ -21,7 +21,7 @@ pub enum Kind {
 
 /// One takeover in one partition, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct TakeoverRecord {
     pub slot: SlotName,
     pub partition: PartitionId,
     pub seq: u32,
@@ -44,7 +44,7 @@ pub struct Told {
     pub attempt: u32,
 }
 
-impl Told {
+impl TakeoverRecord {
     /// `takeover/<slot>/<partition>/<seq % 64>`: the latest stay when the topic
     /// is compacted.
     #[must_use]
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_read_back() {
-        let told = Told {
+        let told = TakeoverRecord {
             slot: SlotName::of_key(b"LAL-BOS"),
             partition: PartitionId(3),
             seq: 67,
@@ -97,7 +97,7 @@ mod tests {
         let record = told.record();
         assert_eq!(record.key.unwrap(), "takeover/keys/LAL-BOS/3/3");
         let value = record.value.unwrap();
-        assert_eq!(Told::parse(&value).unwrap(), told);
+        assert_eq!(TakeoverRecord::parse(&value).unwrap(), told);
         let json: serde_json::Value = serde_json::from_slice(&value).unwrap();
         assert_eq!(json["slot"], "keys/LAL-BOS");
         assert_eq!(json["kind"], "swap");

@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     SlotRow, TRIALS_MAX, Trial,
-    history::{Kind, Told},
+    history::{Kind, TakeoverRecord},
     rows::{self, Before, Redo, Row as _, TrialId},
 };
 
@@ -347,10 +347,10 @@ impl Slots {
         partition: PartitionId,
         host: &str,
         committed: Offset,
-    ) -> Option<Told> {
+    ) -> Option<TakeoverRecord> {
         let row = self.get(slot)?;
         let before = self.rows.get(slot);
-        Some(Told {
+        Some(TakeoverRecord {
             slot: slot.clone(),
             partition,
             seq: row.seq,

@@ -19,14 +19,14 @@ const COSTLY: [(&str, &str); 3] = [
 fn costly_in_each_layout() -> impl Iterator<Item = (usize, (&'static str, &'static str))> {
     COSTLY
         .into_iter()
-        .flat_map(|costly| [(1, costly), (8, costly)])
+        .flat_map(|overruns| [(1, overruns), (8, overruns)])
 }
 
 #[test]
 fn an_entity_that_goes_over_a_limit_again_and_again_is_halted() {
-    for (per_instance, (costly, code)) in costly_in_each_layout() {
+    for (per_instance, (overruns, code)) in costly_in_each_layout() {
         let mut bench = Bench::new(per_instance, 100);
-        bench.events(&[("g", "x"), ("g", costly), ("g", "x"), ("g", costly)]);
+        bench.events(&[("g", "x"), ("g", overruns), ("g", "x"), ("g", overruns)]);
         bench.commit();
         assert_eq!(
             bench.of("g"),
@@ -38,13 +38,13 @@ fn an_entity_that_goes_over_a_limit_again_and_again_is_halted() {
             ],
             "one that goes well lies between them"
         );
-        bench.events(&[("g", costly), ("g", "x")]);
+        bench.events(&[("g", overruns), ("g", "x")]);
         bench.commit();
         assert_eq!(
             bench.of("g")[4..],
             ["in/0/4 entity-halted", "in/0/5 entity-halted"]
         );
-        assert_eq!(calls_of(&mut bench, &[("g", costly), ("g", "x")]), 0);
+        assert_eq!(calls_of(&mut bench, &[("g", overruns), ("g", "x")]), 0);
         let halt = bench.checkpoint("g").unwrap().halted.unwrap();
         assert_eq!(halt.code, code);
     }
@@ -62,13 +62,13 @@ fn an_entity_that_traps_again_and_again_goes_on() {
 
 #[test]
 fn a_plugin_that_goes_over_a_limit_for_all_is_not_called_any_more() {
-    for (per_instance, (costly, code)) in costly_in_each_layout() {
+    for (per_instance, (overruns, code)) in costly_in_each_layout() {
         let mut bench = Bench::new(per_instance, 100);
         for key in ["a", "b", "c"] {
-            bench.events(&[(key, costly), (key, costly)]);
+            bench.events(&[(key, overruns), (key, overruns)]);
             bench.commit();
         }
-        assert_eq!(calls_of(&mut bench, &[("d", costly), ("e", "x")]), 0);
+        assert_eq!(calls_of(&mut bench, &[("d", overruns), ("e", "x")]), 0);
         assert_eq!(bench.of("d"), ["in/0/6 entity-halted"]);
         assert_eq!(bench.of("e"), ["in/0/7 entity-halted"]);
         let halt = bench.checkpoint("e").unwrap().halted.unwrap();
@@ -76,7 +76,7 @@ fn a_plugin_that_goes_over_a_limit_for_all_is_not_called_any_more() {
 
         // Another plugin gets its chance.
         bench.swap(SlotName::Default, "good", &["faulty/1"]);
-        bench.events(&[("f", costly)]);
+        bench.events(&[("f", overruns)]);
         bench.commit();
         assert_eq!(bench.of("f"), ["in/0/8 good:f:1"]);
     }

@@ -8,7 +8,7 @@ use crate::worker::{
     processing::now_ms,
     takeover::{
         Directive, Redone,
-        history::{Kind, Told},
+        history::{Kind, TakeoverRecord},
         partition::Slots,
         rows::{self, is_reserved},
     },
@@ -166,7 +166,7 @@ struct World {
     running: BTreeMap<SlotName, Option<&'static str>>,
     directives: Vec<Directive>,
     published: Vec<NewRecord>,
-    told: Vec<Told>,
+    told: Vec<TakeoverRecord>,
     commits: usize,
     /// The log cannot be asked whether it has what a rollback needs.
     is_deaf: bool,
@@ -430,7 +430,7 @@ impl World {
         }
         for (place, record) in &commit.records {
             if &*place.topic == "test.plugins" {
-                let told = Told::parse(record.value.as_ref().unwrap()).unwrap();
+                let told = TakeoverRecord::parse(record.value.as_ref().unwrap()).unwrap();
                 assert_eq!(record.key.as_deref(), Some(told.key().as_bytes()));
                 self.told.push(told);
                 continue;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use courtside_log::{Assignment, LogError, RecordLog, check_id};
 use courtside_types::{PartitionId, Topic, TopicId};
 
-use super::{RETRY_WAIT_MAX, RETRY_WAIT_MIN, Running, Stop};
+use super::{RETRY_WAIT_MAX, RETRY_WAIT_MIN, Stop, WorkerLoop};
 use crate::{
     pipeline::identity::Identity,
     worker::position::{self, Copied, OFFSET_FOREIGN, Refusal, Start},
@@ -63,13 +63,13 @@ impl IdentityWatch {
 /// A partition that the worker has and could not begin with: the log did not say how
 /// far the group had come, or which topic the partition is of. It is paused until it is
 /// tried again.
-pub(super) struct Unbegun {
+pub(super) struct PendingStart {
     assignment: Assignment,
     wait: Duration,
     at: Instant,
 }
 
-impl Running {
+impl WorkerLoop {
     /// Begins with assigned partitions, each at the offset in the group's own row.
     pub(super) fn begin(&mut self, assignments: &[Assignment]) {
         for assignment in assignments {
@@ -104,12 +104,12 @@ impl Running {
     pub(super) fn begin_due(&mut self) {
         let now = Instant::now();
         let due = self.unbegun.extract_if(.., |_, unbegun| unbegun.at <= now);
-        let due: Vec<Unbegun> = due.map(|(_, unbegun)| unbegun).collect();
+        let due: Vec<PendingStart> = due.map(|(_, unbegun)| unbegun).collect();
         if due.is_empty() {
             return;
         }
         let looked = self.look();
-        for Unbegun {
+        for PendingStart {
             assignment, wait, ..
         } in due
         {
@@ -162,7 +162,7 @@ impl Running {
         self.member.pause(&[partition]);
         let why = (error.code(), error.to_string());
         self.note(partition, PartitionState::Waiting, Some(why));
-        let unbegun = Unbegun {
+        let unbegun = PendingStart {
             assignment: assignment.clone(),
             wait,
             at: Instant::now() + wait,

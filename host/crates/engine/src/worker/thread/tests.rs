@@ -87,13 +87,13 @@ impl Member for Scripted {
     }
 }
 
-fn running(script: &Arc<Mutex<Script>>) -> Running {
+fn running(script: &Arc<Mutex<Script>>) -> WorkerLoop {
     let pipeline = pipeline(16, 16);
     let mut processing = Processing::new(Arc::clone(&pipeline), Arc::new(Memory::default()));
     let active = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
     processing.activate(&SlotName::Default, Some(active));
     let (_, inbox) = crossbeam_channel::bounded(1);
-    Running {
+    WorkerLoop {
         starts: Box::new(|_| Ok(Offset(0))),
         watch: IdentityWatch::new(Box::new(|_| Ok(Vec::new())), &Identity::default()),
         redoing: BTreeSet::new(),
@@ -101,14 +101,14 @@ fn running(script: &Arc<Mutex<Script>>) -> Running {
         given_up: GivenUp::default(),
         rewinds: 0,
         chores_at: Instant::now(),
-        eased: None,
+        warmup: None,
         poll_bytes: pipeline.processing.poll_bytes_max,
         processing,
         pipeline,
         status: Arc::default(),
         member: Box::new(Scripted(Arc::clone(script))),
         inbox,
-        hurry: Arc::default(),
+        interrupt: Arc::default(),
         wait: RETRY_WAIT_MIN,
         poll_wait: RETRY_WAIT_MIN,
         worker: 0,
@@ -174,7 +174,7 @@ type Ids = Result<Vec<Option<TopicId>>, LogError>;
 
 /// A worker whose looks at its input get these answers. After the last answer the topic
 /// is there.
-fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> Running {
+fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> WorkerLoop {
     const ID: TopicId = TopicId(7);
     let identity = Identity {
         input: Some(("in".into(), ID)),
@@ -191,7 +191,7 @@ fn looking(script: &Arc<Mutex<Script>>, answers: Vec<Ids>) -> Running {
 }
 
 /// Steps until the condition holds.
-fn until(running: &mut Running, is: impl Fn(&Running) -> bool) {
+fn until(running: &mut WorkerLoop, is: impl Fn(&WorkerLoop) -> bool) {
     let since = Instant::now();
     while !is(running) {
         assert!(since.elapsed() < Duration::from_secs(60), "it never is");
@@ -249,7 +249,7 @@ fn a_topic_that_is_gone_is_told_by_a_worker_without_partitions() {
     let script = Arc::new(Mutex::new(Script::default()));
     let mut running = looking(&script, vec![Ok(vec![None]), Ok(vec![None])]);
     running.step();
-    let code = |running: &Running| running.status.topics_gone().map(|(code, _)| code);
+    let code = |running: &WorkerLoop| running.status.topics_gone().map(|(code, _)| code);
     assert_eq!(code(&running), Some("topic-missing"));
     until(&mut running, |running| code(running).is_none());
     running.watch = IdentityWatch::new(
@@ -386,14 +386,17 @@ fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
     );
 }
 
-fn state_of(running: &Running, partition: PartitionId) -> (PartitionState, Option<&'static str>) {
+fn state_of(
+    running: &WorkerLoop,
+    partition: PartitionId,
+) -> (PartitionState, Option<&'static str>) {
     let status = running.status.all().remove(&partition).unwrap();
     (status.state, status.code)
 }
 
 /// A worker that went back to what is committed, with these errors of its seeks, and
 /// the calls that it made.
-fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (Running, Vec<Call>) {
+fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (WorkerLoop, Vec<Call>) {
     let script = Arc::new(Mutex::new(Script {
         polls: [assigned(), records(&[P, Q])].into(),
         works: true,
@@ -442,14 +445,14 @@ fn a_partition_that_cannot_be_read_from_where_it_must_be_stops() {
     assert_eq!(state_of(&running, Q).0, PartitionState::Running);
 }
 
-fn give(running: &mut Running, order: Order) {
+fn give(running: &mut WorkerLoop, order: Order) {
     let (sender, inbox) = crossbeam_channel::unbounded();
     running.inbox = inbox;
     sender.send(order).unwrap();
     running.take_orders();
 }
 
-fn activate(running: &mut Running, name: Option<&str>) {
+fn activate(running: &mut WorkerLoop, name: Option<&str>) {
     let slot = SlotName::Default;
     let active = name.map(|name| Active::new(slot.clone(), Faulty::new(name, &["faulty/1"])));
     let (done, _answer) = crossbeam_channel::bounded(1);
@@ -457,7 +460,7 @@ fn activate(running: &mut Running, name: Option<&str>) {
     give(running, order);
 }
 
-fn confirm(running: &mut Running, slot: SlotName, at: u64) {
+fn confirm(running: &mut WorkerLoop, slot: SlotName, at: u64) {
     let (done, answer) = crossbeam_channel::bounded(1);
     let order = Order::Confirm {
         slot,
@@ -469,7 +472,7 @@ fn confirm(running: &mut Running, slot: SlotName, at: u64) {
     answer.try_recv().unwrap();
 }
 
-fn roll_back(running: &mut Running, active: Option<Arc<Active>>) {
+fn roll_back(running: &mut WorkerLoop, active: Option<Arc<Active>>) {
     let directive = Directive {
         id: 1,
         slot: SlotName::Default,
@@ -676,7 +679,7 @@ fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
     }));
     let mut running = running(&script);
     running.member = Box::new(Refusing(Arc::clone(&log)));
-    let until = |running: &mut Running, is: &dyn Fn(&Running) -> bool| {
+    let until = |running: &mut WorkerLoop, is: &dyn Fn(&WorkerLoop) -> bool| {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !is(running) {
             assert!(Instant::now() < deadline, "in vain");

@@ -27,7 +27,7 @@ use crate::{
         status::PipelineStatus,
         takeover::{
             Directive,
-            history::{Kind, Told},
+            history::{Kind, TakeoverRecord},
             rows::is_reserved,
         },
         tests::{
@@ -277,7 +277,7 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
     let told = read_all(&*log, &plugins, 0, 0);
     let told: Vec<_> = told
         .iter()
-        .map(|record| Told::parse(record.value.as_ref().unwrap()).unwrap())
+        .map(|record| TakeoverRecord::parse(record.value.as_ref().unwrap()).unwrap())
         .filter(|told| told.kind == Kind::Rollback)
         .collect();
     assert_eq!(told.len(), PARTITIONS as usize, "{told:?}");

@@ -11,19 +11,19 @@ use courtside_plugin_host::Rejection;
 use courtside_types::{Digest, slot_name::SlotName};
 use tokio::sync::oneshot;
 
-use super::{look::Looking, swap::Taken};
+use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::{
     slots::{
-        ask::{Answer, Answered, Ask, AskError, What},
+        ask::{Answer, Ask, AskError, RequestResult, What},
         files::{self, Entry},
-        library::Missing,
-        topic::{self, Said},
+        library::MissingPlugin,
+        topic::{self, TopicRecord},
         view::FileState,
     },
     worker::takeover::Directive,
 };
 
-impl Looking {
+impl ManagerLoop {
     pub fn answer(&mut self, ask: Ask) {
         let Ask { slot, what, answer } = ask;
         let answered = if self.group.is_known() {
@@ -107,7 +107,9 @@ impl Looking {
         for place in places {
             self.group.tail().say(topic::no_directive(name, place))?;
             let slot = name.clone();
-            self.group.known_mut().hear(Said::Withdrawn { slot, place });
+            self.group
+                .known_mut()
+                .hear(TopicRecord::Withdrawn { slot, place });
         }
         self.withdraw_where_told();
         if self.is_undone(name, digest) {
@@ -121,7 +123,7 @@ impl Looking {
     }
 
     /// Removes a file of the plugin directory, and swaps at once.
-    fn delete(&mut self, name: &SlotName) -> Answered {
+    fn delete(&mut self, name: &SlotName) -> RequestResult {
         self.look();
         let full_name = format!("{}/{name}", self.setup.pipeline.name);
         let Some(slot) = self.slots.get(name) else {
@@ -149,7 +151,7 @@ impl Looking {
 
     /// Makes the slot's file the plugin that runs; removes the file where no plugin
     /// runs.
-    fn restore_file(&mut self, name: &SlotName) -> Answered {
+    fn restore_file(&mut self, name: &SlotName) -> RequestResult {
         self.look();
         let Some(slot) = self.slots.get(name) else {
             return Err(self.no_such_slot(name));
@@ -191,7 +193,7 @@ impl Looking {
     }
 
     /// A slot as operators see it.
-    pub fn shown(&self, name: &SlotName) -> Answered {
+    pub fn shown(&self, name: &SlotName) -> RequestResult {
         match self.slots.get(name) {
             Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
             None => Err(AskError::NoSuchSlot(format!(
@@ -202,15 +204,15 @@ impl Looking {
     }
 
     /// The outcome of a file that was taken.
-    pub fn taken(&mut self, name: &SlotName, taken: Taken) -> Answered {
-        if !matches!(taken, Taken::Later(_) | Taken::Compiling) {
+    pub fn taken(&mut self, name: &SlotName, taken: SwapOutcome) -> RequestResult {
+        if !matches!(taken, SwapOutcome::Later(_) | SwapOutcome::Compiling) {
             self.slot(name).handled();
         }
         self.publish();
         match taken {
-            Taken::Runs | Taken::Left | Taken::Compiling => self.shown(name),
-            Taken::Rejected(rejection) => Err(rejection.into()),
-            Taken::Later(why) => Err(why),
+            SwapOutcome::Runs | SwapOutcome::Left | SwapOutcome::Compiling => self.shown(name),
+            SwapOutcome::Rejected(rejection) => Err(rejection.into()),
+            SwapOutcome::Later(why) => Err(why),
         }
     }
 }
@@ -222,10 +224,10 @@ fn unwritable(path: &Path, error: &io::Error) -> AskError {
     }
 }
 
-fn not_kept(missing: Missing) -> AskError {
+fn not_kept(missing: MissingPlugin) -> AskError {
     match missing {
-        Missing::Log(error) => error.into(),
-        Missing::Nowhere(_) | Missing::Damaged(_) => AskError::Refused {
+        MissingPlugin::Log(error) => error.into(),
+        MissingPlugin::Nowhere(_) | MissingPlugin::Damaged(_) => AskError::Refused {
             code: "plugin-not-kept",
             reason: missing.to_string(),
         },
@@ -239,7 +241,7 @@ fn ambiguous() -> AskError {
     }
 }
 
-fn tell(answer: oneshot::Sender<Answered>, answered: Answered) {
+fn tell(answer: oneshot::Sender<RequestResult>, answered: RequestResult) {
     // The operator who asked may have gone.
     drop(answer.send(answered));
 }

@@ -16,15 +16,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
 
 use super::{
-    Nudge, Setup, SlotViews, compile::Compiles, group::Group, rollback::Awaited, swap::Taken,
+    Nudge, Setup, SlotViews, compile::Compiles, group::Group, rollback::PendingRollback,
+    swap::SwapOutcome,
 };
 use crate::{
     slots::{
         ask::Ask,
         files,
-        library::Missing,
+        library::MissingPlugin,
         slot::{Slot, Step},
-        store::{Noted, Undone, Unfit},
+        store::{FailedRehearsal, RolledBack, StoredDecisions},
         view::SlotState,
     },
     worker::metrics,
@@ -38,14 +39,14 @@ const LEARN_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How long a swap waits for the host to get partitions.
 const PARTITIONS_WAIT: Duration = Duration::from_secs(60);
 
-pub(super) struct Looking {
+pub(super) struct ManagerLoop {
     pub setup: Setup,
     pub slots: BTreeMap<SlotName, Slot>,
     pub group: Group,
     /// The plugins that are not taken from the directory again.
-    pub undone: BTreeMap<SlotName, Undone>,
+    pub undone: BTreeMap<SlotName, RolledBack>,
     /// The files that failed their rehearsal.
-    pub unfit: BTreeMap<SlotName, Unfit>,
+    pub unfit: BTreeMap<SlotName, FailedRehearsal>,
     /// The directives that the workers have.
     pub given: BTreeMap<SlotName, BTreeSet<u64>>,
     /// The time up to which each slot's swaps were confirmed, as the workers know.
@@ -53,13 +54,13 @@ pub(super) struct Looking {
     /// Since when the host has had no partitions.
     pub empty_since: Option<Instant>,
     /// A rollback that was asked for and is not begun.
-    pub awaited: Option<Awaited>,
+    pub awaited: Option<PendingRollback>,
     pub compiles: Compiles,
     pub views: SlotViews,
     pub stopping: Arc<AtomicBool>,
 }
 
-impl Looking {
+impl ManagerLoop {
     pub fn run(mut self, looks: &Receiver<Nudge>, asked: &Receiver<Ask>) {
         let thread = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
@@ -165,7 +166,7 @@ impl Looking {
             Ok(noted) => noted,
             Err(error) => {
                 tracing::error!(code = "plugin-store-failed", %error, "what ran before is not known");
-                Noted::default()
+                StoredDecisions::default()
             }
         };
         let prefix = format!("{}/", self.setup.pipeline.name);
@@ -213,12 +214,12 @@ impl Looking {
         &self,
         name: &SlotName,
         digest: Digest,
-    ) -> Result<super::swap::Compiled, Rejection> {
+    ) -> Result<super::swap::CompiledPlugin, Rejection> {
         let library = &self.setup.library;
         let bytes = library.load(digest).map_err(|missing| Rejection {
             code: match &missing {
-                Missing::Nowhere(_) | Missing::Damaged(_) => "plugin-not-kept",
-                Missing::Log(error) => error.code(),
+                MissingPlugin::Nowhere(_) | MissingPlugin::Damaged(_) => "plugin-not-kept",
+                MissingPlugin::Log(error) => error.code(),
             },
             message: missing.to_string(),
         })?;
@@ -331,7 +332,7 @@ impl Looking {
         name: &SlotName,
         digest: Option<Digest>,
         rejection: Rejection,
-    ) -> Taken {
+    ) -> SwapOutcome {
         let slot = self.slot(name);
         slot.reject(digest, rejection.code, &rejection.message);
         tracing::error!(
@@ -342,7 +343,7 @@ impl Looking {
             "plugin rejected, what ran goes on",
         );
         self.count(name, "rejected");
-        Taken::Rejected(rejection)
+        SwapOutcome::Rejected(rejection)
     }
 
     pub fn count(&self, name: &SlotName, result: &'static str) {

@@ -12,10 +12,10 @@ use bytestring::ByteString;
 use courtside_types::{Digest, Offset, PartitionId, slot_name::SlotName};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Confirmation, Presence, Said};
+use super::{Confirmation, Presence, TopicRecord};
 use crate::worker::takeover::{
     DIRECTIVES_MAX, Directive,
-    history::{Kind, Told},
+    history::{Kind, TakeoverRecord},
 };
 
 /// Swaps remembered of each slot.
@@ -29,7 +29,7 @@ const HOST_FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(60 * 60);
 
 /// The records of all slots, as far as they are remembered.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct TopicState {
     slots: BTreeMap<SlotName, OfSlot>,
     clock: u64,
 }
@@ -58,7 +58,7 @@ pub struct Swap {
     pub plugin: ByteString,
     pub previous: Option<Digest>,
     pub attempt: u32,
-    pub places: BTreeMap<PartitionId, Place>,
+    pub places: BTreeMap<PartitionId, SwapPlace>,
     /// Whether no plugin ran before that anybody could go back to. The first plugin of
     /// a key is no such swap: a rollback of it leads back to the default slot.
     is_first: bool,
@@ -68,14 +68,14 @@ pub struct Swap {
 #[derive(Clone, Copy, Debug)]
 pub struct Stint<'a> {
     pub swap: &'a Swap,
-    pub place: &'a Place,
+    pub place: &'a SwapPlace,
     /// The offset at which another plugin took over; none while that has not happened.
     pub until: Option<Offset>,
 }
 
 /// Where a swap happened in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SwapPlace {
     pub seq: u32,
     pub offset: Offset,
     /// For a rollback: the offset below which events are processed again.
@@ -84,7 +84,7 @@ pub struct Place {
     pub host: ByteString,
 }
 
-impl Known {
+impl TopicState {
     #[must_use]
     pub fn slot(&self, name: &SlotName) -> Option<&OfSlot> {
         self.slots.get(name)
@@ -95,27 +95,27 @@ impl Known {
     }
 
     /// Takes note of a record; pieces of plugins are for the library.
-    pub fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, said: TopicRecord) {
         match said {
-            Said::Takeover(takeover) => self.of(&takeover.slot.clone()).took_over(takeover),
-            Said::Presence(presence) => {
+            TopicRecord::Takeover(takeover) => self.of(&takeover.slot.clone()).took_over(takeover),
+            TopicRecord::Presence(presence) => {
                 let of = self.of(&presence.slot);
                 of.hosts.insert(presence.host.clone(), presence);
             }
-            Said::Gone { host, slot } => {
+            TopicRecord::Gone { host, slot } => {
                 self.of(&slot).hosts.remove(&host);
             }
-            Said::Directive(directive) => {
+            TopicRecord::Directive(directive) => {
                 let of = self.of(&directive.slot);
                 of.clear(Directive::place(directive.id));
                 of.directives.insert(directive.id, directive);
             }
-            Said::Withdrawn { slot, place } => self.of(&slot).clear(place),
-            Said::Confirmation(confirmation) => {
+            TopicRecord::Withdrawn { slot, place } => self.of(&slot).clear(place),
+            TopicRecord::Confirmation(confirmation) => {
                 let of = self.of(&confirmation.slot);
                 of.confirmed = Some(confirmation);
             }
-            Said::Piece { .. } | Said::NoPiece { .. } => {}
+            TopicRecord::Piece { .. } | TopicRecord::NoPiece { .. } => {}
         }
     }
 
@@ -229,7 +229,7 @@ impl OfSlot {
                 .is_some_and(|last| last.kind == Kind::Swap && last.digest == bad)
     }
 
-    fn took_over(&mut self, takeover: Told) {
+    fn took_over(&mut self, takeover: TakeoverRecord) {
         let partition = takeover.partition;
         let after = self.latest.get(&partition).copied();
         let same = self.swaps.iter_mut().rev().find(|swap| {
@@ -238,7 +238,7 @@ impl OfSlot {
                 && swap.previous == takeover.previous
                 && swap.attempt == takeover.attempt
         });
-        let place = Place {
+        let place = SwapPlace {
             seq: takeover.seq,
             offset: takeover.offset,
             until: takeover.until,
@@ -362,7 +362,7 @@ impl Swap {
     #[must_use]
     pub fn trial_of_place(
         &self,
-        place: &Place,
+        place: &SwapPlace,
         confirmed: Option<&Confirmation>,
         confirm_after: Duration,
     ) -> Option<Timestamp> {
@@ -412,8 +412,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
     }
 
-    fn swap(partition: u32, seq: u32, from: Option<&str>, to: &str) -> Said {
-        Said::Takeover(Told {
+    fn swap(partition: u32, seq: u32, from: Option<&str>, to: &str) -> TopicRecord {
+        TopicRecord::Takeover(TakeoverRecord {
             slot: SLOT,
             partition: PartitionId(partition),
             seq,
@@ -429,8 +429,8 @@ mod tests {
         })
     }
 
-    fn presence(host: &str, plugin: &str, seconds: i64) -> Said {
-        Said::Presence(Presence {
+    fn presence(host: &str, plugin: &str, seconds: i64) -> TopicRecord {
+        TopicRecord::Presence(Presence {
             host: host.into(),
             slot: SLOT,
             digest: Some(digest(plugin)),
@@ -441,8 +441,8 @@ mod tests {
         })
     }
 
-    fn heard(said: impl IntoIterator<Item = Said>) -> Known {
-        let mut known = Known::default();
+    fn heard(said: impl IntoIterator<Item = TopicRecord>) -> TopicState {
+        let mut known = TopicState::default();
         said.into_iter().for_each(|said| known.hear(said));
         known
     }
@@ -480,8 +480,9 @@ mod tests {
     #[test]
     fn a_swap_is_on_trial_until_it_is_confirmed() {
         let mut known = heard([swap(0, 0, None, "a"), swap(0, 5, Some("a"), "b")]);
-        let trial =
-            |known: &Known, of: &str| known.slot(&SLOT).unwrap().trial_of(Some(digest(of)), HOUR);
+        let trial = |known: &TopicState, of: &str| {
+            known.slot(&SLOT).unwrap().trial_of(Some(digest(of)), HOUR)
+        };
         assert_eq!(trial(&known, "a"), None, "there was nothing before");
         assert_eq!(trial(&known, "b"), Some(at(3605)));
         assert_eq!(
@@ -490,7 +491,7 @@ mod tests {
         );
         assert!(known.on_trial(at(3605), HOUR).is_empty());
         let confirm = |seconds| {
-            Said::Confirmation(Confirmation {
+            TopicRecord::Confirmation(Confirmation {
                 slot: SLOT,
                 digest: Some(digest("b")),
                 at: at(seconds),
@@ -505,13 +506,13 @@ mod tests {
     #[test]
     fn a_plugin_has_a_stint_each_time_that_it_takes_over() {
         let moved = |seq, from, to| match swap(0, seq, Some(from), to) {
-            Said::Takeover(told) => Said::Takeover(Told {
+            TopicRecord::Takeover(told) => TopicRecord::Takeover(TakeoverRecord {
                 kind: Kind::Return,
                 ..told
             }),
             said => said,
         };
-        let stints = |known: &Known| {
+        let stints = |known: &TopicState| {
             let of = known.slot(&SLOT).unwrap();
             let stints = of.stints(PartitionId(0), digest("b"));
             let bounds = stints.iter().map(|stint| {
@@ -534,10 +535,10 @@ mod tests {
             None,
             "nobody swapped to it"
         );
-        let Said::Takeover(told) = swap(0, 4, Some("b"), "a") else {
+        let TopicRecord::Takeover(told) = swap(0, 4, Some("b"), "a") else {
             panic!("a takeover")
         };
-        known.hear(Said::Takeover(Told {
+        known.hear(TopicRecord::Takeover(TakeoverRecord {
             kind: Kind::Rollback,
             attempt: 2,
             ..told
@@ -555,7 +556,7 @@ mod tests {
             swap(0, 1, Some("a"), "b"),
             swap(0, 2, Some("b"), "a"),
         ]);
-        let since = |known: &Known| {
+        let since = |known: &TopicState| {
             let of = known.slot(&SLOT).unwrap();
             of.trial_since(Some(digest("b")), at(10), HOUR)
         };
@@ -563,7 +564,7 @@ mod tests {
         // In a partition without events the swap happens a moment later.
         known.hear(swap(0, 11, Some("a"), "b"));
         assert_eq!(since(&known), Some(at(3611)));
-        known.hear(Said::Confirmation(Confirmation {
+        known.hear(TopicRecord::Confirmation(Confirmation {
             slot: SLOT,
             digest: Some(digest("b")),
             at: at(12),
@@ -579,7 +580,7 @@ mod tests {
     #[test]
     fn a_host_is_there_while_it_says_so() {
         let mut known = heard([presence("one", "a", 0), presence("two", "b", 60)]);
-        let there = |known: &Known, seconds| {
+        let there = |known: &TopicState, seconds| {
             let hosts = known.hosts(at(seconds));
             hosts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
@@ -587,7 +588,7 @@ mod tests {
         assert_eq!(there(&known, 120), ["two"]);
         assert!(known.long_gone(at(3599)).is_empty());
         assert_eq!(known.long_gone(at(3600)), [("one".into(), SLOT)]);
-        known.hear(Said::Gone {
+        known.hear(TopicRecord::Gone {
             host: "two".into(),
             slot: SLOT,
         });
@@ -596,7 +597,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut known = Known::default();
+        let mut known = TopicState::default();
         for seq in 0..1000 {
             known.hear(swap(0, seq, Some("a"), &format!("{seq}")));
         }
@@ -604,7 +605,7 @@ mod tests {
         assert_eq!(of.swaps.len(), SWAPS_KEPT);
         assert_eq!(&*of.swaps.back().unwrap().plugin, "999");
         for key in 0..SLOTS_KEPT + 10 {
-            known.hear(Said::Withdrawn {
+            known.hear(TopicRecord::Withdrawn {
                 slot: SlotName::of_key(format!("{key}").as_bytes()),
                 place: 0,
             });
@@ -625,15 +626,15 @@ mod tests {
     #[test]
     fn directives_stand_beside_each_other() {
         let mut known = heard([
-            Said::Directive(directive(100, "c", "b", 0)),
-            Said::Directive(directive(101, "b", "a", 0)),
+            TopicRecord::Directive(directive(100, "c", "b", 0)),
+            TopicRecord::Directive(directive(101, "b", "a", 0)),
         ]);
-        let ids = |known: &Known| {
+        let ids = |known: &TopicState| {
             let of = known.slot(&SLOT).unwrap();
             of.directives.keys().copied().collect::<Vec<_>>()
         };
         assert_eq!(ids(&known), [100, 101]);
-        known.hear(Said::Withdrawn {
+        known.hear(TopicRecord::Withdrawn {
             slot: SLOT,
             place: Directive::place(100),
         });
@@ -643,7 +644,7 @@ mod tests {
         let mut next = 101;
         for _ in 0..100 {
             next = known.slot(&SLOT).unwrap().next_directive(next + 16);
-            known.hear(Said::Directive(directive(next, "c", "b", 0)));
+            known.hear(TopicRecord::Directive(directive(next, "c", "b", 0)));
         }
         let all = ids(&known);
         assert_eq!(all.len(), DIRECTIVES_MAX);
@@ -654,7 +655,7 @@ mod tests {
     #[test]
     fn what_was_undone_may_run_again() {
         let rollback = |seq, attempt| match swap(0, seq, Some("b"), "a") {
-            Said::Takeover(told) => Said::Takeover(Told {
+            TopicRecord::Takeover(told) => TopicRecord::Takeover(TakeoverRecord {
                 kind: Kind::Rollback,
                 attempt,
                 ..told
@@ -663,7 +664,7 @@ mod tests {
         };
         let order = directive(1, "b", "a", 2);
         let runs_again =
-            |known: &Known, order: &Directive| known.slot(&SLOT).unwrap().runs_again(order);
+            |known: &TopicState, order: &Directive| known.slot(&SLOT).unwrap().runs_again(order);
         let mut known = heard([swap(0, 0, None, "a"), swap(0, 1, Some("a"), "b")]);
         assert!(!runs_again(&known, &order));
         // A host that has not heard of the order takes over in another partition.
@@ -690,7 +691,7 @@ mod tests {
         let known = heard([
             swap(0, 1, Some("a"), "b"),
             presence("one", "e", 0),
-            Said::Directive(directive),
+            TopicRecord::Directive(directive),
         ]);
         let wanted = ["a", "b", "c", "d", "e"].map(digest);
         assert_eq!(known.named(), BTreeSet::from(wanted));
