@@ -10,10 +10,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use courtside_log::{Assignment, Bounds, Fetched};
-use courtside_types::{Digest, Record, TopicId};
+use courtside_log::{Assignment, Bounds, Commit, Fetched};
+use courtside_types::{Digest, Record, TopicId, slot_name::SlotName};
 
 use super::*;
+use crate::worker::{instances::Active, processing::now_ms, takeover::Directive};
 use crate::{
     pipeline::identity::Identity,
     worker::tests::{Faulty, Memory, pipeline},
