@@ -402,7 +402,7 @@ fn warn_of_strangers(config: &Config) {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.starts_with('.') && !config.pipelines.contains_key(&name) {
-            tracing::warn!(path = %entry.path().display(), "no pipeline has this name, what is there is not used");
+            tracing::warn!(path = %entry.path().display(), "no pipeline has the name of this directory, so its plugins are not used");
         }
     }
 }
@@ -492,7 +492,7 @@ fn patiently<T>(
         if stop.is_cancelled() || started.elapsed() >= START_PATIENCE {
             return Err(error);
         }
-        tracing::warn!(code = "log-unavailable", %error, "not started yet, trying again");
+        tracing::warn!(code = "log-unavailable", %error, "record log not available at the start, trying again");
         std::thread::sleep(START_RETRY);
     }
 }
@@ -511,7 +511,7 @@ fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> 
     if partitioner.fallback == Method::Random && partitions > 1 {
         tracing::warn!(
             pipeline = name,
-            "events of one key go to any partition, so each partition has an entity of that key, events of a key have no order, and a retry is not known"
+            "the partitioner is random: events of one key have no order, each partition has its own entity of the key, and retries are not recognized"
         );
     }
     Ok(())

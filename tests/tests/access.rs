@@ -156,7 +156,7 @@ async fn commands_show_their_tokens(engine: Engine) {
     let log = host.log();
     let operated: Vec<Value> = log
         .lines()
-        .filter(|line| line.contains("the host was operated"))
+        .filter(|line| line.contains("operator's request answered"))
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let line = |path: &str| {
@@ -198,7 +198,7 @@ async fn who_hangs_up_is_in_the_log(engine: Engine) {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         let said = lines.any(|line: Value| {
-            line["message"] == "the host is being operated"
+            line["message"] == "operator's request begins"
                 && line["token"] == "operator"
                 && line["method"] == "PUT"
                 && line["query"] == "gone"

@@ -92,7 +92,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         // The error is logged as well, for readers of the log as JSON.
         let text = format!("{error:#}");
         let code = text.split(':').next().filter(|code| !code.contains(' '));
-        tracing::error!(code, error = text, "the host ends");
+        tracing::error!(code, error = text, "the host ends with an error");
     }
     logging::end(ended.as_ref().err().map(complaint).as_deref());
     Ok(ended.unwrap_or(ExitCode::FAILURE))
@@ -206,7 +206,7 @@ async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> any
         tracing::error!(
             code = OVERDUE,
             left,
-            "the host ends and leaves behind what has not ended"
+            "the host ends before all its parts have ended"
         );
         shutdown::end_process(STATUS_OVERDUE);
     }
@@ -228,7 +228,10 @@ fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
     // A thread may still run, for instance that of a membership that the brokers
     // do not answer.
     if !is_freed || !waits::open().is_empty() {
-        tracing::debug!(left = waits::open().join(", "), "nobody waits for these");
+        tracing::debug!(
+            left = waits::open().join(", "),
+            "the process ends without waiting for these"
+        );
         shutdown::end_process(0);
     }
     Ok(())
@@ -240,7 +243,7 @@ async fn close_doors(doors: JoinHandle<()>) {
     if !doors.is_finished()
         && let Err(error) = doors.await
     {
-        tracing::error!(%error, "the doors did not close well");
+        tracing::error!(%error, "the HTTP server did not close cleanly");
     }
 }
 
@@ -252,12 +255,12 @@ async fn give_up(
     match timeout_at(shutdown.give_up_by().into(), starting).await {
         Ok(started) => match started? {
             Ok(host) => stop(host, tokio::spawn(async {}), shutdown).await?,
-            Err(error) => tracing::info!(%error, "stopped before it had started"),
+            Err(error) => tracing::info!(%error, "the host was stopped before it had started"),
         },
         Err(_) => {
             // The host has not taken any event yet that a kill could lose.
             let left = waits::open().join(", ");
-            tracing::warn!(left, "stopped before it had started");
+            tracing::warn!(left, "the host was stopped before it had started");
             shutdown::end_process(0);
         }
     }

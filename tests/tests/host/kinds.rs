@@ -192,11 +192,17 @@ pub async fn outputs_change_while_no_host_of_the_group_runs(engine: Engine) {
     };
     let host = place.start().await;
     let said = host.log();
-    assert!(said.contains("outputs are others from now on"), "{said}");
+    assert!(
+        said.contains("the outputs of the consumer group have changed"),
+        "{said}"
+    );
     host.stop().await;
     // These outputs are the group's afterwards.
     let host = place.start().await;
     let said = host.log();
-    assert!(!said.contains("outputs are others from now on"), "{said}");
+    assert!(
+        !said.contains("the outputs of the consumer group have changed"),
+        "{said}"
+    );
     host.stop().await;
 }

@@ -45,15 +45,11 @@ pub async fn a_host_reads_its_files_again_when_it_is_told_to(_: Engine) {
     std::fs::write(&tokens, &made.stdout).expect("a file of tokens");
     let place = place.set("access.tokens_file", &tokens.to_string_lossy());
     let host = place.start().await;
-    assert!(
-        !host.log().contains("read again, and in force"),
-        "{}",
-        host.log()
-    );
+    assert!(!host.log().contains("files read again"), "{}", host.log());
     host.signal(Signal::HUP);
     until("the file to be read again", || async {
         let log = host.log();
-        if log.contains("read again, and in force") {
+        if log.contains("files read again") {
             Ok(())
         } else {
             Err(log)

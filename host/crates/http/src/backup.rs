@@ -92,7 +92,7 @@ impl Sending {
     fn run(mut self) {
         // If the kernel refuses the priority, the rests are enough.
         let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
-        tracing::info!("a backup begins");
+        tracing::info!("backup begins");
         let (mut pages, mut bytes) = (0_u64, 0_u64);
         loop {
             if self.shutdown.is_cancelled() {
@@ -100,7 +100,7 @@ impl Sending {
             }
             let started = Instant::now();
             let Some(page) = self.source.next_page() else {
-                tracing::info!(pages, bytes, "a backup has ended");
+                tracing::info!(pages, bytes, "backup complete");
                 return;
             };
             let took = started.elapsed();
@@ -111,7 +111,11 @@ impl Sending {
             bytes += page.len() as u64;
             let sent = self.sender.send_timeout(Ok(Bytes::from(page)), PATIENCE);
             if self.runtime.block_on(sent).is_err() {
-                tracing::warn!(pages, bytes, "a backup's client is gone, or takes nothing");
+                tracing::warn!(
+                    pages,
+                    bytes,
+                    "backup ended early: its client is gone or takes no data"
+                );
                 return;
             }
             std::thread::sleep(took.min(REST_MAX));

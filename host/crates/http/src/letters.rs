@@ -261,7 +261,7 @@ pub async fn redrive(
         pipeline,
         dry_run = request.dry_run,
         ?selection,
-        "a redrive is asked for"
+        "redrive requested"
     );
     if request.dry_run {
         let plan = blocking(move || letters.plan(&selection)).await?;

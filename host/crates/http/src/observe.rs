@@ -106,7 +106,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let took = started.elapsed();
     if let Some(who) = response.extensions().get::<Who>() {
         let status = response.status().as_u16();
-        tracing::debug!(token = %who, method, route, status, ?took, "answered");
+        tracing::debug!(token = %who, method, route, status, ?took, "request answered");
     }
     record(method, route, &response, took);
     response

@@ -105,7 +105,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             match stop.run_until_cancelled(looked).await {
                 Some(true) => {}
                 Some(false) => {
-                    tracing::error!(what = self.what, "files could not be looked at");
+                    tracing::error!(what = self.what, "files cannot be checked for changes");
                 }
                 None => return,
             }
@@ -144,7 +144,10 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             Ok(new) => {
                 *self.current.write() = Arc::new(new);
                 self.failed(false);
-                tracing::info!(what = self.what, "read again, and in force");
+                tracing::info!(
+                    what = self.what,
+                    "files read again, their contents are in force"
+                );
             }
             Err(reason) => {
                 self.failed(true);
@@ -153,7 +156,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                     code,
                     what = self.what,
                     reason,
-                    "changed, and cannot be used: what was in force stays"
+                    "files cannot be used, their previous contents stay in force"
                 );
             }
         }

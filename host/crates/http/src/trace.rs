@@ -275,7 +275,7 @@ async fn answer(
                 }
                 Ok(Some(page)) => Ok(Bytes::from(page)),
                 Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "an answer is cut short");
+                    tracing::warn!(code = error.code(), %error, "answer with records cut short by an error");
                     Err(io::Error::other(error.to_string()))
                 }
             };

@@ -50,7 +50,7 @@ impl Source {
         if !self.ended
             && let Err(error) = self.fill()
         {
-            tracing::warn!(code = error.code(), %error, "a backup is cut short");
+            tracing::warn!(code = error.code(), %error, "backup cut short by an error");
             self.fail(error.code(), &error.to_string());
         }
         let page = self.frames.take_page();

@@ -71,7 +71,7 @@ fn writes(log: &dyn RecordLog, group: &str, topic: &Topic) -> Result<bool, LogEr
         Ok(None) => return Ok(false),
         // A topic of that name may belong to somebody else.
         Err(error @ LogError::Corrupt { .. }) => {
-            tracing::warn!(group, code = error.code(), %error, "the topics that a group writes are not known");
+            tracing::warn!(group, code = error.code(), %error, "layout of a consumer group cannot be read, so the redrive does not know whether the group writes its input");
             return Ok(false);
         }
         Err(error) => return Err(error),

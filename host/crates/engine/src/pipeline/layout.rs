@@ -354,7 +354,7 @@ fn nobody_runs(
         tracing::warn!(
             group,
             reason,
-            "the group's outputs are others from now on; what was written stays in the topics that it went to"
+            "the outputs of the consumer group have changed; records written before stay in the old topics"
         );
         return Ok(());
     }
@@ -391,7 +391,7 @@ fn must_be_new(
     }
     let input = Topic::from(from.input.as_str());
     for (partition, keys) in moving {
-        tracing::info!(%input, %partition, keys = keys.len(), "looking for events of the keys that are new in the partitioner's map");
+        tracing::info!(%input, %partition, keys = keys.len(), "reading the partition for events of keys that are new in the partitioner's map");
         let mut found = None;
         let mut told = Instant::now();
         read_each(log, &input, partition, SCAN_BYTES, |record| {
@@ -403,7 +403,7 @@ fn must_be_new(
             }
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                tracing::info!(%input, %partition, offset = record.offset.0, "still looking for events of new keys");
+                tracing::info!(%input, %partition, offset = record.offset.0, "still reading the partition for events of new keys");
             }
             Ok(ControlFlow::Continue(()))
         })?;

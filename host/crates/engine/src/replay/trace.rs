@@ -236,7 +236,7 @@ impl EntityHistory {
     pub fn plugin(&self, digest: Digest) -> Option<Vec<u8>> {
         let loaded = self.library.load(digest);
         loaded
-            .inspect_err(|missing| tracing::debug!(%digest, %missing, "no copy of a plugin"))
+            .inspect_err(|missing| tracing::debug!(%digest, %missing, "copy of a plugin not found"))
             .ok()
     }
 

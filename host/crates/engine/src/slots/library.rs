@@ -126,7 +126,9 @@ impl Library {
         match self.store.load(digest) {
             Ok(bytes) => return Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%digest, %error, "a copy of a plugin cannot be read"),
+            Err(error) => {
+                tracing::warn!(%digest, %error, "copy of a plugin cannot be read, trying the group's topic");
+            }
         }
         let pieces: Vec<Offset> = match self.shared.lock().get(&digest) {
             Some(pieces) if pieces.are_all() => pieces.at.values().copied().collect(),

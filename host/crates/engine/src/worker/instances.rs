@@ -160,7 +160,7 @@ impl Instances {
             .name("reaper".into())
             .spawn(move || doomed.into_iter().for_each(drop));
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread to drop instances; workers will");
+            tracing::warn!(%error, "thread that drops instances cannot start, so workers drop them");
         }
         Self {
             held: FxHashMap::default(),

@@ -267,7 +267,7 @@ impl WorkerLoop {
             }
             Ok(Polled::Stopped { partition, error }) => self.stop_at(partition, error),
             Err(error) => {
-                tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll failed");
+                tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll of the record log failed, trying again");
                 std::thread::sleep(self.poll_wait);
                 self.poll_wait = (self.poll_wait * 2).min(RETRY_WAIT_MAX);
             }
@@ -280,7 +280,7 @@ impl WorkerLoop {
         self.commit();
         let error = self.true_reason(error);
         let code = self.code_of(partition, &error);
-        tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition does not go on");
+        tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition is not processed");
         self.processing.unassign(&[partition]);
         self.forget(partition);
         self.note(

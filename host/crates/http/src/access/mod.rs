@@ -395,7 +395,7 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
             %method,
             path = uri.path(),
             query = uri.query(),
-            "the host is being operated"
+            "operator's request begins"
         );
         request.extensions_mut().insert(who.clone());
     }
@@ -408,7 +408,7 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
             path = uri.path(),
             query = uri.query(),
             status = response.status().as_u16(),
-            "the host was operated"
+            "operator's request answered"
         );
     }
     response.extensions_mut().insert(who);

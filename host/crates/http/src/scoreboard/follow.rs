@@ -69,7 +69,7 @@ impl Follower {
             Err(error) => {
                 pass.failed = true;
                 let reason = format!("pipeline {}: {error}", board.spec.pipeline);
-                warn!(pipeline = %board.spec.pipeline, code = error.code(), %error, "scoreboard cannot read");
+                warn!(pipeline = %board.spec.pipeline, code = error.code(), %error, "scoreboard cannot read the output topic");
                 board.set_fault(Some(NotReady {
                     code: error.code().to_owned(),
                     reason,

@@ -139,7 +139,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             (_, Err(_)) => break,
         };
         if let Err(error) = set_up(&stream, config.write_timeout) {
-            debug!(%error, "a connection was gone at once");
+            debug!(%error, "connection cannot be set up");
             continue;
         }
         let io = Connection::new(stream, config.write_timeout, permit, tracker.token());
@@ -159,7 +159,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
                 match shaken {
                     // The future is boxed, because this one would otherwise hold it twice.
                     Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
-                    Err(error) => debug!(%peer, %error, "a handshake failed"),
+                    Err(error) => debug!(%peer, %error, "TLS handshake failed"),
                 }
             }),
         };
@@ -167,7 +167,10 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     drop(listener);
     tracker.close();
     if timeout(config.drain_timeout, tracker.wait()).await.is_err() {
-        warn!(open = tracker.len(), "requests did not end in time");
+        warn!(
+            open = tracker.len(),
+            "connections did not end within http.drain_timeout"
+        );
     }
 }
 

@@ -211,7 +211,7 @@ impl Reader {
                     updates.iter().for_each(|update| chunk.event(update));
                 }
                 Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "a stream of events was cut");
+                    tracing::warn!(code = error.code(), %error, "stream of updates cut by an error");
                     return None;
                 }
             },

@@ -121,7 +121,7 @@ async fn run(app: SharedApp, mut subscription: Subscription, mut socket: WebSock
                     () = app.shutdown.cancelled() => break,
                 },
                 Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "a stream of events was cut");
+                    tracing::warn!(code = error.code(), %error, "stream of updates cut by an error");
                     break;
                 }
             },

@@ -116,7 +116,7 @@ pub(super) fn missing(
                 topic = %spec.name,
                 actual = ?known.cleanup,
                 wanted = ?cleanup,
-                "a topic is set otherwise than courtside would, and stays so"
+                "topic has another setting than the configuration asks for, and keeps it"
             );
         } else {
             missing.push((spec.name.clone(), TopicRow { cleanup, ..known }));

@@ -433,10 +433,10 @@ impl RecordLog for Embedded {
         };
         running.cleaner.stop();
         if running.writer.join().is_err() {
-            tracing::error!("the log's writer had crashed");
+            tracing::error!("the thread that writes the record log had panicked");
         }
         self.shared.store.write().take();
-        tracing::debug!(path = %self.shared.path.display(), "the log is closed");
+        tracing::debug!(path = %self.shared.path.display(), "record log closed");
     }
 }
 

@@ -213,7 +213,7 @@ impl Appender {
         }
         let mut producer = self.producer.write();
         if producer.is_some() && self.fatal.load(Ordering::Acquire) {
-            tracing::warn!("the producer failed for good, and is replaced");
+            tracing::warn!("the producer of appends failed for good and is replaced");
             let new = self.create()?;
             self.fatal.store(false, Ordering::Release);
             *producer = Some(new);
@@ -356,7 +356,7 @@ impl Appender {
             return;
         };
         if let Err(error) = producer.flush(self.config.request_timeout + Duration::from_secs(1)) {
-            tracing::warn!(%error, "appends were not finished");
+            tracing::warn!(%error, "appends not finished before the record log closed");
         }
     }
 }

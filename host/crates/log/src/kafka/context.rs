@@ -222,7 +222,7 @@ impl Membership {
                 unassign(consumer, &held(consumer, list))
             };
             if let Err(error) = done {
-                tracing::debug!(%error, "partitions were not let go of");
+                tracing::debug!(%error, "partitions cannot be unassigned");
             }
             return;
         }

@@ -154,7 +154,7 @@ fn look(client: &BaseConsumer<Plain>, topics: &[&str]) -> Result<Found, LogError
         // The client asks the same broker until it hears of another one, of which any
         // broker may tell.
         if let Err(error) = client.fetch_metadata(topics.first().copied(), left.min(TRY)) {
-            tracing::debug!(%error, "the brokers are not known");
+            tracing::debug!(%error, "metadata of the brokers cannot be fetched");
         }
     }
 }

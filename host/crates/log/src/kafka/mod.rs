@@ -322,7 +322,7 @@ fn pulse(shared: &Shared) {
             probed = Instant::now();
             if shared.committed.fetch_metadata(None, PROBE).is_ok() {
                 shared.reach.answered();
-                tracing::info!("the brokers are back");
+                tracing::info!("the brokers answer again");
             }
         }
     }
@@ -450,7 +450,7 @@ impl RecordLog for Kafka {
         let reads = self.groups.reads(group, (&**topic, partitions))?;
         match reads {
             Err(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                tracing::warn!(group, %topic, "the brokers do not tell what a group reads (ACL Describe on the group)");
+                tracing::warn!(group, %topic, "the brokers do not say what a consumer group reads; the user needs Describe on the group");
                 Ok(false)
             }
             reads => reads.map_err(|code| LogError::Unavailable {
@@ -482,7 +482,7 @@ impl RecordLog for Kafka {
         self.groups.clear();
         let pulse = self.pulse.lock().take();
         if pulse.is_some_and(|pulse| pulse.join().is_err()) {
-            tracing::error!("the log's pulse had panicked");
+            tracing::error!("the thread that watches the brokers had panicked");
         }
         self.lock.lock().take();
     }

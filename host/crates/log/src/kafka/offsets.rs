@@ -86,7 +86,7 @@ impl Thread {
         match spawned {
             Ok(_) => Ok(Self { inbox, outcomes }),
             Err(error) => {
-                tracing::warn!(%error, "no thread to send offsets");
+                tracing::warn!(%error, "thread that sends offsets cannot start");
                 let code = RDKafkaErrorCode::CriticalSystemResource;
                 Err(NotSent::Failed(KafkaError::Global(code)))
             }

@@ -175,7 +175,7 @@ impl Lane {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(topic, number(partition));
         if let Err(error) = self.consumer.incremental_unassign(&list) {
-            tracing::debug!(%topic, %partition, %error, "a partition was not let go of");
+            tracing::debug!(%topic, %partition, %error, "partition cannot be unassigned");
         }
     }
 }

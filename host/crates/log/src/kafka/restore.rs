@@ -153,7 +153,7 @@ impl Work {
                         std::thread::sleep(DENIED_WAIT);
                     }
                     Err(error) => {
-                        tracing::warn!(group = %self.group, code = error.code(), %error, "checkpoints are not restored yet");
+                        tracing::warn!(group = %self.group, code = error.code(), %error, "restore of checkpoints failed, trying again");
                         std::thread::sleep(RETRY_WAIT);
                     }
                 }
@@ -314,7 +314,7 @@ impl Work {
                     return Err(without(needs, error));
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(group = %self.group, %error, "reading checkpoints");
+                    tracing::debug!(group = %self.group, %error, "error while reading checkpoints");
                 }
                 None if self.is_stopped() => return Err(super::errors::closed()),
                 None => {}

@@ -153,7 +153,7 @@ impl Times {
                 code = "time-refused",
                 %topic,
                 instead,
-                "the brokers refuse the times of records, which get another and keep the event's in a header"
+                "the brokers refuse the times of records: such a record gets another time, and a header keeps the event's time"
             );
         }
     }

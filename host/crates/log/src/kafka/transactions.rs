@@ -185,7 +185,7 @@ impl Transactions {
         }
         let time = time.min(self.config.request_timeout);
         if let Err(error) = self.ready_by(Instant::now() + time) {
-            tracing::debug!(id = %self.id, %error, "a transaction is not ended yet");
+            tracing::debug!(id = %self.id, %error, "open transaction cannot be ended yet");
         }
     }
 
@@ -379,7 +379,7 @@ impl Transactions {
     fn free(&self, producer: impl Send + 'static) {
         let name = format!("the end of a producer of {}", self.id);
         if !waits::drop_within(&name, FREE_TIME_MAX, producer) {
-            tracing::debug!(id = %self.id, "a producer does not come to its end, and is left behind");
+            tracing::debug!(id = %self.id, "producer did not end in time and is left behind");
         }
     }
 
@@ -404,7 +404,7 @@ impl Transactions {
             Ok(()) if self.is_in_doubt.load(Ordering::Relaxed) => self.renew(),
             Ok(()) => self.must_abort = false,
             Err(error) => {
-                tracing::debug!(id = %self.id, %error, "a transaction was not aborted");
+                tracing::debug!(id = %self.id, %error, "transaction cannot be aborted");
                 let is_retriable =
                     matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
                 if !is_retriable {

@@ -209,7 +209,7 @@ fn on_compiling_thread<T: Send>(
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
-        tracing::debug!(%error, "compiling at normal priority");
+        tracing::debug!(%error, "priority of the compiler cannot be lowered");
     }
 }
 

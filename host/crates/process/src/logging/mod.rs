@@ -106,7 +106,7 @@ fn notice(format: LogFormat, is_terminal: bool, lines: u64) -> Vec<u8> {
         tracing::error!(
             code = "log-lines-dropped",
             lines,
-            "lines are missing here: standard error was closed, full, or not read"
+            "log lines are missing here: standard error was closed, full, or not read"
         );
     });
     std::mem::take(&mut written.0.lock())
@@ -139,7 +139,7 @@ fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
         location = panic.location().map(ToString::to_string),
         panic = text,
         backtrace = backtrace.map(|backtrace| backtrace.to_string()),
-        "panicked",
+        "thread panicked",
     );
     if let Some(queue) = QUEUE.get() {
         queue.flush(PANIC_WAIT_MAX);

@@ -76,7 +76,7 @@ fn give_up(why: &str) {
             code = OVERDUE,
             why,
             left,
-            "the host ends and leaves behind what has not ended"
+            "the host ends before all its parts have ended"
         );
         logging::end(None);
     });

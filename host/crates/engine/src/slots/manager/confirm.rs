@@ -27,7 +27,7 @@ impl ManagerLoop {
             at: Timestamp::now(),
         };
         self.group.tail().say(confirmation.record())?;
-        tracing::info!(slot = %slot.full_name(), digest = slot.digest().map(|digest| digest.short()), "the plugin stays");
+        tracing::info!(slot = %slot.full_name(), digest = slot.digest().map(|digest| digest.short()), "plugin confirmed, it can no longer be rolled back");
         self.group
             .known_mut()
             .hear(TopicRecord::Confirmation(confirmation));

@@ -188,7 +188,7 @@ impl ManagerLoop {
         let failed = std::mem::replace(&mut self.group.fails, read.is_err());
         match read {
             Err(error) if !failed => {
-                tracing::warn!(topic = %self.setup.topic.topic, code = error.code(), %error, "what other hosts say of plugins cannot be read");
+                tracing::warn!(topic = %self.setup.topic.topic, code = error.code(), %error, "records of other hosts about plugins cannot be read");
             }
             _ => {}
         }
@@ -245,7 +245,7 @@ impl ManagerLoop {
                 // The rest follows at the next look.
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::debug!(digest = %digest.short(), %error, "a plugin is not shared yet");
+                    tracing::debug!(digest = %digest.short(), %error, "plugin cannot be written to the group's topic yet");
                     break;
                 }
             }
@@ -286,7 +286,7 @@ impl ManagerLoop {
         let in_checkpoints = match self.named_by_checkpoints() {
             Ok(in_checkpoints) => in_checkpoints,
             Err(error) => {
-                tracing::debug!(code = error.code(), %error, "not tidied");
+                tracing::debug!(code = error.code(), %error, "checkpoints cannot be read, so unused plugins are kept");
                 return;
             }
         };
@@ -294,9 +294,9 @@ impl ManagerLoop {
             if in_checkpoints.contains(&digest) {
                 self.group.unwanted.insert(digest, now);
             } else if let Err(error) = self.setup.library.unshare(digest) {
-                tracing::debug!(digest = %digest.short(), %error, "a plugin stays");
+                tracing::debug!(digest = %digest.short(), %error, "unused plugin cannot be removed from the group's topic");
             } else {
-                tracing::info!(topic = %self.setup.topic.topic, digest = %digest.short(), "a plugin that nobody needs goes");
+                tracing::info!(topic = %self.setup.topic.topic, digest = %digest.short(), "unused plugin removed from the group's topic");
             }
         }
         if copies > COPIES_MAX {
@@ -309,7 +309,7 @@ impl ManagerLoop {
         let gone = self.group.known.long_gone(Timestamp::now());
         for (host, slot) in gone {
             if let Err(error) = self.group.tail.say(Presence::withdrawn(&host, &slot)) {
-                tracing::debug!(%host, %error, "a host that is gone stays");
+                tracing::debug!(%host, %error, "record of a stopped host cannot be removed from the group's topic");
             }
         }
     }

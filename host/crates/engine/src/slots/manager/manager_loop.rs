@@ -64,7 +64,7 @@ impl ManagerLoop {
     pub fn run(mut self, looks: &Receiver<Nudge>, asked: &Receiver<Ask>) {
         let thread = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
-            tracing::debug!(%error, "the slot manager keeps its priority");
+            tracing::debug!(%error, "priority of the slot manager's thread cannot be lowered");
         }
         self.learn(asked);
         // An operator who asks while the host starts sees the files, too.
@@ -165,7 +165,7 @@ impl ManagerLoop {
         let noted = match self.setup.library.store.noted() {
             Ok(noted) => noted,
             Err(error) => {
-                tracing::error!(code = "plugin-store-failed", %error, "what ran before is not known");
+                tracing::error!(code = "plugin-store-failed", %error, "notes of the last run cannot be read, so the plugins that ran before are not known");
                 StoredDecisions::default()
             }
         };
@@ -203,7 +203,7 @@ impl ManagerLoop {
                 }
                 Err(_) if self.is_stopping() => return,
                 Err(rejection) => {
-                    tracing::error!(slot = %format!("{prefix}{name}"), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "the plugin that ran before cannot go on");
+                    tracing::error!(slot = %format!("{prefix}{name}"), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "plugin that ran before the restart cannot be loaded");
                 }
             }
         }
@@ -224,7 +224,7 @@ impl ManagerLoop {
             message: missing.to_string(),
         })?;
         if let Err(error) = library.store.keep(digest, &bytes) {
-            tracing::warn!(code = "plugin-store-failed", %error, "no copy of a plugin is kept");
+            tracing::warn!(code = "plugin-store-failed", %error, "copy of a plugin cannot be written");
         }
         let plugin = self.compile_again(name, &bytes)?;
         Ok((plugin, bytes.len() as u64))
@@ -237,7 +237,7 @@ impl ManagerLoop {
             Err(error) => {
                 // A directory that cannot be read does not mean that its files are
                 // gone.
-                tracing::warn!(dir = %self.setup.dir.display(), %error, "plugin directory unreadable");
+                tracing::warn!(dir = %self.setup.dir.display(), %error, "plugin directory cannot be read");
                 return;
             }
         };
@@ -340,7 +340,7 @@ impl ManagerLoop {
             digest = digest.map(|digest| digest.short()),
             code = rejection.code,
             reason = %rejection.message,
-            "plugin rejected, what ran goes on",
+            "plugin rejected, the slot keeps its previous plugin",
         );
         self.count(name, "rejected");
         SwapOutcome::Rejected(rejection)

@@ -216,7 +216,7 @@ impl Manager {
 fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatcher> {
     // The directory may be read-only, or exist already.
     if let Err(error) = std::fs::create_dir_all(setup.dir.join(SlotName::keys_dir())) {
-        tracing::debug!(dir = %setup.dir.display(), %error, "plugin directory not made");
+        tracing::debug!(dir = %setup.dir.display(), %error, "plugin directory cannot be created");
     }
     let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| is_a_look(&event.kind)) {
@@ -235,7 +235,7 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
                 dir = %setup.dir.display(),
                 %error,
                 poll_interval = ?setup.config.poll_interval,
-                "no file events, the directory is looked at now and then",
+                "no file events, so the plugin directory is read once per poll_interval",
             );
         })
         .ok()

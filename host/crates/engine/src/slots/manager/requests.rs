@@ -39,7 +39,7 @@ impl ManagerLoop {
                 // An operator who gave up may ask again, which would be a second
                 // rollback.
                 What::RollBack(_) if answer.is_closed() => {
-                    tracing::warn!(%slot, "a rollback is dropped: it had not begun when its operator stopped waiting");
+                    tracing::warn!(%slot, "rollback dropped: its operator stopped waiting before it began");
                     return;
                 }
                 What::RollBack(of) => return self.order_rollback(&slot, of, answer),

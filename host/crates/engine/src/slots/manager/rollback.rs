@@ -80,7 +80,7 @@ impl ManagerLoop {
             from = %plan.bad.short(),
             to = plan.to.map(|to| to.short()),
             events = plan.view.events,
-            "a rollback is ordered",
+            "rollback ordered",
         );
         let (answer, _) = oneshot::channel();
         self.awaited = Some(PendingRollback {
@@ -285,7 +285,7 @@ impl ManagerLoop {
                 Ok((plugin, size_bytes)) => Some(RunningPlugin::new(name, plugin, size_bytes)),
                 Err(rejection) => {
                     // The order stands, so it is tried again.
-                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin to go back to cannot run");
+                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "rollback failed: the previous plugin cannot be loaded, trying again");
                     return Err(rejection.into());
                 }
             },
@@ -295,14 +295,14 @@ impl ManagerLoop {
         self.mark(directive, is_wanted);
         let digest = next.as_ref().map(|next| next.active.plugin.digest());
         if let Err(error) = self.note(name, digest) {
-            tracing::error!(code = "plugin-store-failed", %error, "a rollback is not noted");
+            tracing::error!(code = "plugin-store-failed", %error, "rollback cannot be noted on disk");
         }
         let active = next.as_ref().map(|next| &next.active);
         let Some(redone) = self.take_back(directive, active) else {
             return Err(AskError::Stopping);
         };
         if !is_bad {
-            tracing::info!(slot = %self.slot(name).full_name(), bad = %directive.bad.short(), partitions = redone.len(), "a rollback of another plugin than the one that runs");
+            tracing::info!(slot = %self.slot(name).full_name(), bad = %directive.bad.short(), partitions = redone.len(), "rollback of an earlier takeover, the slot keeps its plugin");
             return Ok(());
         }
         let slot = self.slot(name);
@@ -380,12 +380,12 @@ impl ManagerLoop {
             match self.fetch(name, to) {
                 Ok(plugin) => {
                     if let Err(error) = self.note(name, Some(to)) {
-                        tracing::error!(code = "plugin-store-failed", %error, "a plugin is not noted");
+                        tracing::error!(code = "plugin-store-failed", %error, "plugin of a slot cannot be noted on disk");
                     }
                     self.activate(name, Some(plugin));
                 }
                 Err(rejection) => {
-                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "the plugin that it was rolled back to cannot run");
+                    tracing::error!(slot = %self.slot(name).full_name(), to = %to.short(), code = rejection.code, reason = %rejection.message, "plugin that the slot was rolled back to cannot be loaded");
                 }
             }
         }
@@ -394,7 +394,7 @@ impl ManagerLoop {
             slot = %slot.full_name(),
             digest = %digest.short(),
             code = ROLLED_BACK,
-            "the file was rolled back, and what runs is another",
+            "file not taken: its plugin was rolled back",
         );
         slot.leave(
             FileState::RolledBack,

@@ -70,7 +70,7 @@ impl ManagerLoop {
         let digest = Digest::of(&bytes);
         if self.slot(name).digest() == Some(digest) {
             if self.slot(name).confirm() {
-                tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), "the file is again what runs");
+                tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), "the slot's file is again the plugin that runs");
             }
             return SwapOutcome::Runs;
         }
@@ -97,7 +97,7 @@ impl ManagerLoop {
                 return self.reject(name, Some(digest), rejection);
             }
             Err(error) => {
-                tracing::warn!(slot = %self.slot(name).full_name(), digest = %digest.short(), code = error.code(), %error, "rehearsal interrupted, to be tried again");
+                tracing::warn!(slot = %self.slot(name).full_name(), digest = %digest.short(), code = error.code(), %error, "rehearsal of the default plugin interrupted, to be tried again");
                 return SwapOutcome::Later(error.into());
             }
         };
@@ -161,13 +161,13 @@ impl ManagerLoop {
                     return self.reject(name, None, rejection);
                 }
                 Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "rehearsal interrupted, to be tried again");
+                    tracing::warn!(code = error.code(), %error, "rehearsal of the default plugin interrupted, to be tried again");
                     return SwapOutcome::Later(error.into());
                 }
             }
         }
         if let Err(error) = self.note(name, None) {
-            tracing::error!(code = "plugin-store-failed", %error, "a removal is not noted");
+            tracing::error!(code = "plugin-store-failed", %error, "removal of a slot's plugin cannot be noted on disk");
         }
         self.activate(name, None)
     }
@@ -254,7 +254,7 @@ impl ManagerLoop {
         named.extend(self.slots.values().filter_map(Slot::digest));
         named.extend(self.group.on_trial(&self.setup.config));
         if let Err(error) = self.setup.library.store.retain(&named) {
-            tracing::warn!(pipeline = %self.setup.pipeline.name, %error, "old copies of plugins stay");
+            tracing::warn!(pipeline = %self.setup.pipeline.name, %error, "old copies of plugins cannot be removed");
         }
     }
 

@@ -44,7 +44,7 @@ impl ManagerLoop {
         };
         let is_latest = self.followed(name) <= unfit.directive;
         let slot = self.slot(name);
-        tracing::info!(slot = %slot.full_name(), digest = %digest.short(), code = unfit.code, "the file stays rejected");
+        tracing::info!(slot = %slot.full_name(), digest = %digest.short(), code = unfit.code, "file stays rejected: its plugin failed the rehearsal before");
         if is_latest && slot.state() != SlotState::Rejected {
             slot.reject(Some(digest), &unfit.code, &unfit.reason);
         } else {
@@ -78,7 +78,7 @@ impl ManagerLoop {
     pub fn note_as_it_is(&self, name: &SlotName) {
         let digest = self.slots.get(name).and_then(Slot::digest);
         if let Err(error) = self.note(name, digest) {
-            tracing::error!(slot = %format!("{}/{name}", self.setup.pipeline.name), code = "plugin-store-failed", %error, "what was decided of a file is not noted");
+            tracing::error!(slot = %format!("{}/{name}", self.setup.pipeline.name), code = "plugin-store-failed", %error, "decision about a slot's file cannot be noted on disk");
         }
     }
 }

@@ -48,7 +48,7 @@ impl Tail {
         if end < self.next {
             // The topic was deleted and made again. Its old records hold until new ones
             // replace them.
-            tracing::warn!(topic = %self.topic, "the topic begins again");
+            tracing::warn!(topic = %self.topic, "topic was deleted and created again, reading it from its start");
             self.next = Offset(0);
         }
         while self.next < end && !stops() {
@@ -62,7 +62,7 @@ impl Tail {
                     None => {
                         let key =
                             String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
-                        tracing::debug!(topic = %self.topic, offset = record.offset.0, %key, "passed over");
+                        tracing::debug!(topic = %self.topic, offset = record.offset.0, %key, "record of an unknown kind skipped");
                     }
                 }
             }

@@ -442,7 +442,7 @@ impl Processing {
                 slot = %active.slot,
                 digest = %active.plugin.digest().short(),
                 code = kind.code(),
-                "plugin goes over a limit at every call, and is not called any more",
+                "plugin goes over a limit at every call, and is no longer called",
             );
         }
     }
@@ -514,7 +514,7 @@ impl Processing {
                 pipeline = %self.pipeline.name,
                 partition = entity.partition.0,
                 key = %String::from_utf8_lossy(&entity.key),
-                "entity goes on",
+                "entity no longer halted",
             );
             metrics::halt_ended(&self.pipeline.name);
         }

@@ -158,7 +158,7 @@ impl WorkerLoop {
         if !error.may_pass() {
             return self.refuse(&[partition], error.code(), &error.to_string());
         }
-        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code = error.code(), %error, "the partition cannot be begun with yet, trying again");
+        tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code = error.code(), %error, "processing of the partition cannot begin yet, trying again");
         self.member.pause(&[partition]);
         let why = (error.code(), error.to_string());
         self.note(partition, PartitionState::Waiting, Some(why));
@@ -184,7 +184,7 @@ impl WorkerLoop {
                     committed = committed.0,
                     next = start.next.0,
                     events = start.events,
-                    "another program committed an offset in the group; the partition goes on from its own",
+                    "another program committed an offset in the consumer group; the partition goes on from its own position",
                 );
             }
             Copied::Gone => tracing::info!(
@@ -192,7 +192,7 @@ impl WorkerLoop {
                 partition = partition.0,
                 next = start.next.0,
                 events = start.events,
-                "the log has no committed offset any more; the partition goes on from its own",
+                "the record log no longer has the committed offset; the partition goes on from its own position",
             ),
         }
     }
@@ -265,7 +265,7 @@ impl WorkerLoop {
                 }
             }
             Err(error) => {
-                tracing::debug!(pipeline = %self.pipeline.name, %error, "the topics are not looked at");
+                tracing::debug!(pipeline = %self.pipeline.name, %error, "ids of the pipeline's topics cannot be read");
             }
         }
     }

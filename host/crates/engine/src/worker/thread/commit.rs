@@ -114,7 +114,7 @@ impl WorkerLoop {
                     self.handles.commit_failed(error.code(), 1);
                     self.status
                         .waits_for(self.worker, error.code(), error.to_string());
-                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit fenced");
+                    tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "commit fenced, its events are processed again");
                     // The rewind seeks each partition: those that the member still has
                     // go on, and the others are forgotten.
                     self.rewind();

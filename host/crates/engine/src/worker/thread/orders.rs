@@ -161,7 +161,7 @@ impl WorkerLoop {
         directive: Directive,
         done: &Sender<BTreeMap<PartitionId, Redone>>,
     ) {
-        tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback");
+        tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, %slot, bad = %directive.bad.short(), "rollback begins");
         self.processing.direct(directive);
         self.begin_rollbacks();
         self.commit();

@@ -17,7 +17,7 @@ impl WorkerLoop {
         self.lose(partitions);
         self.member.release(partitions);
         if outcome == CommitOutcome::Overdue {
-            tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partitions = partitions.len(), "partitions go without a last commit");
+            tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, partitions = partitions.len(), "partitions released without a last commit");
             self.rewind();
         }
     }
@@ -65,7 +65,7 @@ impl WorkerLoop {
                 partition = partition.0,
                 code = stop.code,
                 reason = %stop.reason,
-                "partition does not go on",
+                "partition is not processed",
             );
             self.note(partition, state, Some((stop.code, stop.reason)));
         }

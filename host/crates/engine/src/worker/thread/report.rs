@@ -59,7 +59,7 @@ impl WorkerLoop {
             worker = self.worker,
             change = change.word(),
             partitions = numbers.join(","),
-            "partitions change hands",
+            "rebalance changed the worker's partitions",
         );
     }
 
@@ -101,7 +101,7 @@ impl WorkerLoop {
         }
         let more = letters().count().saturating_sub(DEAD_LETTERS_LOGGED_MAX);
         if more > 0 {
-            tracing::warn!(pipeline = %self.pipeline.name, more, "dead letters");
+            tracing::warn!(pipeline = %self.pipeline.name, more, "more dead letters in the same commit");
         }
     }
 }

@@ -39,7 +39,7 @@ impl WorkerLoop {
             self.processing.assign(partition, start)
         });
         if let Err(error) = begun {
-            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "what ran here before is not read, trying again");
+            tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "state of a stopped partition cannot be read, trying again");
             self.given_up.add(partition, next, Instant::now());
             return;
         }

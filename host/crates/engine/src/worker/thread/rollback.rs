@@ -23,7 +23,7 @@ impl WorkerLoop {
                 }
                 Ok(_) => self.processing.approve(partition),
                 Err(error) => {
-                    tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "rollback waits for the log");
+                    tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "rollback waits: the partition's first offset cannot be read");
                     std::thread::sleep(RETRY_WAIT_MIN);
                 }
             }
@@ -77,7 +77,7 @@ impl WorkerLoop {
             if redoing.contains_key(&partition) || self.stopped.contains(&partition) {
                 continue;
             }
-            tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "a rollback is done");
+            tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "rollback of the partition done");
             if self.is_running(partition) {
                 self.note(partition, PartitionState::Running, None);
             }

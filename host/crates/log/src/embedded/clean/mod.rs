@@ -45,7 +45,7 @@ impl Cleaner {
                 let interval = shared.config.cleanup_interval;
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                     if let Err(error) = clean_all(&shared) {
-                        tracing::warn!(code = error.code(), %error, "the log could not be cleaned");
+                        tracing::warn!(code = error.code(), %error, "retention and compaction of the record log failed, trying again");
                     }
                 }
             })?;
@@ -55,7 +55,7 @@ impl Cleaner {
     pub fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {
-            tracing::error!("the log's cleaner had crashed");
+            tracing::error!("the thread that cleans the record log had panicked");
         }
     }
 }

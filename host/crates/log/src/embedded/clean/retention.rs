@@ -107,7 +107,7 @@ fn restamp(place: &Place<'_>, now_ms: u64) -> Result<(), LogError> {
             topic = %place.topic.name,
             partition = place.partition,
             batches = restamped,
-            "batches are from after now: the clock has gone back, and they age from now on"
+            "batches have times in the future: the clock was set back, and their retention counts from now"
         );
     }
     Ok(())

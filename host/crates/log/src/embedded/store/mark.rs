@@ -247,7 +247,7 @@ impl MarkFile {
         if let Some(syncer) = self.syncer.take()
             && syncer.join().is_err()
         {
-            tracing::error!("the thread that syncs the log's mark had crashed");
+            tracing::error!("the thread that syncs the record log's mark had panicked");
         }
     }
 }
@@ -279,7 +279,7 @@ impl Slots {
             state = self.state.lock();
             state.syncing = None;
             if let Err(error) = outcome {
-                tracing::error!(%error, "the log's mark cannot be synced");
+                tracing::error!(%error, "the record log's mark cannot be synced");
                 state.failed = true;
                 return;
             }

@@ -137,7 +137,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Err(error) = self.file.close(&self.mark) {
-            tracing::error!(%error, "the log's mark cannot be written");
+            tracing::error!(%error, "the record log's mark cannot be written");
         }
     }
 }

@@ -380,7 +380,7 @@ impl Writer {
     /// Notes that the store failed to write, and returns the log's error for that.
     pub(super) fn failed(&mut self, error: &fjall::Error) -> LogError {
         let error = store::write_error(&self.shared.db_path(), &self.shared.config, error);
-        tracing::error!(code = error.code(), %error, "the log cannot be written");
+        tracing::error!(code = error.code(), %error, "the record log cannot be written");
         self.set_trouble(error.clone(), true);
         error
     }
@@ -391,7 +391,7 @@ impl Writer {
             self.backoff = (wait * 2).min(BACKOFF_MAX);
             wait
         } else {
-            tracing::warn!(code = error.code(), %error, "the log takes no records");
+            tracing::warn!(code = error.code(), %error, "the record log takes no records");
             BACKOFF_MIN
         };
         self.shared.set_trouble(Some(error.clone()));
@@ -418,7 +418,7 @@ impl Writer {
         if let Err(error) = mended {
             // The writer logs each reason once, not at each attempt.
             if error.code() != trouble.error.code() {
-                tracing::error!(code = error.code(), %error, "the log cannot be written");
+                tracing::error!(code = error.code(), %error, "the record log cannot be written");
             }
             let wait = if trouble.broken {
                 self.backoff
@@ -435,7 +435,7 @@ impl Writer {
                 retry_at: Instant::now() + wait,
             });
         } else {
-            tracing::info!("the log takes records again");
+            tracing::info!("the record log takes records again");
             self.shared.set_trouble(None);
         }
     }

@@ -57,7 +57,7 @@ impl Seat {
                     Ok(true) => {}
                     Ok(false) => self.start_over(left()),
                     Err(error) => {
-                        tracing::warn!(group = %self.spec.group, %error, "checkpoints are restored anew");
+                        tracing::warn!(group = %self.spec.group, %error, "copy of the checkpoints cannot be updated, restoring it from the topic");
                         self.start_over(left());
                     }
                 }

@@ -153,14 +153,14 @@ impl KafkaMember {
             code = gone.code,
             reason = gone.reason,
             again_in_s = wait.as_secs_f64(),
-            "a worker is out of its group",
+            "worker is out of its consumer group, joining it again later",
         );
     }
 
     fn come_back(&mut self) {
         match Seat::take(&self.shared, &self.spec) {
             Ok(seat) => {
-                tracing::info!(group = %self.spec.group, worker = self.spec.worker, "a worker joins its group again");
+                tracing::info!(group = %self.spec.group, worker = self.spec.worker, "worker joins its consumer group again");
                 self.seat = Some(seat);
             }
             Err(error) => self.stay_away(&Gone {
@@ -210,7 +210,7 @@ fn end(seat: Seat) {
             code = "membership-left",
             %group,
             worker,
-            "a worker's membership does not come to its end, and is left to the brokers"
+            "worker did not leave its consumer group in time, so the brokers end its membership"
         );
     }
 }

@@ -58,7 +58,7 @@ impl Seat {
                             break;
                         }
                         _ => {
-                            tracing::debug!(topic = %self.topic, partition = %task.partition, %error, "reading");
+                            tracing::debug!(topic = %self.topic, partition = %task.partition, %error, "error while reading a partition");
                         }
                     },
                     None => break,
@@ -101,7 +101,7 @@ impl Seat {
         if task.phase == Phase::Reading
             && let Err(error) = self.seek(partition, next)
         {
-            tracing::error!(group = %self.spec.group, %partition, %error, "a partition was not read again");
+            tracing::error!(group = %self.spec.group, %partition, %error, "partition cannot be read again from its next unread offset");
             self.start_over(self.shared.config.request_timeout);
         }
     }

@@ -298,7 +298,7 @@ impl Seat {
             return;
         }
         self.complained = Some((code, Instant::now()));
-        tracing::warn!(group = %self.spec.group, worker = self.spec.worker, code = "group-refused", %error, "the group has something against a worker");
+        tracing::warn!(group = %self.spec.group, worker = self.spec.worker, code = "group-refused", %error, "consumer group refuses a worker");
     }
 
     /// Takes assigned partitions over. The restorer will tell from where to read them.
@@ -312,7 +312,7 @@ impl Seat {
                 .split_partition_queue(&self.topic, number(*partition));
             let added = list.add_partition_offset(&self.topic, number(*partition), place);
             let (Some(mut queue), Ok(())) = (queue, added) else {
-                tracing::error!(topic = %self.topic, %partition, "a partition cannot be read");
+                tracing::error!(topic = %self.topic, %partition, "assigned partition cannot be read");
                 continue;
             };
             let signal = Arc::clone(&self.consumer.context().signal);
@@ -329,7 +329,7 @@ impl Seat {
             });
         }
         if let Err(error) = assign(&self.consumer, &list) {
-            tracing::error!(group = %self.spec.group, %error, "partitions were not taken over");
+            tracing::error!(group = %self.spec.group, %error, "assigned partitions cannot be taken over");
         }
         if self.identity.is_some() {
             self.restore();
@@ -352,7 +352,7 @@ impl Seat {
                     .consumer
                     .seek(&self.topic, partition, at, Duration::ZERO);
                 if let Err(error) = sought {
-                    tracing::debug!(topic = %self.topic, partition, %error, "fetching was not woken");
+                    tracing::debug!(topic = %self.topic, partition, %error, "fetch of a partition cannot be woken");
                 }
             }
         }
@@ -423,7 +423,7 @@ impl Seat {
             list.add_partition(&self.topic, number(*partition));
         }
         if let Err(error) = unassign(&self.consumer, &list) {
-            tracing::debug!(group = %self.spec.group, %error, "partitions were not let go of");
+            tracing::debug!(group = %self.spec.group, %error, "partitions cannot be unassigned");
         }
         self.wake();
     }
@@ -506,7 +506,7 @@ impl Seat {
                     assigned.push(assignment);
                 }
                 Err(error) => {
-                    tracing::warn!(group = %self.spec.group, %partition, %error, "a partition is restored again");
+                    tracing::warn!(group = %self.spec.group, %partition, %error, "seek to the restored offset failed, restoring the partition again");
                     self.restorer.restore(vec![wanted]);
                 }
             }
@@ -584,7 +584,7 @@ impl Drop for Seat {
             match rebalance {
                 Rebalance::Assigned(_) => {
                     if let Err(error) = assign(&self.consumer, &TopicPartitionList::new()) {
-                        tracing::debug!(group = %self.spec.group, %error, "nothing was not taken over");
+                        tracing::debug!(group = %self.spec.group, %error, "assignment cannot be emptied while the consumer closes");
                     }
                 }
                 Rebalance::Revoked(partitions) | Rebalance::Lost(partitions) => {

@@ -159,7 +159,7 @@ impl Topics {
                     setting = name,
                     actual,
                     wanted,
-                    "a topic is set otherwise than courtside would, and stays so"
+                    "topic has another setting than the configuration asks for, and keeps it"
                 ),
             }
         }

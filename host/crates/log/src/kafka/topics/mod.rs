@@ -233,7 +233,7 @@ impl Topics {
                 // leads, so the metadata is fetched anew.
                 Err(error @ LogError::Unavailable { .. }) => {
                     if let Err(error) = client.fetch_metadata(Some(topic), left.min(TRY)) {
-                        tracing::debug!(%topic, %error, "leaders are not known");
+                        tracing::debug!(%topic, %error, "leaders of a topic's partitions are not known");
                     }
                     if Instant::now() >= deadline {
                         return Err(error);

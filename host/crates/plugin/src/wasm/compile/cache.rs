@@ -63,7 +63,7 @@ impl CodeCache {
             tracing::warn!(
                 code = "plugin-cache-unusable",
                 path = %path.display(),
-                "compiled code is not as this host wrote it, and is compiled again",
+                "cached code is not what this host wrote, compiling the plugin again",
             );
             return None;
         }

@@ -131,7 +131,7 @@ impl Compile {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.keep(digest, &compiled)
         {
-            tracing::warn!(code = "plugin-cache-unusable", %error, "compiled code is not kept, the next start compiles again");
+            tracing::warn!(code = "plugin-cache-unusable", %error, "compiled code cannot be cached, so the next start compiles the plugin again");
         }
         Ok(component)
     }
@@ -151,7 +151,7 @@ impl Compile {
         // Another version of the host may have written it.
         let component = code::component(engine, &kept)
             .inspect_err(|error| {
-                tracing::debug!(digest = digest.short(), error = %format_args!("{error:#}"), "kept code is of no use");
+                tracing::debug!(digest = digest.short(), error = %format_args!("{error:#}"), "cached code cannot be used, compiling the plugin again");
             })
             .ok()?;
         self.cache_hits.fetch_add(1, Ordering::Relaxed);

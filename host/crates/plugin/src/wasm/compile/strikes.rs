@@ -103,7 +103,7 @@ impl Strikes {
         };
         if let Err(error) = written {
             if self.dir.is_some() {
-                tracing::warn!(code = "plugin-cache-unusable", %error, "it is not noted on disk that a plugin went over a limit of compiling");
+                tracing::warn!(code = "plugin-cache-unusable", %error, "note that a plugin went over a limit of compiling cannot be written");
             }
             let mut unwritten = self.unwritten.lock();
             if unwritten.len() < STRIKES_MAX {
@@ -139,7 +139,7 @@ impl Strikes {
         if let Some(dir) = &self.dir {
             match fs::remove_file(path(dir, digest)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(code = "plugin-cache-unusable", %error, "a plugin that went over a limit of compiling is not tried again");
+                    tracing::warn!(code = "plugin-cache-unusable", %error, "note that a plugin went over a limit of compiling cannot be removed, so the plugin is not compiled again");
                 }
                 _ => {}
             }

@@ -65,7 +65,7 @@ impl PluginLog {
         let plugin = self.name.get().map_or("", |name| &**name);
         let digest = self.digest.as_str();
         if suppressed > 0 {
-            tracing::warn!(target: "plugin", plugin, digest, suppressed, "lines suppressed");
+            tracing::warn!(target: "plugin", plugin, digest, suppressed, "lines of a plugin suppressed, it writes too many");
         }
         if admitted {
             let stream = stream.name();

@@ -408,7 +408,7 @@ impl Checked {
         tracing::warn!(
             journal = %cut.journal.display(),
             bytes = cut.bytes,
-            "the log cut off the end of a write that was not acknowledged"
+            "the end of an unacknowledged write was cut off the record log's journal"
         );
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a copy of the log's tables is left behind");
+            tracing::warn!(path = %self.0.display(), %error, "temporary copy of the record log's tables cannot be removed");
         }
     }
 }
