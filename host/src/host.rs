@@ -190,7 +190,7 @@ impl Host {
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
-            .context("start-failed: no thread for the slots")?;
+            .context("start-failed: the thread of the slots cannot start")?;
             let traced = EntityHistory {
                 partitioner: layout.partitioner.clone(),
                 checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
@@ -378,7 +378,7 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
     let log = Embedded::open(config.data_dir.join("log"), settings);
     log.map(|log| log as _).map_err(|error| match error {
         LogError::InUse { .. } => anyhow!(
-            "{}: {error}: stop its host first, or ask it: `courtside backup` and `courtside groups --live` do",
+            "{}: {error}: stop its host first, or ask the running host: `courtside backup` and `courtside groups --live` do so",
             error.code()
         ),
         error => anyhow!("{}: {error}", error.code()),

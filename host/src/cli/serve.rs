@@ -117,7 +117,7 @@ async fn serve(
             builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
         })?
         .install_recorder()
-        .context("metrics do not start")?;
+        .context("start-failed: the metrics cannot start")?;
     http::describe();
     worker::metrics::describe();
     letters::describe();
@@ -161,7 +161,7 @@ async fn serve(
         std::thread::Builder::new()
             .name("greeting".to_owned())
             .spawn(move || write_out(greeting.as_bytes()))
-            .context("start-failed: no thread for the greeting")?;
+            .context("start-failed: the thread of the greeting cannot start")?;
     }
 
     let ended = tokio::select! {
@@ -169,7 +169,7 @@ async fn serve(
         biased;
         () = shutdown.token().cancelled() => Ok(()),
         error = host.failed() => Err(error),
-        _ = &mut doors => Err(anyhow!("doors-closed: the doors closed by themselves")),
+        _ = &mut doors => Err(anyhow!("doors-closed: the HTTP server ended by itself")),
     };
     stop(host, doors, shutdown).await?;
     ended.map(|()| ExitCode::SUCCESS)

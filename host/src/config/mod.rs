@@ -565,7 +565,7 @@ impl Config {
             if self.group(other) == group {
                 return invalid(
                     ".group",
-                    format!("pipeline {other} has the group {group}, too"),
+                    format!("pipeline {other} also has the group {group}"),
                 );
             }
         }
@@ -589,7 +589,7 @@ impl Config {
             let input = &pipeline.input.topic;
             if config.input.topic == *input && config.partitioner != pipeline.partitioner {
                 return Some(format!(
-                    "pipeline {other} has another, and the same input, {input}"
+                    "pipeline {other} has another partitioner and the same input, {input}"
                 ));
             }
             if config.writes(input) && pipeline.partitioner != Partitioner::default() {

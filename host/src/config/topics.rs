@@ -102,7 +102,7 @@ fn check_own(config: &Config, named: &Named<'_>) -> Result<(), ConfigError> {
         let is_letters = named.field != "input" && *letters == *topic;
         if is_letters || own.iter().any(|own| **own == *topic) {
             return Err(named.invalid(format!(
-                "topic {topic} is what group {group} keeps for itself: name another topic"
+                "topic {topic} is one of those that group {group} keeps for itself: name another topic"
             )));
         }
     }

@@ -43,11 +43,11 @@ impl HostArgs {
         let url: Url = self
             .url
             .parse()
-            .with_context(|| format!("bad-url: {} is no address", self.url))?;
+            .with_context(|| format!("bad-url: {} is no URL", self.url))?;
         match url.scheme() {
             "http" | "https" => Ok(url),
             scheme => Err(anyhow!(
-                "bad-url: {url}: http:// and https:// are spoken, not {scheme}:"
+                "bad-url: {url}: the URL must begin with http:// or https://, not {scheme}:"
             )),
         }
     }
@@ -59,7 +59,7 @@ impl HostArgs {
         if let Some(token) = self.token()? {
             if url.scheme() == "http" && !is_here(&url) {
                 say_line(&format!(
-                    "courtside: the token goes to {url} as plain text, for all on the way to read"
+                    "courtside: the token is sent to {url} unencrypted, so everybody on the way can read it"
                 ));
             }
             headers.insert(AUTHORIZATION, token);
@@ -135,7 +135,7 @@ fn is_here(url: &Url) -> bool {
 pub fn no_answer(url: &str, error: &reqwest::Error) -> String {
     if is_untrusted(error) {
         let why = root(error);
-        format!("host-untrusted: what answers at {url} is not believed to be the host: {why}")
+        format!("host-untrusted: the server at {url} is not trusted: {why}")
     } else {
         format!("host-unreachable: no answer from {url}: {}", root(error))
     }
@@ -189,7 +189,7 @@ fn tls_words(error: &rustls::Error) -> String {
         };
     };
     let words = match wrong {
-        Wrong::UnknownIssuer => "nobody that is trusted has signed its certificate",
+        Wrong::UnknownIssuer => "no trusted authority has signed its certificate",
         Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
         Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
             "its certificate is not valid yet; check the clock"
@@ -200,7 +200,7 @@ fn tls_words(error: &rustls::Error) -> String {
         Wrong::Revoked => "its certificate was revoked",
         Wrong::BadSignature => "its certificate's signature is wrong",
         Wrong::BadEncoding => "its certificate is malformed",
-        _ => "its certificate is of a kind that is not for hosts",
+        _ => "its certificate is not valid for a server",
     };
     words.to_owned()
 }

@@ -67,7 +67,7 @@ pub async fn get(State(app): State<SharedApp>) -> Result<Response, Problem> {
     std::thread::Builder::new()
         .name("backup".to_owned())
         .spawn(move || sending.run())
-        .map_err(|error| Problem::internal(format!("no thread for the backup: {error}")))?;
+        .map_err(|error| Problem::internal(format!("the backup's thread cannot start: {error}")))?;
     let body = stream::unfold(pages, async |mut pages| {
         let page = pages.recv().await?;
         Some((page, pages))

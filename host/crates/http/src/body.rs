@@ -101,7 +101,7 @@ fn take(
 }
 
 fn too_large(limit: usize) -> Problem {
-    let detail = format!("a body may have {limit} bytes");
+    let detail = format!("a body may have at most {limit} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
 }
 

@@ -127,7 +127,7 @@ impl RedriveRequest {
             _ => Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid-field",
-                "say one of: key; partition and offset; all",
+                "the body must have one of: key; partition and offset; all",
             )),
         }
     }
@@ -190,7 +190,12 @@ pub async fn list(
         (None | Some("newest"), None) => Start::Newest,
         (Some("oldest"), None) => Start::Oldest,
         (None, Some((partition, offset))) => Start::After(partition, offset),
-        (Some(_), Some(_)) => return Err(wrong("from", "after says where to begin")),
+        (Some(_), Some(_)) => {
+            return Err(wrong(
+                "from",
+                "must not be there beside after, which says where to begin",
+            ));
+        }
         (Some(_), None) => return Err(wrong("from", "must be newest or oldest")),
     };
     let limit = parameters.limit()?;

@@ -206,6 +206,9 @@ async fn not_found(uri: Uri) -> Problem {
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{method} is not for {:?}, see Allow", uri.path());
+    let detail = format!(
+        "{method} is not allowed at {:?}, see the header Allow",
+        uri.path()
+    );
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
 }

@@ -127,7 +127,7 @@ pub async fn openapi(State(app): State<SharedApp>, headers: HeaderMap) -> Respon
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .map_err(|error| Problem::internal(format!("the question could not be put: {error}")))
+    tokio::task::spawn_blocking(call).await.map_err(|error| {
+        Problem::internal(format!("the request could not be carried out: {error}"))
+    })
 }

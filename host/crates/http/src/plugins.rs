@@ -113,7 +113,7 @@ pub async fn put(
     let (parts, body) = request.into_parts();
     let too_large = |problem: Problem| {
         if problem.code() == "body-too-large" {
-            let detail = format!("a plugin may have {bytes_max} bytes");
+            let detail = format!("a plugin may have at most {bytes_max} bytes");
             return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "plugin-too-large", detail);
         }
         problem
@@ -304,14 +304,14 @@ async fn ask(app: &SharedApp, of: OfSlot, what: What) -> Result<Answer, Problem>
             let slots = app.operator.plugins().slots;
             let state = slots.iter().find(|slot| slot.slot == name);
             let state = state.map_or_else(
-                || "it is not there yet".to_owned(),
-                |slot| format!("it is {:?}", slot.state).to_lowercase(),
+                || "the slot does not exist yet".to_owned(),
+                |slot| format!("the slot is {:?}", slot.state).to_lowercase(),
             );
             Err(Problem::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "operate-timeout",
                 format!(
-                    "slot {name} was not done within {limit:?}: {state}. A swap goes on, and so does a rollback that has begun; one that has not is dropped, so look at GET /plugins and ask again"
+                    "the request for slot {name} was not carried out within {limit:?}: {state}. A swap goes on, and so does a rollback that has begun; a rollback that has not begun is dropped: see GET /plugins, and ask again"
                 ),
             ))
         }

@@ -286,7 +286,7 @@ fn answer(receipt: Receipt) -> Result<Response, Problem> {
         serde_json::to_vec(&positions)
     } else {
         let result = results.pop();
-        let result = result.ok_or_else(|| Problem::internal("the log said nothing"))?;
+        let result = result.ok_or_else(|| Problem::internal("the record log gave no answer"))?;
         serde_json::to_vec(&result?)
     };
     let body = body.map_err(|error| Problem::internal(error.to_string()))?;

@@ -131,7 +131,7 @@ impl Problem {
         let mut problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "append-incomplete",
-            format!("{failed} of {total} events were not appended, results says which"),
+            format!("{failed} of {total} events were not appended, see the field results"),
         )
         .retry_after(1);
         let outcome = |result: &Result<Position, LogError>| match result {

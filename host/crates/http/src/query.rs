@@ -27,11 +27,14 @@ impl Parameters {
             Vec::with_capacity(pairs.len().min(known.len()));
         for (name, value) in pairs {
             if !known.contains(&&*name) {
-                let detail = format!("there is no such parameter here, but {}", known.join(", "));
+                let detail = format!(
+                    "there is no such parameter, the address takes {}",
+                    known.join(", ")
+                );
                 return Err(wrong(&name, detail));
             }
             if parameters.iter().any(|(other, _)| *other == name) {
-                return Err(wrong(&name, "may be there once"));
+                return Err(wrong(&name, "must be there at most once"));
             }
             parameters.push((name, value));
         }
@@ -46,8 +49,12 @@ impl Parameters {
     /// `after`: the offset of an input that the answer must know of.
     pub fn after(&self) -> Result<Option<(PartitionId, Offset)>, Problem> {
         let parse = |text| {
-            parse_position(text)
-                .ok_or_else(|| wrong("after", "must be PARTITION:OFFSET, as a POST answers"))
+            parse_position(text).ok_or_else(|| {
+                wrong(
+                    "after",
+                    "must be PARTITION:OFFSET, as in the answer to a POST",
+                )
+            })
         };
         self.get("after").map(parse).transpose()
     }
@@ -86,7 +93,7 @@ impl Parameters {
     /// `cursor`: the `next` of the page before.
     pub fn cursor(&self) -> Result<Option<Vec<u8>>, Problem> {
         let decode = |text: &str| {
-            hex::decode(text).map_err(|_| wrong("cursor", "must be the next of another page"))
+            hex::decode(text).map_err(|_| wrong("cursor", "must be the field next of another page"))
         };
         self.get("cursor").map(decode).transpose()
     }

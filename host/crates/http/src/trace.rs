@@ -67,14 +67,14 @@ fn asked(
         Some(partition) if partition.0 < traced.pipeline.partitions => vec![partition],
         Some(partition) => {
             let detail = format!(
-                "partition: the input of {pipeline} has {} partitions, no {partition}",
+                "partition: the input of {pipeline} has {} partitions, and no partition {partition}",
                 traced.pipeline.partitions
             );
             return Err(Problem::field("no-such-partition", "partition", detail));
         }
     };
     let busy = || {
-        let detail = "others read the log through already";
+        let detail = "other requests are reading through the log already";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "host-busy", detail).retry_after(1)
     };
     let permit = Arc::clone(&app.scans).try_acquire_owned();

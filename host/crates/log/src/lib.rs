@@ -49,7 +49,7 @@ pub enum LogError {
     #[error("the record log's queue is full")]
     Busy,
     /// The disk has less room than the log keeps free.
-    #[error("the disk is full: {free_bytes} bytes free, {needed_bytes} needed")]
+    #[error("the disk is full: {free_bytes} bytes are free, {needed_bytes} bytes are needed")]
     Full { free_bytes: u64, needed_bytes: u64 },
     #[error("topic {topic} does not exist")]
     NoSuchTopic { topic: Topic },
@@ -59,7 +59,7 @@ pub enum LogError {
         partition: PartitionId,
     },
     /// A topic or group that cannot be as asked.
-    #[error("{what} cannot be: {reason}")]
+    #[error("{what} is refused: {reason}")]
     Invalid { what: String, reason: String },
     /// The existing topic differs from what the configuration asks for.
     #[error("topic {topic} has {what} {actual}, the configuration says {wanted}: {remedy}")]
@@ -76,7 +76,7 @@ pub enum LogError {
     /// The group's offsets and checkpoints belong to a topic that is gone, and another
     /// topic has its name.
     #[error(
-        "topic {topic} was deleted and made anew (its id was {before}, and is {now}): what the group has committed is of the topic before, and `courtside reset` is the way on"
+        "topic {topic} was deleted and created again (its id was {before}, and is {now}): the group's offsets and state belong to the old topic, and `courtside reset` sets new ones"
     )]
     TopicRecreated {
         topic: Topic,
@@ -90,7 +90,7 @@ pub enum LogError {
     TopicInUse { topic: Topic, group: GroupName },
     /// The offsets that a group has committed mean nothing without this topic.
     #[error(
-        "group {group} keeps its {what} in topic {topic}, and has committed offsets that go with it: `courtside reset` is what forgets state; a pipeline with another group starts without any"
+        "group {group} keeps its {what} in topic {topic}, and has committed offsets that belong to it: `courtside reset` deletes state; a pipeline with another group starts without any"
     )]
     TopicKept {
         topic: Topic,
@@ -120,14 +120,14 @@ pub enum LogError {
     /// The member is no longer in its group (or never held the partition).
     #[error("fenced: {reason}")]
     Fenced { reason: String },
-    #[error("a record of {size_bytes} bytes is over the limit of {limit_bytes}")]
+    #[error("a record of {size_bytes} bytes is over the limit of {limit_bytes} bytes")]
     TooLarge {
         size_bytes: usize,
         limit_bytes: usize,
     },
     /// A single append or commit that is larger than the journal has room for.
     #[error(
-        "a write of {size_bytes} bytes is over the {limit_bytes} that log.journal_bytes_max allows"
+        "a write of {size_bytes} bytes is over the {limit_bytes} bytes that log.journal_bytes_max allows"
     )]
     WriteTooLarge { size_bytes: u64, limit_bytes: u64 },
     /// A backup is made by one reader at a time.
@@ -251,7 +251,7 @@ pub fn check_id(topic: &Topic, id: TopicId, found: Option<TopicId>) -> Result<()
         }),
         None => Err(LogError::TopicMissing {
             topic: topic.clone(),
-            why: "it was there, and was deleted".to_owned(),
+            why: "it existed, and was deleted".to_owned(),
         }),
     }
 }

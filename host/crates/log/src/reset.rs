@@ -222,7 +222,7 @@ pub fn take_all(
         if Instant::now() >= deadline || (patience.is_over)() {
             return Err(LogError::Unavailable {
                 reason: format!(
-                    "group {group} gave {} of {count} partitions within {} s",
+                    "group {group} assigned only {} of {count} partitions to this command within {} s",
                     held.len(),
                     started.elapsed().as_secs()
                 ),

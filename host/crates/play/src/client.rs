@@ -40,10 +40,10 @@ pub(super) enum Refused {
     #[error("play-refused: the host answered {status}: {detail}")]
     Status { status: StatusCode, detail: String },
     #[error(
-        "play-untrusted: the host is not believed to be who it says: {detail}; --cacert names whose word to take"
+        "play-untrusted: the host is not trusted: {detail}; --cacert names a file with the certificates to trust"
     )]
     Untrusted { detail: String },
-    #[error("play-not-courtside: what answers at this URL is no courtside host: {detail}")]
+    #[error("play-not-courtside: the server at this URL is no courtside host: {detail}")]
     Strange { detail: String },
 }
 

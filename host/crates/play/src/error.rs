@@ -21,7 +21,7 @@ pub enum PlayError {
         line: usize,
         reason: String,
     },
-    #[error("play-nothing: there is no event in what was given to play")]
+    #[error("play-nothing: the input has no event")]
     Nothing,
 }
 

@@ -107,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime_serde::re::humantime::parse_duration(text)
         .map_err(|error| format!("{error} (for instance 60s or 5m)"))?;
     if duration < Duration::from_millis(100) || duration > Duration::from_secs(24 * 60 * 60) {
-        return Err("from 100ms to 24h".to_owned());
+        return Err("must be from 100ms to 24h".to_owned());
     }
     Ok(duration)
 }

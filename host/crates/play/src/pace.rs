@@ -77,7 +77,7 @@ impl std::str::FromStr for Speed {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse::<f64>() {
             Ok(factor) if (0.001..=1e6).contains(&factor) => Ok(Self(factor)),
-            _ => Err("a number from 0.001 to 1000000 is wanted; 1 is real time".to_owned()),
+            _ => Err("must be a number from 0.001 to 1000000; 1 is real time".to_owned()),
         }
     }
 }

@@ -54,8 +54,7 @@ impl Tuning {
 /// The host made no progress, on this request or any other, for too long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "play-timeout: no progress for {patience:?}; the last try: {reason}; see that the host is \
-     there and ready, and that --url is its address"
+    "play-timeout: no progress for {patience:?}; the last attempt: {reason}; check that the host runs and is ready, and that --url is its address"
 )]
 pub(super) struct GaveUp {
     patience: Duration,

@@ -185,7 +185,7 @@ impl<R: Read> FrameReader<R> {
 }
 
 fn damaged() -> BackupError {
-    BackupError::CutShort("the bytes that came are not those that were sent".to_owned())
+    BackupError::CutShort("the bytes received differ from the bytes that the host sent".to_owned())
 }
 
 #[cfg(test)]

@@ -83,7 +83,10 @@ impl Manifest {
         let found: Self =
             serde_json::from_slice(&text).map_err(|error| damaged(&format!(": {error}")))?;
         if found.format != FORMAT {
-            let reason = format!("it is of format {}, not {FORMAT}", found.format);
+            let reason = format!(
+                "its format is {}, this program reads {FORMAT}",
+                found.format
+            );
             return Err(BackupError::invalid(dir, reason));
         }
         match found.clone().seal() {
@@ -115,12 +118,12 @@ pub fn files(dir: &Path) -> Result<BTreeMap<String, PathBuf>, BackupError> {
                 what,
             };
             let name = entry.file_name().into_string();
-            let name = name.map_err(|_| changed("is not of the backup"))?;
+            let name = name.map_err(|_| changed("does not belong to the backup"))?;
             let name = format!("{prefix}{name}");
             if kind.is_dir() {
                 folders.push((path, format!("{name}/")));
             } else if !kind.is_file() {
-                return Err(changed("is no file"));
+                return Err(changed("is neither a file nor a directory"));
             } else if name != MANIFEST && name != LOCK {
                 files.insert(name, path);
             }

@@ -39,7 +39,7 @@ const MANIFEST: &str = "backup.json";
 /// Why a backup was not made, or why a directory is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{} is there already: a backup is written to a directory of its own", .0.display())]
+    #[error("{} exists already: a backup needs a new directory", .0.display())]
     Exists(PathBuf),
     #[error("another command is writing {}", .0.display())]
     Running(PathBuf),
@@ -47,7 +47,7 @@ pub enum BackupError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the backup was cut short: {0}; nothing is left of it")]
+    #[error("the backup was cut short: {0}; no part of it was kept")]
     CutShort(String),
     /// The host's words for what went wrong there.
     #[error("{reason}")]

@@ -116,7 +116,7 @@ impl Draft {
             && parts.first() == Some(&Component::Normal(PLUGINS.as_ref()));
         if !is_plugin {
             return Err(BackupError::CutShort(format!(
-                "the host sends a file named {name:?}"
+                "the host sent a file with the unexpected name {name:?}"
             )));
         }
         let path = self.partial.join(name);

@@ -25,19 +25,19 @@ pub fn verify(dir: &Path) -> Result<Manifest, BackupError> {
     }
     for (name, path) in &found {
         let Some(known) = manifest.files.get(name) else {
-            return Err(changed(name, "is not of the backup"));
+            return Err(changed(name, "does not belong to the backup"));
         };
         let found = entry(path).map_err(|error: io::Error| BackupError::Unreadable {
             path: path.clone(),
             source: error,
         })?;
         if found != *known {
-            return Err(changed(name, "is not what was written"));
+            return Err(changed(name, "has changed since the backup was written"));
         }
     }
     let contents = embedded::verify(&dir.join(LOG))?;
     if contents != manifest.log {
-        let reason = "the log's offsets are not those of the manifest";
+        let reason = "the offsets of its log differ from those in its manifest";
         return Err(BackupError::invalid(dir, reason));
     }
     Ok(manifest)

@@ -47,7 +47,9 @@ pub fn topic(group: &str) -> Topic {
 /// end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LettersError {
-    #[error("there is no dead letter {partition}/{offset}: it never was, or retention took it")]
+    #[error(
+        "there is no dead letter {partition}/{offset}: it never existed, or retention has removed it"
+    )]
     NotFound {
         partition: PartitionId,
         offset: Offset,
@@ -55,22 +57,24 @@ pub enum LettersError {
     #[error("a redrive of the pipeline is running: GET its progress")]
     Running,
     #[error(
-        "another host redrives letters of the pipeline, or was killed doing so less than a session timeout ago"
+        "another host redrives dead letters of the pipeline, or was killed during a redrive less than a session timeout ago"
     )]
     Elsewhere,
     #[error(
-        "the letter is one of many of a halted entity, whose events must be processed in order: redrive its key"
+        "the dead letter is one of many of a halted entity, whose events must be processed in order: redrive its key"
     )]
     NeedsKey,
     #[error(
-        "events of partition {partition} that were redriven are not processed: {lag} records are before their end; the pipeline's plugin may be missing, or the partition stopped"
+        "redriven events of partition {partition} are not processed yet: {lag} records are left up to the last of them; the pipeline's plugin may be missing, or the partition may be stopped"
     )]
     NotProcessed { partition: PartitionId, lag: u64 },
     #[error(
-        "the input {topic} is not this pipeline's alone: {}. Nothing was redriven", sharers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        "other groups use the input {topic}: {}. Nothing was redriven", sharers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
     SharedInput { topic: Topic, sharers: Vec<Sharer> },
-    #[error("the host stops, or lost its place in the group: redrive again, nothing happens twice")]
+    #[error(
+        "the host stops, or is no longer a member of the redrive's group: redrive again, no event is redriven twice"
+    )]
     Interrupted,
     #[error(transparent)]
     Log(#[from] LogError),
@@ -157,7 +161,7 @@ impl Letters {
             Ok(thread) => *self.thread.lock() = Some(thread),
             Err(error) => {
                 let error = LettersError::Log(LogError::Unavailable {
-                    reason: format!("no thread to redrive: {error}"),
+                    reason: format!("the redrive's thread cannot start: {error}"),
                 });
                 self.end(Err(error.clone()));
                 return Err(error);

@@ -99,11 +99,11 @@ pub enum LayoutError {
     )]
     Mismatch { group: String, reason: String },
     #[error(
-        "group {group} was created with another layout: {reason}. What this configuration names is not where its state and its offsets are"
+        "group {group} was created with another layout: {reason}. The topics of this configuration do not have the group's state and offsets"
     )]
     Elsewhere { group: String, reason: String },
     #[error(
-        "hosts of group {group} run with other outputs: {reason}. Set what they have; or stop all of them, and wait for the session timeout of those that were killed: the first host that starts then may have other outputs"
+        "hosts of group {group} run with other outputs: {reason}. Configure the outputs that they have; or stop all of them, wait for the session timeout of hosts that were killed, and start a host with the new outputs"
     )]
     OtherOutputs { group: String, reason: String },
 }
@@ -224,7 +224,7 @@ impl Watch {
                 let added = added_keys(&self.own, &found);
                 let other = added.map(|added| match other_writes(&self.own, &found) {
                     Some(reason) => reason,
-                    None => format!("the partitioner's map has now {added:?}, too"),
+                    None => format!("the partitioner's map now also has {added:?}"),
                 });
                 Ok(Some(other.unwrap_or_else(|reason| reason)))
             }
@@ -314,7 +314,7 @@ fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, St
         match to.manual.get(key) {
             Some(now) if now == partition => {}
             Some(now) => return differs(&what, partition, now),
-            None => return differs(&what, partition, &"in it no more"),
+            None => return differs(&what, partition, &"no longer in it"),
         }
     }
     let added = to
@@ -331,7 +331,7 @@ fn other_writes(from: &Layout, to: &Layout) -> Option<String> {
     let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
     let word = |topic: Option<&&KeptTopic>| match topic {
         Some(topic) => topic.to_string(),
-        None => "not there".to_owned(),
+        None => "not configured".to_owned(),
     };
     let differences = names.into_iter().filter_map(|name| {
         let (before, now) = (from.get(name), to.get(name));

@@ -43,7 +43,7 @@ pub fn refuse_missing(log: &dyn RecordLog, group: &str, input: &Topic) -> Result
             return Err(LogError::TopicMissing {
                 topic,
                 why: format!(
-                    "group {group} keeps its {what} there, and has committed offsets that go with it. Bring the topic back, or make an empty one with `courtside topics create`: state is then to be reset, too, with `courtside reset`"
+                    "group {group} keeps its {what} in this topic, and has committed offsets that belong to it. Restore the topic; or create an empty one with `courtside topics create`, and reset the state with `courtside reset`"
                 ),
             });
         }

@@ -135,7 +135,7 @@ pub fn read(from: impl Read) -> Result<Recording, ReplayError> {
         && recording.published.len() == manifest.published
         && digests.eq(manifest.plugins);
     if !is_whole {
-        let problem = "it does not hold what its first page says: it was cut short";
+        let problem = "its contents differ from its manifest: the file was cut short";
         return Err(ReplayError::Export(problem.to_owned()));
     }
     Ok(recording)
@@ -180,7 +180,7 @@ fn read_plugin(digest: Digest, member: &mut impl Read) -> Result<Bytes, ReplayEr
         .read_to_end(&mut bytes)
         .map_err(|error| ReplayError::Export(format!("plugin {digest}: {error}")))?;
     if Digest::of(&bytes) != digest {
-        let problem = format!("the plugin {digest} has other bytes than its digest says");
+        let problem = format!("the bytes of the plugin {digest} do not have this digest");
         return Err(ReplayError::Export(problem));
     }
     Ok(bytes.into())

@@ -50,7 +50,7 @@ const PLANS: [(&str, Plan); 4] = [
         },
     ),
     (
-        "by sevens, opened again from a checkpoint after each",
+        "in batches of 7, opened again from a checkpoint after each",
         Plan {
             batch: 7,
             reopens: true,
@@ -137,8 +137,8 @@ pub fn try_out(
                     let at = other.iter().zip(&lines).find(|pair| !is_same(pair));
                     let source = at.and_then(|(line, _)| line.source);
                     source.map_or_else(
-                        || "the number of its records".to_owned(),
-                        |source| format!("what the event at offset {source} leads to"),
+                        || "the number of its outputs".to_owned(),
+                        |source| format!("the output of the event at offset {source}"),
                     )
                 } else if stands_for(checkpoint.as_ref())?
                     != stands_for(replayed.checkpoint.as_ref())?
@@ -150,7 +150,9 @@ pub fn try_out(
                 let [(usual, _), ..] = PLANS;
                 tried.objections.push(Objection {
                     code: "plugin-not-deterministic".to_owned(),
-                    reason: format!("{difference} is another {how} than {usual}"),
+                    reason: format!(
+                        "{difference} differs between runs with the events {usual} and {how}"
+                    ),
                 });
             }
         }

@@ -50,7 +50,7 @@ pub enum ReplayError {
     #[error("export-invalid: {0}")]
     Export(String),
     #[error(
-        "recording-too-large: the events of {key:?}, or what was published of them, are over {RECORDING_BYTES_MAX} bytes"
+        "recording-too-large: the events of {key:?}, or the records published for them, are over {RECORDING_BYTES_MAX} bytes"
     )]
     TooLarge { key: String },
     #[error("entity-not-found: the log has no event of {key:?} in partition {partition}")]
@@ -60,7 +60,7 @@ pub enum ReplayError {
     )]
     Ambiguous { key: String, partitions: String },
     #[error(
-        "plugin-unknown: neither what was published nor the takeovers say which plugin processed {key:?}: name one with --plugin"
+        "plugin-unknown: neither the published records nor the records of takeovers say which plugin processed {key:?}: name one with --plugin"
     )]
     PluginUnknown { key: String },
     #[error(
@@ -128,13 +128,11 @@ impl Recording {
             let before = self.published.iter().filter_map(|line| line.source);
             let before = before.filter(|source| *source < self.at.start).count();
             let known = match before {
-                0 => "whether this key had any is not known".to_owned(),
-                _ => format!("{before} records published of them are left"),
+                0 => "it is not known whether this key had any".to_owned(),
+                _ => format!("{before} records published for them are left"),
             };
             format!(
-                "the log no longer has what came into partition {} before offset {} ({known}). The replay begins there, \
-                 with an entity that has seen nothing: it shows what a plugin does with these events, and not that \
-                 they led to what was published",
+                "the log no longer has the events of partition {} before offset {} ({known}). The replay begins at this offset, with a new entity: it shows what a plugin does with these events, and not whether they led to the published records",
                 self.at.partition, self.at.start,
             )
         })

@@ -483,7 +483,7 @@ fn an_export_that_is_cut_or_damaged_is_none() {
         code(text.replacen(from, to, 1).as_bytes())
     };
     assert!(with("courtside-export/1", "courtside-export/2").contains("courtside-export/2"));
-    assert!(with("not quite a plugin", "not quite another!").contains("other bytes"));
+    assert!(with("not quite a plugin", "not quite another!").contains("do not have this digest"));
     assert!(
         with("\"timestamp_ms\":1003", "\"timestamp_ms\":x003").contains("events.ndjson: line 1")
     );
@@ -498,7 +498,7 @@ fn what_retention_took_is_said() {
     let said = recording.reservation().unwrap();
     assert!(said.contains("before offset 7"), "{said}");
     assert!(
-        said.contains("2 records published of them are left"),
+        said.contains("2 records published for them are left"),
         "{said}"
     );
     recording.published.clear();

@@ -283,8 +283,8 @@ impl EntityHistory {
                 offsets.extend(of_key.map(|record| record.offset));
                 if offsets.len() > EVENTS_MAX {
                     return Err(LogError::Invalid {
-                        what: format!("the outputs of {key:?}"),
-                        reason: format!("it has over {EVENTS_MAX} events"),
+                        what: format!("a search for the outputs of {key:?}"),
+                        reason: format!("the key has over {EVENTS_MAX} events"),
                     });
                 }
             }

@@ -64,7 +64,7 @@ pub enum AskError {
     Refused { code: &'static str, reason: String },
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("too much is asked of the slots of this pipeline")]
+    #[error("too many requests wait for the slots of this pipeline, or a rollback is under way")]
     Busy,
     #[error("the host stops")]
     Stopping,

@@ -31,9 +31,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Why a plugin cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingPlugin {
-    #[error("neither this host nor the topic {0} has its bytes")]
+    #[error("neither this host nor the topic {0} has the plugin's bytes")]
     Nowhere(Topic),
-    #[error("what the topic {0} has of it is not what it was")]
+    #[error("the plugin's bytes in the topic {0} are damaged")]
     Damaged(Topic),
     #[error(transparent)]
     Log(#[from] LogError),

@@ -121,7 +121,7 @@ impl PluginStore {
         if Digest::of(&bytes) != digest {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the copy does not have the digest it is kept under",
+                "the copy does not have the digest that its name says",
             ));
         }
         Ok(bytes)

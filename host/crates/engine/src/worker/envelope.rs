@@ -207,7 +207,7 @@ impl Envelope {
                 |()| Vec::new(),
             ),
             version => Err(NotACheckpoint(format!(
-                "version {}, this host knows {VERSION_2} and {VERSION}",
+                "it has version {}, this host reads versions {VERSION_2} and {VERSION}",
                 version.copied().unwrap_or_default()
             ))),
         }

@@ -43,7 +43,7 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
     for emission in &outcome.emissions {
         if emission.event >= events {
             return broken(format!(
-                "an emission is for event {} of {events}",
+                "an emission is for event number {}, and the call has {events} events",
                 emission.event
             ));
         }
@@ -72,7 +72,7 @@ pub fn check(pipeline: &Pipeline, events: usize, outcome: Outcome) -> Result<Out
     }
     match &outcome.refused {
         Some(refusal) if refusal.index >= events => broken(format!(
-            "a refusal is for event {} of {events}",
+            "a refusal is for event number {}, and the call has {events} events",
             refusal.index
         )),
         _ => Ok(outcome),

@@ -109,7 +109,7 @@ pub enum Refusal {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(
-        "offset {committed} is committed, and the checkpoints do not say by whom: they are gone, or another program committed the offset; `courtside reset` is the way on"
+        "offset {committed} is committed, and the checkpoints do not have the group's position: they are gone, or another program committed the offset; `courtside reset` sets a new position"
     )]
     PositionMissing { committed: Offset },
 }

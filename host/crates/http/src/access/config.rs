@@ -32,12 +32,18 @@ impl AccessConfig {
 
     pub fn check(&self) -> Result<(), String> {
         if self.anonymous.contains(&Scope::Operate) {
-            return Err("anonymous: operating always needs a token, where there are some".into());
+            return Err(
+                "anonymous: operate must not be in it, because operating always needs a token"
+                    .into(),
+            );
         }
         if !self.tokens.is_empty() {
             Tokens::new(self.tokens.clone()).map_err(|reason| format!("tokens: {reason}"))?;
         } else if !self.is_set() && !self.anonymous.is_empty() {
-            return Err("anonymous: without tokens, nothing needs one".into());
+            return Err(
+                "anonymous: it needs tokens beside it, because a host without tokens asks for none"
+                    .into(),
+            );
         }
         Ok(())
     }

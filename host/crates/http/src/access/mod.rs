@@ -197,7 +197,7 @@ impl Access {
         };
         let tokens = tokens.current();
         let Some(token) = tokens.find(secret) else {
-            return Err(Refused::Unknown("no token of this host"));
+            return Err(Refused::Unknown("the host does not know the token"));
         };
         if token.has(scope) || !self.needs_token(scope) {
             Ok(Who::Bearer(token.name.as_str().into()))
@@ -283,7 +283,7 @@ impl Refused {
             ),
             Self::Unknown(why) => (
                 StatusCode::UNAUTHORIZED,
-                format!("what was sent is {why}"),
+                (*why).to_owned(),
                 Some("Bearer realm=\"courtside\", error=\"invalid_token\"".to_owned()),
             ),
             Self::Scope { scope, name } => (
@@ -295,7 +295,7 @@ impl Refused {
             ),
             Self::OtherSite => (
                 StatusCode::FORBIDDEN,
-                "a page of another site may read, and no more".to_owned(),
+                "a page of another site may only read".to_owned(),
                 None,
             ),
         };
@@ -325,18 +325,18 @@ fn bearer(headers: &HeaderMap) -> Bearer<'_> {
         return Bearer::None;
     };
     if values.next().is_some() {
-        return Bearer::Malformed("more than one Authorization header");
+        return Bearer::Malformed("the request has more than one Authorization header");
     }
     let value = value.as_bytes();
     let Some((scheme, secret)) = value.split_at_checked("bearer ".len()) else {
-        return Bearer::Malformed("no bearer token");
+        return Bearer::Malformed("the Authorization header has no bearer token");
     };
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return Bearer::Malformed("no bearer token");
+        return Bearer::Malformed("the Authorization header has no bearer token");
     }
     let secret = secret.trim_ascii();
     if secret.len() > TOKEN_BYTES_MAX {
-        return Bearer::Malformed("no token of this host");
+        return Bearer::Malformed("the host does not know the token");
     }
     Bearer::Secret(secret)
 }

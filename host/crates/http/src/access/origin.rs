@@ -34,7 +34,7 @@ pub fn check(origins: &[String]) -> Result<(), String> {
         .find(|origin| *origin != ANY && !is_origin(origin))
     {
         Some(wrong) => Err(format!(
-            "{wrong:?} is no origin, as browsers send it: https://scores.example"
+            "{wrong:?} is no origin: write it as browsers send it, like https://scores.example"
         )),
         None => Ok(()),
     }

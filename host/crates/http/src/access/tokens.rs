@@ -83,10 +83,10 @@ impl Tokens {
     pub fn new(tokens: Vec<Token>) -> Result<Self, String> {
         // An empty file would lock out everybody, which nobody is likely to mean.
         if tokens.is_empty() {
-            return Err("there is no token in it".to_owned());
+            return Err("it has no token".to_owned());
         }
         if tokens.len() > TOKENS_MAX {
-            return Err(format!("there are more than {TOKENS_MAX} tokens"));
+            return Err(format!("it has more than {TOKENS_MAX} tokens"));
         }
         for (number, token) in tokens.iter().enumerate() {
             token.check()?;
@@ -191,7 +191,7 @@ impl Token {
             ));
         }
         if self.scopes.is_empty() {
-            return Err(format!("{name} has no scope, and so opens nothing"));
+            return Err(format!("{name} has no scope, so it permits nothing"));
         }
         if self.sha256 == Digest::of(b"") {
             return Err(format!("sha256 of {name} is that of an empty token"));

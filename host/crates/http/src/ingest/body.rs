@@ -143,12 +143,12 @@ impl Reader<'_> {
     fn event(&mut self, text: &str, place: Place, among_many: bool) -> Result<(), Refused> {
         let refuse = |reason, detail| Err(Fault::new(reason, detail).at(place));
         if self.records.len() >= self.limits.events {
-            let detail = format!("a request may hold {} events", self.limits.events);
+            let detail = format!("a request may have at most {} events", self.limits.events);
             return refuse(Reason::TooManyEvents, detail);
         }
         if text.len() > self.limits.event_bytes {
             let (size, limit) = (text.len(), self.limits.event_bytes);
-            let detail = format!("an event of {size} bytes is over the limit of {limit}");
+            let detail = format!("an event of {size} bytes is over the limit of {limit} bytes");
             return refuse(Reason::EventTooLarge, detail);
         }
         let key = self.key(text, place).map_err(|fault| fault.at(place))?;

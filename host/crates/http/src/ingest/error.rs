@@ -12,7 +12,7 @@ pub enum IngestError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Bodies being read and appended hold all the memory they may.
-    #[error("the host holds as many bytes of requests as it may")]
+    #[error("the requests under way hold as many bytes as ingest.in_flight_bytes_max allows")]
     Busy,
     /// The log took none of the events.
     #[error(transparent)]

@@ -113,7 +113,7 @@ pub(super) fn check(key: &str) -> Result<(), &'static str> {
 pub(super) fn too_deep(levels: u32) -> Fault {
     Fault::new(
         Reason::TooDeep,
-        format!("more than {levels} arrays and objects stand within each other"),
+        format!("arrays and objects are nested deeper than {levels} levels"),
     )
 }
 

@@ -64,12 +64,12 @@ pub enum BoardError {
     /// The host has just started and would answer with outdated outputs.
     #[error("the scoreboard has not yet read the outputs that were there when the host started")]
     CatchingUp,
-    #[error("the input of the pipeline has {partitions} partitions, the first is 0")]
+    #[error("the input of the pipeline has {partitions} partitions, counted from 0")]
     NoSuchPartition { partitions: u32 },
     /// The group did not get past the offset, or the scoreboard did not get to
     /// the outputs, in time.
     #[error(
-        "the group has not processed {partition}:{offset}, or its output has not arrived, in time"
+        "the group did not process {partition}:{offset} in time, or its output did not arrive in time"
     )]
     NotYet {
         partition: PartitionId,

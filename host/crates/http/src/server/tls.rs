@@ -66,7 +66,7 @@ impl TlsConfig {
 
     pub fn check(&self) -> Result<(), String> {
         if self.is_set() == self.key.as_os_str().is_empty() {
-            return Err("http.tls.certificate and http.tls.key go together".to_owned());
+            return Err("http.tls.certificate and http.tls.key must be set together".to_owned());
         }
         if self.handshake_timeout < Duration::from_millis(100) {
             return Err("http.tls.handshake_timeout must be at least 100ms".to_owned());
@@ -188,7 +188,7 @@ fn server(chain: &[u8], key: &[u8]) -> Result<ServerConfig, String> {
         .collect::<Result<_, _>>()
         .map_err(|error| format!("the certificate: {error}"))?;
     if chain.is_empty() {
-        return Err("the certificate: there is none in it".to_owned());
+        return Err("the certificate: the file has none".to_owned());
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

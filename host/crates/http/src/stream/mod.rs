@@ -70,7 +70,8 @@ impl Open {
     fn new(app: &Shared, transport: &'static str) -> Result<Self, Problem> {
         let place = Arc::clone(&app.subscribers).try_acquire_owned();
         let place = place.map_err(|_| {
-            let detail = "as many streams are open as may be: come back, or ask another host";
+            let detail =
+                "as many streams are open as the host allows: come back later, or ask another host";
             let problem = Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-subscribers",

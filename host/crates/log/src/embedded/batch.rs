@@ -342,7 +342,7 @@ impl Batch {
         let raw_len = head.raw_len as usize;
         let raw = if head.lz4 {
             if raw_len / LZ4_RATIO_MAX > stored.len() {
-                return Err(Damage("the length cannot be"));
+                return Err(Damage("the length is not possible"));
             }
             let raw = lz4_flex::block::decompress(stored, raw_len)
                 .map_err(|_| Damage("it does not decompress"))?;

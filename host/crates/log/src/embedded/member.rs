@@ -70,7 +70,9 @@ impl EmbeddedMember {
         };
         check_name(&spec.group).map_err(invalid)?;
         if spec.worker >= spec.workers {
-            return Err(invalid("a worker's number is not below their count"));
+            return Err(invalid(
+                "a worker's number must be below the number of workers",
+            ));
         }
         let topic = shared.topics.read().get(&spec.input)?;
         let group = GroupKey {

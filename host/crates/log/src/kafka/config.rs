@@ -178,7 +178,7 @@ impl KafkaConfig {
             .find(|name| OURS.contains(&name.as_str()))
         {
             return Err(format!(
-                "properties.{name}: it is set by courtside, which could not keep its promises without"
+                "properties.{name}: courtside sets this property itself, because its guarantees depend on it"
             ));
         }
         for broker in self.brokers.split(',').filter(|_| self.is_set()) {
@@ -190,12 +190,13 @@ impl KafkaConfig {
         let is_classic = self.assignor.strategy().is_some();
         if is_classic && self.properties.contains_key("group.remote.assignor") {
             return Err(
-                "properties.group.remote.assignor: it is for the assignor consumer".to_owned(),
+                "properties.group.remote.assignor: it is allowed only with the assignor consumer"
+                    .to_owned(),
             );
         }
         if is_classic && self.session_timeout > self.poll_interval_max() {
             return Err(
-                "session_timeout is over max.poll.interval.ms, which the clients do not take"
+                "session_timeout is over max.poll.interval.ms, which the client library refuses"
                     .to_owned(),
             );
         }
@@ -210,7 +211,7 @@ impl KafkaConfig {
         }
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if !self.instance.bytes().all(legal) || self.instance.len() > 100 {
-            return Err("instance: it is at most 100 letters, digits, . _ and -".to_owned());
+            return Err("instance: it must be at most 100 letters, digits, . _ and -".to_owned());
         }
         // The client finds unknown properties and values out of their range.
         let native = self.member("g", "i", 0, false).create_native_config();

@@ -166,7 +166,7 @@ impl Groups {
     pub fn describe(&self, group: &str) -> Result<DescribedGroup, LogError> {
         let described = self.ask(|client, time| native::group(client, group, time))?;
         described.map_err(|code| LogError::Unavailable {
-            reason: format!("group {group} is not described: {code}"),
+            reason: format!("the brokers do not describe group {group}: {code}"),
         })
     }
 

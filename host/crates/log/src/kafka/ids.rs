@@ -110,7 +110,7 @@ impl Asked {
             Ok(answer) => answer,
             Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(closed()),
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => Err(LogError::Unavailable {
-                reason: "the brokers did not tell the ids of topics".to_owned(),
+                reason: "the brokers did not tell the ids of topics in time".to_owned(),
             }),
         }
     }

@@ -454,7 +454,9 @@ impl RecordLog for Kafka {
                 Ok(false)
             }
             reads => reads.map_err(|code| LogError::Unavailable {
-                reason: format!("whether group {group} reads {topic} is not known: {code}"),
+                reason: format!(
+                    "the brokers do not say whether group {group} reads {topic}: {code}"
+                ),
             }),
         }
     }

@@ -96,7 +96,7 @@ impl Reach {
         let mut reason = essence(line);
         if line.contains("APIVERSION_QUERY") {
             reason.push_str(
-                "; before its first answer: security.protocol may not be what the listener wants",
+                "; the connection ended before its first answer, so security.protocol may not be what the listener wants",
             );
         }
         state.cause = Some(LogError::Unavailable { reason });

@@ -350,7 +350,9 @@ impl Transactions {
         if let (Verdict::Abort | Verdict::Renew, Some(topic)) = (verdict, &refusals.size) {
             return Failure::Again(LogError::Invalid {
                 what: "a record of a commit".to_owned(),
-                reason: format!("it is too large for topic {topic} as that is set now: {reason}"),
+                reason: format!(
+                    "it is larger than the settings of topic {topic} allow now: {reason}"
+                ),
             });
         }
         match verdict {

@@ -195,7 +195,7 @@ fn on_compiling_thread<T: Send>(
             .map_err(|error| {
                 rejection(
                     rejection::NOT_TRIED,
-                    format!("no thread to be had: {error}"),
+                    format!("the thread that compiles it cannot start: {error}"),
                 )
             })?
             .join()

@@ -95,7 +95,7 @@ impl fmt::Display for Denied {
             ),
             Self::OwnMaximum { asked, max } => write!(
                 f,
-                "it was refused to grow to {asked}, it says itself that {max} is its most"
+                "it was refused to grow to {asked}, its own declared maximum is {max}"
             ),
             Self::TableElements { asked, max } => write!(
                 f,

@@ -69,7 +69,8 @@ pub fn start(config: &LoggingConfig) -> anyhow::Result<()> {
     let (format, is_terminal) = (config.format, io::stderr().is_terminal());
     let stderr = Stderr::open().context("start-failed: standard error cannot be used")?;
     let notice = move |count| notice(format, is_terminal, count);
-    let queue = LogQueue::start(stderr, notice).context("start-failed: no thread for the log")?;
+    let queue =
+        LogQueue::start(stderr, notice).context("start-failed: the log's thread cannot start")?;
     let queue = QUEUE.get_or_init(|| queue);
     dispatch(format, is_terminal, filter, Arc::clone(queue))
         .try_init()

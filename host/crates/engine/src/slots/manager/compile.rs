@@ -155,7 +155,9 @@ impl ManagerLoop {
                 self.compiles.job = Some(job);
                 None
             }
-            Err(error) => Some(Err(not_tried(&format!("no thread to be had: {error}")))),
+            Err(error) => Some(Err(not_tried(&format!(
+                "the thread that compiles it cannot start: {error}"
+            )))),
         }
     }
 

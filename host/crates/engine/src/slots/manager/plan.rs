@@ -78,7 +78,7 @@ impl ManagerLoop {
             .map(|undoing| undoing.previous)
         else {
             return Err(nothing(
-                "what runs was confirmed, or has processed nothing yet, or nothing ran before it",
+                "the plugin in the slot was confirmed, has processed nothing yet, or is the first that ran there",
             ));
         };
         let pipeline = &self.setup.pipeline;

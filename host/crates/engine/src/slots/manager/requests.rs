@@ -48,7 +48,7 @@ impl ManagerLoop {
             }
         } else {
             Err(AskError::Log(LogError::Unavailable {
-                reason: "what the group says of its plugins has not been read yet".to_owned(),
+                reason: "the host has not read the group's records about plugins yet".to_owned(),
             }))
         };
         tell(answer, answered);
@@ -90,7 +90,7 @@ impl ManagerLoop {
             return Ok(());
         }
         Err(LogError::Unavailable {
-            reason: "the host has no partitions yet whose checkpoints a plugin could be tried with"
+            reason: "the host has no partitions yet, so it cannot rehearse a plugin with their checkpoints"
                 .to_owned(),
         })
     }
@@ -167,7 +167,7 @@ impl ManagerLoop {
             (FileState::New, _) => {
                 return Err(AskError::Refused {
                     code: "plugin-file-unsteady",
-                    reason: "the file has changed, and the host has not decided on it yet"
+                    reason: "the slot's file has changed, and the host has not decided on it yet"
                         .to_owned(),
                 });
             }

@@ -400,7 +400,7 @@ impl ManagerLoop {
             FileState::RolledBack,
             Some(digest),
             ROLLED_BACK,
-            "it was rolled back; `courtside plugins restore-file` puts what runs there, `courtside plugins put` takes it again",
+            "its plugin was rolled back: `courtside plugins restore-file` replaces the file by the plugin that runs, `courtside plugins put` puts the file in force again",
         );
         SwapOutcome::Left
     }

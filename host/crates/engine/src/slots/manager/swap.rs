@@ -62,7 +62,7 @@ impl ManagerLoop {
                 self.slot(name).unsteady(Instant::now());
                 return SwapOutcome::Later(AskError::Refused {
                     code: "plugin-file-unsteady",
-                    reason: "the file changed while it was read".to_owned(),
+                    reason: "the file changed while the host read it".to_owned(),
                 });
             }
             Err(rejection) => return self.reject(name, None, rejection),

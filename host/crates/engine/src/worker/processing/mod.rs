@@ -70,13 +70,13 @@ pub enum Interrupted {
     Log(#[from] LogError),
     /// The run went over the bytes of its budget. The records are to be read again in
     /// smaller polls.
-    #[error("the records polled lead to more than fits between two commits")]
+    #[error("the polled records lead to more bytes than one commit may have")]
     TooMuch,
     /// The run took longer than other partitions and orders are to wait for it.
-    #[error("the records polled take too long to run")]
+    #[error("the polled records take too long to process")]
     TooLong,
     /// A caller waits for the worker.
-    #[error("the worker is waited for")]
+    #[error("another part of the host waits for the worker")]
     Hurried,
 }
 

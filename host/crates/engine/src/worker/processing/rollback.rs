@@ -218,7 +218,7 @@ impl Processing {
         Stop {
             code: OUT_OF_RANGE,
             reason: format!(
-                "events from offset {from} on are to be processed again, and the log begins at {start}"
+                "a rollback must process the events from offset {from} on again, and the log begins at offset {start}"
             ),
             waits: false,
         }

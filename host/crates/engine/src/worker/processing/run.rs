@@ -207,7 +207,7 @@ impl Processing {
             .instances
             .with_room(&active, alone)
             .map_err(|failure| LogError::Unavailable {
-                reason: format!("no plugin instance: {failure}"),
+                reason: format!("no instance of the plugin can be made: {failure}"),
             })?;
         let opened = self.open_in(instance, &key, saved.as_ref());
         Ok(match opened {
@@ -240,7 +240,9 @@ impl Processing {
         saved: Option<&SavedState>,
     ) -> Result<Home, OpenError> {
         let Some(held) = self.instances.get_mut(instance) else {
-            return Err(OpenError::Refused("the instance is gone".into()));
+            return Err(OpenError::Refused(
+                "the instance of the plugin no longer exists".into(),
+            ));
         };
         // Keys that are not UTF-8 became dead letters before.
         let opened = held.instance.open(&String::from_utf8_lossy(key), saved);

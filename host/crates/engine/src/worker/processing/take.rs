@@ -159,7 +159,7 @@ impl Processing {
                     && envelope.offset >= position
                 {
                     let reason = format!(
-                        "the checkpoint of {} stands at offset {}, the partition is committed to {position}",
+                        "the checkpoint of {} stands at offset {}, and the partition's committed offset is {position}",
                         String::from_utf8_lossy(&key),
                         envelope.offset,
                     );

@@ -176,7 +176,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, NotARow> {
             postcard::from_bytes(rest).map_err(|error| NotARow(error.to_string()))
         }
         Some((version, _)) => Err(NotARow(format!(
-            "version {version}, this host knows {VERSION}"
+            "it has version {version}, this host reads version {VERSION}"
         ))),
         None => Err(NotARow("it is empty".to_owned())),
     }
@@ -214,7 +214,7 @@ impl Before {
     pub fn decode(bytes: &Bytes) -> Result<Self, NotARow> {
         let short = || NotARow("it is too short".to_owned());
         let Some((&VERSION, rest)) = bytes.split_first() else {
-            return Err(NotARow("another version".to_owned()));
+            return Err(NotARow("it has another version".to_owned()));
         };
         let (position, rest) = rest.split_first_chunk().ok_or_else(short)?;
         let (there, envelope) = rest.split_first().ok_or_else(short)?;

@@ -183,7 +183,7 @@ impl WorkerLoop {
             self.processing.unassign(&[*partition]);
             let stop = Stop {
                 code: error.code(),
-                reason: format!("commit: {error}"),
+                reason: format!("a commit failed: {error}"),
                 waits: false,
             };
             stops.push((*partition, stop));

@@ -81,7 +81,10 @@ impl WorkerLoop {
         self.member.pause(&running);
         for partition in running {
             self.waiting.insert(partition);
-            let reason = format!("put a plugin into {}/default.wasm", self.pipeline.name);
+            let reason = format!(
+                "the pipeline has no plugin: put one into {}/default.wasm",
+                self.pipeline.name
+            );
             self.note(
                 partition,
                 PartitionState::Waiting,

@@ -138,7 +138,7 @@ impl WorkerLoop {
             if !error.may_pass() || since.elapsed() >= within || self.must_stop() {
                 let stop = Stop {
                     code: self.code_of(partition, &error),
-                    reason: format!("to read from offset {next}: {error}"),
+                    reason: format!("the partition cannot be read from offset {next}: {error}"),
                     waits: false,
                 };
                 if error.may_pass()

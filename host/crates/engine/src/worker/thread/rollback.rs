@@ -60,7 +60,7 @@ impl WorkerLoop {
                 continue;
             }
             let reason = format!(
-                "after a rollback: from offset {} up to {}, now at {next}",
+                "processing again after a rollback: from offset {} up to {}, now at {next}",
                 redone.from, redone.until
             );
             self.status.set(

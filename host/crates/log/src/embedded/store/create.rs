@@ -37,7 +37,7 @@ pub(super) fn find(paths: &Paths, config: &EmbeddedConfig) -> Result<Mark, LogEr
     if !path.try_exists().map_err(failed)? {
         if has_db {
             return corrupt(format!(
-                "{} is missing: nobody can tell whether {} is whole",
+                "{} is missing, so it is not known whether {} is whole",
                 path.display(),
                 db.display(),
             ));

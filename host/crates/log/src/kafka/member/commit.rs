@@ -230,7 +230,9 @@ impl Seat {
             offsets,
         };
         let Some(identity) = &self.identity else {
-            return Err(Failure::Generation("it is no member now".to_owned()));
+            return Err(Failure::Generation(
+                "the worker is not a member of the group now".to_owned(),
+            ));
         };
         let expected = &self.spec.topics;
         let written = contents.records.iter().map(|(place, _)| &place.topic);

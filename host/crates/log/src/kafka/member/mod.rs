@@ -113,7 +113,9 @@ impl KafkaMember {
         };
         check_name(&spec.group).map_err(invalid)?;
         if spec.worker >= spec.workers {
-            return Err(invalid("a worker's number is not below their count"));
+            return Err(invalid(
+                "a worker's number must be below the number of workers",
+            ));
         }
         let mut member = Self {
             seat: None,
@@ -184,7 +186,7 @@ impl KafkaMember {
         let before = self.fenced_at.replace(now);
         let is_rival = before.is_some_and(|before| now < before + RIVAL_WITHIN);
         if is_rival {
-            let reason = format!("another host commits with the name of this one: {reason}");
+            let reason = format!("another host commits under the name of this host: {reason}");
             self.leave(&Gone::taken(reason));
         } else if let Some(seat) = &mut self.seat {
             seat.start_over(time);

@@ -277,7 +277,9 @@ impl Topics {
         while !is_so()? {
             if Instant::now() >= deadline {
                 return Err(LogError::Unavailable {
-                    reason: format!("the brokers were told, and it takes long for {what}"),
+                    reason: format!(
+                        "the brokers were told, and it takes longer than expected for {what}"
+                    ),
                 });
             }
             thread::sleep(LOOK);

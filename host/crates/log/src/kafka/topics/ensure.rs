@@ -287,10 +287,10 @@ impl Topics {
                 format!("the brokers do not take {partitions} partitions")
             }
             RDKafkaErrorCode::InvalidConfig => {
-                "the brokers do not take its settings: a name is not of one, or a value is out of its range".to_owned()
+                "the brokers do not take its settings: a name is not known, or a value is out of its range".to_owned()
             }
             code if is_denial(&KafkaError::AdminOp(code)) => {
-                let needs = || format!("Create on topic {name}, or somebody to create it");
+                let needs = || format!("Create on topic {name}, or an operator who creates it");
                 return without(needs, KafkaError::AdminOp(code));
             }
             code if is_passing(code) => return unavailable(KafkaError::AdminOp(code)),

@@ -99,7 +99,7 @@ impl Compile {
             Answer::Surface(surface) => Ok(surface),
             _ => Err(rejection(
                 rejection::NOT_COMPILED,
-                "the compiler gave another answer",
+                "the compiler gave an answer to another question",
             )),
         }
     }

@@ -60,7 +60,7 @@ impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         Self::Other(rejection(
             rejection::NOT_TRIED,
-            format!("no process to compile it: {error}"),
+            format!("the process that compiles it cannot start: {error}"),
         ))
     }
 }

@@ -124,8 +124,7 @@ impl Strikes {
         };
         strike.holds(limits).then(|| {
             let message = format!(
-                "{}: that was at {}, and it is not tried again until the file or the limit changes, \
-                 or it is put again by `courtside plugins put`",
+                "{}: that was at {}, and it is not tried again until the file or the limit changes, or `courtside plugins put` puts it again",
                 strike.words(),
                 strike.at
             );

@@ -57,7 +57,10 @@ pub(super) fn look(db: &Path) -> Result<Files, Refusal> {
     for name in names(&all)? {
         let known = |space: &Keyspace| space.path.file_name() == Some(name.as_ref());
         if !keyspaces.iter().any(known) {
-            return Err(Refusal::file(&all.join(name), "is not of the store"));
+            return Err(Refusal::file(
+                &all.join(name),
+                "does not belong to the store",
+            ));
         }
     }
     Ok(Files {
@@ -161,7 +164,8 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, Refusal> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let name = name.into_string();
-        let name = name.map_err(|name| Refusal::file(&folder.join(name), "is not of the store"))?;
+        let name =
+            name.map_err(|name| Refusal::file(&folder.join(name), "does not belong to the store"))?;
         names.push(name);
     }
     Ok(names)

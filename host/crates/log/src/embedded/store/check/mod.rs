@@ -341,7 +341,7 @@ impl Progress {
             Some(damage) => {
                 let at = format!("{} at byte {}", damage.journal.display(), damage.at);
                 match &damage.gap {
-                    Some(gap) => format!("{at} does not follow from what is before it: {gap}"),
+                    Some(gap) => format!("{at} does not follow the commits before it: {gap}"),
                     None => format!("{at} is damaged, of {} bytes from there", damage.bytes),
                 }
             }
@@ -349,7 +349,7 @@ impl Progress {
                 "the tables are ahead of the journals: a journal is missing or older".to_owned()
             }
             None if is_mixed && !is_short => {
-                "the keyspaces are of different moments: it is a copy of a directory in use"
+                "the keyspaces are of different moments: the directory was copied while a host used it"
                     .to_owned()
             }
             None => "the journals end too early: one is missing, cut or older".to_owned(),
@@ -386,7 +386,7 @@ impl Progress {
         {
             let _ = write!(reason, " and {more} more partitions");
         }
-        reason.push_str("; nothing was changed");
+        reason.push_str("; no file was changed");
     }
 }
 

@@ -302,7 +302,7 @@ fn link_all(
         let path = from.join(&name);
         let failed = |error: io::Error| Refusal::io(&path, error);
         if name.parse::<u64>().is_err() {
-            return Err(Refusal::file(&path, "is not of the store"));
+            return Err(Refusal::file(&path, "does not belong to the store"));
         }
         if !files::has_table_of_contents(&path).map_err(failed)? {
             left_out.push(path);

@@ -107,7 +107,7 @@ fn what_fjall_would_create_or_delete_is_refused() {
     refused(Moment::Killed, "db is missing", |dir| {
         fs::remove_dir_all(dir.join("db")).unwrap();
     });
-    refused(Moment::Killed, "is not of the store", |dir| {
+    refused(Moment::Killed, "does not belong to the store", |dir| {
         fs::create_dir(dir.join("db/keyspaces/9")).unwrap();
     });
 }
