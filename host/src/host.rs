@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
 use courtside_engine::{
     backup::source::Source,
     letters::{self, Letters},
@@ -55,13 +54,17 @@ use courtside_process::{
     shutdown::{End, waits},
     usage,
 };
-use courtside_types::{NotReady, PartitionId, Topic, TopicPartition, slot_name::SlotName};
+use courtside_types::{
+    NotReady, PartitionId, Topic, TopicPartition, coded,
+    failure::{Failure, OrFail as _},
+    slot_name::SlotName,
+};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
-    topics::{self, Coded},
+    topics,
 };
 
 /// How long a host that has reached its log once waits for it while it starts.
@@ -121,7 +124,7 @@ impl Host {
             cache_dir: Some(config.data_dir.join("compiled")),
             compile: config.plugin.compile_limits(),
         })
-        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        .map_err(Failure::of)?;
         Self::start_with(config, log, compiler, stop)
     }
 
@@ -153,7 +156,7 @@ impl Host {
         }
         let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
-            .context("start-failed: the scoreboard")?;
+            .or_fail("start-failed", "the scoreboard")?;
 
         let mut working = Vec::new();
         let mut workers = Vec::new();
@@ -163,7 +166,7 @@ impl Host {
             let mut orders = Vec::new();
             for number in 0..pipeline.processing.workers {
                 let worker = patiently(stop, || {
-                    Ok(Worker::start(&log, &pipeline, &status, number).map_err(Coded)?)
+                    Ok(Worker::start(&log, &pipeline, &status, number).map_err(Failure::of)?)
                 })?;
                 orders.push(worker.orders().clone());
                 workers.push(worker);
@@ -173,13 +176,13 @@ impl Host {
                 topic: slots::topic::name(&pipeline.group),
                 partition: slots::topic::ONLY,
             };
-            let store = PluginStore::open(&store).with_context(|| {
-                format!("plugin-store-failed: {} cannot be used", store.display())
+            let store = PluginStore::open(&store).or_fail_with("plugin-store-failed", || {
+                format!("{} cannot be used", store.display())
             })?;
             let library = Arc::new(Library::new(store, Arc::clone(&log), topic.topic.clone()));
             let manager = Manager::start(Setup {
                 compiler: Arc::clone(&compiler),
-                checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
+                checkpoints: log.checkpoints(&pipeline.group).map_err(Failure::of)?,
                 partitions: (0..pipeline.partitions).map(PartitionId).collect(),
                 workers: orders,
                 dir: config.plugin_dir.join(&*pipeline.name),
@@ -190,10 +193,10 @@ impl Host {
                 config: config.slots.clone(),
                 pipeline: Arc::clone(&pipeline),
             })
-            .context("start-failed: the thread of the slots cannot start")?;
+            .or_fail("start-failed", "the thread of the slots cannot start")?;
             let traced = EntityHistory {
                 partitioner: layout.partitioner.clone(),
-                checkpoints: log.checkpoints(&pipeline.group).map_err(Coded)?,
+                checkpoints: log.checkpoints(&pipeline.group).map_err(Failure::of)?,
                 status: Arc::clone(&status),
                 slots: manager.views(),
                 pipeline: Arc::clone(&pipeline),
@@ -251,7 +254,7 @@ impl Host {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             if self.workers.iter().any(Worker::has_ended) {
-                return anyhow!("worker-panicked: a worker ended");
+                return coded!("worker-panicked", "a worker ended");
             }
             if looked.is_some_and(|looked| looked.elapsed() < LAYOUT_INTERVAL) {
                 continue;
@@ -259,7 +262,7 @@ impl Host {
             let overview = Arc::clone(&self.overview);
             let look = tokio::task::spawn_blocking(move || overview.other_layout());
             if let Ok(Some(reason)) = look.await {
-                return anyhow!("pipeline-mismatch: {reason}");
+                return coded!("pipeline-mismatch", "{reason}");
             }
             looked = Some(Instant::now());
         }
@@ -329,20 +332,16 @@ impl Ends {
 
 /// Opens the record log that the configuration names.
 pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
-        format!(
-            "data-dir-unusable: {} cannot be made",
-            config.data_dir.display()
-        )
+    std::fs::create_dir_all(&config.data_dir).or_fail_with("data-dir-unusable", || {
+        format!("{} cannot be made", config.data_dir.display())
     })?;
     if config.kafka.is_set() {
         let dir = config.data_dir.join("kafka");
-        let log = Kafka::open(dir, config.kafka.clone(), &limits(config))
-            .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        let log = Kafka::open(dir, config.kafka.clone(), &limits(config)).map_err(Failure::of)?;
         return Ok(log);
     }
-    let log = Embedded::open(config.data_dir.join("log"), config.log.clone())
-        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    let log =
+        Embedded::open(config.data_dir.join("log"), config.log.clone()).map_err(Failure::of)?;
     Ok(log)
 }
 
@@ -350,7 +349,7 @@ pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
 pub fn open_backup(config: &Config) -> anyhow::Result<Arc<dyn Admin>> {
     if config.kafka.is_set() {
         let error = LogError::BackupElsewhere;
-        return Err(anyhow!("{}: {error}", error.code()));
+        return Err(Failure::of(error).into());
     }
     open_admin(config, false)
 }
@@ -361,13 +360,13 @@ pub fn open_backup(config: &Config) -> anyhow::Result<Arc<dyn Admin>> {
 /// need, and none of them has members now.
 pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin>> {
     if config.kafka.is_set() {
-        let log = Kafka::beside(config.kafka.clone(), &limits(config))
-            .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+        let log = Kafka::beside(config.kafka.clone(), &limits(config)).map_err(Failure::of)?;
         return Ok(log);
     }
     if !create && !config.data_dir.join("log").is_dir() {
-        return Err(anyhow!(
-            "no-record-log: {} holds no record log; name its data directory with --data-dir, or the brokers with --kafka",
+        return Err(coded!(
+            "no-record-log",
+            "{} holds no record log; name its data directory with --data-dir, or the brokers with --kafka",
             config.data_dir.display()
         ));
     }
@@ -377,11 +376,11 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
     };
     let log = Embedded::open(config.data_dir.join("log"), settings);
     log.map(|log| log as _).map_err(|error| match error {
-        LogError::InUse { .. } => anyhow!(
-            "{}: {error}: stop its host first, or ask the running host: `courtside backup` and `courtside groups --live` do so",
-            error.code()
+        LogError::InUse { .. } => coded!(
+            error.code(),
+            "{error}: stop its host first, or ask the running host: `courtside backup` and `courtside groups --live` do so"
         ),
-        error => anyhow!("{}: {error}", error.code()),
+        error => Failure::of(error).into(),
     })
 }
 
@@ -415,7 +414,7 @@ fn pipeline(
 ) -> anyhow::Result<(Arc<Pipeline>, Layout)> {
     let group = config.group(name);
     let input: Topic = settings.input.topic.as_str().into();
-    refuse_missing(log, &group, &input).map_err(Coded)?;
+    refuse_missing(log, &group, &input).map_err(Failure::of)?;
     let partitions = topics::ensure_input(config, settings, log)?;
     check_partitioner(name, settings, partitions)?;
     let layout = Layout {
@@ -428,12 +427,12 @@ fn pipeline(
         }),
     };
     layout::settle(log, &group, &layout).map_err(|error| match error {
-        LayoutError::Log(error) => Coded(error).into(),
-        error => anyhow!("{}: pipeline {name}: {error}", error.code()),
+        LayoutError::Log(error) => Failure::of(error).into(),
+        error => coded!(error.code(), "pipeline {name}: {error}"),
     })?;
     topics::ensure_others(config, name, settings, log)?;
-    log.ensure_group(&group, &input).map_err(Coded)?;
-    let identity = Identity::of(log, &group, &input).map_err(Coded)?;
+    log.ensure_group(&group, &input).map_err(Failure::of)?;
+    let identity = Identity::of(log, &group, &input).map_err(Failure::of)?;
     let dead_letter = letters::topic(&group);
     let plugins = TopicPartition {
         topic: slots::topic::name(&group),
@@ -498,16 +497,15 @@ fn patiently<T>(
 }
 
 fn may_pass(error: &anyhow::Error) -> bool {
-    let of_log = error.downcast_ref::<Coded>().map(|coded| &coded.0);
-    let of_log = of_log.or_else(|| error.downcast_ref::<LogError>());
-    matches!(of_log, Some(LogError::Unavailable { .. }))
+    let mut of_log = error.chain().filter_map(|cause| cause.downcast_ref());
+    matches!(of_log.next(), Some(LogError::Unavailable { .. }))
 }
 
 fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> anyhow::Result<()> {
     let partitioner = &settings.partitioner;
     partitioner
         .check(partitions)
-        .map_err(|problem| anyhow!("config-invalid: pipelines.{name}.partitioner: {problem}"))?;
+        .map_err(|problem| coded!("config-invalid", "pipelines.{name}.partitioner: {problem}"))?;
     if partitioner.fallback == Method::Random && partitions > 1 {
         tracing::warn!(
             pipeline = name,
@@ -547,7 +545,7 @@ fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::R
         partitions: pipeline.partitions,
         partitioner: Arc::new(settings.partitioner.clone()),
         key: KeyRule::new(settings.key.as_str())
-            .with_context(|| format!("config-invalid: pipelines.{name}.key"))?,
+            .or_fail_with("config-invalid", || format!("pipelines.{name}.key"))?,
         schema: (name == SCORES).then_some(Schema::Score),
         mark: pipeline.identity.mark(),
     })

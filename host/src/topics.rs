@@ -10,7 +10,7 @@ use courtside_engine::{
     slots,
 };
 use courtside_log::{Cleanup, LogError, RecordLog, TopicSpec, admin::Admin};
-use courtside_types::Topic;
+use courtside_types::{Topic, failure::Failure};
 
 use crate::config::{Config, PipelineConfig};
 
@@ -149,7 +149,7 @@ pub fn ensure_input(
     settings: &PipelineConfig,
     log: &dyn RecordLog,
 ) -> anyhow::Result<u32> {
-    create_input(config, settings, log).map_err(coded)
+    create_input(config, settings, log).map_err(|error| Failure::of(error).into())
 }
 
 /// Creates the topics that a pipeline writes where they are missing, once its input is
@@ -160,17 +160,8 @@ pub fn ensure_others(
     settings: &PipelineConfig,
     log: &dyn RecordLog,
 ) -> anyhow::Result<()> {
-    create_others(config, pipeline, settings, log).map_err(coded)
+    create_others(config, pipeline, settings, log).map_err(|error| Failure::of(error).into())
 }
-
-fn coded(error: LogError) -> anyhow::Error {
-    Coded(error).into()
-}
-
-/// An error of the log, with its code.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {}", .0.code(), .0)]
-pub struct Coded(pub LogError);
 
 /// The pipelines' names, the writers of a topic before its readers, so that the
 /// pipeline that makes a topic is the one that decides its number of partitions.

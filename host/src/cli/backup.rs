@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::anyhow;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use courtside_engine::backup::{
@@ -17,6 +16,7 @@ use courtside_engine::backup::{
     source::Source,
     target::{self, Draft, Pages},
 };
+use courtside_types::{coded, failure::Failure};
 use tokio::sync::mpsc;
 
 use super::{
@@ -82,7 +82,7 @@ pub fn run(args: &BackupArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             let dir = args.make.dir.as_ref();
-            let dir = dir.ok_or_else(|| anyhow!("usage: DIR is missing"))?;
+            let dir = dir.ok_or_else(|| coded!("usage", "DIR is missing"))?;
             let draft = Draft::new(dir).map_err(refused)?;
             let manifest = if args.make.stopped {
                 copy(&args.make.settings, draft)?
@@ -110,7 +110,7 @@ fn line(dir: &Path, done: &str, manifest: &Manifest) -> String {
 }
 
 fn refused(error: BackupError) -> anyhow::Error {
-    anyhow!("{}: {error}", error.code())
+    Failure::of(error).into()
 }
 
 /// Copies the log of a data directory that no host has open.

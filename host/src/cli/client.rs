@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
 pub use courtside_client::HostArgs;
 use courtside_client::{no_answer, root};
+use courtside_types::{
+    coded,
+    failure::{Failure, OrFail as _},
+};
 use reqwest::{Method, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -68,10 +71,9 @@ impl Client {
         }
         let answer = match tokio::time::timeout(TIMEOUT, request.send()).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Opened::Later(anyhow!(no_answer(url.as_str(), &error))),
+            Ok(Err(error)) => return Opened::Later(no_answer(url.as_str(), &error).into()),
             Err(_) => {
-                let text = format!("host-unreachable: no answer from {url} in time");
-                return Opened::Later(anyhow!(text));
+                return Opened::Later(coded!("host-unreachable", "no answer from {url} in time"));
             }
         };
         let status = answer.status();
@@ -115,26 +117,28 @@ impl Client {
         let answer = request
             .send()
             .await
-            .map_err(|error| anyhow!(no_answer(url.as_str(), &error)))?;
+            .map_err(|error| no_answer(url.as_str(), &error))?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(|error| {
-            anyhow!(
-                "host-unreachable: half an answer from {url}: {}",
+            coded!(
+                "host-unreachable",
+                "half an answer from {url}: {}",
                 root(&error)
             )
         })?;
         if !status.is_success() {
             return Err(problem(url, status, &body));
         }
-        serde_json::from_slice(&body)
-            .with_context(|| format!("host-unreachable: what {url} answers is of another version"))
+        serde_json::from_slice(&body).or_fail_with("host-unreachable", || {
+            format!("what {url} answers is of another version")
+        })
     }
 }
 
 /// The error of an answer that is no success: the host's own words, if it has any.
 fn problem(url: &Url, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => anyhow!("{}: {}", problem.code, problem.detail),
-        Err(_) => anyhow!("host-unreachable: {url} answered {status}"),
+        Ok(problem) => Failure::new(problem.code, problem.detail).into(),
+        Err(_) => coded!("host-unreachable", "{url} answered {status}"),
     }
 }

@@ -2,19 +2,38 @@
 //! to do about it.
 
 use courtside_client::terminal::say_line;
+use courtside_engine::replay::ReplayError;
+use courtside_play::PlayError;
+use courtside_types::failure::{ErrorCode, code_of};
 
 use super::plain;
 
 /// The text of an error for a person.
 #[must_use]
 pub fn complaint(error: &anyhow::Error) -> String {
-    let mut words = in_one_line(&causes(error));
-    let code = words.split_once(": ").map_or("", |(code, _)| code);
-    if let Some(advice) = advice(code) {
+    let mut words = words(error);
+    if let Some(advice) = code(error).and_then(advice) {
         words = format!("{words}; {advice}");
     }
     // A host's words may quote an event, whose bytes must not steer the terminal.
     format!("courtside: {}", plain::line(&words))
+}
+
+/// The stable code of an error, if it has one.
+#[must_use]
+pub fn code(error: &anyhow::Error) -> Option<&str> {
+    code_of(error).or_else(|| error.chain().find_map(of_part))
+}
+
+fn of_part<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e str> {
+    let of_play = cause.downcast_ref::<PlayError>().map(ErrorCode::code);
+    of_play.or_else(|| cause.downcast_ref::<ReplayError>().map(ErrorCode::code))
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn words(error: &anyhow::Error) -> String {
+    in_one_line(&causes(error))
 }
 
 /// Prints an error for a person.
@@ -73,20 +92,25 @@ fn advice(code: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context as _, anyhow};
-    use courtside_play::PlayError;
+    use anyhow::anyhow;
+    use courtside_types::{
+        coded,
+        failure::{Failure, OrFail as _},
+    };
 
     use super::*;
 
     #[test]
     fn a_complaint_is_one_line_with_a_code_and_what_to_do() {
-        let error = anyhow!("no such file").context("token-unreadable: /tmp/token");
+        let error = Err::<(), _>(std::io::Error::other("no such file"))
+            .or_fail("token-unreadable", "/tmp/token")
+            .unwrap_err();
         assert_eq!(
             complaint(&error),
             "courtside: token-unreadable: /tmp/token: no such file; \
              put the token into it as `courtside token` printed it"
         );
-        let error = anyhow!("no-such-topic: audit");
+        let error = coded!("no-such-topic", "audit");
         assert_eq!(complaint(&error), "courtside: no-such-topic: audit");
     }
 
@@ -104,7 +128,7 @@ mod tests {
     #[test]
     fn a_parser_draws_no_picture() {
         let error = toml::from_str::<toml::Table>("a = 1\nx = [\n").unwrap_err();
-        let told = complaint(&Err::<(), _>(error).context("config-invalid").unwrap_err());
+        let told = complaint(&Failure::new("config-invalid", error.to_string()).into());
         assert!(
             told.starts_with("courtside: config-invalid: TOML parse error at line 2"),
             "{told}"

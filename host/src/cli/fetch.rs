@@ -7,7 +7,7 @@ use courtside_client::{HostArgs, no_answer};
 use courtside_engine::replay::{
     RECORDING_BYTES_MAX, Recording, ReplayError, entity::EntityView, line::Line, timeline::Timeline,
 };
-use courtside_types::{Digest, PartitionId};
+use courtside_types::{Digest, PartitionId, failure::code_of};
 use futures_util::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
@@ -34,7 +34,10 @@ impl Asked {
     /// Fetches all that the host knows of the entity.
     pub async fn recording(&self) -> Result<Recording, ReplayError> {
         let http = self.host.http();
-        let http = http.map_err(|error| ReplayError::Refused(format!("{error:#}")))?;
+        let http = http.map_err(|error| ReplayError::Refused {
+            code: code_of(&error).unwrap_or_default().to_owned(),
+            reason: format!("{error:#}"),
+        })?;
         let client = http
             .read_timeout(SILENCE_MAX)
             .build()
@@ -133,7 +136,13 @@ impl Asked {
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> ReplayError {
-        ReplayError::Refused(no_answer(&self.host.url, error))
+        {
+            let failure = no_answer(&self.host.url, error);
+            ReplayError::Refused {
+                code: failure.code().to_owned(),
+                reason: failure.reason().to_owned(),
+            }
+        }
     }
 
     fn path(&self, what: &str) -> String {
@@ -217,6 +226,9 @@ async fn well(answer: Response) -> Result<Response, ReplayError> {
             let quoted: String = text.chars().take(QUOTED_CHARS_MAX).collect();
             ReplayError::Unreachable(format!("{status}: {quoted}"))
         },
-        |problem| ReplayError::Refused(format!("{}: {}", problem.code, problem.detail)),
+        |problem| ReplayError::Refused {
+            code: problem.code,
+            reason: problem.detail,
+        },
     ))
 }

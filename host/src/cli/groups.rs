@@ -2,11 +2,10 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::anyhow;
 use clap::Args;
 use courtside_engine::slots::view::{GroupView, GroupsView};
 use courtside_log::{LogError, admin::Admin};
-use courtside_types::{Offset, PartitionId, Topic};
+use courtside_types::{Offset, PartitionId, Topic, coded};
 use serde::Serialize;
 
 use super::{
@@ -116,8 +115,12 @@ async fn live(args: &GroupsArgs) -> anyhow::Result<ExitCode> {
     };
     let mut groups = view.groups.iter();
     let group = groups.find(|group| group.group == *name);
-    let group = group
-        .ok_or_else(|| anyhow!("no-such-group: no pipeline of the host has the group {name}"))?;
+    let group = group.ok_or_else(|| {
+        coded!(
+            "no-such-group",
+            "no pipeline of the host has the group {name}"
+        )
+    })?;
     args.output.show(group, || live_text(group))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,10 +2,9 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, anyhow};
 use clap::Args;
 use courtside_client::{HostArgs, builder, no_answer, terminal::write_out};
-use courtside_types::NotReady;
+use courtside_types::{NotReady, failure::OrFail as _};
 use serde::Deserialize;
 
 use super::{operator::Output, plain};
@@ -53,10 +52,10 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
         .get(&url)
         .send()
         .await
-        .map_err(|error| anyhow!(no_answer(&url, &error)))?;
+        .map_err(|error| no_answer(&url, &error))?;
     let status = answer.status();
     let said = answer.text().await;
-    let said = said.map_err(|error| anyhow!(no_answer(&url, &error)))?;
+    let said = said.map_err(|error| no_answer(&url, &error))?;
     let said = said.trim_end();
     let said = match args.output {
         Some(Output::Json) if !args.ready => {
@@ -75,8 +74,10 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
 
 /// Whether a host is ready, in words: each reason on a line.
 fn readiness(said: &str) -> anyhow::Result<String> {
-    let said: Readiness = serde_json::from_str(said)
-        .context("host-unreachable: what the host answers is of another version")?;
+    let said: Readiness = serde_json::from_str(said).or_fail(
+        "host-unreachable",
+        "what the host answers is of another version",
+    )?;
     if said.ready {
         return Ok("ready".to_owned());
     }

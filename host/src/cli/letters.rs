@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use courtside_client::terminal::{say, say_line};
 use courtside_engine::letters::view::{
     LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView,
 };
+use courtside_types::coded;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -355,8 +355,9 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(LOOK).await;
         progress = host.get("/redrive", &[]).await?;
         if progress.started_at_ms != started {
-            return Err(anyhow!(
-                "redrive-interrupted: the host was started again, or somebody else redrives: redrive again, nothing happens twice"
+            return Err(coded!(
+                "redrive-interrupted",
+                "the host was started again, or somebody else redrives: redrive again, nothing happens twice"
             ));
         }
         if shows {
@@ -371,11 +372,8 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
     }
     args.at.output.show(&progress, || result_text(&progress))?;
     if progress.state == RedriveState::Failed {
-        return Err(anyhow!(
-            "{}: {}",
-            progress.code.unwrap_or_default(),
-            progress.reason.unwrap_or_default()
-        ));
+        let code = progress.code.unwrap_or_default();
+        return Err(coded!(code, "{}", progress.reason.unwrap_or_default()));
     }
     Ok(exit_status(&progress))
 }

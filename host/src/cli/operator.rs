@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
-use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use courtside_client::terminal::{Words, say, write_out};
 use courtside_log::LogError;
+use courtside_types::{
+    coded,
+    failure::{Failure, OrFail as _},
+};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -90,24 +93,25 @@ pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(anyhow!(
-            "confirmation-needed: {question} Say --yes: standard input is no terminal to ask at"
+        return Err(coded!(
+            "confirmation-needed",
+            "{question} Say --yes: standard input is no terminal to ask at"
         ));
     }
     say(&format!("{question} [y/N] "));
     let mut answer = String::new();
     // Bytes that are no text are not a yes.
     let read = std::io::stdin().lock().read_line(&mut answer);
-    read.context("not-confirmed: the answer cannot be read")?;
+    read.or_fail("not-confirmed", "the answer cannot be read")?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => Err(anyhow!("not-confirmed: nothing was done")),
+        _ => Err(coded!("not-confirmed", "nothing was done")),
     }
 }
 
 /// An error of the log, with its code first.
 pub fn coded(error: LogError) -> anyhow::Error {
-    anyhow!("{}: {error}", error.code())
+    Failure::of(error).into()
 }
 
 #[cfg(test)]

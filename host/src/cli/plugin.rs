@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use courtside_engine::{
     replay::check::{CheckOutcome, Objection, try_out},
@@ -13,7 +13,7 @@ use courtside_plugin_host::{
     Compiler as _, Description, Plugin,
     wasm::{Engine, Surface},
 };
-use courtside_types::Digest;
+use courtside_types::{Digest, coded, failure::OrFail as _};
 use serde::Serialize;
 
 use super::{
@@ -93,9 +93,11 @@ pub fn run(args: &PluginArgs) -> ExitCode {
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.settings.load(Vec::new())?;
     let limits = limits(&config, &args.pipeline, &args.slot)?;
-    let bytes = std::fs::read(&args.file)
-        .with_context(|| format!("plugin-file-unreadable: {}", args.file.display()))?;
-    let compiled = tempfile::tempdir().context("plugin-cache-unusable: no temporary directory")?;
+    let bytes = std::fs::read(&args.file).or_fail_with("plugin-file-unreadable", || {
+        format!("{}", args.file.display())
+    })?;
+    let compiled =
+        tempfile::tempdir().or_fail("plugin-cache-unusable", "no temporary directory")?;
     let cache_dir = Some(compiled.path().join("compiled"));
     let engine = engine(cache_dir, config.plugin.compile_limits())?;
     let mut report = Report {
@@ -130,12 +132,16 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn limits(config: &Config, pipeline: &str, slot: &str) -> anyhow::Result<LimitsView> {
     if !config.pipelines.contains_key(pipeline) {
-        return Err(anyhow!(
-            "pipeline-not-found: no pipeline {pipeline:?} is configured"
+        return Err(coded!(
+            "pipeline-not-found",
+            "no pipeline {pipeline:?} is configured"
         ));
     }
     let name = slot_name(slot).ok_or_else(|| {
-        anyhow!("config-invalid: --slot: {slot:?} is neither default nor keys/ and a file's name")
+        coded!(
+            "config-invalid",
+            "--slot: {slot:?} is neither default nor keys/ and a file's name"
+        )
     })?;
     let own = config.plugins_of_slots(pipeline).remove(&name);
     let plugin = own.unwrap_or_else(|| config.plugin_of(pipeline));

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use courtside_client::terminal::{say, say_line};
 use courtside_engine::{
@@ -19,7 +18,11 @@ use courtside_engine::{
     },
     worker::status::PartitionState,
 };
-use courtside_types::slot_name::SlotName;
+use courtside_types::{
+    coded,
+    failure::{Failure, OrFail as _},
+    slot_name::SlotName,
+};
 use reqwest::Method;
 use serde::Serialize;
 
@@ -158,7 +161,7 @@ pub async fn run(args: PluginsArgs) -> anyhow::Result<ExitCode> {
         Command::Put { slot, file, .. } => {
             let bytes = tokio::fs::read(file)
                 .await
-                .with_context(|| format!("file-unreadable: {}", file.display()))?;
+                .or_fail_with("file-unreadable", || format!("{}", file.display()))?;
             let view: SlotView = client
                 .ask(Method::PUT, &format!("/plugins/{slot}"), bytes)
                 .await?;
@@ -281,7 +284,7 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
         })
         .collect();
     if let (Some(slot), []) = (slot, &*histories) {
-        return Err(anyhow!("slot-not-found: there is no slot {slot}"));
+        return Err(coded!("slot-not-found", "there is no slot {slot}"));
     }
     output.show(&histories, || {
         let rows = histories.iter().flat_map(|history| {
@@ -377,7 +380,7 @@ async fn rollback(
         say(&plain::lines(&plan(&planned)));
     }
     if let Some(refused) = &planned.refused {
-        return Err(anyhow!("{}: {}", refused.code, refused.reason));
+        return Err(Failure::new(refused.code.clone(), &*refused.reason).into());
     }
     if dry_run {
         return Ok(ExitCode::SUCCESS);
@@ -401,8 +404,9 @@ async fn rollback(
             told = left;
         }
         if Instant::now() >= deadline {
-            return Err(anyhow!(
-                "rollback-goes-on: not all is processed again after {wait} s; `courtside plugins list` and {}group say how far it is",
+            return Err(coded!(
+                "rollback-goes-on",
+                "not all is processed again after {wait} s; `courtside plugins list` and {}group say how far it is",
                 client.url()
             ));
         }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use courtside_client::{
     HostArgs,
@@ -25,7 +25,10 @@ use courtside_plugin_host::{
     Compiler as _, Plugin,
     wasm::{CompileLimits, Engine, EngineConfig},
 };
-use courtside_types::{PartitionId, TopicPartition};
+use courtside_types::{
+    PartitionId, TopicPartition,
+    failure::{Failure, OrFail as _},
+};
 use serde::Serialize;
 
 use super::{
@@ -118,22 +121,22 @@ pub fn or_failed(outcome: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
-    let file = File::open(path)
-        .with_context(|| format!("export-invalid: {} cannot be read", path.display()))?;
+    let file = File::open(path).or_fail_with("export-invalid", || {
+        format!("{} cannot be read", path.display())
+    })?;
     archive::read(BufReader::new(file)).map_err(|error| anyhow!("{error} (in {})", path.display()))
 }
 
 /// An engine of the command's own. A command that compiles a plugin several
 /// times gives a `cache_dir` for the compiled code.
 pub fn engine(cache_dir: Option<PathBuf>, compile: CompileLimits) -> anyhow::Result<Arc<Engine>> {
-    Engine::new(EngineConfig { cache_dir, compile })
-        .map_err(|error| anyhow!("{}: {error}", error.code()))
+    Engine::new(EngineConfig { cache_dir, compile }).map_err(|error| Failure::of(error).into())
 }
 
 /// A plugin's file, compiled under the limits of a recording's slot.
 fn compile(path: &PathBuf, recording: &Recording) -> anyhow::Result<Arc<dyn Plugin>> {
     let bytes = std::fs::read(path)
-        .with_context(|| format!("plugin-file-unreadable: {}", path.display()))?;
+        .or_fail_with("plugin-file-unreadable", || format!("{}", path.display()))?;
     let limits = recording.pipeline.limits.limits();
     Ok(engine(None, CompileLimits::default())?.compile(&bytes, &limits)?)
 }
@@ -147,20 +150,20 @@ pub fn export(args: &ExportArgs) -> ExitCode {
 fn export_it(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let recording = args.entity.fetch(&args.key)?;
     let path = &args.file;
-    let unwritable = || format!("export-unwritable: {}", path.display());
+    let (code, name) = ("export-unwritable", || path.display().to_string());
     // The export is written to a draft first, so that a file is whole or not
     // there.
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let draft = tempfile::Builder::new()
         .prefix(".courtside-export-")
         .tempfile_in(dir.unwrap_or_else(|| std::path::Path::new(".")))
-        .with_context(unwritable)?;
-    archive::write(&recording, BufWriter::new(draft.as_file())).with_context(unwritable)?;
-    draft.as_file().sync_all().with_context(unwritable)?;
+        .or_fail_with(code, name)?;
+    archive::write(&recording, BufWriter::new(draft.as_file())).or_fail_with(code, name)?;
+    draft.as_file().sync_all().or_fail_with(code, name)?;
     draft
         .persist(path)
         .map_err(|error| error.error)
-        .with_context(unwritable)?;
+        .or_fail_with(code, name)?;
     for stretch in recording.timeline().0 {
         if !recording.plugins.contains_key(&stretch.digest) {
             say_line(&format!(

@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::Args;
 use courtside_client::terminal::say;
 use courtside_engine::{
@@ -15,7 +14,9 @@ use courtside_log::{
     LogError, RecordLog, check_id,
     reset::{self, Also, Moved, Target},
 };
-use courtside_types::{Offset, PartitionId, Topic, TopicId, TopicPartition};
+use courtside_types::{
+    Offset, PartitionId, Topic, TopicId, TopicPartition, coded, failure::Failure,
+};
 use serde::Serialize;
 
 use super::{
@@ -78,8 +79,9 @@ pub fn run(args: &ResetArgs) -> anyhow::Result<ExitCode> {
     let config = args.settings.load(Vec::new())?;
     let Some(settings) = config.pipelines.get(&args.pipeline) else {
         let known: Vec<_> = config.pipelines.keys().map(String::as_str).collect();
-        return Err(anyhow!(
-            "pipeline-not-found: no pipeline is called {}; there is {}",
+        return Err(coded!(
+            "pipeline-not-found",
+            "no pipeline is called {}; there is {}",
             args.pipeline,
             known.join(", ")
         ));
@@ -117,8 +119,7 @@ fn reset(
     input: &Topic,
 ) -> anyhow::Result<Answer> {
     let count = log.partitions(input).map_err(coded)?;
-    layout::check(log, &group, input, count)
-        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    layout::check(log, &group, input, count).map_err(Failure::of)?;
     let partitions: Vec<_> = args.partition.iter().copied().map(PartitionId).collect();
     // The plan is for the topic that exists now. Its id shows later whether the
     // topic was made anew before the person answered.

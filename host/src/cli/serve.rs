@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
 use clap::Args;
 use courtside_client::terminal::write_out;
 use courtside_engine::{letters, worker};
@@ -18,12 +17,16 @@ use courtside_process::{
     shutdown::{self, OVERDUE, STATUS_OVERDUE, Shutdown, waits},
     usage as process_usage,
 };
+use courtside_types::{
+    coded,
+    failure::{Failure, OrFail as _},
+};
 use metrics_exporter_prometheus::Matcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
 
 use super::{
     descriptors,
-    failure::complaint,
+    failure::{code, complaint, words},
     settings::{SettingsArgs, path},
     usage,
 };
@@ -90,9 +93,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let ended = start(config, &Shutdown::new(drain));
     if let Err(error) = &ended {
         // The error is logged as well, for readers of the log as JSON.
-        let text = format!("{error:#}");
-        let code = text.split(':').next().filter(|code| !code.contains(' '));
-        tracing::error!(code, error = text, "the host ends with an error");
+        let (code, error) = (code(error), words(error));
+        tracing::error!(code, error, "the host ends with an error");
     }
     logging::end(ended.as_ref().err().map(complaint).as_deref());
     Ok(ended.unwrap_or(ExitCode::FAILURE))
@@ -101,7 +103,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<ExitCode> {
     // Signal handlers come first: process 1 of a container ignores signals that
     // have no handler.
-    let reload = shutdown::watch(shutdown).context("start-failed: signals cannot be handled")?;
+    let reload = shutdown::watch(shutdown).or_fail("start-failed", "signals cannot be handled")?;
     super::block_on(serve(config, shutdown, reload))?
 }
 
@@ -117,21 +119,17 @@ async fn serve(
             builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
         })?
         .install_recorder()
-        .context("start-failed: the metrics cannot start")?;
+        .or_fail("start-failed", "the metrics cannot start")?;
     http::describe();
     worker::metrics::describe();
     letters::describe();
     // The address is bound first, because an address that is taken is the most
     // frequent mistake.
-    let listener = http::bind(config.http.listen)
-        .await
-        .map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    let listener = http::bind(config.http.listen).await.map_err(Failure::of)?;
     let address = listener.local_addr()?;
     let files = waits::begin("files of tokens and certificates");
-    let access =
-        http::Access::open(&config.access).map_err(|error| anyhow!("{}: {error}", error.code()))?;
-    let tls =
-        http::Tls::open(&config.http.tls).map_err(|error| anyhow!("{}: {error}", error.code()))?;
+    let access = http::Access::open(&config.access).map_err(Failure::of)?;
+    let tls = http::Tls::open(&config.http.tls).map_err(Failure::of)?;
     drop(files);
     let (config_of_host, given_up) = (config.clone(), shutdown.token().clone());
     let mut starting = tokio::task::spawn_blocking(move || {
@@ -161,7 +159,7 @@ async fn serve(
         std::thread::Builder::new()
             .name("greeting".to_owned())
             .spawn(move || write_out(greeting.as_bytes()))
-            .context("start-failed: the thread of the greeting cannot start")?;
+            .or_fail("start-failed", "the thread of the greeting cannot start")?;
     }
 
     let ended = tokio::select! {
@@ -169,7 +167,7 @@ async fn serve(
         biased;
         () = shutdown.token().cancelled() => Ok(()),
         error = host.failed() => Err(error),
-        _ = &mut doors => Err(anyhow!("doors-closed: the HTTP server ended by itself")),
+        _ = &mut doors => Err(coded!("doors-closed", "the HTTP server ended by itself")),
     };
     stop(host, doors, shutdown).await?;
     ended.map(|()| ExitCode::SUCCESS)
@@ -221,8 +219,9 @@ async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> any
 fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
     let is_freed = waits::drop_within("clients of the record log", FREE_TIME_MAX, host);
     if ends.panicked {
-        return Err(anyhow!(
-            "worker-panicked: a worker ended before it was told to"
+        return Err(coded!(
+            "worker-panicked",
+            "a worker ended before it was told to"
         ));
     }
     // A thread may still run, for instance that of a membership that the brokers

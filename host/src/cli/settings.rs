@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
+use courtside_types::failure::Failure;
 
 use crate::config::Config;
 
@@ -46,6 +46,7 @@ impl SettingsArgs {
             overrides.push(("kafka.brokers".to_owned(), format!("{brokers:?}")));
         }
         overrides.extend(flags);
-        Config::load(self.config.as_deref(), &overrides).context("config-invalid")
+        Config::load(self.config.as_deref(), &overrides)
+            .map_err(|error| Failure::new("config-invalid", error.to_string()).into())
     }
 }

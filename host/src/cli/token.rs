@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::Args;
 use courtside_client::terminal::{say_line, write_out};
 use courtside_http::{Scope, Token, TokensFile};
+use courtside_types::coded;
 use serde::Serialize;
 
 use super::operator::{Output, OutputArgs};
@@ -38,7 +38,7 @@ pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     scopes.sort_unstable();
     scopes.dedup();
     let (entry, secret) = Token::generate(&args.name, scopes)
-        .map_err(|reason| anyhow!("tokens-invalid: {reason}"))?;
+        .map_err(|reason| coded!("tokens-invalid", "{reason}"))?;
     if args.output.format() == Output::Json {
         let made = Made {
             token: &secret,

@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, slice};
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use courtside_log::{
     LogError,
     admin::{Admin, NewTopic, Source, TopicChange, TopicDetails},
 };
-use courtside_types::Topic;
+use courtside_types::{Topic, coded};
 use serde::Serialize;
 
 use super::{
@@ -369,8 +368,9 @@ fn alter(
     change: &TopicChange,
 ) -> anyhow::Result<()> {
     if change.partitions.is_none() && change.set.is_empty() && change.unset.is_empty() {
-        return Err(anyhow!(
-            "nothing-to-alter: say --partitions, --topic-config or --unset"
+        return Err(coded!(
+            "nothing-to-alter",
+            "say --partitions, --topic-config or --unset"
         ));
     }
     let has = log.partitions(topic).map_err(coded)?;
@@ -399,8 +399,9 @@ fn refused(error: LogError) -> anyhow::Error {
             actual,
             wanted,
             ..
-        } => anyhow!(
-            "{code}: with {what} {actual} of topic {topic}, where the configuration needs {wanted}, no host would start"
+        } => coded!(
+            code,
+            "with {what} {actual} of topic {topic}, where the configuration needs {wanted}, no host would start"
         ),
         error => coded(error),
     }

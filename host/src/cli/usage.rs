@@ -3,9 +3,9 @@
 
 use std::{io, process::ExitCode};
 
-use anyhow::anyhow;
 use clap::{CommandFactory, error::ErrorKind};
 use courtside_client::terminal::judge;
+use courtside_types::coded;
 
 use super::failure::complain;
 
@@ -36,8 +36,9 @@ pub fn answer<C: CommandFactory>(error: &clap::Error) -> ExitCode {
     } else {
         let command = named(&C::command(), words().skip(1));
         let what = in_one_line(&error.render().to_string());
-        complain(&anyhow!(
-            "arguments-invalid: {what}; `{command} --help` says what it takes"
+        complain(&coded!(
+            "arguments-invalid",
+            "{what}; `{command} --help` says what it takes"
         ));
     }
     ExitCode::from(WRONG)

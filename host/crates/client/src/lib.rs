@@ -5,8 +5,11 @@ pub mod terminal;
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
-use anyhow::{Context as _, anyhow};
 use clap::Args;
+use courtside_types::{
+    coded,
+    failure::{Failure, OrFail as _},
+};
 use reqwest::{
     Certificate, ClientBuilder, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue},
@@ -43,11 +46,12 @@ impl HostArgs {
         let url: Url = self
             .url
             .parse()
-            .with_context(|| format!("bad-url: {} is no URL", self.url))?;
+            .or_fail_with("bad-url", || format!("{} is no URL", self.url))?;
         match url.scheme() {
             "http" | "https" => Ok(url),
-            scheme => Err(anyhow!(
-                "bad-url: {url}: the URL must begin with http:// or https://, not {scheme}:"
+            scheme => Err(coded!(
+                "bad-url",
+                "{url}: the URL must begin with http:// or https://, not {scheme}:"
             )),
         }
     }
@@ -74,22 +78,26 @@ impl HostArgs {
     fn token(&self) -> anyhow::Result<Option<HeaderValue>> {
         let text = match &self.token_file {
             Some(path) => fs::read_to_string(path)
-                .with_context(|| format!("token-unreadable: {}", path.display()))?,
+                .or_fail_with("token-unreadable", || format!("{}", path.display()))?,
             None => match std::env::var(TOKEN) {
                 Ok(text) => text,
                 Err(std::env::VarError::NotPresent) => return Ok(None),
-                Err(error) => return Err(anyhow!("token-unreadable: {TOKEN}: {error}")),
+                Err(error) => return Err(coded!("token-unreadable", "{TOKEN}: {error}")),
             },
         };
         let text = text.trim();
         if text.is_empty() {
             if let Some(path) = &self.token_file {
-                return Err(anyhow!("token-unreadable: {} is empty", path.display()));
+                return Err(coded!("token-unreadable", "{} is empty", path.display()));
             }
             return Ok(None);
         }
-        let mut value = HeaderValue::from_str(&format!("Bearer {text}"))
-            .map_err(|_| anyhow!("token-unreadable: a token is one line of visible characters"))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| {
+            coded!(
+                "token-unreadable",
+                "a token is one line of visible characters"
+            )
+        })?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -109,11 +117,11 @@ pub fn builder(url: &Url) -> ClientBuilder {
 
 /// A client that believes these certificates, and no others.
 fn trusting(http: ClientBuilder, path: &PathBuf) -> anyhow::Result<ClientBuilder> {
-    let unusable = || format!("cacert-unreadable: {}", path.display());
-    let pem = fs::read(path).with_context(unusable)?;
-    let certificates = Certificate::from_pem_bundle(&pem).with_context(unusable)?;
+    let (code, name) = ("cacert-unreadable", || path.display().to_string());
+    let pem = fs::read(path).or_fail_with(code, name)?;
+    let certificates = Certificate::from_pem_bundle(&pem).or_fail_with(code, name)?;
     if certificates.is_empty() {
-        return Err(anyhow!("{} has no certificate", unusable()));
+        return Err(coded!(code, "{} has no certificate", name()));
     }
     let http = http.tls_built_in_root_certs(false);
     Ok(certificates
@@ -131,13 +139,19 @@ fn is_here(url: &Url) -> bool {
     })
 }
 
-/// Why a host gave no answer, with its code first.
-pub fn no_answer(url: &str, error: &reqwest::Error) -> String {
+/// Why a host gave no answer.
+pub fn no_answer(url: &str, error: &reqwest::Error) -> Failure {
     if is_untrusted(error) {
         let why = root(error);
-        format!("host-untrusted: the server at {url} is not trusted: {why}")
+        Failure::new(
+            "host-untrusted",
+            format!("the server at {url} is not trusted: {why}"),
+        )
     } else {
-        format!("host-unreachable: no answer from {url}: {}", root(error))
+        Failure::new(
+            "host-unreachable",
+            format!("no answer from {url}: {}", root(error)),
+        )
     }
 }
 

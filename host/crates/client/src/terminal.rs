@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::anyhow;
+use courtside_types::coded;
 
 /// Writes words for a person as they are.
 pub fn say(text: &str) {
@@ -41,7 +41,10 @@ pub fn judge(written: io::Result<()>) -> anyhow::Result<bool> {
 }
 
 fn unwritable(error: &io::Error) -> anyhow::Error {
-    anyhow!("output-unwritable: the answer cannot be written to standard output: {error}")
+    coded!(
+        "output-unwritable",
+        "the answer cannot be written to standard output: {error}"
+    )
 }
 
 /// Standard output for an answer that is written piece by piece. A reader that has

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use courtside_types::{
     ENTITY_KEY_BYTES_MAX, Key, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId,
-    TopicPartition,
+    TopicPartition, failure::ErrorCode,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -154,6 +154,12 @@ pub enum LogError {
     /// Stored bytes are not what was written.
     #[error("the record log is damaged: {reason}")]
     Corrupt { reason: String },
+}
+
+impl ErrorCode for LogError {
+    fn code(&self) -> &str {
+        LogError::code(self)
+    }
 }
 
 impl LogError {

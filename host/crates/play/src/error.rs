@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use courtside_types::failure::ErrorCode;
+
 /// Why a play does not begin. The code stands first in the text, because it is
 /// what scripts and `docs/errors.md` go by.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,12 @@ pub enum PlayError {
     },
     #[error("play-nothing: the input has no event")]
     Nothing,
+}
+
+impl ErrorCode for PlayError {
+    fn code(&self) -> &str {
+        PlayError::code(self)
+    }
 }
 
 impl PlayError {

@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain data, cheap to clone (bytes are reference-counted).
 
+pub mod failure;
 pub mod headers;
 pub mod slot_name;
 pub mod topics;

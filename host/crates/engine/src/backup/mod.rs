@@ -24,6 +24,7 @@ use std::{
 };
 
 use courtside_log::LogError;
+use courtside_types::failure::ErrorCode;
 
 pub use self::verify::verify;
 
@@ -58,6 +59,12 @@ pub enum BackupError {
     Changed { path: PathBuf, what: &'static str },
     #[error(transparent)]
     Log(#[from] LogError),
+}
+
+impl ErrorCode for BackupError {
+    fn code(&self) -> &str {
+        BackupError::code(self)
+    }
 }
 
 impl BackupError {

@@ -26,7 +26,9 @@ use courtside_log::{
     block::block_on,
     partitioner::{Method, Partitioner},
 };
-use courtside_types::{NewRecord, Offset, PartitionId, Record, Topic, topics::LAYOUT_SUFFIX};
+use courtside_types::{
+    NewRecord, Offset, PartitionId, Record, Topic, failure::ErrorCode, topics::LAYOUT_SUFFIX,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,12 @@ pub enum LayoutError {
         "hosts of group {group} run with other outputs: {reason}. Configure the outputs that they have; or stop all of them, wait for the session timeout of hosts that were killed, and start a host with the new outputs"
     )]
     OtherOutputs { group: String, reason: String },
+}
+
+impl ErrorCode for LayoutError {
+    fn code(&self) -> &str {
+        LayoutError::code(self)
+    }
 }
 
 impl LayoutError {

@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use courtside_plugin_host::{Compiler, Plugin};
-use courtside_types::{Digest, Key, Offset, PartitionId, Record};
+use courtside_types::{Digest, Key, Offset, PartitionId, Record, failure::ErrorCode};
 
 use self::{
     entity::{EntityPartition, PipelineView},
@@ -42,9 +42,9 @@ pub const RECORDING_BYTES_MAX: usize = 1 << 30;
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The host's own words, its code first.
-    #[error("{0}")]
-    Refused(String),
+    /// The host refused, with its own code and reason.
+    #[error("{code}: {reason}")]
+    Refused { code: String, reason: String },
     #[error("host-unreachable: {0}")]
     Unreachable(String),
     #[error("export-invalid: {0}")]
@@ -78,6 +78,24 @@ pub enum ReplayError {
     },
     #[error("replay-failed: {0}")]
     Failed(String),
+}
+
+impl ErrorCode for ReplayError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            Self::Unreachable(_) => "host-unreachable",
+            Self::Export(_) => "export-invalid",
+            Self::TooLarge { .. } => "recording-too-large",
+            Self::NoEvents { .. } => "entity-not-found",
+            Self::Ambiguous { .. } => "partition-ambiguous",
+            Self::PluginUnknown { .. } => "plugin-unknown",
+            Self::PluginUnavailable { .. } => "plugin-unavailable",
+            Self::Rejected(rejection) => rejection.code,
+            Self::Stopped { .. } => "replay-stopped",
+            Self::Failed(_) => "replay-failed",
+        }
+    }
 }
 
 impl From<Malformed> for ReplayError {

@@ -12,8 +12,7 @@ use std::{
 use bytes::Bytes;
 use courtside_log::{Checkpoints, LogError};
 use courtside_plugin_host::{Instance, OpenError, Plugin, Rejection, SavedState};
-use courtside_types::slot_name::SlotName;
-use courtside_types::{Digest, Key, PartitionId};
+use courtside_types::{Digest, Key, PartitionId, slot_name::SlotName};
 
 use crate::worker::{
     envelope::Envelope,

@@ -9,8 +9,7 @@ use std::{
 };
 
 use courtside_plugin_host::Plugin;
-use courtside_types::Digest;
-use courtside_types::slot_name::SlotName;
+use courtside_types::{Digest, slot_name::SlotName};
 use jiff::Timestamp;
 
 use super::{

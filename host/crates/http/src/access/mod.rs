@@ -29,6 +29,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use courtside_types::failure::ErrorCode;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
@@ -83,6 +84,12 @@ impl Default for Rules {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct AccessError(String);
+
+impl ErrorCode for AccessError {
+    fn code(&self) -> &str {
+        AccessError::code(self)
+    }
+}
 
 impl AccessError {
     /// The stable code of `docs/errors.md`.

@@ -11,6 +11,7 @@ mod tls;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
+use courtside_types::failure::ErrorCode;
 use futures_util::future::BoxFuture;
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
@@ -53,6 +54,12 @@ pub enum BindError {
         address: SocketAddr,
         source: io::Error,
     },
+}
+
+impl ErrorCode for BindError {
+    fn code(&self) -> &str {
+        BindError::code(self)
+    }
 }
 
 impl BindError {

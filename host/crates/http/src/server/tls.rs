@@ -13,6 +13,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use courtside_types::failure::ErrorCode;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -79,6 +80,12 @@ impl TlsConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(String);
+
+impl ErrorCode for TlsError {
+    fn code(&self) -> &str {
+        TlsError::code(self)
+    }
+}
 
 impl TlsError {
     /// The stable code of `docs/errors.md`.

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread};
 
-use courtside_types::Digest;
+use courtside_types::{Digest, failure::ErrorCode};
 use wasmtime::{
     Config, OptLevel,
     component::{Component, InstancePre, Linker},
@@ -49,6 +49,12 @@ pub enum EngineError {
     Cache { path: String, reason: String },
     #[error("the plugin engine does not start: {reason}")]
     Start { reason: String },
+}
+
+impl ErrorCode for EngineError {
+    fn code(&self) -> &str {
+        EngineError::code(self)
+    }
 }
 
 impl EngineError {

@@ -29,8 +29,7 @@ use std::{
 use courtside_log::{Checkpoints, RecordLog};
 use courtside_plugin_host::Compiler;
 use courtside_process::shutdown::{self, End};
-use courtside_types::slot_name::SlotName;
-use courtside_types::{PartitionId, TopicPartition};
+use courtside_types::{PartitionId, TopicPartition, slot_name::SlotName};
 use crossbeam_channel::{Sender, TrySendError};
 use notify::{
     EventKind, Watcher as _,

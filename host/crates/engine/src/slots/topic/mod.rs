@@ -17,9 +17,9 @@ pub mod tail;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use courtside_types::slot_name::SlotName;
 use courtside_types::{
-    Digest, Header, Key, NewRecord, PartitionId, Record, Topic, topics::PLUGINS_SUFFIX,
+    Digest, Header, Key, NewRecord, PartitionId, Record, Topic, slot_name::SlotName,
+    topics::PLUGINS_SUFFIX,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
