@@ -5,8 +5,9 @@ use bytes::Bytes;
 use courtside_log::{COMMIT_EXTRA_BYTES, LogError, RecordLog};
 use courtside_types::{
     ATTEMPT_HEADER, DIGEST_HEADER, EVENT_TIME_HEADER, Header, Key, NewRecord, Offset,
-    PLUGIN_HEADER, PartitionId, Position, Record, SOURCE_HEADER, TOPIC_HEADER,
+    PLUGIN_HEADER, PartitionId, Position, Record, SOURCE_HEADER, TOPIC_HEADER, Topic,
     headers::{IDEMPOTENCY_HEADER, IDEMPOTENCY_INDEX_HEADER},
+    topics::DEAD_LETTER_SUFFIX,
 };
 
 use crate::{
@@ -18,6 +19,12 @@ use crate::{
         redriven::{BEGINS, MADE_OF, ORIGIN, REDRIVE, UNTIL, is_redriven, position},
     },
 };
+
+/// Where a group's dead letters go.
+#[must_use]
+pub fn topic(group: &str) -> Topic {
+    format!("{group}{DEAD_LETTER_SUFFIX}").into()
+}
 
 /// Bytes that the headers of a redriven event may take.
 const HEADERS_BYTES: usize = 512;

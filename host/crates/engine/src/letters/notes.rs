@@ -7,16 +7,12 @@
 //! and a redrive drops the notes of letters that the log no longer has. A
 //! host's copy takes one bit for each letter near a redriven one.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use courtside_log::{LogError, RecordLog};
+use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Record, Topic, topics::REDRIVE_SUFFIX};
-
-use super::{Letters, LettersError};
 
 /// Letters that one note covers.
 const CHUNK: u64 = 1024;
@@ -26,7 +22,6 @@ const VOID: &[u8] = b"void";
 const READ_BYTES: usize = 1 << 20;
 /// Most notes that one commit drops.
 const DROPPED_MAX: usize = 256;
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The topic of a group's notes.
 #[must_use]
@@ -195,34 +190,6 @@ impl Partition {
     }
 }
 
-/// Waits until readers see all that was written to a partition by now, and
-/// returns the end.
-pub fn settled_end(
-    letters: &Letters,
-    topic: &Topic,
-    partition: PartitionId,
-    within: Duration,
-) -> Result<Offset, LettersError> {
-    let log = &*letters.log;
-    let end_of = |bounds: Vec<courtside_log::Bounds>| {
-        let bounds = bounds.get(partition.0 as usize);
-        bounds.map_or(Offset(0), |bounds| bounds.end)
-    };
-    let end = end_of(log.written(topic)?);
-    let deadline = Instant::now() + within;
-    while end_of(log.bounds(topic)?) < end {
-        if letters.is_stopped() {
-            return Err(LettersError::Interrupted);
-        }
-        if Instant::now() >= deadline {
-            let reason = format!("a transaction on {topic}/{partition} stays open");
-            return Err(LogError::Unavailable { reason }.into());
-        }
-        std::thread::sleep(LOOK);
-    }
-    Ok(end)
-}
-
 const fn place(letter: Offset) -> (usize, u64) {
     let at = letter.0 % CHUNK;
     ((at / 64) as usize, 1 << (at % 64))
@@ -234,7 +201,7 @@ fn key(chunk: u64) -> Bytes {
 
 fn record(key: Bytes, value: Option<Bytes>) -> NewRecord {
     NewRecord {
-        timestamp_ms: crate::letters::now_ms(),
+        timestamp_ms: now_ms(),
         key: Some(key),
         headers: Vec::new(),
         value,

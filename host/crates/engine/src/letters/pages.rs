@@ -5,8 +5,9 @@ use courtside_log::Bounds;
 use courtside_types::{Offset, PartitionId};
 
 use super::{
-    Letters, LettersError,
+    error::LettersError,
     event::Letter,
+    state::Letters,
     view::{HeaderView, LetterDetails, LetterState, LetterView, LettersPage},
 };
 

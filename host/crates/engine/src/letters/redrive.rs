@@ -28,15 +28,14 @@ use courtside_types::{Header, Key, NewRecord, Offset, PartitionId, Topic, TopicP
 use metrics::counter;
 
 use super::{
-    Letters, LettersError,
+    error::LettersError,
     event::Letter,
+    metrics::{DEAD_AGAIN, REDRIVEN},
     notes,
+    state::Letters,
     view::{Plan, RedriveView, Selection},
 };
 use crate::worker::redriven::{BEGINS, UNTIL};
-
-pub const REDRIVEN: &str = "courtside_redriven_total";
-pub const DEAD_AGAIN: &str = "courtside_redriven_dead_total";
 
 /// Bytes of letters that are held at a time.
 const BATCH_BYTES_MAX: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
@@ -107,7 +106,6 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
 
 /// Counts the letters that a redrive would take now.
 pub fn plan(letters: &Letters, selection: &Selection) -> Result<Plan, LettersError> {
-    letters.check(selection)?;
     let mut plan = Plan {
         complete: true,
         ..Plan::default()
@@ -462,7 +460,7 @@ impl Job<'_> {
     }
 
     fn settled_end(&self, topic: &Topic, partition: PartitionId) -> Result<Offset, LettersError> {
-        notes::settled_end(self.letters, topic, partition, COMMITTED_WITHIN)
+        self.letters.settled_end(topic, partition, COMMITTED_WITHIN)
     }
 
     /// Waits until all that the input has by now is processed.

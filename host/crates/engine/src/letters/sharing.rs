@@ -14,7 +14,7 @@ use std::fmt;
 use courtside_log::{GroupName, LogError, RecordLog};
 use courtside_types::Topic;
 
-use super::LettersError;
+use super::event;
 use crate::pipeline::{Pipeline, layout};
 
 /// How many others an error names.
@@ -42,8 +42,8 @@ impl fmt::Display for Sharer {
     }
 }
 
-/// Refuses a redrive into an input that other groups read or write.
-pub(super) fn check(log: &dyn RecordLog, pipeline: &Pipeline) -> Result<(), LettersError> {
+/// The other groups that read or write the input of a pipeline.
+pub(super) fn sharers(log: &dyn RecordLog, pipeline: &Pipeline) -> Result<Vec<Sharer>, LogError> {
     let mut sharers = Vec::new();
     for group in log.group_names()? {
         if group == pipeline.group || sharers.len() >= NAMED_MAX {
@@ -55,13 +55,7 @@ pub(super) fn check(log: &dyn RecordLog, pipeline: &Pipeline) -> Result<(), Lett
             sharers.push(Sharer::Writes(group));
         }
     }
-    if sharers.is_empty() {
-        return Ok(());
-    }
-    Err(LettersError::SharedInput {
-        topic: pipeline.input.clone(),
-        sharers,
-    })
+    Ok(sharers)
 }
 
 /// Whether a group that is at work writes the topic, as its layout says.
@@ -78,7 +72,7 @@ fn writes(log: &dyn RecordLog, group: &str, topic: &Topic) -> Result<bool, LogEr
     };
     let mut written = layout.writes.iter().flat_map(layout::Writes::topics);
     // A group writes its dead letters as well, where another pipeline may read them.
-    if !written.any(|written| written == &**topic) && super::topic(group) != *topic {
+    if !written.any(|written| written == &**topic) && event::topic(group) != *topic {
         return Ok(false);
     }
     match log.reads(group, &layout.input.as_str().into()) {

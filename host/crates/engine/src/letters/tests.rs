@@ -22,7 +22,7 @@ use courtside_plugin_host::{
     Description, EntityId, Event, Failure, FailureKind, Instance, OpenError, Outcome, Plugin,
     Refusal, SavedState,
 };
-use courtside_process::shutdown::End;
+use courtside_process::{clock::now_ms, shutdown::End};
 use courtside_types::{
     Digest, NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId, slot_name::SlotName,
 };
@@ -750,14 +750,14 @@ fn what_can_never_be_redriven_is_told() {
 fn a_letter_has_its_own_time_and_its_event_keeps_its_own() {
     let scene = Scene::new();
     scene.swap(true);
-    let before = super::now_ms();
+    let before = now_ms();
     scene.append("no-a", "1no");
     scene.settle();
     let letters = scene.letters();
     let listed = letters.page(&Filter::default(), From::Newest, 10).unwrap();
     let letter = &listed.letters[0];
     assert_eq!(letter.timestamp_ms, 1);
-    assert!((before..=super::now_ms()).contains(&letter.dead_since_ms));
+    assert!((before..=now_ms()).contains(&letter.dead_since_ms));
     let place = partition("no-a");
     let letters_topic = &scene.pipeline.dead_letter;
     let written = scene.log.read(letters_topic, place, Offset(0), 1).unwrap();
