@@ -23,9 +23,10 @@ use courtside_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    RECORDING_BYTES_MAX, Recording, ReplayError,
     entity::{EntityPartition, PipelineView},
+    error::ReplayError,
     line::Line,
+    recording::{RECORDING_BYTES_MAX, Recording},
 };
 
 const FORMAT: &str = "courtside-export/1";

@@ -13,9 +13,10 @@ use courtside_types::{Key, Offset, PartitionId, slot_name::SlotName};
 use serde::Serialize;
 
 use super::{
-    Recording, ReplayError,
     compare::{Comparison, Headers, compare, same_lines},
+    error::ReplayError,
     line::Line,
+    recording::Recording,
     run::{BATCH, Memory, Plan, Replayed},
 };
 use crate::{

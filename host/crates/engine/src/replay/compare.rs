@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Recording,
     line::{ATTEMPT_HEADER, HeaderLine, Line, Text},
+    recording::Recording,
     redone,
     timeline::Timeline,
 };

@@ -6,7 +6,7 @@
 
 use courtside_types::Offset;
 
-use super::{Recording, entity::TakeoverView};
+use super::{entity::TakeoverView, recording::Recording};
 use crate::{slots::view::SwapKind, worker::envelope::Redone};
 
 /// The events that each rollback had processed again, in the order of their first

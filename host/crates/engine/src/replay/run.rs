@@ -13,7 +13,7 @@ use courtside_types::{
 };
 use parking_lot::Mutex;
 
-use super::{ReplayError, line::provenance};
+use super::{error::ReplayError, line::provenance};
 use crate::{
     pipeline::Pipeline,
     worker::{

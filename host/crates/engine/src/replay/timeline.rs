@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use courtside_types::{Digest, Offset};
 
-use super::{Recording, entity::TakeoverView};
+use super::{entity::TakeoverView, recording::Recording};
 
 /// A plugin, and the first offset that it processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,14 @@ impl Timeline {
     pub fn at(&self, offset: Offset) -> Option<Digest> {
         let before = self.0.iter().take_while(|stretch| stretch.from <= offset);
         before.last().map(|stretch| stretch.digest)
+    }
+}
+
+impl Recording {
+    /// The plugins that processed the events, in order.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        Timeline::of(self)
     }
 }
 
