@@ -13,7 +13,7 @@ use courtside_process::clock::thread_cpu_time;
 use parking_lot::{Condvar, Mutex};
 use wasmtime::UpdateDeadline;
 
-use super::failure::Stop;
+use super::stop::Stop;
 
 pub const TICK: Duration = Duration::from_millis(10);
 

@@ -1,13 +1,9 @@
-//! The engine: settings that hold for all plugins, and the way from a file's
-//! bytes to a compiled plugin.
+//! The engine: the way from a file's bytes to a compiled plugin.
 
 use std::{path::PathBuf, sync::Arc, thread};
 
 use courtside_types::{Digest, failure::ErrorCode};
-use wasmtime::{
-    Config, OptLevel,
-    component::{Component, InstancePre, Linker},
-};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::{
     check::{check_bytes, check_description},
@@ -17,20 +13,15 @@ use super::{
     guest::{Blueprint, Guest},
     plugin::WasmPlugin,
     rejection::{self, rejection},
+    settings::settings,
     state::State,
     surface::Surface,
     wasi::{self, PluginLog},
 };
 use crate::{CompileRun, Compiler, Limits, Plugin, Rejection};
 
-/// The stack of plugin code, on the stack of the thread that calls it.
-const PLUGIN_STACK_BYTES: usize = 512 * 1024;
 /// The stack of the thread on which a plugin starts for the first time.
 const COMPILE_STACK_BYTES: usize = 8 * 1024 * 1024;
-/// The address space of one linear memory: all of what 32 bits can address, so
-/// that neither bounds need checking nor memory moving. It costs page tables
-/// only where it is used; 47 bits of address space hold about 32,000 of them.
-const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 
 /// The configuration of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +92,7 @@ impl Engine {
         settings.enable_compiler(false);
         let engine = wasmtime::Engine::new(&settings).map_err(EngineError::start)?;
         let mut linker = Linker::new(&engine);
-        wasi::link(&mut linker).map_err(EngineError::start)?;
+        wasi::link::link(&mut linker).map_err(EngineError::start)?;
         let ticker = Ticker::start(engine.clone()).map_err(EngineError::start)?;
         Ok(Arc::new(Self {
             engine,
@@ -217,31 +208,6 @@ fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
         tracing::debug!(%error, "priority of the compiler cannot be lowered");
     }
-}
-
-/// The engine of a compile process.
-pub fn compiler() -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&settings())
-}
-
-/// The settings that a compile process and a host must share.
-fn settings() -> Config {
-    let mut config = Config::new();
-    config
-        .cranelift_opt_level(OptLevel::Speed)
-        // Every NaN has the same bits, on every machine.
-        .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
-        .wasm_memory64(false)
-        // Calls are synchronous; each takes 0.5 µs less without this support.
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .max_wasm_stack(PLUGIN_STACK_BYTES)
-        .memory_reservation(MEMORY_RESERVATION_BYTES)
-        .memory_may_move(false)
-        // Instances share the pages of the plugin's data until they write.
-        .memory_init_cow(true);
-    config
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! Turns wasmtime's error of a call into a [`Failure`]: the limit that was broken,
 //! and one line that helps the plugin's author.
 
-use std::time::Duration;
-
 use wasmtime::{Trap, WasmBacktrace};
 
-use super::state::State;
+use super::{line::one_line, state::State, stop::Stop};
 use crate::{Failure, FailureKind, Limits};
 
 /// Bytes of a failure's message, and of the parts it is made of.
@@ -21,17 +19,6 @@ const HANDED_OVER_TOO_MUCH: &str = "too much data is being copied";
 const PANIC_MACHINERY: [&str; 8] = [
     "std::", "core::", "alloc::", "__rust", "rust_", "abort", "_abort", "<std::",
 ];
-
-/// Why the host stopped a call.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Stop {
-    #[error("it used {used:?} of cpu time, the limit call_cpu_time_max is {max:?}")]
-    Deadline { used: Duration, max: Duration },
-    #[error("it waited, and there is nothing to wait for")]
-    Waited,
-    #[error("it called exit with status {status}")]
-    Exited { status: u8 },
-}
 
 /// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,30 +161,4 @@ fn frames(backtrace: &WasmBacktrace) -> String {
         .map(String::as_str)
         .collect();
     shown.join(" < ")
-}
-
-/// Text of a plugin's making on one line, of at most `bytes_max` bytes.
-pub fn one_line(text: &str, bytes_max: usize) -> String {
-    const ELLIPSIS: &str = "…";
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if line.len() > bytes_max {
-        line.truncate(line.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len())));
-        line.push_str(ELLIPSIS);
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_cut_between_characters_and_has_no_control_characters() {
-        assert_eq!(one_line("a\nb\x1b[31mc", 64), "a b [31mc");
-        assert_eq!(one_line("ääää", 8), "ääää");
-        assert_eq!(one_line("äääää", 8), "ää…");
-    }
 }

@@ -5,10 +5,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use wasmtime::component::ResourceAny;
 
-use super::{
-    failure::{Call, one_line},
-    guest::Guest,
-};
+use super::{failure::Call, guest::Guest, line::one_line};
 use crate::{
     Emission, EntityId, Event, Failure, FailureKind, Instance, OpenError, Outcome, SavedState,
 };

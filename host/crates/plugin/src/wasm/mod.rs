@@ -22,9 +22,12 @@ mod engine;
 mod failure;
 mod guest;
 mod instance;
+mod line;
 mod plugin;
 pub mod rejection;
+mod settings;
 mod state;
+mod stop;
 mod surface;
 mod wasi;
 

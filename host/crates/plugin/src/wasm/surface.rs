@@ -101,7 +101,7 @@ fn read(bytes: &[u8]) -> Result<Surface, wasmparser::BinaryReaderError> {
         .into_iter()
         .map(|name| Import {
             name: name.to_owned(),
-            offered: wasi::offers(name, || {
+            offered: wasi::link::offers(name, || {
                 types.is_some_and(|types| is_only_types(types, name))
             }),
         })

@@ -16,18 +16,17 @@ use rustix::process::{Resource, Rlimit, Signal};
 use super::{
     super::{
         check::check_complexity,
-        engine,
         rejection::{self, rejection},
+        settings::settings,
         surface::Surface,
     },
+    limits::STACK_BYTES,
     protocol::{self, Answered, Order, Task},
 };
 use crate::Rejection;
 
 /// The command that makes the program a compile process; nobody types it.
 pub const COMMAND: &str = "compile-plugin";
-/// The stack of the compiler's passes.
-pub const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// Compiles the plugin on standard input. The program must call this before anything
 /// else begins.
@@ -130,7 +129,8 @@ fn compile(bytes: &[u8]) -> Result<Vec<u8>, Answered> {
         .and_then(|surface| surface.check())
         .and_then(|()| check_complexity(bytes))
         .map_err(rejected)?;
-    let compiled = engine::compiler().and_then(|engine| engine.precompile_component(bytes));
+    let engine = wasmtime::Engine::new(&settings());
+    let compiled = engine.and_then(|engine| engine.precompile_component(bytes));
     compiled.map_err(|error| {
         if error.is::<wasmtime::OutOfMemory>() {
             Answered::NoMemory

@@ -10,23 +10,24 @@
 mod cache;
 pub mod child;
 mod code;
+mod limits;
 mod process;
 mod protocol;
 mod strikes;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use courtside_types::Digest;
 use parking_lot::{Mutex, MutexGuard};
 use wasmtime::component::Component;
 
+pub use self::limits::CompileLimits;
 use self::{
     cache::CodeCache,
-    process::{Failed, Job},
+    process::{Failed, Job, TICK, is_set, stopped},
     protocol::{Answer, Task},
     strikes::Strikes,
 };
@@ -35,28 +36,6 @@ use super::{
     surface::Surface,
 };
 use crate::{CompileRun, Lane, Rejection};
-
-/// The longest time until a compile notices that it must stop.
-const TICK: Duration = Duration::from_millis(20);
-
-/// The limits of compiling one plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CompileLimits {
-    /// Memory of the process, beyond the memory that it has before it begins.
-    pub memory_bytes_max: u64,
-    /// CPU time of the process. By the clock a compile may take ten times as long, since
-    /// it has the lowest priority.
-    pub cpu_time_max: Duration,
-}
-
-impl Default for CompileLimits {
-    fn default() -> Self {
-        Self {
-            memory_bytes_max: 1 << 30,
-            cpu_time_max: Duration::from_secs(60),
-        }
-    }
-}
 
 /// Compiles by child processes.
 #[derive(Debug)]
@@ -196,15 +175,4 @@ impl Compile {
             }
         }
     }
-}
-
-fn is_set(stop: &AtomicBool) -> bool {
-    stop.load(Ordering::Relaxed)
-}
-
-fn stopped() -> Rejection {
-    rejection(
-        rejection::NOT_TRIED,
-        "the host stopped, or another file came, before it was compiled",
-    )
 }

@@ -9,43 +9,31 @@ use std::{
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::AtomicBool,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use courtside_types::Digest;
 
 use super::{
-    CompileLimits, TICK,
+    limits::{CODE_BYTES_MAX, CompileLimits, Over},
     protocol::{self, Answer, Answered, Order, Task},
-    stopped,
 };
 use crate::{
     Rejection,
     wasm::rejection::{self, rejection},
 };
 
+/// The longest time until a compile notices that it must stop.
+pub const TICK: Duration = Duration::from_millis(20);
 /// How many times its CPU time a compile may take by the clock, since it has the
 /// lowest priority.
 const CLOCK_FACTOR: u32 = 10;
 const CLOCK_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The most code of one plugin, which the host itself holds. An interpreter for
-/// JavaScript has 37 MB of code.
-pub const CODE_BYTES_MAX: u64 = 256 << 20;
 /// How long a process that has closed its socket may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// The longest message of a failed process, in bytes.
 const LAST_WORDS_BYTES_MAX: u64 = 4096;
-
-/// A limit that a plugin went over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Over {
-    Memory,
-    Time,
-    Stack,
-    Code,
-}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -157,7 +145,7 @@ struct Patient<'a> {
 impl Patient<'_> {
     fn wait<T>(&mut self, mut act: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
         loop {
-            if super::is_set(self.stop) {
+            if is_set(self.stop) {
                 self.ended = Some(Ended::Stopped);
             } else if Instant::now() >= self.deadline {
                 self.ended = Some(Ended::Late);
@@ -269,6 +257,17 @@ fn why(status: ExitStatus, words: &str) -> Failed {
         rejection::NOT_COMPILED,
         format!("the compiler ended ({status}): {first}"),
     ))
+}
+
+pub fn is_set(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}
+
+pub fn stopped() -> Rejection {
+    rejection(
+        rejection::NOT_TRIED,
+        "the host stopped, or another file came, before it was compiled",
+    )
 }
 
 /// The program that compiles: this one.

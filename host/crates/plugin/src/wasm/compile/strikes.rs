@@ -17,10 +17,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CompileLimits, child,
-    process::{CODE_BYTES_MAX, Over},
-};
+use super::limits::{CODE_BYTES_MAX, CompileLimits, Over, STACK_BYTES};
 use crate::{
     Rejection,
     wasm::rejection::{self, rejection},
@@ -65,7 +62,7 @@ impl Strike {
             ),
             Over::Stack => format!(
                 "compiling it takes more stack than the compiler has, {} bytes",
-                child::STACK_BYTES
+                STACK_BYTES
             ),
             Over::Code => format!("its compiled code has more than {CODE_BYTES_MAX} bytes"),
         }

@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::bindings::cli::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 use super::{Wasi, console::Stream, io};
-use crate::wasm::failure::Stop;
+use crate::wasm::stop::Stop;
 
 impl environment::Host for Wasi {
     fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {

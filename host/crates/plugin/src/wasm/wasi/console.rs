@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use courtside_types::Digest;
 use parking_lot::Mutex;
 
-use crate::wasm::failure::one_line;
+use crate::wasm::line::one_line;
 
 /// Lines logged for one plugin, all its instances together, in each second.
 const LINES_PER_SECOND_MAX: u32 = 100;

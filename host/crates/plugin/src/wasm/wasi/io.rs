@@ -8,7 +8,7 @@ use wasmtime_wasi::p2::{
 };
 
 use super::{Wasi, console::Stream};
-use crate::wasm::failure::Stop;
+use crate::wasm::stop::Stop;
 
 /// Bytes that an output takes at once; it has room again right after.
 const WRITE_BYTES_MAX: u64 = 64 * 1024;
