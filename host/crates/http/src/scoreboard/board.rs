@@ -25,9 +25,8 @@ use tokio::{
 use super::{
     config::ScoreboardConfig,
     games::{Found, Games, Latest, MadeBy, Newer, Place, State},
+    looks::{Committed, Ends},
     positions::Positions,
-    resume::Ends,
-    wait::Committed,
 };
 
 /// One pipeline, as the scoreboard needs it.

@@ -12,6 +12,7 @@ mod config;
 mod deflate;
 mod follow;
 mod games;
+mod looks;
 mod positions;
 mod resume;
 mod subscribe;

@@ -5,20 +5,13 @@
 
 use std::sync::Arc;
 
-use courtside_log::Bounds;
 use tokio::time::Instant;
 
 use super::{
     board::{Board, blocking},
+    looks::Ends,
     positions::Positions,
 };
-
-/// Where the output ended, and when the log was asked. `bounds` is `None` where the
-/// log did not answer.
-pub(super) struct Ends {
-    asked: Instant,
-    bounds: Option<Vec<Bounds>>,
-}
 
 impl Board {
     /// The positions of an id that this output can have. A position beyond the

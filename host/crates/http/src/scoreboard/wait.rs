@@ -4,23 +4,19 @@
 //! However many readers wait, the board asks for the group's offsets once for each
 //! change.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use courtside_log::{Bounds, LogError};
 use courtside_types::{Offset, PartitionId};
 use tokio::time::{Instant, timeout_at};
 
-use super::board::{Board, BoardError, blocking};
+use super::{
+    board::{Board, BoardError, blocking},
+    looks::Committed,
+};
 
 /// How long a group's offsets count as new while the log reports no change.
 const COMMITTED_AGE_MAX: Duration = Duration::from_millis(50);
-
-/// A group's offsets, and when the board asked for them.
-pub(super) struct Committed {
-    tick: u64,
-    at: Instant,
-    offsets: BTreeMap<PartitionId, Offset>,
-}
 
 impl Board {
     /// Waits until the group has committed past an offset of the input, and
