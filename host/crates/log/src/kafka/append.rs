@@ -25,10 +25,9 @@ use rdkafka::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Limits,
-    config::KafkaConfig,
+    config::{KafkaConfig, Limits},
     context, convert,
-    errors::{closed, unavailable, without},
+    errors::{closed, is_of_time, unavailable, without},
     reach::Reach,
     times::{Times, without_time},
 };
@@ -137,19 +136,6 @@ fn delivery_error(error: &KafkaError, topic: &str, size_bytes: usize) -> LogErro
         },
         _ => without(|| format!("Write on topic {topic}"), error.clone()),
     }
-}
-
-/// Whether the brokers may have refused a record for its time, or for that of another
-/// in its batch: in a batch of several, the client cannot tell them apart.
-pub(super) const fn is_of_time(code: Option<RDKafkaErrorCode>) -> bool {
-    matches!(
-        code,
-        Some(
-            RDKafkaErrorCode::InvalidTimestamp
-                | RDKafkaErrorCode::InvalidRecord
-                | RDKafkaErrorCode::InvalidDifferentRecord
-        )
-    )
 }
 
 pub(super) struct Appender {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use courtside_types::{Key, PartitionId};
+use courtside_types::{Key, PartitionId, Topic, topics::CHECKPOINTS_SUFFIX};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Readable as _};
 use parking_lot::RwLock;
 
@@ -29,6 +29,12 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Rows removed in one step.
 const REMOVED_AT_A_TIME: usize = 1000;
+
+/// The topic that a group's checkpoints are in on Kafka.
+#[must_use]
+pub fn checkpoints_topic(group: &str) -> Topic {
+    format!("{group}{CHECKPOINTS_SUFFIX}").into()
+}
 
 pub(super) struct Store {
     db: Database,

@@ -12,6 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::COMMIT_EXTRA_BYTES;
 
+/// Limits from the configuration that concern both engines.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Partitions of a topic that is created without saying how many.
+    pub partitions: u32,
+    pub record_bytes_max: usize,
+    pub queue_bytes_max: usize,
+    pub tombstone_retention: Duration,
+}
+
 /// Configuration of the Kafka engine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]

@@ -46,6 +46,19 @@ pub(super) fn is_denial(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether the brokers may have refused a record for its time, or for that of another
+/// in its batch: in a batch of several, the client cannot tell them apart.
+pub(super) const fn is_of_time(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::InvalidDifferentRecord
+        )
+    )
+}
+
 pub(super) fn closed() -> LogError {
     LogError::Unavailable {
         reason: "the log is closed".to_owned(),

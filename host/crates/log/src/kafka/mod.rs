@@ -28,9 +28,11 @@ mod ids;
 mod member;
 mod native;
 mod offsets;
+mod producer;
 mod reach;
 mod reader;
 mod restore;
+mod shared;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(
     clippy::expect_used,
@@ -60,9 +62,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use courtside_types::{
-    NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId, topics::CHECKPOINTS_SUFFIX,
-};
+use courtside_types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rdkafka::{
@@ -72,20 +72,24 @@ use rdkafka::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-pub use self::config::{Assignor, KafkaConfig};
 use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},
     config::Isolation,
     context::Plain,
-    errors::{closed, unavailable},
+    errors::unavailable,
     groups::Groups,
     ids::Ids,
     member::KafkaMember,
     reach::Reach,
     reader::Readers,
+    shared::Shared,
     times::Times,
     topics::Topics,
+};
+pub use self::{
+    checkpoints::checkpoints_topic,
+    config::{Assignor, KafkaConfig, Limits},
 };
 use super::{
     Bounds, Checkpoints, Cleanup, GroupName, GroupSpec, GroupStatus, Health, LogError, Member,
@@ -100,59 +104,6 @@ const TICK: Duration = Duration::from_millis(20);
 const COMMAND_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often brokers that cannot be reached are tried.
 const PROBE: Duration = Duration::from_millis(500);
-
-/// The topic that a group's checkpoints are in on Kafka.
-#[must_use]
-pub fn checkpoints_topic(group: &str) -> Topic {
-    format!("{group}{CHECKPOINTS_SUFFIX}").into()
-}
-
-/// Limits from the configuration that concern both engines.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Partitions of a topic that is created without saying how many.
-    pub partitions: u32,
-    pub record_bytes_max: usize,
-    pub queue_bytes_max: usize,
-    pub tombstone_retention: Duration,
-}
-
-/// State that the engine's threads and handles share.
-struct Shared {
-    config: KafkaConfig,
-    instance: String,
-    record_bytes_max: usize,
-    tombstone_retention: Duration,
-    topics: Topics,
-    times: Arc<Times>,
-    /// This client and `uncommitted` ask where partitions end, for readers of either
-    /// isolation.
-    committed: Arc<BaseConsumer<Plain>>,
-    uncommitted: BaseConsumer<Plain>,
-    ids: Ids,
-    store: Arc<Store>,
-    reach: Arc<Reach>,
-    changes: watch::Sender<u64>,
-    closed: AtomicBool,
-}
-
-impl Shared {
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    fn check_open(&self) -> Result<(), LogError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        Ok(())
-    }
-
-    fn tick(&self) {
-        self.changes
-            .send_modify(|ticks| *ticks = ticks.wrapping_add(1));
-    }
-}
 
 /// The Kafka engine. Dropping it closes it.
 pub struct Kafka {

@@ -21,7 +21,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
-use super::transactions::{Quiet, left, retry};
+use super::producer::{Quiet, left, retry};
 
 /// How much later than the deadline the client's own error may come.
 const LATE: Duration = Duration::from_millis(500);

@@ -11,11 +11,11 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{context::Plain, errors::is_denial};
+use super::errors::is_denial;
 use crate::LogError;
 
 /// How often the clients' events are looked at while there is no answer.
@@ -129,9 +129,9 @@ impl Reach {
 
     /// Waits for a first answer of the brokers. Returns a denial at once, and any other
     /// failure at the end of `timeout`.
-    pub fn connect(
+    pub fn connect<C: ConsumerContext>(
         &self,
-        client: &BaseConsumer<Plain>,
+        client: &BaseConsumer<C>,
         brokers: &str,
         timeout: Duration,
     ) -> Result<(), LogError> {

@@ -27,12 +27,12 @@ use rdkafka::{
 };
 
 use super::{
-    Shared,
-    checkpoints::{Claim, Row},
+    checkpoints::{Claim, Row, checkpoints_topic},
     config::Isolation,
     context::{Membership, Plain, take_end},
     convert::{self, number},
-    errors::{is_denial, unavailable, without},
+    errors::{closed, is_denial, unavailable, without},
+    shared::Shared,
 };
 use crate::{Bounds, GroupName, GroupSpec, LogError};
 
@@ -84,7 +84,7 @@ impl Restorer {
             consumer: Arc::clone(consumer),
             group: spec.group.clone(),
             input: spec.input.clone(),
-            checkpoints: super::checkpoints_topic(&spec.group),
+            checkpoints: checkpoints_topic(&spec.group),
             has_checkpoints: !spec.visits,
             stop: Arc::clone(&stop),
             outbox,
@@ -250,7 +250,7 @@ impl Work {
                 return Ok(());
             }
             if self.is_stopped() {
-                return Err(super::errors::closed());
+                return Err(closed());
             }
             std::thread::sleep(OPEN_WAIT);
         }
@@ -316,7 +316,7 @@ impl Work {
                 Some(Err(error)) => {
                     tracing::debug!(group = %self.group, %error, "error while reading checkpoints");
                 }
-                None if self.is_stopped() => return Err(super::errors::closed()),
+                None if self.is_stopped() => return Err(closed()),
                 None => {}
             }
             if rows.len() >= ROWS_MAX || left.is_empty() {

@@ -18,27 +18,21 @@ use courtside_process::shutdown::waits;
 use courtside_types::{NewRecord, Topic, TopicPartition};
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientContext, TopicPartitionList,
-    config::RDKafkaLogLevel,
+    TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Message as _},
-    producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig},
+    producer::{BaseProducer, Producer as _, PurgeConfig},
 };
 
 use super::{
-    append::is_of_time,
     config::KafkaConfig,
-    context, convert,
+    convert,
     errors::is_denial,
-    native,
     offsets::{NotSent, OffsetSender, Sending},
+    producer::{LOOK, Quiet, Refusals, left, retry},
 };
 use crate::LogError;
 
-/// How often the worker looks whether records are still in flight. It sleeps in between:
-/// the client's own waits are in whole milliseconds, and spin through shorter times.
-const LOOK: Duration = Duration::from_micros(500);
 /// When a group's coordinator dies while offsets are sent to it, the client may
 /// wait for the next one until some connection comes or goes (librdkafka's issues
 /// 5456 and 5511). So idle connections end after a while; see also [`OffsetSender`].
@@ -69,63 +63,6 @@ pub(super) enum Failure {
 /// How long a worker waits for the end of a producer, which may itself wait for its
 /// brokers' threads.
 const FREE_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// Context of the producer. Nobody waits for deliveries one by one: a failed one fails
-/// the transaction.
-#[derive(Default)]
-pub(super) struct Quiet {
-    refusals: Arc<Mutex<Refusals>>,
-    /// A record that was not delivered may be in the log all the same.
-    is_in_doubt: Arc<AtomicBool>,
-}
-
-/// Why the brokers refused records. Once a batch is refused, the others under way fail
-/// for their order, and the transaction's own error may name only that.
-#[derive(Debug, Default)]
-struct Refusals {
-    /// Topics of records that may have been refused for their times.
-    times: BTreeSet<Topic>,
-    /// A topic that a record is too large for.
-    size: Option<Topic>,
-}
-
-impl Refusals {
-    fn any(&self) -> bool {
-        self.size.is_some() || !self.times.is_empty()
-    }
-}
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
-        context::log(level, what, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason, "transactional producer error");
-    }
-}
-
-impl ProducerContext for Quiet {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            if native::may_be_there(message) {
-                self.is_in_doubt.store(true, Ordering::Relaxed);
-            }
-            match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    self.refusals.lock().size = Some(message.topic().into());
-                }
-                code if is_of_time(code) => {
-                    self.refusals.lock().times.insert(message.topic().into());
-                }
-                _ => {}
-            }
-            tracing::debug!(%error, "a record of a transaction was not delivered");
-        }
-    }
-}
 
 pub(super) struct Transactions {
     config: KafkaConfig,
@@ -557,30 +494,6 @@ fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phas
             error => (Phase::Ending, error),
         }
     })
-}
-
-/// The time to a deadline, but at least 100 ms: less would be of no use to a request.
-pub(super) fn left(deadline: Instant) -> Duration {
-    deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(100))
-}
-
-/// Repeats a call until it succeeds, or until another try is of no use.
-pub(super) fn retry(
-    deadline: Instant,
-    mut ask: impl FnMut() -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
-    loop {
-        match ask() {
-            Err(KafkaError::Transaction(error))
-                if error.is_retriable() && Instant::now() < deadline =>
-            {
-                std::thread::sleep(LOOK);
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 #[cfg(test)]

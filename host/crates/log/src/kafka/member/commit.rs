@@ -9,7 +9,7 @@ use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Topic, TopicPartition};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
-use super::{Gone, seat::Seat};
+use super::{gone::Gone, seat::Seat};
 use crate::{
     COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
     kafka::{

@@ -7,6 +7,7 @@
 //! So a member lives as long as its worker, and never ends it.
 
 mod commit;
+mod gone;
 mod identity;
 mod reading;
 mod seat;
@@ -19,8 +20,8 @@ use std::{
 use courtside_process::shutdown::{LEAVE_TIME_MAX, waits};
 use courtside_types::{Offset, PartitionId};
 
-use self::{commit::Refused, seat::Seat};
-use super::Shared;
+use self::{commit::Refused, gone::Gone, seat::Seat};
+use super::shared::Shared;
 use crate::{Commit, GroupSpec, LogError, Member, Polled, name::check_name};
 
 /// Stands for a wait without a limit, whose deadline would overflow.
@@ -33,43 +34,6 @@ const AWAY_FORGOTTEN: Duration = Duration::from_secs(120);
 const RIVAL_WITHIN: Duration = Duration::from_secs(60);
 /// How long a member without a seat sleeps before it checks whether the log is closed.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Why a seat can no longer be used.
-#[derive(Clone, Debug)]
-struct Gone {
-    code: &'static str,
-    reason: String,
-    /// Longest time that the member stays away for this reason.
-    away_max: Duration,
-}
-
-impl Gone {
-    /// Two hosts that push each other out must each have time to work.
-    fn taken(reason: String) -> Self {
-        Self {
-            code: "instance-taken",
-            reason,
-            away_max: Duration::from_secs(60),
-        }
-    }
-
-    /// The brokers wait for the end of our own last session.
-    fn unreleased(reason: String) -> Self {
-        Self {
-            code: "instance-unreleased",
-            reason,
-            away_max: Duration::from_secs(2),
-        }
-    }
-
-    fn refused(reason: String) -> Self {
-        Self {
-            code: "group-refused",
-            reason,
-            away_max: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Kafka's [`Member`]. It belongs to one thread.
 pub(super) struct KafkaMember {

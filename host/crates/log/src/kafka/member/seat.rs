@@ -21,12 +21,11 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Gone, identity::Identity};
+use super::{gone::Gone, identity::Identity};
 use crate::{
     Assignment, GroupSpec, LogError, Polled,
     kafka::{
-        Shared,
-        checkpoints::Claim,
+        checkpoints::{Claim, checkpoints_topic},
         config::Assignor,
         context::{Membership, Rebalance, assign, unassign},
         convert::number,
@@ -34,6 +33,7 @@ use crate::{
         native,
         reader::seek,
         restore::{Restorer, Wanted},
+        shared::Shared,
         transactions::Transactions,
     },
 };
@@ -133,7 +133,7 @@ impl Seat {
             shared: Arc::clone(shared),
             spec: spec.clone(),
             topic: spec.input.clone(),
-            checkpoints: crate::kafka::checkpoints_topic(&spec.group),
+            checkpoints: checkpoints_topic(&spec.group),
             consumer,
             restorer,
             transactions,

@@ -1,0 +1,55 @@
+//! State that the threads and handles of the Kafka engine share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rdkafka::consumer::BaseConsumer;
+use tokio::sync::watch;
+
+use super::{
+    checkpoints::Store, config::KafkaConfig, context::Plain, errors::closed, ids::Ids,
+    reach::Reach, times::Times, topics::Topics,
+};
+use crate::LogError;
+
+/// State that the engine's threads and handles share.
+pub(super) struct Shared {
+    pub config: KafkaConfig,
+    pub instance: String,
+    pub record_bytes_max: usize,
+    pub tombstone_retention: Duration,
+    pub topics: Topics,
+    pub times: Arc<Times>,
+    /// This client and `uncommitted` ask where partitions end, for readers of either
+    /// isolation.
+    pub committed: Arc<BaseConsumer<Plain>>,
+    pub uncommitted: BaseConsumer<Plain>,
+    pub ids: Ids,
+    pub store: Arc<Store>,
+    pub reach: Arc<Reach>,
+    pub changes: watch::Sender<u64>,
+    pub closed: AtomicBool,
+}
+
+impl Shared {
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub fn check_open(&self) -> Result<(), LogError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        Ok(())
+    }
+
+    pub fn tick(&self) {
+        self.changes
+            .send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+    }
+}
