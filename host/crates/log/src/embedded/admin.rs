@@ -8,8 +8,9 @@ use std::{
 use courtside_types::{Offset, PartitionId, Topic, TopicId};
 
 use super::{
-    Embedded, catalog, clean, ms,
-    rows::{CleanupRow, TopicRow},
+    Embedded, catalog, clean,
+    groups::GroupKey,
+    rows::{CleanupRow, TopicRow, ms},
     write::{Change, ChangeTopic, Request},
 };
 use crate::{
@@ -112,7 +113,7 @@ impl Admin for Embedded {
                 );
                 return Err(invalid(name, &reason));
             }
-            let reads = |(group, _): &(super::GroupKey, usize)| group.topic == topic.id;
+            let reads = |(group, _): &(GroupKey, usize)| group.topic == topic.id;
             if wanted > row.partitions
                 && let Some((group, _)) = self.shared.groups.all().iter().find(|group| reads(group))
             {

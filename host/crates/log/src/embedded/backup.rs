@@ -19,10 +19,10 @@ use bytesize::ByteSize;
 use fjall::{Readable as _, Snapshot, UserValue};
 
 use super::{
-    PARTITIONS_MAX, Shared,
     batch::Batch,
-    config::EmbeddedConfig,
+    config::{EmbeddedConfig, PARTITIONS_MAX},
     rows::{self, OffsetRow, PartitionRow, TopicRow},
+    shared::Shared,
     store::{self, COMMIT_KEY, META, RECORDS, Store, read_error, write_error},
 };
 use crate::{

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use courtside_types::{Topic, TopicId};
 
 use super::{
-    PARTITIONS_MAX, Shared,
+    config::PARTITIONS_MAX,
     groups::GroupKey,
     rows::{self, CleanupRow, OffsetRow, PartitionRow, TopicRow},
+    shared::Shared,
     store::{Store, read_error},
     topics::TopicState,
 };

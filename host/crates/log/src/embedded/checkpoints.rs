@@ -6,7 +6,7 @@ use bytes::Bytes;
 use courtside_types::{Key, PartitionId};
 use fjall::Readable as _;
 
-use super::{Shared, rows::checkpoint_key, store::read_error};
+use super::{rows::checkpoint_key, shared::Shared, store::read_error};
 use crate::{Checkpoints, GroupName, LogError};
 
 pub(super) struct GroupCheckpoints {

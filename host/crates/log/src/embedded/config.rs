@@ -1,11 +1,13 @@
-//! Settings of the embedded engine: unit, default and minimum of each.
+//! Settings of the embedded engine: unit, default and minimum of each. The minimums
+//! follow from the fixed sizes of the engine.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{store::SLACK_BYTES, write::writer::WRITE_BYTES_MAX};
+/// A topic has no more partitions than this.
+pub(super) const PARTITIONS_MAX: u32 = 4096;
 
 /// A file of the journal has this size from its beginning.
 pub(super) const JOURNAL_FILE_BYTES: u64 = 64 << 20;
@@ -14,6 +16,14 @@ pub(super) const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 /// one file, and writes out the commits of the other meanwhile.
 const JOURNAL_WRITE_BYTES: u64 = 64 << 20;
 pub(super) const JOURNAL_BYTES_LEAST: u64 = 2 * JOURNAL_FILE_BYTES + JOURNAL_WRITE_BYTES;
+
+/// Room for the rows of commits, and for the commits without changes by which the store
+/// learns the length of its journal.
+pub(super) const SLACK_BYTES: u64 = 1 << 20;
+
+/// About how many bytes of requests one write takes. This bounds how long the first
+/// request of a write waits for the last, and is well under the size of a memtable.
+pub(super) const WRITE_BYTES_MAX: usize = 8 << 20;
 
 /// Configuration of the embedded engine.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -87,8 +97,8 @@ impl EmbeddedConfig {
         if self.record_bytes_max > ByteSize::gib(1) {
             return Err("record_bytes_max is over 1 GiB".to_owned());
         }
-        if self.partitions > super::PARTITIONS_MAX {
-            return Err(format!("partitions is over {}", super::PARTITIONS_MAX));
+        if self.partitions > PARTITIONS_MAX {
+            return Err(format!("partitions is over {PARTITIONS_MAX}"));
         }
         if self.cleanup_interval < Duration::from_millis(10) {
             return Err("cleanup_interval is under 10 ms".to_owned());

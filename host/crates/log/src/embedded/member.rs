@@ -10,11 +10,11 @@ use courtside_types::{Offset, PartitionId, Record, Topic, TopicId};
 use fjall::UserValue;
 
 use super::{
-    Shared,
     groups::{GroupKey, Listener},
     parts,
     read::Cursor,
     rows,
+    shared::Shared,
     topics::TopicState,
     write::{CheckpointRow, CommitRequest, Join, OffsetMove, Request, queue::closed},
 };

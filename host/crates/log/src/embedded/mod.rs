@@ -29,6 +29,7 @@ mod member;
 mod parts;
 mod read;
 mod rows;
+mod shared;
 mod store;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(
@@ -48,15 +49,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
-    path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    path::Path,
+    sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
 };
 
+use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
 use futures_util::future::BoxFuture;
-use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 pub(super) use self::store::lock;
@@ -71,8 +72,8 @@ use self::{
     member::EmbeddedMember,
     parts::PartBuilder,
     read::Cursor,
+    shared::Shared,
     store::Store,
-    topics::Topics,
     write::{
         Append, EnsureTopics, Request,
         queue::{Queue, closed},
@@ -83,72 +84,6 @@ use super::{
     Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, MemberStatus,
     RecordLog, TopicSpec, backup::BackupRows,
 };
-
-/// A topic has no more partitions than this.
-const PARTITIONS_MAX: u32 = 4096;
-
-/// State that the engine's threads and handles share.
-struct Shared {
-    path: PathBuf,
-    config: EmbeddedConfig,
-    /// `None` while the writer opens the store anew, and once the log is closed.
-    store: RwLock<Option<Store>>,
-    topics: RwLock<Topics>,
-    groups: Groups,
-    queue: Arc<Queue>,
-    changes: watch::Sender<u64>,
-    /// Held while cleaning: steps of two cleanings must not be mixed.
-    cleaning: Mutex<()>,
-    /// The error for which the log takes no writes at present.
-    trouble: RwLock<Option<LogError>>,
-    backing_up: Arc<AtomicBool>,
-}
-
-impl Shared {
-    fn store(&self) -> Result<MappedRwLockReadGuard<'_, Store>, LogError> {
-        RwLockReadGuard::try_map(self.store.read(), Option::as_ref).map_err(|_| {
-            let trouble = self.trouble.read().clone();
-            trouble.unwrap_or_else(closed)
-        })
-    }
-
-    fn db_path(&self) -> PathBuf {
-        self.path.join("db")
-    }
-
-    fn record_bytes_max(&self) -> usize {
-        usize::try_from(self.config.record_bytes_max.as_u64()).unwrap_or(usize::MAX)
-    }
-
-    /// A group without members no longer reads its topic if its last commit is before
-    /// this time, in milliseconds since the Unix epoch.
-    fn groups_since(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(ms(self.config.group_retention))
-    }
-
-    fn set_trouble(&self, trouble: Option<LogError>) {
-        *self.trouble.write() = trouble;
-    }
-
-    fn check_trouble(&self) -> Result<(), LogError> {
-        self.trouble.read().clone().map_or(Ok(()), Err)
-    }
-
-    fn tick(&self) {
-        self.changes
-            .send_modify(|ticks| *ticks = ticks.wrapping_add(1));
-    }
-
-    /// Asks the writer, and waits for its answer.
-    fn ask(
-        &self,
-        request: impl FnOnce(crossbeam_channel::Sender<Result<(), LogError>>) -> Request,
-    ) -> Result<(), LogError> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        self.queue.push(request(reply))?;
-        answer.recv().unwrap_or_else(|_| Err(closed()))
-    }
-}
 
 /// The embedded engine. Dropping it closes it.
 pub struct Embedded {
@@ -438,13 +373,4 @@ impl RecordLog for Embedded {
         self.shared.store.write().take();
         tracing::debug!(path = %self.shared.path.display(), "record log closed");
     }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    ms(now.unwrap_or_default())
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

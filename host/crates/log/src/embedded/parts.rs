@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, TopicPartition};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Shared,
     batch::{Builder, Encoded},
-    now_ms,
+    shared::Shared,
     topics::TopicState,
     write::Part,
 };

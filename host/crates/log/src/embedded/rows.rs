@@ -128,9 +128,13 @@ pub(super) enum CleanupRow {
     },
 }
 
+/// A time as the rows have it, in milliseconds.
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl From<&Cleanup> for CleanupRow {
     fn from(cleanup: &Cleanup) -> Self {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match cleanup {
             Cleanup::Compact {
                 tombstone_retention,

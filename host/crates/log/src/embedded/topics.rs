@@ -100,8 +100,14 @@ impl TopicState {
         }
     }
 
-    pub fn is_deleted(&self) -> bool {
-        self.deleted.load(Ordering::Acquire)
+    /// Refuses a topic that was deleted.
+    pub fn check_exists(&self) -> Result<(), LogError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(LogError::NoSuchTopic {
+                topic: self.name.clone(),
+            });
+        }
+        Ok(())
     }
 
     pub fn set_deleted(&self) {

@@ -15,17 +15,17 @@
 //! retention. So a group of this host gets every record of a table, however often its
 //! key was written meanwhile.
 
+use courtside_process::clock::now_ms;
 use courtside_types::Record;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{CHUNK_BYTES, Place, Step, stored_bytes};
+use super::step::{CHUNK_BYTES, Place, Step, stored_bytes};
 use crate::{
     LogError,
     embedded::{
-        EmbeddedConfig,
         batch::{Batch, Builder, Head},
-        now_ms,
+        config::EmbeddedConfig,
         read::damaged,
         rows::PartitionRow,
     },

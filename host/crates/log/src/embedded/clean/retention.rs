@@ -9,7 +9,7 @@
 //! would drop it. The embedded engine differs on purpose: it watches the free room of
 //! the disk, and a plugin that was away loses no events.
 
-use super::{CHUNK_BYTES, Place, Step, stored_bytes};
+use super::step::{CHUNK_BYTES, Place, Step, stored_bytes};
 use crate::{
     LogError,
     embedded::{

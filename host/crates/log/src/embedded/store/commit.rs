@@ -5,14 +5,11 @@
 //! touched the keyspace, so a reader of the journal and of the tables sees
 //! whether anything between them is missing ([check](super::check)).
 
-use fjall::{Keyspace, OwnedWriteBatch, UserKey, UserValue};
-
 use super::{
-    META, SPACES, Store,
+    database::SPACES,
     mark::{Mark, Place},
-    room::{BATCH_BYTES, ITEM_BYTES},
 };
-use crate::embedded::rows::{self, PartitionRow};
+use crate::embedded::rows;
 
 /// The key of a commit's row in each keyspace. No other row has this key: records' keys
 /// are longer, those of `meta` begin with a letter, and those of checkpoints with the
@@ -70,14 +67,6 @@ impl CommitRow {
     }
 }
 
-/// Changes of the store that become visible and durable together.
-pub(in super::super) struct Batch<'a> {
-    store: &'a Store,
-    inner: OwnedWriteBatch,
-    changes: Changes,
-    items: u64,
-}
-
 /// The changes of a commit to the [`Mark`].
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -130,80 +119,5 @@ impl Mark {
                 None => self.ends.remove(&place),
             };
         }
-    }
-}
-
-impl<'a> Batch<'a> {
-    pub fn new(store: &'a Store, inner: OwnedWriteBatch) -> Self {
-        let mut changes = Changes::default();
-        // Every commit touches `meta`, so the numbers there have no gaps.
-        changes.touched[META] = true;
-        Self {
-            store,
-            inner,
-            changes,
-            items: 0,
-        }
-    }
-
-    pub fn insert(
-        &mut self,
-        keyspace: &Keyspace,
-        key: impl Into<UserKey>,
-        value: impl Into<UserValue>,
-    ) {
-        let (key, value) = (key.into(), value.into());
-        self.note(keyspace, &key, value.len());
-        if keyspace == &self.store.meta
-            && let Some(place) = rows::parse_partition_key(&key)
-        {
-            let row = PartitionRow::parse(&value);
-            self.changes.ends.push((place, row.map(|row| row.end)));
-        }
-        self.inner.insert(keyspace, key, value);
-    }
-
-    pub fn remove(&mut self, keyspace: &Keyspace, key: impl Into<UserKey>) {
-        let key = key.into();
-        self.note(keyspace, &key, 0);
-        if keyspace == &self.store.meta
-            && let Some(place) = rows::parse_partition_key(&key)
-        {
-            self.changes.ends.push((place, None));
-        }
-        self.inner.remove(keyspace, key);
-    }
-
-    fn note(&mut self, keyspace: &Keyspace, key: &[u8], value_bytes: usize) {
-        let spaces = self.store.spaces();
-        let touched = spaces.iter().zip(&mut self.changes.touched);
-        for (_, touched) in touched.filter(|(space, _)| **space == keyspace) {
-            *touched = true;
-        }
-        self.changes.bytes += (key.len() + value_bytes) as u64;
-        self.items += 1;
-    }
-
-    /// Writes the batch once the journal has room for it, syncs it and marks it as
-    /// acknowledged.
-    pub fn commit(self) -> Result<(), fjall::Error> {
-        let bytes = BATCH_BYTES + self.changes.bytes + self.items * ITEM_BYTES;
-        self.store.wait_for_room(bytes)?;
-        self.write()
-    }
-
-    pub(super) fn write(mut self) -> Result<(), fjall::Error> {
-        let mut progress = self.store.progress.lock();
-        let seqno_min = self.store.db.seqno();
-        let synced = progress.file.synced();
-        let rows = progress.mark.next_rows(&self.changes, seqno_min, synced);
-        for (keyspace, row) in self.store.spaces().into_iter().zip(&rows) {
-            if let Some(row) = row {
-                self.inner.insert(keyspace, COMMIT_KEY, row.to_bytes());
-            }
-        }
-        self.inner.commit()?;
-        progress.advance(&rows, self.changes)?;
-        Ok(())
     }
 }

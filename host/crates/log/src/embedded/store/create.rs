@@ -14,11 +14,12 @@ use fjall::PersistMode;
 use rand::Rng as _;
 
 use super::{
-    Paths, Store,
     check::tables::remove,
     commit::{COMMIT_KEY, Changes},
+    database::{self, SPACES},
+    errors::write_error,
     mark::{self, Mark, MarkFile},
-    write_error,
+    paths::Paths,
 };
 use crate::{
     LogError,
@@ -69,10 +70,10 @@ fn create(paths: &Paths, config: &EmbeddedConfig) -> Result<Mark, fjall::Error> 
         store: rand::rng().random(),
         ..Mark::default()
     };
-    let db = Store::builder(&new, config).open()?;
-    let spaces = Store::keyspaces(&db)?;
+    let db = database::builder(&new, config).open()?;
+    let spaces = database::keyspaces(&db)?;
     let changes = Changes {
-        touched: [true; super::SPACES],
+        touched: [true; SPACES],
         ..Changes::default()
     };
     let commit = mark.next_rows(&changes, db.seqno(), 0);

@@ -24,7 +24,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::SPACES;
+use super::database::SPACES;
 
 const MAGIC: &[u8; 8] = b"csmark01";
 const SLOTS: usize = 4;

@@ -15,16 +15,12 @@ use std::{
 use fjall::PersistMode;
 
 use super::Store;
-use crate::embedded::config::JOURNAL_FILE_BYTES;
+use crate::embedded::config::{JOURNAL_FILE_BYTES, SLACK_BYTES};
 
 /// A batch's start and end in the journal.
 pub(super) const BATCH_BYTES: u64 = 26;
 /// An item's head, before its key and value.
 pub(in super::super) const ITEM_BYTES: u64 = 21;
-
-/// Room for the rows of commits, and for the commits without changes that
-/// [`Store::ask_for_flushes`] makes.
-pub(in super::super) const SLACK_BYTES: u64 = 1 << 20;
 
 /// The journal's size falls a moment after the flushes end. Only after this time does a
 /// commit that still lacks room ask for flushes again.

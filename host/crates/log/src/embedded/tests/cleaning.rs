@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Record, Topic};
 use proptest::prelude::*;
 
@@ -13,7 +14,6 @@ use crate::{
     embedded::{
         Embedded,
         batch::{Batch, Head},
-        now_ms,
         read::Batches,
         rows,
         write::{Clean, Request},

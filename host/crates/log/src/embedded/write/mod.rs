@@ -22,7 +22,7 @@ use super::{
     batch::Encoded,
     groups::{GroupKey, Listener},
     rows::CleanupRow,
-    store::ITEM_BYTES,
+    store::room::ITEM_BYTES,
     topics::TopicState,
 };
 use crate::{LogError, TopicSpec};
@@ -86,6 +86,11 @@ pub(super) struct Part {
     pub topic: Arc<TopicState>,
     pub partition: u32,
     pub batches: Vec<Encoded>,
+}
+
+/// Refuses parts of a topic that was deleted after they were made.
+fn check_topics(parts: &[Part]) -> Result<(), LogError> {
+    parts.iter().try_for_each(|part| part.topic.check_exists())
 }
 
 #[derive(Debug)]

@@ -5,18 +5,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    CheckpointRow, CommitRequest, OffsetMove, Part,
-    writer::{deleted, find_deleted},
-};
+use super::{CheckpointRow, CommitRequest, OffsetMove, Part, check_topics};
 use crate::{
     LogError,
     embedded::{
-        Shared,
         batch::{self, Encoded},
         groups::GroupKey,
         rows::{self, OffsetRow, PartitionRow},
-        store::{self, Store, read_error},
+        shared::Shared,
+        store::{Store, batch::Batch, read_error},
         topics::TopicState,
     },
 };
@@ -28,7 +25,7 @@ const JOIN_BYTES_MAX: u32 = 64 << 10;
 pub(super) struct Plan<'a> {
     shared: &'a Shared,
     store: &'a Store,
-    batch: store::Batch<'a>,
+    batch: Batch<'a>,
     partitions: HashMap<(u32, u32), Planned>,
     offsets: HashMap<(GroupKey, u32), OffsetRow>,
     now_ms: u64,
@@ -119,9 +116,7 @@ impl<'a> Plan<'a> {
                 reason: format!("another member took over worker {}", request.member.worker),
             });
         }
-        if let Some(topic) = find_deleted(&request.parts) {
-            return Err(deleted(topic));
-        }
+        check_topics(&request.parts)?;
         let stored = |offset: &OffsetMove| {
             let key = (request.group.clone(), offset.partition);
             let planned = self.offsets.get(&key).map(|row| row.offset);
@@ -206,7 +201,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Planned {
-    fn insert(&mut self, store: &Store, to: &mut store::Batch<'_>, base: u64, batch: Encoded) {
+    fn insert(&mut self, store: &Store, to: &mut Batch<'_>, base: u64, batch: Encoded) {
         let bytes = batch.stored_bytes();
         self.row.bytes += bytes;
         self.row.dirty_bytes += bytes;
@@ -214,7 +209,7 @@ impl Planned {
         to.insert(&store.records, key, batch.value);
     }
 
-    fn close_small(&mut self, store: &Store, to: &mut store::Batch<'_>) {
+    fn close_small(&mut self, store: &Store, to: &mut Batch<'_>) {
         let mut small = std::mem::take(&mut self.small);
         self.small_len = 0;
         let batch = match small.len() {

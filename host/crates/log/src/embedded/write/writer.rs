@@ -24,26 +24,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use courtside_process::clock::now_ms;
+
 use super::{
-    Append, Clean, EnsureTopics, Part, Request,
+    Append, Clean, EnsureTopics, Request, check_topics,
     plan::{Plan, Planning},
     queue::{Gather, Taken, closed},
 };
 use crate::{
     LogError,
     embedded::{
-        Shared, catalog,
+        catalog,
+        config::WRITE_BYTES_MAX,
         disk::Disk,
-        now_ms,
         rows::{self, PartitionRow},
+        shared::Shared,
         store::{self, Store},
-        topics::TopicState,
     },
 };
-
-/// About how many bytes of requests one write takes. This bounds how long the first
-/// request of a write waits for the last, and is well under the size of a memtable.
-pub(in super::super) const WRITE_BYTES_MAX: usize = 8 << 20;
 
 /// With fewer requests than this, the writer does not wait for more.
 const CROWD_MIN: usize = 8;
@@ -130,18 +128,6 @@ fn next_gather(answered: usize, waiting: usize, took: Duration) -> Gather {
     }
 }
 
-/// The first topic of the parts that was deleted after the parts were made.
-pub(super) fn find_deleted(parts: &[Part]) -> Option<&TopicState> {
-    let mut topics = parts.iter().map(|part| &*part.topic);
-    topics.find(|topic| topic.is_deleted())
-}
-
-pub(super) fn deleted(topic: &TopicState) -> LogError {
-    LogError::NoSuchTopic {
-        topic: topic.name.clone(),
-    }
-}
-
 impl Writer {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -186,8 +172,8 @@ impl Writer {
                 // The other requests are rare, and come between two writes.
                 Request::Join(join) => {
                     self.write(mem::take(&mut writes));
-                    if join.topic.is_deleted() {
-                        let _ = join.reply.send(Err(deleted(&join.topic)));
+                    if let Err(error) = join.topic.check_exists() {
+                        let _ = join.reply.send(Err(error));
                         continue;
                     }
                     self.shared
@@ -254,8 +240,7 @@ impl Writer {
             }
             match request {
                 Request::Append(mut append) => {
-                    if let Some(topic) = find_deleted(&append.parts) {
-                        let error = deleted(topic);
+                    if let Err(error) = check_topics(&append.parts) {
                         let _ = append.reply.send(Err(error));
                         continue;
                     }

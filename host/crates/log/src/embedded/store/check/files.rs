@@ -13,8 +13,8 @@ use std::{
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::Refusal;
-use crate::embedded::store::{NAMES_ID, SPACE_IDS};
+use super::refusal::Refusal;
+use crate::embedded::store::database::{NAMES_ID, SPACE_IDS};
 
 pub(super) const TABLES: &str = "tables";
 pub(super) const BLOBS: &str = "blobs";

@@ -25,8 +25,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::embedded::{
     rows::{self, PartitionRow, TopicRow},
     store::{
-        SPACE_IDS, SPACES,
         commit::{COMMIT_KEY, CommitRow},
+        database::{META, SPACE_IDS, SPACES},
         mark::Place,
     },
 };
@@ -277,7 +277,7 @@ impl Commit {
             if let Some(row) = self.rows.get_mut(space) {
                 *row = value.and_then(|value| CommitRow::parse(value));
             }
-        } else if space != super::super::META {
+        } else if space != META {
         } else if let Some(place) = rows::parse_partition_key(key) {
             let row = value.and_then(|value| PartitionRow::parse(value));
             self.ends.push((place, row.map(|row| row.end)));
@@ -294,7 +294,7 @@ impl Commit {
 /// A batch has a row for each keyspace that it touches, all of one commit, and
 /// a sequence number that the rows allow: no checksum covers that number.
 fn has_rows(commit: &Commit) -> bool {
-    let Some(meta) = commit.rows.get(super::super::META).copied().flatten() else {
+    let Some(meta) = commit.rows.get(META).copied().flatten() else {
         return false;
     };
     let mut spaces = commit.touched.iter().zip(&commit.rows);

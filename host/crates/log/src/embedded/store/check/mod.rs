@@ -8,6 +8,7 @@
 
 mod files;
 mod journal;
+mod refusal;
 pub(super) mod tables;
 
 use std::{
@@ -15,17 +16,20 @@ use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
-
-use fjall::LsmError;
 
 use self::{
     files::LOCK,
     journal::{Commit, Journal, Step},
+    refusal::Refusal,
     tables::Flushed,
 };
-use super::{META, Paths, SPACES, mark::Mark, mark::Place, write_error};
+use super::{
+    database::{META, SPACES},
+    mark::{Mark, Place},
+    paths::Paths,
+};
 use crate::{LogError, backup::TakeRow, embedded::config::EmbeddedConfig};
 
 /// Partitions that a refusal names; the others are counted.
@@ -48,67 +52,6 @@ struct Cut {
     journal: PathBuf,
     at: u64,
     bytes: u64,
-}
-
-/// Why a store is not opened.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Damage(String),
-    Fjall(fjall::Error),
-}
-
-impl Refusal {
-    fn file(path: &Path, what: &str) -> Self {
-        Self::Damage(format!("{} {what}", path.display()))
-    }
-
-    fn io(path: &Path, error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Self::file(path, "is missing"),
-            io::ErrorKind::UnexpectedEof => Self::file(path, "is cut short"),
-            _ => Self::Fjall(error.into()),
-        }
-    }
-
-    fn fjall(db: &Path, error: fjall::Error) -> Self {
-        if is_damage(&error) {
-            let what = match error {
-                fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => {
-                    "a checksum of its tables".to_owned()
-                }
-                error => error.to_string(),
-            };
-            Self::file(db, &format!("is damaged: {what}"))
-        } else {
-            Self::Fjall(error)
-        }
-    }
-
-    fn log_error(self, paths: &Paths, config: &EmbeddedConfig) -> LogError {
-        match self {
-            Self::Damage(reason) => LogError::Corrupt { reason },
-            Self::Fjall(error) => write_error(&paths.db(), config, &error),
-        }
-    }
-
-    const fn is_damage(&self) -> bool {
-        matches!(self, Self::Damage(_))
-    }
-}
-
-/// Whether an error means that the data is damaged, and not that reading failed.
-pub(super) fn is_damage(error: &fjall::Error) -> bool {
-    match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => matches!(
-            error.kind(),
-            io::ErrorKind::NotFound
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::InvalidInput
-        ),
-        fjall::Error::Locked | fjall::Error::Poisoned => false,
-        _ => true,
-    }
 }
 
 /// Checks a store against its mark.

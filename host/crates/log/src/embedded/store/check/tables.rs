@@ -13,8 +13,8 @@ use std::{
 use fjall::{AbstractTree as _, Keyspace};
 
 use super::{
-    Refusal,
     files::{self, BLOBS, CURRENT, Files, LOCK, TABLES, VERSION},
+    refusal::Refusal,
 };
 use crate::{
     LogError,
@@ -23,10 +23,10 @@ use crate::{
         config::EmbeddedConfig,
         rows::{self, PartitionRow, TopicRow},
         store::{
-            META, SPACE_IDS, SPACES, Store,
             commit::{COMMIT_KEY, CommitRow},
+            database::{self, META, SPACE_IDS, SPACES},
+            errors::read_error,
             mark::Place,
-            read_error,
         },
     },
 };
@@ -172,10 +172,10 @@ struct Database {
 
 impl Database {
     fn open(path: &Path, config: &EmbeddedConfig) -> Result<Self, fjall::Error> {
-        let db = Store::builder(path, config)
+        let db = database::builder(path, config)
             .worker_threads_unchecked(0)
             .open()?;
-        let spaces = Store::keyspaces(&db)?;
+        let spaces = database::keyspaces(&db)?;
         if !spaces.iter().map(Keyspace::id).eq(SPACE_IDS) {
             return Err(fjall::Error::Unrecoverable);
         }
