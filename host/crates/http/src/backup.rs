@@ -26,7 +26,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{SharedApp, operate::blocking, problem::Problem};
+use super::{app::SharedApp, operate::blocking, problem::Problem};
 
 /// Pages read ahead of a client.
 const PAGES_AHEAD: usize = 2;

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use courtside_types::usize_of;
 use futures_util::StreamExt;
 
-use super::{Shared, problem::Problem};
+use super::{app::Shared, problem::Problem};
 use crate::ingest::Reservation;
 
 /// Reads the body of a request with events; its bytes count as long as the

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{access::check_origins, server::TlsConfig};
+use super::{access::check_origins, server::tls::TlsConfig};
 
 /// Configuration of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

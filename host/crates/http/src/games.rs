@@ -18,7 +18,7 @@ use courtside_types::{DIGEST_HEADER, PLUGIN_HEADER, SOURCE_HEADER};
 use utoipa::ToSchema;
 
 use super::{
-    Shared, SharedApp,
+    app::{Shared, SharedApp},
     gzip::{self, GZIP},
     problem::Problem,
     query::{Parameters, Segment, cursor_of},

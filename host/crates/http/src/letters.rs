@@ -21,8 +21,8 @@ use utoipa::{
 };
 
 use super::{
-    SharedApp,
     access::Who,
+    app::SharedApp,
     body,
     operate::blocking,
     problem::Problem,

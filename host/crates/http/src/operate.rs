@@ -18,7 +18,10 @@ use courtside_types::NotReady;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Shared, SharedApp, problem::Problem};
+use super::{
+    app::{Shared, SharedApp},
+    problem::Problem,
+};
 
 static READY: Metric = Metric::gauge(
     "courtside_ready",

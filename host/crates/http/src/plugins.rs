@@ -16,7 +16,7 @@ use courtside_types::{Digest, slot_name::SlotName};
 use percent_encoding::percent_decode_str;
 use utoipa::{IntoResponses, ToSchema};
 
-use super::{SharedApp, body, problem::Problem, query::Parameters};
+use super::{app::SharedApp, body, problem::Problem, query::Parameters};
 
 /// The slot that an address names.
 #[derive(Clone, Debug, PartialEq, Eq)]

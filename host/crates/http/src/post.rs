@@ -19,7 +19,8 @@ use utoipa::{
 };
 
 use super::{
-    SharedApp, body,
+    app::SharedApp,
+    body,
     problem::{PositionView, Problem},
     query::Segment,
 };

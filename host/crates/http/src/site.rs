@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use courtside_types::Digest;
 
-use super::{SharedApp, games::is_known, gzip::Constant};
+use super::{app::SharedApp, games::is_known, gzip::Constant};
 
 /// The page may load and ask what this host serves, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -33,7 +33,7 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    SharedApp,
+    app::SharedApp,
     operate::blocking,
     plugins::PluginFileDoc,
     problem::Problem,

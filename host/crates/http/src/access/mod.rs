@@ -45,7 +45,7 @@ pub use self::{
     origin::{check as check_origins, cors, may_read},
     tokens::{Scope, Token, TokensFile},
 };
-use super::{SharedApp, problem::Problem, reload::Reloaded};
+use super::{problem::Problem, reload::Reloaded};
 
 /// The name of the security scheme in the OpenAPI description.
 const SCHEME: &str = "token";
@@ -356,11 +356,11 @@ struct Guard {
 }
 
 /// Puts the check of a scope before routes, and describes it in their operations.
-pub fn guarded(
+pub fn guarded<S: Clone + Send + Sync + 'static>(
     access: &Access,
     scope: Scope,
-    mut routes: OpenApiRouter<SharedApp>,
-) -> OpenApiRouter<SharedApp> {
+    mut routes: OpenApiRouter<S>,
+) -> OpenApiRouter<S> {
     for item in routes.get_openapi_mut().paths.paths.values_mut() {
         let operations = [
             &mut item.get,

@@ -5,8 +5,8 @@
 //! WebSocket counts for as long as it lives, and a TLS handshake from its first
 //! byte. Hyper itself answers bytes that are not HTTP, with a status and no body.
 
-mod connection;
-mod tls;
+pub(super) mod connection;
+pub(super) mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,12 +28,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use self::connection::Connection;
-pub use self::{
-    connection::HalfClosed,
-    tls::{Tls, TlsConfig, TlsError},
-};
-use super::{App, router};
+use self::connection::{Connection, HalfClosed};
+pub use self::tls::{Tls, TlsConfig, TlsError};
+use super::{app::App, routes::router};
 
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The most unsent bytes that the kernel takes of a connection. The bound keeps a slow

@@ -20,13 +20,13 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
-        SharedApp,
+        app::SharedApp,
         gzip::{self, GZIP, Gzip},
         problem::Problem,
         query::Segment,
-        server::HalfClosed,
+        server::connection::HalfClosed,
     },
-    Open, subscribe, words,
+    open::{Open, subscribe, words},
 };
 use crate::scoreboard::{Change, Subscription, Update, deflate};
 

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 
 use super::{
-    super::{SharedApp, access::may_read, problem::Problem, query::Segment},
-    Open, subscribe, words,
+    super::{access::may_read, app::SharedApp, problem::Problem, query::Segment},
+    open::{Open, subscribe, words},
 };
 use crate::scoreboard::{Subscription, Update};
 
