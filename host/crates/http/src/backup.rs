@@ -49,9 +49,9 @@ pub struct BackupDoc(#[expect(dead_code, reason = "it describes the answer")] Ve
     get, path = "/backup", tag = "operation", operation_id = "get_backup",
     responses(
         (status = 200, description = "The backup, as it is read", body = BackupDoc, content_type = "application/octet-stream"),
-        (status = 409, description = "The log is Kafka's", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The record log is Kafka's", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Another backup is running", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn get(State(app): State<SharedApp>) -> Result<Response, Problem> {

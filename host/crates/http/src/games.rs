@@ -49,8 +49,8 @@ pub struct GamesDoc {
     get, path = "/games/{id}", tag = "games", operation_id = "get_game",
     params(
         ("id" = String, Path, description = "The game's key"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an event: the host answers once it is processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
         ("If-None-Match" = Option<String>, Header),
     ),
     responses(
@@ -58,14 +58,14 @@ pub struct GamesDoc {
             ("courtside-position" = String, description = "PARTITION:OFFSET of the output"),
             ("courtside-plugin" = String, description = "The plugin that made it"),
             ("courtside-digest" = String, description = "The digest of that plugin"),
-            ("courtside-source" = String, description = "The input that led to it"),
+            ("courtside-source" = String, description = "The event that led to it"),
             ("etag" = String),
         )),
-        (status = 304, description = "As it was"),
+        (status = 304, description = "The output has not changed"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such game, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away, or the host has just started", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not processed in time", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable, or the host has just started", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "The event was not processed in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn one(
@@ -154,17 +154,17 @@ pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
 #[utoipa::path(
     get, path = "/games", tag = "games", operation_id = "list_games",
     params(
-        ("limit" = Option<u32>, Query, description = "Games in a page, from 1 to 1000; 100", minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The next of the page before", pattern = "^([0-9a-f]{2})*$"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an input: answer when it was processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("limit" = Option<u32>, Query, description = "Games in a page, from 1 to 1000; by default 100", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "The field next of the page before", pattern = "^([0-9a-f]{2})*$"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET of an event: the host answers once it is processed", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
     ),
     responses(
         (status = 200, description = "A page", body = GamesDoc),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away, or the host has just started", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not processed in time", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable, or the host has just started", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "The event was not processed in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn all(State(app): State<SharedApp>, uri: Uri) -> Result<Response, Problem> {

@@ -137,20 +137,20 @@ impl RedriveRequest {
 #[utoipa::path(
     get, path = "/dead-letters/{pipeline}", tag = "operation", operation_id = "list_dead_letters",
     params(
-        ("pipeline" = String, Path, description = "As the configuration names it"),
+        ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("from" = inline(Option<StartDoc>), Query, description = "newest (the default: one page, the newest events first) or oldest"),
-        ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the next of the page before; excludes from", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
-        ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; 100", minimum = 1, maximum = 1000),
-        ("key" = Option<String>, Query, description = "Only of this key"),
-        ("code" = Option<String>, Query, description = "Only with this error code"),
-        ("partition" = Option<u32>, Query, description = "Only of this partition"),
-        ("state" = inline(Option<LetterState>), Query, description = "Only in this state: open, redriven, void or unfit"),
+        ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the field next of the page before; not together with from", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
+        ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; by default 100", minimum = 1, maximum = 1000),
+        ("key" = Option<String>, Query, description = "Only letters of this key"),
+        ("code" = Option<String>, Query, description = "Only letters with this error code"),
+        ("partition" = Option<u32>, Query, description = "Only letters of this partition"),
+        ("state" = inline(Option<LetterState>), Query, description = "Only letters in this state: open, redriven, void or unfit"),
     ),
     responses(
         (status = 200, description = "A page", body = LettersPage),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list(
@@ -208,15 +208,15 @@ pub async fn list(
     get, path = "/dead-letters/{pipeline}/{partition}/{offset}", tag = "operation",
     operation_id = "dead_letter",
     params(
-        ("pipeline" = String, Path, description = "As the configuration names it"),
-        ("partition" = u32, Path, description = "Its partition"),
-        ("offset" = u64, Path, description = "Its offset in the topic of dead letters"),
+        ("pipeline" = String, Path, description = "Name of the pipeline"),
+        ("partition" = u32, Path, description = "The partition of the letter"),
+        ("offset" = u64, Path, description = "The offset of the letter in the topic of dead letters"),
     ),
     responses(
         (status = 200, description = "The letter", body = LetterDetails),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn one(
@@ -233,15 +233,15 @@ pub async fn one(
 #[utoipa::path(
     post, path = "/dead-letters/{pipeline}/redrive", tag = "operation",
     operation_id = "redrive_dead_letters",
-    params(("pipeline" = String, Path, description = "As the configuration names it")),
+    params(("pipeline" = String, Path, description = "Name of the pipeline")),
     request_body = RedriveDoc,
     responses(
-        (status = 200, description = "What would be done (dry_run)", body = Plan),
-        (status = 202, description = "It has begun: GET says how it goes", body = RedriveView),
+        (status = 200, description = "The redrive that would be done (dry_run)", body = Plan),
+        (status = 202, description = "The redrive has begun: GET has its progress", body = RedriveView),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another one runs, the letter is one of a halted entity, or others read or write the input", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another redrive runs, the letter is one of a halted entity, or other groups read or write the input", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn redrive(
@@ -279,9 +279,9 @@ pub async fn redrive(
 /// How the redrive of this host goes, or went.
 #[utoipa::path(
     get, path = "/dead-letters/{pipeline}/redrive", tag = "operation", operation_id = "redrive",
-    params(("pipeline" = String, Path, description = "As the configuration names it")),
+    params(("pipeline" = String, Path, description = "Name of the pipeline")),
     responses(
-        (status = 200, description = "The one that runs, or the last one", body = RedriveView),
+        (status = 200, description = "The redrive that runs, or the last one", body = RedriveView),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
     )
 )]

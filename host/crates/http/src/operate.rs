@@ -56,15 +56,15 @@ pub async fn group(State(app): State<SharedApp>) -> Result<Json<GroupsView>, Pro
 
 /// The process lives.
 #[utoipa::path(get, path = "/healthz", tag = "operation",
-    responses((status = 200, description = "It does", body = String)))]
+    responses((status = 200, description = "The process runs", body = String)))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The host takes events, processes them and answers reads.
 #[utoipa::path(get, path = "/readyz", tag = "operation", responses(
-    (status = 200, description = "It does", body = Readiness),
-    (status = 503, description = "It does not; the reasons say why", body = Readiness),
+    (status = 200, description = "The host is ready", body = Readiness),
+    (status = 503, description = "The host is not ready; the reasons say why", body = Readiness),
 ))]
 pub async fn readyz(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let reasons = blocking(move || not_ready(&app)).await?;

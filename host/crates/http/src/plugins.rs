@@ -65,16 +65,16 @@ enum Refusals {
     /// No such pipeline, or slot
     #[response(status = 404, content_type = "application/problem+json")]
     NotThere(Problem),
-    /// It cannot be done as things are; the code says why
+    /// The request cannot be carried out in the present state; the code says why
     #[response(status = 409, content_type = "application/problem+json")]
     NotNow(Problem),
-    /// Too much is asked of the slots at a time
+    /// Too many requests wait for the slots of the pipeline
     #[response(status = 429, content_type = "application/problem+json")]
     Busy(Problem),
-    /// The log is away, or the host stops
+    /// The record log is unavailable, or the host stops
     #[response(status = 503, content_type = "application/problem+json")]
     Away(Problem),
-    /// It goes on, and took longer than http.operate_timeout; the detail has the slot's state
+    /// The request took longer than http.operate_timeout, and may go on; the detail has the slot's state
     #[response(status = 504, content_type = "application/problem+json")]
     NotYet(Problem),
 }
@@ -83,10 +83,10 @@ enum Refusals {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes what is written from elsewhere")]
 enum Rejections {
-    /// Larger than plugin.plugin_bytes_max
+    /// The plugin is larger than plugin.plugin_bytes_max
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
-    /// Rejected, with the code of the rejection; what ran goes on
+    /// The plugin is rejected, with the code of the rejection; the slot keeps its previous plugin
     #[response(status = 422, content_type = "application/problem+json")]
     Rejected(Problem),
 }
@@ -100,7 +100,7 @@ enum Rejections {
     put, path = "/plugins/{pipeline}/default", tag = "operation", operation_id = "put_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
     request_body(content = PluginFileDoc, content_type = "application/wasm"),
-    responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The plugin runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put(
     State(app): State<SharedApp>,
@@ -135,7 +135,7 @@ pub async fn put(
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
     request_body(content = PluginFileDoc, content_type = "application/wasm"),
-    responses((status = 200, description = "It runs", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The plugin runs", body = SlotView), Refusals, Rejections)
 )]
 pub async fn put_key(
     app: State<SharedApp>,
@@ -154,7 +154,7 @@ pub async fn put_key(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "It is gone", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The key's own plugin is removed", body = SlotView), Refusals, Rejections)
 )]
 pub async fn delete_key(
     State(app): State<SharedApp>,
@@ -173,11 +173,11 @@ pub async fn delete_key(
     post, path = "/plugins/{pipeline}/default/rollback", tag = "operation", operation_id = "roll_back_plugin",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
-        ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
+        ("dry_run" = Option<bool>, Query, description = "Say what the rollback would do, and do nothing"),
+        ("digest" = Option<String>, Query, description = "The plugin to roll back; the host refuses the request if another plugin runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
     responses(
-        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 200, description = "The rollback that has begun, or would be done", body = RollbackView),
         (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
         Refusals,
     )
@@ -212,11 +212,11 @@ pub async fn rollback(
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
-        ("dry_run" = Option<bool>, Query, description = "Say what it would do, and do nothing"),
-        ("digest" = Option<String>, Query, description = "The plugin that is meant; refused where another runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
+        ("dry_run" = Option<bool>, Query, description = "Say what the rollback would do, and do nothing"),
+        ("digest" = Option<String>, Query, description = "The plugin to roll back; the host refuses the request if another plugin runs, as after a request that was answered too late", pattern = "^[0-9a-fA-F]{64}$"),
     ),
     responses(
-        (status = 200, description = "What it does, or would do", body = RollbackView),
+        (status = 200, description = "The rollback that has begun, or would be done", body = RollbackView),
         (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
         Refusals,
     )
@@ -229,25 +229,25 @@ pub async fn rollback_key(
     rollback(app, of, uri).await
 }
 
-/// Let the plugin that runs stay: there is no way back from it any more, and
-/// the states from before it go.
+/// Confirm the plugin that runs: it can no longer be rolled back, and the states
+/// from before it are deleted.
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/default/confirm", tag = "operation", operation_id = "confirm_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    responses((status = 200, description = "It stays", body = SlotView), Refusals)
+    responses((status = 200, description = "The plugin is confirmed", body = SlotView), Refusals)
 )]
 pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Confirm).await?)
 }
 
-/// Let a key's plugin stay.
+/// Confirm a key's plugin.
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/keys/{key}/confirm", tag = "operation", operation_id = "confirm_key_plugin",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "It stays", body = SlotView), Refusals)
+    responses((status = 200, description = "The plugin is confirmed", body = SlotView), Refusals)
 )]
 pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     confirm(app, of).await
@@ -260,7 +260,7 @@ pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotV
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/default/restore-file", tag = "operation", operation_id = "restore_plugin_file",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    responses((status = 200, description = "The file is what runs", body = SlotView), Refusals)
+    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), Refusals)
 )]
 pub async fn restore_file(
     State(app): State<SharedApp>,
@@ -276,7 +276,7 @@ pub async fn restore_file(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "The file is what runs", body = SlotView), Refusals)
+    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), Refusals)
 )]
 pub async fn restore_key_file(
     app: State<SharedApp>,

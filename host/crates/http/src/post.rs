@@ -159,8 +159,8 @@ pub enum AppendedDoc {
         (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Full; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The host or the record log holds as many bytes as it may; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
@@ -187,8 +187,8 @@ pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Res
         (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Full; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The host or the record log holds as many bytes as it may; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn events(

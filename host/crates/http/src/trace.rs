@@ -105,14 +105,14 @@ fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<EntityHistory>, Problem
     params(
         ("pipeline" = String, Path),
         ("key" = String, Path, description = "The record key"),
-        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+        ("partition" = Option<u32>, Query, description = "A partition of the input; by default the one that the partitioner gives the key"),
     ),
     responses(
-        (status = 200, description = "Also of a key that was never there", body = EntityView),
+        (status = 200, description = "The checkpoint, also of a key that never had an event", body = EntityView),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn checkpoint(
@@ -144,16 +144,16 @@ pub async fn checkpoint(
     params(
         ("pipeline" = String, Path),
         ("key" = String, Path, description = "The record key"),
-        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+        ("partition" = Option<u32>, Query, description = "A partition of the input; by default the one that the partitioner gives the key"),
         ("after" = Option<String>, Query, description = "PARTITION:OFFSET of the last event known", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
-        ("background" = Option<bool>, Query, description = "Answer only while nobody else reads the log through"),
+        ("background" = Option<bool>, Query, description = "Answer only while no other request reads through the log"),
     ),
     responses(
         (status = 200, description = "The events", body = Line, content_type = "application/x-ndjson"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn events(
@@ -186,14 +186,14 @@ pub async fn events(
     params(
         ("pipeline" = String, Path),
         ("key" = String, Path, description = "The record key of the events"),
-        ("partition" = Option<u32>, Query, description = "Of the input; the one the partitioner gives the key"),
+        ("partition" = Option<u32>, Query, description = "A partition of the input; by default the one that the partitioner gives the key"),
     ),
     responses(
         (status = 200, description = "The records", body = Line, content_type = "application/x-ndjson"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Others read the log through", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn outputs(
@@ -225,7 +225,7 @@ pub async fn outputs(
     responses(
         (status = 200, description = "The bytes", body = PluginFileDoc, content_type = "application/wasm"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline, or no copy left", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such pipeline, or no copy of the plugin is left", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn plugin(

@@ -444,7 +444,7 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
         let challenge = HeaderBuilder::new()
             .schema(ObjectBuilder::new().schema_type(Type::String))
             .build();
-        let unknown = refusal("No token, or none of this host".to_owned());
+        let unknown = refusal("No token, or one that the host does not know".to_owned());
         put("401", unknown.header("WWW-Authenticate", challenge));
         put("403", refusal(operation_403(scope)));
         operation.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.name()])]);
@@ -452,14 +452,14 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
         put(
             "403",
             refusal(
-                "Asked from another machine, by a page of another site, or through a proxy"
+                "The request came from another machine, from a page of another site, or through a proxy"
                     .to_owned(),
             ),
         );
     } else if access.0.tokens.is_some() {
         put(
             "401",
-            refusal("A token that is none of this host".to_owned()),
+            refusal("A token that the host does not know".to_owned()),
         );
         // The operation works without a token and with one.
         operation.security = Some(vec![
@@ -468,7 +468,7 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
         ]);
     }
     if scope == Scope::Write && !access.needs_token(scope) {
-        put("403", refusal("Asked by a page of another site".to_owned()));
+        put("403", refusal("A page of another site asked".to_owned()));
     }
 }
 
@@ -488,7 +488,7 @@ pub fn describe_scheme(access: &Access, api: &mut OpenApi) {
     let scheme: Http = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A token of the host, with scopes: write, read, operate. None implies another",
+            "A token of the host, with scopes: write, read, operate. No scope implies another",
         ))
         .build();
     let components = api.components.get_or_insert_default();

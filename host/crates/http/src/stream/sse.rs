@@ -71,14 +71,14 @@ pub enum StreamEventKind {
     get, path = "/events", tag = "streams", operation_id = "stream_events",
     params(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event read"),
-        ("last_event_id" = Option<String>, Query, description = "The same, for who cannot send the header"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("last_event_id" = Option<String>, Query, description = "The id of the last event read, for clients that cannot send the header"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
     ),
     responses(
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn all(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
@@ -93,14 +93,14 @@ pub async fn all(State(app): State<SharedApp>, request: Request) -> Result<Respo
     params(
         ("id" = String, Path, description = "The game's key"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event read"),
-        ("last_event_id" = Option<String>, Query, description = "The same, for who cannot send the header"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("last_event_id" = Option<String>, Query, description = "The id of the last event read, for clients that cannot send the header"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
     ),
     responses(
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
         (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn game(

@@ -32,14 +32,14 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
     get, path = "/ws", tag = "streams", operation_id = "open_websocket",
     params(
         ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
     ),
     responses(
         (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
         (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A page of another site asked for the stream", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn ws_all(
@@ -57,14 +57,14 @@ pub async fn ws_all(
     params(
         ("id" = String, Path, description = "The game's key"),
         ("last_event_id" = Option<String>, Query, description = "The id of the last message read"),
-        ("pipeline" = Option<String>, Query, description = "Which pipeline's output; scores unless there is but another"),
+        ("pipeline" = Option<String>, Query, description = "The pipeline whose output is read; by default scores, or the only pipeline"),
     ),
     responses(
         (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
         (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A page of another site asked for it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "A page of another site asked for the stream", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn ws_game(
