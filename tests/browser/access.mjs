@@ -53,7 +53,7 @@ try {
   await page.route("**/games?limit=1", (route) => route.fulfill({ status: 503, body: "" }), { times: 1 });
   await field.fill(args.write);
   await submit.click();
-  await alert.filter({ hasText: "cannot say now: it answered 503" }).waitFor();
+  await alert.filter({ hasText: "cannot check the token now: it answered 503" }).waitFor();
   for (const [token, words] of [["nonsense", "does not know"], ["schlüssel–1", "That is no token"], [args.write, "may not read"]]) {
     await field.fill(token);
     await submit.click();
@@ -80,7 +80,7 @@ try {
   // One that the host no longer knows is asked for again.
   await page.evaluate(() => sessionStorage.setItem("courtside-token", "stale"));
   await page.reload();
-  await page.getByText("The host does not know that token, or no longer.").first().waitFor();
+  await page.getByText("The host does not know that token, or no longer accepts it.").first().waitFor();
   await field.fill(args.read);
   await submit.click();
   await card.waitFor();

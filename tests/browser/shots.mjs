@@ -45,7 +45,7 @@ async function take(name, hash, ready, { options = {}, then = async () => {}, fu
   console.log(name);
   await done();
 }
-const drawn = (page) => page.getByText("Every basket, by the events in the log").waitFor();
+const drawn = (page) => page.getByText("Every basket, from the events in the log").waitFor();
 const DARK = { colorScheme: "dark" };
 
 await take("scoreboard", "#/", "a.card");

@@ -131,7 +131,7 @@ export default {
     }, provoked: /503|MIME/ });
     await page.locator("a.card").waitFor();
     away = true;
-    await page.getByText(/^No connection to the host since \d\d:\d\d:\d\d: scores are as of then/).waitFor();
+    await page.getByText(/^No connection to the host since \d\d:\d\d:\d\d: the scores are from that time/).waitFor();
     await accessible(page, "while the host is away");
     assert.deepEqual(wrong, []);
     await done();

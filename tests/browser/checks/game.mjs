@@ -52,14 +52,14 @@ export default {
     await done();
   },
 
-  async "a game played to half-time and to its end shows every basket of it, by the events in the log"() {
+  async "a game played to half-time and to its end shows every basket of it, from the events in the log"() {
     const events = wholeGame(args.games);
     const half = events.findIndex(({ type, period }) => type === "period_end" && period === 2) + 1;
     const look = async (told, seen) => {
       const opened = await open(`#/game/${REAL}`);
       const { page } = opened;
       await page.locator(".hero .when").getByText(told, { exact: true }).waitFor();
-      await page.getByText("Every basket, by the events in the log.").waitFor();
+      await page.getByText("Every basket, from the events in the log.").waitFor();
       const { difference, leadAway, leadHome } = courseOf(seen);
       assert.ok((await page.locator(".chart svg").getAttribute("aria-label")).endsWith(words(difference)));
       const leads = await page.locator(".leads dd").allTextContents();
@@ -99,15 +99,15 @@ export default {
     const events = points.map(([team, points, period, clock], i) => ({ game_id: id, seq: i + 1, type: "field_goal", team, player: "P", points, period, clock }));
     const review = (corrects, points) => ({ ...events[corrects - 1], seq: 5, corrects, points });
     for (const [answer, told, again, last = 4] of [
-      [{ body: lines(events) }, "Every basket, by the events in the log.", false],
+      [{ body: lines(events) }, "Every basket, from the events in the log.", false],
       // A review made a three of the first basket a two.
-      [{ body: lines([...events.with(0, { ...events[0], points: 3 }), review(1, 2)]) }, "Every basket, by the events in the log.", false, 5],
+      [{ body: lines([...events.with(0, { ...events[0], points: 3 }), review(1, 2)]) }, "Every basket, from the events in the log.", false, 5],
       // A duplicate counts once, and so does a line that is no event.
-      [{ body: `${lines([...events, events[1]])}{"value":"no JSON"}\n` }, "Every basket, by the events in the log.", false],
-      [{ body: lines(events.slice(2)) }, "From Q2 8:00 on by the events in the log, which holds nothing older (dashed: by period ends).", false],
-      [{ body: lines(events.with(1, { ...events[1], points: 2 })) }, "No more than that, for its events in the log do not add up to this score.", true],
-      [{ body: "" }, "No more than that, for the log holds no events of it any more.", true],
-      [{ status: 403, json: {} }, "No more than that, for the log may not be read from here.", true],
+      [{ body: `${lines([...events, events[1]])}{"value":"no JSON"}\n` }, "Every basket, from the events in the log.", false],
+      [{ body: lines(events.slice(2)) }, "From Q2 8:00 on: the events in the log, which holds nothing older (dashed: the scores at the ends of periods).", false],
+      [{ body: lines(events.with(1, { ...events[1], points: 2 })) }, "The rest is not known, because its events in the log do not add up to this score.", true],
+      [{ body: "" }, "The rest is not known, because the log no longer holds its events.", true],
+      [{ status: 403, json: {} }, "The rest is not known, because the log may not be read from here.", true],
     ]) {
       const shown = output(id, { AAA: 4, BBB: 6 }, { period: 2, clock: "4:00", last_seq: last, events: last, by_period: { AAA: [2, 2], BBB: [3, 3] } });
       const before = async (page) => {
@@ -132,7 +132,7 @@ export default {
     });
     const { page, wrong, done } = await open(`#/game/${REAL}`, { before, provoked: /429/ });
     await page.getByText("Asking the log for the rest…").waitFor();
-    await page.getByText("Every basket, by the events in the log.").waitFor();
+    await page.getByText("Every basket, from the events in the log.").waitFor();
     assert.equal(asked, 2);
     assert.deepEqual(wrong, []);
     await done();

@@ -91,12 +91,12 @@ export default {
     assert.equal(await letter.evaluate((node) => node.open), true);
     // Filters: a state it is not in, a key it has not.
     await page.getByLabel("State").selectOption("redriven");
-    await page.getByText("No dead letter is like that.").waitFor();
+    await page.getByText("No dead letter matches.").waitFor();
     await page.getByLabel("State").selectOption("open");
     await letter.waitFor();
     await page.getByLabel("Key").fill(`${game}-other`);
     await page.keyboard.press("Enter");
-    await page.getByText("No dead letter is like that.").waitFor();
+    await page.getByText("No dead letter matches.").waitFor();
     await page.getByLabel("Key").fill(game);
     await page.keyboard.press("Enter");
     await page.getByLabel("Show").selectOption("oldest");
@@ -128,7 +128,7 @@ export default {
     await page.getByText("out-of-range: below the start").waitFor();
     await page.locator('.badge[data-state="active"]').first().waitFor();
     await page.locator(".slot > summary").nth(1).click();
-    await page.getByText("The file in this host's directory is not what runs: cdcdcdcdcdcd was rolled back.").waitFor();
+    await page.getByText("The file in this host's directory is not the plugin that runs: cdcdcdcdcdcd was rolled back.").waitFor();
     await page.getByText("courtside plugins restore-file scores/keys/K").waitFor();
     await page.getByText("2, not all with the same plugin").waitFor();
     fail = true;
@@ -161,7 +161,7 @@ export default {
     await more.click();
     await page.getByText("K8", { exact: true }).waitFor();
     assert.deepEqual(await keys(), ["K1", "K2", "K8"]);
-    await page.getByText("3 letters, which are all").waitFor();
+    await page.getByText("3 letters, all of them").waitFor();
     assert.equal(await more.isVisible(), false);
     assert.deepEqual(asked.filter((query) => query !== "newest"), ["oldest", "0:2", "0:7"]);
     assert.deepEqual(wrong, []);
@@ -176,7 +176,7 @@ export default {
     const { page, wrong, done } = await open("#/operator/scores", { before });
     await page.getByText("There are older ones: show them from the oldest.").waitFor();
     await page.getByLabel("Show").selectOption("oldest");
-    await page.getByText("No dead letter: every event was taken.").waitFor();
+    await page.getByText("No dead letter: every event was processed.").waitFor();
     assert.deepEqual(wrong, []);
     await done();
   },
@@ -213,7 +213,7 @@ export default {
     await page.locator(".slot-body summary", { hasText: "Limits" }).click();
     for (const limit of ["64 MiB", "1,500 ms", "1 KiB"]) await page.getByText(limit, { exact: true }).waitFor();
     redoing = 3;
-    await page.getByText("Rolling back: 3 partitions process again what came since the swap.").waitFor();
+    await page.getByText("Rolling back: 3 partitions process the events since the swap again.").waitFor();
     await page.locator('.badge[data-state="rolling back"]').waitFor();
     assert.deepEqual(wrong, []);
     await done();

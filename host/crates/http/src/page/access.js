@@ -73,19 +73,19 @@ function withToken(headers, shown) {
 
 function wordsOf(status, shown) {
   if (status === 403) return "That token may not read. It needs the scope “read”.";
-  return shown === "" ? "This host shows its games to who has a token." : "The host does not know that token, or no longer.";
+  return shown === "" ? "This host shows its games only to visitors with a token." : "The host does not know that token, or no longer accepts it.";
 }
 
 /** Shows the host another token ("" is none), and keeps it if it opens something. Why not, else. */
 export async function tryToken(value) {
   // A token is one word, and a header bears no other letters.
-  if (!/^[\x21-\x7e]*$/.test(value)) return "That is no token: one is a single word of plain letters, digits and signs.";
+  if (!/^[\x21-\x7e]*$/.test(value)) return "That is no token: a token is a single word of plain letters, digits and signs.";
   try {
     const answer = await fetch("games?limit=1", { headers: withToken({}, value) });
     if (isRefusal(answer)) return wordsOf(answer.status, value);
     // Neither a proxy's page of errors nor a host that is busy says that it opens anything.
     // (A host without the pipeline `scores` has no games, and lets this page in to say so.)
-    if (!answer.ok && answer.status !== 404) return `The host cannot say now: it answered ${answer.status}.`;
+    if (!answer.ok && answer.status !== 404) return `The host cannot check the token now: it answered ${answer.status}.`;
   } catch {
     return "The host does not answer.";
   }

@@ -50,7 +50,7 @@ function tellStale() {
   clearTimeout(staleTimer);
   if (store.link !== "reconnecting") staleSince = null;
   else staleSince ??= new Date();
-  setText(stale, staleSince === null ? "" : `No connection to the host since ${staleSince.toLocaleTimeString("en-GB")}: scores are as of then. Trying again by itself.`);
+  setText(stale, staleSince === null ? "" : `No connection to the host since ${staleSince.toLocaleTimeString("en-GB")}: the scores are from that time. The page keeps trying to connect.`);
   // Many a proxy ends a stream now and then: what is mended at once is no news.
   if (staleSince === null) stale.hidden = true;
   else staleTimer = setTimeout(() => (stale.hidden = false), Math.max(0, STALE_MS_MIN - (Date.now() - staleSince)));

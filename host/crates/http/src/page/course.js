@@ -28,7 +28,7 @@ export async function readCourse(game, signal) {
     } catch (error) {
       if (signal.aborted) throw error;
       if (error.status !== 429) return { refused: whyNot(error) };
-      if (left <= 1) return { refused: "others are reading the log" };
+      if (left <= 1) return { refused: "other requests are reading the log" };
       // Not all pages that were refused together come back together.
       await pause(WAIT_MS * 2 ** (TRIES - left) * (0.5 + Math.random()), signal);
     }
@@ -37,8 +37,8 @@ export async function readCourse(game, signal) {
 
 function whyNot(error) {
   if (error.status === 401 || error.status === 403) return "the log may not be read from here";
-  if (error.status === 404) return "the events are another pipeline's";
-  if (error.name === "TimeoutError" || error.name === "QuotaExceededError") return "the log has too much beside this game to look it through";
+  if (error.status === 404) return "the events belong to another pipeline";
+  if (error.name === "TimeoutError" || error.name === "QuotaExceededError") return "the log holds too many events of other games to search it";
   return "the log could not be read";
 }
 
@@ -96,7 +96,7 @@ function corrected(events) {
 export function courseOf(game, events) {
   const held = [...events.values()].filter(({ seq, at }) => seq <= game.lastSeq && at !== null);
   const counted = corrected(held);
-  if (counted.length === 0) return { refused: "the log holds no events of it any more" };
+  if (counted.length === 0) return { refused: "the log no longer holds its events" };
   counted.sort((a, b) => a.period - b.period || a.at - b.at || a.seq - b.seq);
   const [away, home] = game.teams;
   const change = ({ team, points }) => (team === home.name ? points : team === away.name ? -points : 0);

@@ -92,7 +92,7 @@ export class GameView {
       show(this.note, true);
       if (this.#drawn) setText(this.note, "This game was deleted.");
       else if (this.#missing) setText(this.note, "The host has no game of this name. It shows here with its first event.");
-      else if (this.#failed) setText(this.note, `The host cannot be asked for this game just now: ${this.#failed}.`);
+      else if (this.#failed) setText(this.note, `The host cannot show this game now: ${this.#failed}.`);
       return;
     }
     if (game === this.#drawn && !ids.has(null)) return;
@@ -196,12 +196,12 @@ export class GameView {
   /** What of the chart is known how. */
   #words(course, since, dashed) {
     if (course) {
-      const from = course.from > 0 ? `From ${momentAt(course.from)} on by the events in the log, which holds nothing older (dashed: by period ends)` : "Every basket, by the events in the log";
-      return since.length > 1 ? `${from}; since ${momentAt(course.points.at(-1)[0])} as the updates came.` : `${from}.`;
+      const from = course.from > 0 ? `From ${momentAt(course.from)} on: the events in the log, which holds nothing older (dashed: the scores at the ends of periods)` : "Every basket, from the events in the log";
+      return since.length > 1 ? `${from}; since ${momentAt(course.points.at(-1)[0])} from the updates.` : `${from}.`;
     }
-    const why = this.#course === null ? "Asking the log for the rest…" : `No more than that, for ${this.#course.refused}.`;
-    if (dashed.length === 0) return "As the updates came, since the start.";
-    return since.length > 1 ? `Dashed: by period ends. Solid: the updates since you opened this page. ${why}` : `Dashed: by period ends. ${why}`;
+    const why = this.#course === null ? "Asking the log for the rest…" : `The rest is not known, because ${this.#course.refused}.`;
+    if (dashed.length === 0) return "From the updates, since the start of the game.";
+    return since.length > 1 ? `Dashed: the scores at the ends of periods. Solid: the updates since you opened this page. ${why}` : `Dashed: the scores at the ends of periods. ${why}`;
   }
 
   #scorers(game) {

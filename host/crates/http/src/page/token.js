@@ -15,7 +15,7 @@ export class TokenView {
       id: "token", name: "token", type: "password", required: "", autocomplete: "off",
       autocapitalize: "none", spellcheck: "false", "aria-describedby": "token-why",
     });
-    this.without = el("button", { type: "button" }, "Go on without");
+    this.without = el("button", { type: "button" }, "Go on without a token");
     show(this.without, hasToken());
     const form = el("form", { class: "token" },
       el("label", { for: "token" }, "Token"), this.input,

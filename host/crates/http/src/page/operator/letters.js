@@ -94,15 +94,15 @@ export class Letters {
     const filtered = this.key.value !== "" || this.state.value !== "";
     show(this.none, all === 0 && this.#next === null);
     // The host looks back so far, and tells so many, at most.
-    setText(this.none, page.complete === false ? "None of the newest dead letters is like that. There are older ones: show them from the oldest."
-      : filtered ? "No dead letter is like that." : "No dead letter: every event was taken.");
+    setText(this.none, page.complete === false ? "None of the newest dead letters matches. There are older ones: show them from the oldest."
+      : filtered ? "No dead letter matches." : "No dead letter: every event was processed.");
     show(this.more, this.#next !== null && all < SHOWN_MAX);
-    setText(this.sum, all === 0 ? "" : paging ? `${plural(all, "letter")}${this.#next === null ? ", which are all" : ""}`
+    setText(this.sum, all === 0 ? "" : paging ? `${plural(all, "letter")}${this.#next === null ? ", all of them" : ""}`
       : page.complete === false ? `The newest ${count(all)}` : plural(all, "letter"));
     const pipeline = this.#pipeline;
     keyed(this.list, this.#letters, ({ partition, offset }) => `${partition}/${offset}`, (letter) => createLetter(pipeline, letter, this.#closed));
     show(this.hint, this.#letters.some(({ state }) => state === "open"));
-    setText(this.hint, "The way back of open ones, once their cause is gone: courtside dead-letter redrive, of one key first.");
+    setText(this.hint, "Once their cause is gone, process the events of open letters again with courtside dead-letter redrive, one key first.");
   }
 }
 
@@ -126,12 +126,12 @@ function createLetter(pipeline, { partition, offset }, closed) {
   node.addEventListener("toggle", async () => {
     if (!node.open || asked) return;
     asked = true;
-    body.replaceChildren(el("p", { class: "small" }, "Asking for it…"));
+    body.replaceChildren(el("p", { class: "small" }, "Asking the host for the letter…"));
     try {
       body.replaceChildren(...describe(await getJson(`dead-letters/${encodeURIComponent(pipeline)}/${partition}/${offset}`, closed)));
     } catch (error) {
       asked = false;
-      body.replaceChildren(el("p", { class: "note bad" }, error.status === 404 ? "It is gone: its topic keeps letters for a time." : failure(error)));
+      body.replaceChildren(el("p", { class: "note bad" }, error.status === 404 ? "The letter is gone: its topic keeps letters for a limited time." : failure(error)));
     }
   });
   return {
@@ -154,16 +154,16 @@ function describe(letter) {
   drawFacts(facts, [
     ["Letter", `${letter.partition}/${letter.offset}`],
     ["Event", place(letter.origin)],
-    ["Made of", place(letter.source) !== place(letter.origin) && place(letter.source)],
+    ["Made from record", place(letter.source) !== place(letter.origin) && place(letter.source)],
     ["Plugin", letter.plugin && `${letter.plugin} ${short(letter.digest)}`, letter.digest],
     ["Event's time", new Date(letter.timestamp_ms).toISOString()],
-    ["Never to be redriven", letter.unfit],
+    ["Cannot be redriven", letter.unfit],
   ]);
   const value = letter.value ?? letter.value_hex;
   const text = value === null || value === undefined ? null : visible(value.slice(0, PAYLOAD_CHARS_MAX));
   const title = letter.value_hex ? "Payload, which is no text: its bytes in hexadecimal digits" : "Payload";
   const payload = text === null
-    ? el("p", { class: "small" }, letter.cut_bytes ? `It was too large for a letter: ${count(letter.cut_bytes)} bytes, which the input still has as long as it keeps them.` : "It had no value.")
+    ? el("p", { class: "small" }, letter.cut_bytes ? `The event was too large for a letter: ${count(letter.cut_bytes)} bytes, which the input topic has until its retention removes them.` : "The event had no value.")
     : el("pre", { class: "payload", tabindex: "0", "aria-label": title }, el("code", {}, text));
   const rest = value && value.length > PAYLOAD_CHARS_MAX ? [el("p", { class: "small" }, `and ${count(value.length - PAYLOAD_CHARS_MAX)} characters more: courtside dead-letter show ${letter.partition}/${letter.offset}`)] : [];
   const headers = letter.headers ?? [];

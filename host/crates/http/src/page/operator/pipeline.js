@@ -17,7 +17,7 @@ export class PipelinePanel {
     this.table = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Partitions" },
       el("table", { class: "partitions" }, this.caption,
         el("thead", {}, el("tr", {}, ...HEAD.map((name) => el("th", { scope: "col", class: ["State", "Host"].includes(name) ? "word" : null }, name)))), this.body));
-    this.none = el("p", { class: "note" }, "No group yet.");
+    this.none = el("p", { class: "note" }, "The pipeline has no group yet.");
     this.node = el("section", { "aria-labelledby": "h-pipeline" }, this.title, this.none,
       el("div", { class: "panel" }, this.facts, el("div", { class: "figures" }, this.lag.node, this.rate.node), this.table));
   }
@@ -33,7 +33,7 @@ export class PipelinePanel {
       ["Group", group.group],
       ["Input", group.input],
       ["Partitions", count(partitions.length)],
-      ["Members", members.length === 0 ? "none: nobody processes it" : `${count(members.length)} on ${plural(hosts, "host")}`, members.map(({ member, host, partitions }) => `${member} on ${host}: ${partitions?.join(", ") || "no partition"}`).join("\n")],
+      ["Members", members.length === 0 ? "none, so no host processes its events" : `${count(members.length)} on ${plural(hosts, "host")}`, members.map(({ member, host, partitions }) => `${member} on ${host}: ${partitions?.join(", ") || "no partition"}`).join("\n")],
     ]);
     const all = figures.of(name, null);
     this.lag.update(group.lag, all);

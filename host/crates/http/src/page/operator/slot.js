@@ -5,7 +5,7 @@ import { el, setText, setAttribute, show, keyed, cells, count, plural } from "..
 import { badge, because, bytes, clock, drawFacts, moment, short, span } from "./words.js";
 
 const STEPS = ["loading", "rehearsing", "active"];
-const FILES = { none: "none", new: "new", runs: "what runs", rejected: "rejected", "rolled-back": "rolled back" };
+const FILES = { none: "none", new: "new", runs: "the plugin that runs", rejected: "rejected", "rolled-back": "rolled back" };
 
 /** The state of a slot as a word, which says more than the host's while a plugin is taken back. */
 export function stateOf(slot) {
@@ -87,16 +87,16 @@ function createBody(body) {
       const refused = slot.state === "rejected" ? lastRejection(slot) : undefined;
       show(why, Boolean(refused));
       setText(why, !refused ? ""
-        : `The last plugin offered (${short(refused.digest)}) was rejected: ${because(refused)}.${slot.plugin ? " The one before it goes on." : ""}`);
+        : `The last plugin offered (${short(refused.digest)}) was rejected: ${because(refused)}.${slot.plugin ? " The previous plugin goes on." : ""}`);
       const isOther = !refused && ["rolled-back", "rejected"].includes(slot.file?.state);
       show(file, isOther);
-      setText(fileText, !isOther ? "" : `The file in this host's directory is not what runs: ${short(slot.file.digest)} was ${slot.file.state === "rejected" ? `rejected (${because(slot.file)})` : "rolled back"}.`);
+      setText(fileText, !isOther ? "" : `The file in this host's directory is not the plugin that runs: ${short(slot.file.digest)} was ${slot.file.state === "rejected" ? `rejected (${because(slot.file)})` : "rolled back"}.`);
       setText(fileCommand, `courtside plugins restore-file ${shell(slot.slot)}`);
       const redoing = (slot.hosts ?? []).reduce((sum, host) => sum + (host.redoing ?? 0), 0);
       show(trial, Boolean(slot.trial_until) || redoing > 0);
       setText(trialText, redoing > 0
-        ? `Rolling back: ${plural(redoing, "partition")} process again what came since the swap.`
-        : slot.trial_until ? `On trial until ${clock(slot.trial_until)} (${span(Math.max(0, Math.round((Date.parse(slot.trial_until) - Date.now()) / 1000)))}): it can be taken back as if it had never run.` : "");
+        ? `Rolling back: ${plural(redoing, "partition")} process the events since the swap again.`
+        : slot.trial_until ? `On trial until ${clock(slot.trial_until)} (${span(Math.max(0, Math.round((Date.parse(slot.trial_until) - Date.now()) / 1000)))}): until then it can be rolled back as if it had never run.` : "");
       show(trialCommand, redoing === 0);
       setText(trialCommand, `courtside plugins rollback ${shell(slot.slot)}`);
       drawFacts(facts, [
@@ -143,7 +143,7 @@ function createSwaps() {
   const body = el("tbody", {});
   const scroll = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Swaps, with the first offset in each partition" },
     el("table", { class: "swaps" }, el("caption", {}, "Swaps of the group: the first offset that each plugin processed, in each partition"), el("thead", {}, head), body));
-  const none = el("p", { class: "small" }, "No swap is on record yet: a plugin is, once it has taken over in a partition.");
+  const none = el("p", { class: "small" }, "No swap is on record yet: a swap is recorded once its plugin has taken over in a partition.");
   return {
     node: el("div", {}, scroll, none),
     update({ swaps_of_group: swaps = [], plugin }) {
@@ -186,9 +186,9 @@ function createSwap() {
 
 function createHosts() {
   const body = el("tbody", {});
-  const node = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "What each host runs" }, el("table", { class: "hosts" },
-    el("caption", {}, "What each host runs"),
-    el("thead", {}, el("tr", {}, ...["Host", "State", "Plugin", "Processing again", "Said"].map((name) => el("th", { scope: "col", class: "word" }, name)))), body));
+  const node = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Plugin of each host" }, el("table", { class: "hosts" },
+    el("caption", {}, "Plugin of each host"),
+    el("thead", {}, el("tr", {}, ...["Host", "State", "Plugin", "Processing again", "Reported"].map((name) => el("th", { scope: "col", class: "word" }, name)))), body));
   return {
     node,
     update({ hosts = [], agreed }) {

@@ -89,7 +89,7 @@ export class OperatorView {
     this.#broken = text;
     show(this.fault, text !== "");
     show(this.wait, this.#seen === 0 && text === "");
-    setText(this.fault, `${text}${old ? ` What is shown is as of ${clock(this.#seen)}.` : ""}`);
+    setText(this.fault, `${text}${old ? ` The page shows the state as of ${clock(this.#seen)}.` : ""}`);
   }
 
   /** Returns whether something is under way that is worth looking at often. */

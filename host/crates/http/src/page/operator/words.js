@@ -75,7 +75,7 @@ export function bytes(value) {
 
 /** Why a question was not answered, as a sentence. */
 export function failure(error) {
-  if (error.status === 401) return "The host wants a token for this.";
+  if (error.status === 401) return "The host needs a token for this.";
   if (error.status === 403) return "This may not be read from here.";
   return `The host does not answer (${error.message}).`;
 }
