@@ -146,7 +146,7 @@ async fn ask(host: &HostArgs, draft: Draft) -> anyhow::Result<Manifest> {
             Ok(Ok(Some(chunk))) => Ok(chunk),
             Ok(Ok(None)) => break,
             Ok(Err(error)) => Err(courtside_client::root(&error)),
-            Err(_) => Err(format!("nothing came for {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("no data came for {} s", PATIENCE.as_secs())),
         };
         let is_end = chunk.is_err();
         // Sending fails once the writing task has ended, whose result then says

@@ -72,11 +72,11 @@ fn in_one_line(text: &str) -> String {
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "host-unreachable" => "start the host, or say with --url where it is",
-        "host-untrusted" => "name with --cacert whose word to take, or check --url",
-        "bad-url" => "say one like http://127.0.0.1:8080",
-        "token-required" => "show one with --token-file or COURTSIDE_TOKEN",
-        "token-invalid" => "show one of this host with --token-file or COURTSIDE_TOKEN",
-        "scope-missing" => "show one that has it with --token-file or COURTSIDE_TOKEN",
+        "host-untrusted" => "name the certificates to trust with --cacert, or check --url",
+        "bad-url" => "give a URL like http://127.0.0.1:8080",
+        "token-required" => "give a token with --token-file or COURTSIDE_TOKEN",
+        "token-invalid" => "give a token of this host with --token-file or COURTSIDE_TOKEN",
+        "scope-missing" => "give a token with this scope by --token-file or COURTSIDE_TOKEN",
         "token-unreadable" => "put the token into it as `courtside token` printed it",
         "cacert-unreadable" => "name a PEM file with the root certificates of the host",
         "config-invalid" => "`courtside serve --dump-config` prints all settings",

@@ -127,7 +127,7 @@ impl Asked {
                 .await
                 .map_err(|error| self.no_answer(&error))?;
             if Digest::of(&bytes) != digest {
-                let problem = format!("the plugin {digest} came with other bytes");
+                let problem = format!("the bytes that came are not those of the plugin {digest}");
                 return Err(ReplayError::Unreachable(problem));
             }
             plugins.insert(digest, bytes);
@@ -172,7 +172,9 @@ impl Asked {
         let mut chunks = answer.bytes_stream();
         let (mut lines, mut held, mut rest) = (Vec::new(), 0_usize, Vec::new());
         let strange = |error: &dyn std::fmt::Display| {
-            ReplayError::Unreachable(format!("{what}: no line of ours: {error}"))
+            ReplayError::Unreachable(format!(
+                "{what}: a line of the answer cannot be read: {error}"
+            ))
         };
         while let Some(chunk) = chunks.next().await {
             rest.extend_from_slice(&chunk.map_err(|error| self.no_answer(&error))?);
@@ -197,7 +199,7 @@ impl Asked {
             }
             rest.drain(..read);
             if rest.len() > LINE_BYTES_MAX {
-                return Err(strange(&"it does not end"));
+                return Err(strange(&"the line does not end"));
             }
         }
         Ok(lines)

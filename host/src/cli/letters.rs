@@ -226,9 +226,9 @@ fn further(page: &LettersPage) -> String {
         Some(next) => format!("\nmore: --after {next}\n"),
         None if page.complete => String::new(),
         None if page.letters.is_empty() => {
-            "\nnone of the newest is like that; --oldest looks at all of them\n".to_owned()
+            "\nnone of the newest letters matches; --oldest looks at all letters\n".to_owned()
         }
-        None => "\nthese are the newest; --oldest begins with the others\n".to_owned(),
+        None => "\nthese are the newest letters; --oldest begins with the oldest ones\n".to_owned(),
     }
 }
 
@@ -341,7 +341,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
         say(&plain::lines(&plan_text(&plan)));
     }
     let question = format!(
-        "Have pipeline {} process these events now, by the plugin that is in force?",
+        "Process these events in pipeline {} now, with the plugin that is in force?",
         args.at.pipeline
     );
     confirm(&question, args.yes)?;
@@ -441,7 +441,7 @@ fn result_text(progress: &RedriveView) -> String {
     }
     if progress.left > 0 {
         text += &format!(
-            "left, for they came meanwhile: {} (redrive again)\n",
+            "left, because they came during the redrive: {} (redrive again)\n",
             progress.left
         );
     }
@@ -532,9 +532,9 @@ mod tests {
         };
         assert_eq!(further(&page), "");
         page.complete = false;
-        assert!(further(&page).starts_with("\nnone of the newest is like that; --oldest "));
+        assert!(further(&page).starts_with("\nnone of the newest letters matches; --oldest "));
         page.letters.push(letter());
-        assert!(further(&page).starts_with("\nthese are the newest; --oldest "));
+        assert!(further(&page).starts_with("\nthese are the newest letters; --oldest "));
         page.next = Some("3:17".to_owned());
         assert_eq!(further(&page), "\nmore: --after 3:17\n");
     }

@@ -237,13 +237,13 @@ fn listed(slots: &[SlotView]) -> String {
         let _ = match slot.state {
             SlotState::Rejected => writeln!(
                 text,
-                "\n{}: {} was rejected: {code}: {reason}",
+                "\n{}: the plugin {} was rejected: {code}: {reason}",
                 slot.slot,
                 or_none(digest),
             ),
             _ => writeln!(
                 text,
-                "\n{}: the file {} is not what runs: {code}: {reason}",
+                "\n{}: the file {} is not the plugin that runs: {code}: {reason}",
                 slot.slot,
                 or_none(digest),
             ),
@@ -335,10 +335,10 @@ fn plan(plan: &RollbackView) -> String {
     let mut text = format!("slot      {}\n", plain::line(&plan.slot));
     let _ = writeln!(text, "undo      {}", plain::line(&ran(&plan.from)));
     let _ = writeln!(text, "run       {}", plain::line(&ran(&plan.to)));
-    let _ = writeln!(text, "events    {} to process again, at most", plan.events);
+    let _ = writeln!(text, "events    at most {} to process again", plan.events);
     let _ = writeln!(
         text,
-        "entities  {} go back, of the partitions that this host has\n",
+        "entities  {} go back, in the partitions of this host\n",
         plan.entities
     );
     let rows = plan.partitions.iter().map(|(partition, redone)| {
@@ -386,7 +386,7 @@ async fn rollback(
         return Ok(ExitCode::SUCCESS);
     }
     confirm(
-        "Go back, on all hosts? What was published stays, and what corrects it follows.",
+        "Roll back, on all hosts? Published outputs stay, and outputs that correct them follow.",
         yes,
     )?;
     // The digest limits the rollback to the plugin that was shown, in case another
@@ -414,7 +414,7 @@ async fn rollback(
     }
     output.show(&done, || {
         format!(
-            "rolled back: {} events processed again, at most\n",
+            "rolled back: at most {} events processed again\n",
             done.events
         )
     })?;
@@ -435,7 +435,7 @@ async fn left(client: &Client, slot: &str, done: &RollbackView) -> anyhow::Resul
     if !others.is_empty() {
         let others: Vec<_> = others.into_iter().collect();
         return Ok(Some(format!(
-            "hosts that have not gone back yet: {}",
+            "hosts that have not rolled back yet: {}",
             others.join(", ")
         )));
     }
@@ -451,7 +451,9 @@ async fn left(client: &Client, slot: &str, done: &RollbackView) -> anyhow::Resul
     Ok(
         match u32::try_from(here).unwrap_or(u32::MAX).max(elsewhere) {
             0 => None,
-            partitions => Some(format!("{partitions} partitions process again")),
+            partitions => Some(format!(
+                "{partitions} partitions still process events again"
+            )),
         },
     )
 }

@@ -167,14 +167,14 @@ fn export_it(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     for stretch in recording.timeline().0 {
         if !recording.plugins.contains_key(&stretch.digest) {
             say_line(&format!(
-                "the plugin {} is not in it: no copy of it is left, and a replay needs another from offset {} on",
+                "the export lacks the plugin {}: no copy of it is left, so a replay needs another plugin from offset {} on",
                 stretch.digest, stretch.from
             ));
         }
     }
     if !recording.at.held {
         say_line(&format!(
-            "the checkpoint is not in it: another host has partition {}, and GET /group says which",
+            "the export lacks the checkpoint: another host has partition {}, and GET /group says which",
             recording.at.partition
         ));
     }

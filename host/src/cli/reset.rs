@@ -103,7 +103,7 @@ pub fn run(args: &ResetArgs) -> anyhow::Result<ExitCode> {
         });
         let header = [
             "partition",
-            "was committed",
+            "committed before",
             "committed",
             "checkpoints deleted",
         ];
@@ -134,7 +134,7 @@ fn reset(
                 at.to.to_string(),
             ]
         });
-        say(&table(&["partition", "committed", "to"], rows));
+        say(&table(&["partition", "committed", "new offset"], rows));
     }
     let question = format!(
         "Move group {group} to these offsets of {input}, and delete the state of all keys in these partitions?"

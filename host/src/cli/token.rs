@@ -13,7 +13,7 @@ use super::operator::{Output, OutputArgs};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  courtside token grafana --scope read >> tokens.toml\n  courtside token ci --scope write,read --output json\n\nThe host reads tokens.toml as access.tokens_file, again when it changes, and a\nclient shows it the token: COURTSIDE_TOKEN, --token-file, or the header\nAuthorization: Bearer TOKEN."
+    after_help = "Examples:\n  courtside token grafana --scope read >> tokens.toml\n  courtside token ci --scope write,read --output json\n\nThe host reads tokens.toml as access.tokens_file, and again when it changes. A\nclient sends the token from COURTSIDE_TOKEN or --token-file, as the header\nAuthorization: Bearer TOKEN."
 )]
 pub struct TokenArgs {
     /// The holder's name, which the host's log will show.
@@ -54,7 +54,7 @@ pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     // The secret goes to standard error, so that a file which gets the entry
     // does not get it, too.
     say_line(&format!(
-        "the token, shown this once:\n\n  {secret}\n\nits entry in the file of tokens:\n"
+        "the token, which is shown only now:\n\n  {secret}\n\nits entry in the file of tokens:\n"
     ));
     write_out(format!("{entry}\n").as_bytes())?;
     Ok(ExitCode::SUCCESS)

@@ -459,7 +459,7 @@ fn delete(log: &dyn Admin, known: &[PipelineTopic], topic: &str, yes: bool) -> a
 fn done(output: &OutputArgs, what: &'static str, topics: &[String]) -> anyhow::Result<()> {
     let answer = Done { done: what, topics };
     output.show(&answer, || match topics {
-        [] => format!("nothing to be {what}\n"),
+        [] => format!("no topic was {what}\n"),
         topics => topics
             .iter()
             .flat_map(|topic| [what, " ", topic, "\n"])

@@ -136,7 +136,9 @@ impl Following<'_> {
                             Ok(Err(error)) => {
                                 break format!("the stream was cut: {}", root(&error));
                             }
-                            Err(_) => break "the host fell silent".to_owned(),
+                            Err(_) => {
+                                break "the host sends nothing, not even heartbeats".to_owned();
+                            }
                         }
                     }
                 }

@@ -142,7 +142,7 @@ impl Kafka {
     pub fn beside(config: KafkaConfig, limits: &Limits) -> Result<Arc<Self>, LogError> {
         let scratch =
             TempDir::with_prefix("courtside-").map_err(|error| LogError::Unavailable {
-                reason: format!("no temporary directory: {error}"),
+                reason: format!("a temporary directory cannot be created: {error}"),
             })?;
         let config = KafkaConfig {
             instance: format!("command-{:016x}", rand::random::<u64>()),
