@@ -40,11 +40,11 @@ pub fn describe() {
     describe_gauge!("courtside_http_connections", "Open connections.");
     describe_counter!(
         "courtside_access_refused_total",
-        "Requests that may not do what they asked for, by code."
+        "Requests that were denied access, by code."
     );
     describe_counter!(
         "courtside_tls_handshakes_failed_total",
-        "TLS handshakes that came to nothing."
+        "TLS handshakes that failed."
     );
     describe_gauge!(
         "courtside_reload_failed",
@@ -58,7 +58,7 @@ pub fn describe() {
     describe_gauge!("courtside_subscribers", "Open streams of updates.");
     describe_counter!(
         "courtside_stream_updates_total",
-        "Updates that readers of streams were told of."
+        "Updates sent to readers of streams."
     );
     describe_counter!(
         "courtside_stream_bytes_total",
@@ -67,7 +67,7 @@ pub fn describe() {
     );
     describe_counter!(
         "courtside_stream_skipped_total",
-        "States that were superseded before a slow reader was told of them."
+        "States that were superseded before they were sent to a slow reader."
     );
     describe_gauge!("courtside_scoreboard_games", "Games with an output.");
     describe_gauge!(
@@ -81,7 +81,7 @@ pub fn describe() {
     );
     describe_counter!(
         "courtside_scoreboard_read_backs_total",
-        "Outputs read back from the log, for want of memory."
+        "Outputs read from the log, because memory no longer held them."
     );
 }
 

@@ -241,7 +241,7 @@ pub fn describe() {
     );
     describe_counter!(
         HALTS_ENDED,
-        "Halted entities that go on, since what they missed was redriven."
+        "Entities whose halt ended, because the events that they missed were redriven."
     );
     describe_counter!(
         OFFSETS_FOREIGN,

@@ -42,11 +42,11 @@ static COMMITS: Metric = Metric::counter(
 );
 static PARTITIONS: Metric = Metric::gauge(
     "courtside_partitions",
-    "Partitions that this host has, by what they do.",
+    "Partitions that this host has, by state.",
 );
 static BLOCKED: Metric = Metric::gauge(
     "courtside_partition_blocked",
-    "1 for a partition of this host that does not go on, with what it does and the code that says why.",
+    "1 for a partition of this host that is not processed, with its state and the code of the reason.",
 );
 static MEMBERS: Metric = Metric::gauge(
     "courtside_group_members",
@@ -58,7 +58,7 @@ static UNASSIGNED: Metric = Metric::gauge(
 );
 static LOG_ANSWERS: Metric = Metric::gauge(
     "courtside_log_answers",
-    "1 where the log told of the group and the input just now, 0 where it did not.",
+    "1 if the log could just now describe the group and the input, otherwise 0.",
 );
 static SLOT_STATE: Metric = Metric::gauge(
     "courtside_slot_state",
@@ -66,7 +66,7 @@ static SLOT_STATE: Metric = Metric::gauge(
 );
 static SLOT_FILE: Metric = Metric::gauge(
     "courtside_slot_file",
-    "1 for what the slot's file in the plugin directory is, 0 for the others.",
+    "1 for the state of the slot's file in the plugin directory, 0 for the others.",
 );
 static SLOT_AGREED: Metric = Metric::gauge(
     "courtside_slot_agreed",
