@@ -615,14 +615,14 @@ mod tests {
             ),
             (
                 writes(table.clone(), &[]),
-                "outputs.alerts was a (keep = \"latest\"), and is not there",
+                "outputs.alerts was a (keep = \"latest\"), and is not configured",
             ),
             (
                 writes(
                     table.clone(),
                     &[alerts("a"), ("more", KeptTopic::stream("m"))],
                 ),
-                "outputs.more was not there, and is m (keep = \"all\")",
+                "outputs.more was not configured, and is m (keep = \"all\")",
             ),
         ] {
             let said = refused(&*log, &of(other));
