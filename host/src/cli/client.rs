@@ -122,7 +122,7 @@ impl Client {
         let body = answer.bytes().await.map_err(|error| {
             coded!(
                 "host-unreachable",
-                "half an answer from {url}: {}",
+                "the answer from {url} was cut short: {}",
                 root(&error)
             )
         })?;
@@ -130,7 +130,7 @@ impl Client {
             return Err(problem(url, status, &body));
         }
         serde_json::from_slice(&body).or_fail_with("host-unreachable", || {
-            format!("what {url} answers is of another version")
+            format!("the answer from {url} is of another version")
         })
     }
 }

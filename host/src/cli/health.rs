@@ -76,7 +76,7 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
 fn readiness(said: &str) -> anyhow::Result<String> {
     let said: Readiness = serde_json::from_str(said).or_fail(
         "host-unreachable",
-        "what the host answers is of another version",
+        "the host's answer is of another version",
     )?;
     if said.ready {
         return Ok("ready".to_owned());

@@ -357,7 +357,7 @@ async fn redrive(args: &RedriveArgs) -> anyhow::Result<ExitCode> {
         if progress.started_at_ms != started {
             return Err(coded!(
                 "redrive-interrupted",
-                "the host was started again, or somebody else redrives: redrive again, nothing happens twice"
+                "the host was started again, or somebody else began a redrive: redrive again, no event is redriven twice"
             ));
         }
         if shows {

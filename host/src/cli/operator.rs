@@ -95,7 +95,7 @@ pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         return Err(coded!(
             "confirmation-needed",
-            "{question} Say --yes: standard input is no terminal to ask at"
+            "{question} Confirm with --yes: standard input is no terminal to ask at"
         ));
     }
     say(&format!("{question} [y/N] "));

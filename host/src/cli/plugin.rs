@@ -96,8 +96,10 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.file).or_fail_with("plugin-file-unreadable", || {
         format!("{}", args.file.display())
     })?;
-    let compiled =
-        tempfile::tempdir().or_fail("plugin-cache-unusable", "no temporary directory")?;
+    let compiled = tempfile::tempdir().or_fail(
+        "plugin-cache-unusable",
+        "a temporary directory cannot be created",
+    )?;
     let cache_dir = Some(compiled.path().join("compiled"));
     let engine = engine(cache_dir, config.plugin.compile_limits())?;
     let mut report = Report {

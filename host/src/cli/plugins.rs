@@ -406,7 +406,7 @@ async fn rollback(
         if Instant::now() >= deadline {
             return Err(coded!(
                 "rollback-goes-on",
-                "not all is processed again after {wait} s; `courtside plugins list` and {}group say how far it is",
+                "not all events are processed again after {wait} s; `courtside plugins list` and {}group have the progress",
                 client.url()
             ));
         }

@@ -81,7 +81,7 @@ pub fn run(args: &ResetArgs) -> anyhow::Result<ExitCode> {
         let known: Vec<_> = config.pipelines.keys().map(String::as_str).collect();
         return Err(coded!(
             "pipeline-not-found",
-            "no pipeline is called {}; there is {}",
+            "no pipeline is called {}; the configuration has {}",
             args.pipeline,
             known.join(", ")
         ));

@@ -370,7 +370,7 @@ fn alter(
     if change.partitions.is_none() && change.set.is_empty() && change.unset.is_empty() {
         return Err(coded!(
             "nothing-to-alter",
-            "say --partitions, --topic-config or --unset"
+            "give --partitions, --topic-config or --unset"
         ));
     }
     let has = log.partitions(topic).map_err(coded)?;

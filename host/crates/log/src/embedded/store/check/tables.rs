@@ -231,7 +231,10 @@ fn compare_checksums(db: &Path, spaces: &[Keyspace], bytes_max: u64) -> Result<(
         };
         left = rest;
         if files::checksum(&path).map_err(failed)? != checksum.into_u128() {
-            return Err(Refusal::file(&path, "is not what was written"));
+            return Err(Refusal::file(
+                &path,
+                "has changed since the backup was written",
+            ));
         }
     }
     Ok(())
