@@ -12,7 +12,7 @@ use courtside_engine::{
     backup::source::Source,
     letters::{self, Letters},
     pipeline::{
-        Output, Pipeline, Processing, SlotLimits,
+        Output, Pipeline, SlotLimits, WorkerSettings,
         identity::Identity,
         kept::KeptTopic,
         layout::{self, Layout, LayoutError, Writes},
@@ -164,7 +164,7 @@ impl Host {
         for (pipeline, layout) in pipelines {
             let status = Arc::new(PipelineStatus::default());
             let mut orders = Vec::new();
-            for number in 0..pipeline.processing.workers {
+            for number in 0..pipeline.settings.workers {
                 let worker = patiently(stop, || {
                     Ok(Worker::start(&log, &pipeline, &status, number).map_err(Failure::of)?)
                 })?;
@@ -460,7 +460,7 @@ fn pipeline(
         dead_letter,
         plugins: Some(plugins),
         host: log.host(),
-        processing: processing(config, &plugin),
+        settings: processing(config, &plugin),
         limits: plugin.limits(),
         slot_limits: of_slots
             .map(|(slot, plugin)| {
@@ -515,7 +515,7 @@ fn check_partitioner(name: &str, settings: &PipelineConfig, partitions: u32) -> 
     Ok(())
 }
 
-fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
+fn processing(config: &Config, plugin: &PluginConfig) -> WorkerSettings {
     let worker = &config.worker;
     let workers = if worker.workers > 0 {
         worker.workers
@@ -523,7 +523,7 @@ fn processing(config: &Config, plugin: &PluginConfig) -> Processing {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         u32::try_from(cores).unwrap_or(1)
     };
-    Processing {
+    WorkerSettings {
         workers,
         commit_interval: worker.commit_interval,
         commit_bytes_max: bytes(worker.commit_bytes_max),

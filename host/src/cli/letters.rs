@@ -36,7 +36,7 @@ pub struct LettersArgs {
 
 #[derive(Subcommand, Debug)]
 enum LettersCommand {
-    /// List dead letters, the newest events first.
+    /// List dead letters, the newest first.
     #[command(after_help = "Examples:\n  courtside dead-letter list --code event-refused")]
     List(ListArgs),
     /// Show one, with its event.

@@ -92,7 +92,7 @@ pub const SETTINGS: &[Setting] = &[
     set("topics.retention_bytes", Min::Bytes(0), "bytes kept of a partition that is not compacted; 0 sets no bound"),
     set("topics.tombstone_retention", Min::Millis(0), "how long a tombstone is kept in a compacted topic"),
     set("worker.workers", Min::Count(0), "worker threads of a pipeline; 0 is one for each core"),
-    set("worker.commit_interval", Min::Millis(1), "how long processed events may wait for their commit under load; an idle worker commits at once"),
+    set("worker.commit_interval", Min::Millis(1), "how long processed events may wait for their commit under load; a worker whose poll comes back empty commits at once"),
     set("worker.commit_bytes_max", Min::Bytes(64 * KIB), "events and emissions held in memory before a commit"),
     set("worker.poll_bytes_max", Min::Bytes(4 * KIB), "records taken from the log at a time"),
     set("worker.call_events_max", Min::Count(1), "events of one entity in one call of its plugin"),

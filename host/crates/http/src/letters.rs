@@ -138,7 +138,7 @@ impl RedriveRequest {
     get, path = "/dead-letters/{pipeline}", tag = "operation", operation_id = "list_dead_letters",
     params(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
-        ("from" = inline(Option<StartDoc>), Query, description = "newest (the default: one page, the newest events first) or oldest"),
+        ("from" = inline(Option<StartDoc>), Query, description = "newest (the default: one page, the newest letters first) or oldest"),
         ("after" = Option<String>, Query, description = "PARTITION:OFFSET, the field next of the page before; not together with from", pattern = "^[0-9]{1,9}:[0-9]{1,18}$"),
         ("limit" = Option<u32>, Query, description = "Letters in a page, from 1 to 1000; by default 100", minimum = 1, maximum = 1000),
         ("key" = Option<String>, Query, description = "Only letters of this key"),

@@ -7,6 +7,11 @@ pub mod headers;
 pub mod slot_name;
 pub mod topics;
 
+pub use headers::{
+    ATTEMPT_HEADER, DIGEST_HEADER, EVENT_TIME_HEADER, HOST_HEADER_PREFIX, PLUGIN_HEADER,
+    SOURCE_HEADER, TOPIC_HEADER,
+};
+
 use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
@@ -147,28 +152,6 @@ impl fmt::Display for Position {
         write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
     }
 }
-
-/// Header names that begin with this, in either case, are the host's own.
-pub const HOST_HEADER_PREFIX: &str = "courtside-";
-
-/// `name@version` of the plugin that made an output record.
-pub const PLUGIN_HEADER: &str = "courtside-plugin";
-/// The SHA-256 of that plugin's file.
-pub const DIGEST_HEADER: &str = "courtside-digest";
-/// `topic/partition/offset` of the event that led to the record.
-pub const SOURCE_HEADER: &str = "courtside-source";
-
-/// How often the event was processed, where a rollback had it processed again.
-pub const ATTEMPT_HEADER: &str = "courtside-attempt";
-
-/// The event's own time, in milliseconds since 1970, on a record that has another
-/// one: a dead letter, and an output whose event's time would not do.
-pub const EVENT_TIME_HEADER: &str = "courtside-event-time";
-
-/// `topic/id` of the input that the host wrote a record to, where the record has
-/// other headers of the host. Those count only beside this one: other programs
-/// copy headers from topic to topic.
-pub const TOPIC_HEADER: &str = "courtside-topic";
 
 /// A record header.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -128,7 +128,9 @@ impl Letter {
     /// event brought.
     fn own<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         let headers = &self.record.headers;
-        let own = headers.get(own_headers(headers)..).unwrap_or_default();
+        let own = headers
+            .get(event_header_count(headers)..)
+            .unwrap_or_default();
         let header = own.iter().find(|header| &*header.name == name)?;
         let text = std::str::from_utf8(header.value.as_ref()?).ok()?;
         text.parse().ok()
@@ -182,7 +184,7 @@ impl Letter {
             (event.headers, event.value)
         } else {
             let mut headers = self.record.headers.clone();
-            headers.truncate(own_headers(&headers));
+            headers.truncate(event_header_count(&headers));
             (headers, self.record.value.clone())
         };
         headers.retain(|header| !OF_REDRIVES.contains(&&*header.name));
@@ -223,10 +225,10 @@ const OF_REDRIVES: [&str; 8] = [
     MADE_OF,
 ];
 
-/// The number of a letter's headers that came with its event; the host's own
-/// come after them. The event may have headers of these names, too, from
+/// The number of a letter's headers that came with its event. The host's headers come
+/// after them, in the order in which `worker::output::dead_letter` writes them. The event may have headers of these names, too, from
 /// another pipeline.
-fn own_headers(headers: &[Header]) -> usize {
+fn event_header_count(headers: &[Header]) -> usize {
     let mut left = headers;
     let mut skip = |names: &[&str], count_max: usize| {
         for _ in 0..count_max {

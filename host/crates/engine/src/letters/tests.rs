@@ -279,7 +279,7 @@ impl Scene {
         let mut pipeline = Pipeline::clone(&pipeline(4, 100));
         pipeline.partitions = PARTITIONS;
         pipeline.record_bytes_max = log.record_bytes_max();
-        pipeline.processing.commit_interval = Duration::from_millis(2);
+        pipeline.settings.commit_interval = Duration::from_millis(2);
         let notes = TopicSpec {
             name: notes::topic(&pipeline.group),
             partitions: Some(PARTITIONS),

@@ -53,7 +53,7 @@ pub struct LetterView {
     pub code: String,
     /// Why, in words.
     pub reason: String,
-    /// The event's.
+    /// The event's own time, in milliseconds since 1970.
     pub timestamp_ms: u64,
     /// When the event became a dead letter, which its topic's retention counts from.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct LetterView {
     /// The record that this letter was made of: another one than `origin` where
     /// the event was redriven before.
     pub source: Option<Place>,
-    /// The plugin in force, `name@version`.
+    /// The plugin that was in force when the letter was made, `name@version`.
     pub plugin: Option<String>,
     pub digest: Option<String>,
     pub state: LetterState,

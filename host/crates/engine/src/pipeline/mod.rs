@@ -31,7 +31,7 @@ pub struct Pipeline {
     /// The partition to which takeovers are written, and the host that writes them.
     pub plugins: Option<TopicPartition>,
     pub host: ByteString,
-    pub processing: Processing,
+    pub settings: WorkerSettings,
     /// Limits of the slots that have none of their own.
     pub limits: Limits,
     /// Limits of the slots that have their own.
@@ -88,7 +88,7 @@ impl Pipeline {
     #[must_use]
     pub fn entities_per_instance(&self, slot: &SlotName) -> usize {
         let own = self.slot_limits.get(slot);
-        let count = own.map_or(self.processing.entities_per_instance, |own| {
+        let count = own.map_or(self.settings.entities_per_instance, |own| {
             own.entities_per_instance
         });
         count.max(1)
@@ -104,9 +104,10 @@ impl Pipeline {
     }
 }
 
-/// How a pipeline's workers work.
+/// The settings of a pipeline's workers, as `host.rs` takes them from `[worker]`,
+/// `[plugin]` and `[slots]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Processing {
+pub struct WorkerSettings {
     pub workers: u32,
     /// How long processed events may wait for their commit under load.
     pub commit_interval: Duration,

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use courtside_types::{DIGEST_HEADER, EVENT_TIME_HEADER, Offset, PLUGIN_HEADER};
+use courtside_types::{ATTEMPT_HEADER, DIGEST_HEADER, EVENT_TIME_HEADER, Offset, PLUGIN_HEADER};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    line::{ATTEMPT_HEADER, HeaderLine, Line, Text},
+    line::{HeaderLine, Line, Text},
     recording::Recording,
     redone,
     timeline::Timeline,

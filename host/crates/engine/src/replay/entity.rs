@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::line::{Malformed, Text};
 use crate::{
-    pipeline::{Output, Pipeline, Processing, identity::Identity},
+    pipeline::{Output, Pipeline, WorkerSettings, identity::Identity},
     slots::view::{LimitsView, SwapKind},
 };
 
@@ -80,8 +80,8 @@ impl PipelineView {
                 .collect(),
             dead_letter: pipeline.dead_letter.to_string(),
             record_bytes_max: count(pipeline.record_bytes_max),
-            call_events_max: count(pipeline.processing.call_events_max),
-            call_bytes_max: count(pipeline.processing.call_bytes_max),
+            call_events_max: count(pipeline.settings.call_events_max),
+            call_bytes_max: count(pipeline.settings.call_bytes_max),
             limits: LimitsView::of(pipeline, slot),
         }
     }
@@ -115,7 +115,7 @@ impl PipelineView {
             // Takeovers are only replayed, so they are not written to a topic.
             plugins: None,
             host: "replay".into(),
-            processing: Processing {
+            settings: WorkerSettings {
                 workers: 1,
                 commit_interval: Duration::ZERO,
                 commit_bytes_max: usize::MAX,

@@ -3,14 +3,11 @@
 
 use bytes::Bytes;
 use courtside_types::{
-    DIGEST_HEADER, Digest, EVENT_TIME_HEADER, Header, NewRecord, Offset, PartitionId, Record,
-    SOURCE_HEADER, TopicPartition,
+    ATTEMPT_HEADER, DIGEST_HEADER, Digest, EVENT_TIME_HEADER, Header, NewRecord, Offset,
+    PartitionId, Record, SOURCE_HEADER, TopicPartition,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-/// Header on records that were made again after a rollback.
-pub const ATTEMPT_HEADER: &str = "courtside-attempt";
 
 /// Bytes in JSON: as text where they are UTF-8, else in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -223,7 +220,7 @@ pub fn provenance(headers: &[Header]) -> Option<Provenance> {
     let source = text(headers.get(at)?)?;
     let (rest, offset) = source.rsplit_once('/')?;
     let (_, partition) = rest.rsplit_once('/')?;
-    // The host's headers stand together.
+    // The plugin and its digest stand right before the source.
     let ours = headers.get(at.saturating_sub(2)..).unwrap_or_default();
     let last = |name: &str| ours.iter().rev().find(|header| &*header.name == name);
     Some(Provenance {

@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use courtside_plugin_host::Plugin;
 use courtside_types::{
-    DIGEST_HEADER, Digest, Header, Key, Offset, PLUGIN_HEADER, PartitionId, Record, SOURCE_HEADER,
-    TopicPartition, slot_name::SlotName,
+    ATTEMPT_HEADER, DIGEST_HEADER, Digest, Header, Key, Offset, PLUGIN_HEADER, PartitionId, Record,
+    SOURCE_HEADER, TopicPartition, slot_name::SlotName,
 };
 
 use super::{
     Recording, ReplayError, archive, check,
     compare::{Comparison, Headers, Kind, compare},
     entity::{EntityPartition, PipelineView, TakeoverView},
-    line::{ATTEMPT_HEADER, HeaderLine, Line, Text, provenance},
+    line::{HeaderLine, Line, Text, provenance},
     run::{Case, Plan},
     timeline::{Stretch, Timeline},
 };

@@ -132,6 +132,10 @@ pub fn emission(
 }
 
 /// The record that an event becomes if it cannot be processed.
+///
+/// The host's headers come after the event's, and their order counts: a redrive takes
+/// them off from the end (`letters::event`), and a replay looks for the plugin right
+/// before the source (`replay::line`).
 #[must_use]
 pub fn dead_letter(
     pipeline: &Pipeline,

@@ -20,7 +20,7 @@ pub enum PartitionState {
     /// No worker of this host has it.
     Elsewhere,
     Running,
-    /// Waits for a plugin.
+    /// Waits for a plugin, or for the log or a topic before it can begin.
     Waiting,
     /// Processes events again after a rollback, those of the entities that it
     /// brought back; the others wait until it has caught up.

@@ -244,7 +244,7 @@ pub(crate) fn pipeline(entities_per_instance: usize, entities_open_max: usize) -
         dead_letter: "test.dead-letter".into(),
         plugins: None,
         host: "test".into(),
-        processing: pipeline::Processing {
+        settings: pipeline::WorkerSettings {
             workers: 1,
             commit_interval: Duration::from_millis(100),
             commit_bytes_max: 1 << 20,

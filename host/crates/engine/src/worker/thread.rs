@@ -59,7 +59,7 @@ impl Worker {
             group: pipeline.group.clone(),
             input: pipeline.input.clone(),
             worker,
-            workers: pipeline.processing.workers,
+            workers: pipeline.settings.workers,
             topics: pipeline.identity.topics(),
             visits: false,
         })?;
@@ -88,8 +88,8 @@ impl Worker {
             interrupt: Arc::clone(&orders.interrupt),
             poll_bytes: 0,
             warmup: None,
-            wait: RETRY_WAIT_MIN,
-            poll_wait: RETRY_WAIT_MIN,
+            run_retry_wait: RETRY_WAIT_MIN,
+            poll_retry_wait: RETRY_WAIT_MIN,
             worker,
             partitions: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -101,7 +101,7 @@ impl Worker {
         };
         let figures = Arc::clone(status.figures());
         running.processing.count_in(figures, worker);
-        running.poll_bytes = pipeline.processing.poll_bytes_max;
+        running.poll_bytes = pipeline.settings.poll_bytes_max;
         running.set_budget();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
@@ -148,9 +148,9 @@ struct WorkerLoop {
     /// Set for a while after a swap, when polls and commits are small.
     warmup: Option<Warmup>,
     /// How long to wait after the next log error that interrupts a run.
-    wait: Duration,
+    run_retry_wait: Duration,
     /// How long to wait after the next poll that fails.
-    poll_wait: Duration,
+    poll_retry_wait: Duration,
     worker: u32,
     partitions: BTreeSet<PartitionId>,
     /// Asks the log for the first offset that it still has of a partition.
@@ -158,9 +158,9 @@ struct WorkerLoop {
     watch: IdentityWatch,
     /// Partitions that process events again.
     redoing: BTreeSet<PartitionId>,
-    /// Partitions that do not go on by themselves, whatever plugin comes.
+    /// Stopped partitions, which no plugin makes go on.
     stopped: BTreeSet<PartitionId>,
-    /// Stopped partitions that the worker tries again now and then.
+    /// The stopped partitions that the worker tries again now and then.
     given_up: GivenUp,
     /// How many times the worker went back to what is committed.
     rewinds: u64,
@@ -217,7 +217,7 @@ impl WorkerLoop {
         };
         let polled = self.member.poll(timeout, poll_bytes);
         if polled.is_ok() {
-            self.poll_wait = RETRY_WAIT_MIN;
+            self.poll_retry_wait = RETRY_WAIT_MIN;
         }
         self.take_polled(polled, is_restoring);
     }
@@ -268,8 +268,8 @@ impl WorkerLoop {
             Ok(Polled::Stopped { partition, error }) => self.stop_at(partition, error),
             Err(error) => {
                 tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll of the record log failed, trying again");
-                std::thread::sleep(self.poll_wait);
-                self.poll_wait = (self.poll_wait * 2).min(RETRY_WAIT_MAX);
+                std::thread::sleep(self.poll_retry_wait);
+                self.poll_retry_wait = (self.poll_retry_wait * 2).min(RETRY_WAIT_MAX);
             }
         }
     }

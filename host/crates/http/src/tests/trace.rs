@@ -42,7 +42,7 @@ pub(crate) fn pipeline() -> Pipeline {
         dead_letter: DEAD_LETTERS.into(),
         plugins: None,
         host: "test".into(),
-        processing: pipeline::Processing {
+        settings: pipeline::WorkerSettings {
             workers: 1,
             commit_interval: Duration::ZERO,
             commit_bytes_max: 1 << 20,

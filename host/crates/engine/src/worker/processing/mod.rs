@@ -48,7 +48,8 @@ use crate::pipeline::Pipeline;
 pub struct Stop {
     pub code: &'static str,
     pub reason: String,
-    /// The partition goes on by itself when its plugin comes.
+    /// The worker tries the partition again at the next activation, rollback or
+    /// confirmation in any slot.
     pub waits: bool,
 }
 
@@ -114,7 +115,8 @@ struct PartitionTask {
     next: Offset,
     /// Dead letters that belong to no entity.
     loose: Vec<Produced>,
-    /// The partition takes no records until it is resumed.
+    /// The partition has stopped, or waits for a plugin: it takes no records until it is
+    /// resumed.
     stopped: bool,
     /// The plugins in the partition's slots, and the events that are processed again.
     slots: Slots,
@@ -541,7 +543,7 @@ impl Processing {
         if !self.dirty.is_empty() {
             return;
         }
-        let settings = &self.pipeline.processing;
+        let settings = &self.pipeline.settings;
         let (idle, count_max) = (settings.entity_idle, settings.entities_open_max);
         while let Some((_, id)) = self.order.first_key_value() {
             let id = *id;

@@ -265,7 +265,7 @@ impl Processing {
     pub(super) fn call(&mut self, id: usize, home: Home) -> Option<Hurdle> {
         let entity = self.entities.get_mut(id)?;
         let held = self.instances.get_mut(home.instance)?;
-        let settings = &self.pipeline.processing;
+        let settings = &self.pipeline.settings;
         // While an entity is halted, the end of each event decides about the next.
         let count_max = if held.alone || entity.halted.is_some() {
             1

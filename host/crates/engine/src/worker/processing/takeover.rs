@@ -48,18 +48,18 @@ impl Processing {
 
     /// Whether swaps can be taken back at all.
     fn has_trials(&self) -> bool {
-        !self.pipeline.processing.confirm_after.is_zero()
+        !self.pipeline.settings.confirm_after.is_zero()
     }
 
     fn confirm_after_ms(&self) -> u64 {
-        let after = self.pipeline.processing.confirm_after;
+        let after = self.pipeline.settings.confirm_after;
         u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Puts the host's own rows into a commit.
     pub(super) fn keep_house(&mut self, commit: &mut Commit, now: u64) -> Result<(), LogError> {
         let mut told = Vec::new();
-        let bytes_max = self.pipeline.processing.commit_bytes_max;
+        let bytes_max = self.pipeline.settings.commit_bytes_max;
         for (partition, task) in &mut self.tasks {
             if task.is_restoring() {
                 let host = &self.pipeline.host;

@@ -148,8 +148,8 @@ fn slot_pipeline(commit_bytes_max: usize, confirm_after: Duration) -> Arc<Pipeli
         topic: "test.plugins".into(),
         partition: PartitionId(0),
     });
-    pipeline.processing.commit_bytes_max = commit_bytes_max;
-    pipeline.processing.confirm_after = confirm_after;
+    pipeline.settings.commit_bytes_max = commit_bytes_max;
+    pipeline.settings.confirm_after = confirm_after;
     Arc::new(pipeline)
 }
 

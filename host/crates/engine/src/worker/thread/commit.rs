@@ -35,7 +35,7 @@ pub(super) enum CommitOutcome {
 
 impl WorkerLoop {
     pub(super) fn is_due(&self) -> bool {
-        let settings = &self.pipeline.processing;
+        let settings = &self.pipeline.settings;
         // Polls are this small after a run went over its budget. Each commit doubles
         // them, so the worker commits at once.
         if self.poll_bytes < settings.poll_bytes_max.min(WARMUP_POLL_BYTES) {
@@ -134,7 +134,7 @@ impl WorkerLoop {
             }
             let now = Instant::now();
             if deadline.is_none() && self.member.is_waited_for() {
-                deadline = Some(now + self.pipeline.processing.drain_deadline);
+                deadline = Some(now + self.pipeline.settings.drain_deadline);
             }
             if self.must_stop() || deadline.is_some_and(|deadline| now >= deadline) {
                 return CommitOutcome::Overdue;
@@ -152,8 +152,8 @@ impl WorkerLoop {
         self.note_opened(self.processing.entities_pending());
         self.processing.settle(commit);
         self.note_recovered(commit);
-        self.wait = RETRY_WAIT_MIN;
-        let poll_bytes_max = self.pipeline.processing.poll_bytes_max;
+        self.run_retry_wait = RETRY_WAIT_MIN;
+        let poll_bytes_max = self.pipeline.settings.poll_bytes_max;
         if self.poll_bytes < poll_bytes_max {
             self.poll_bytes = (self.poll_bytes * 2).min(poll_bytes_max);
             self.set_budget();

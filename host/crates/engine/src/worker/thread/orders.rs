@@ -99,7 +99,7 @@ impl WorkerLoop {
         while let Ok(order) = self.inbox.try_recv() {
             match order {
                 Order::Stop(told) => {
-                    self.stopping = Some(told + self.pipeline.processing.drain_deadline);
+                    self.stopping = Some(told + self.pipeline.settings.drain_deadline);
                     return;
                 }
                 Order::Activate { slot, active, done } => {
@@ -200,7 +200,7 @@ impl WorkerLoop {
         if self.stopping.is_none()
             && let Ok(Order::Stop(told)) = self.inbox.try_recv()
         {
-            self.stopping = Some(told + self.pipeline.processing.drain_deadline);
+            self.stopping = Some(told + self.pipeline.settings.drain_deadline);
         }
         self.stopping
             .is_some_and(|deadline| Instant::now() >= deadline)

@@ -12,7 +12,7 @@ impl WorkerLoop {
     /// deadline they go without the commit, and their next member reads the events
     /// again.
     pub(super) fn let_go(&mut self, partitions: &[PartitionId]) {
-        let deadline = Instant::now() + self.pipeline.processing.drain_deadline;
+        let deadline = Instant::now() + self.pipeline.settings.drain_deadline;
         let outcome = self.commit_by(Some(deadline));
         self.lose(partitions);
         self.member.release(partitions);
@@ -93,7 +93,8 @@ impl WorkerLoop {
         }
     }
 
-    /// Resumes the partitions that waited for a plugin; each may stop again.
+    /// Resumes all partitions that wait for a plugin, whichever slot changed. Each says
+    /// `running` at once, and waits again at the first event that its plugin cannot read.
     pub(super) fn go_on_waiting(&mut self) {
         if !self.processing.has_default() {
             return;
@@ -103,6 +104,7 @@ impl WorkerLoop {
             if let Some(next) = self.processing.resume(partition)
                 && self.seek(partition, next)
             {
+                tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, "partition that waited for a plugin goes on");
                 self.note(partition, PartitionState::Running, None);
                 going.push(partition);
             }

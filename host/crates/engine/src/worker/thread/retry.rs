@@ -67,7 +67,7 @@ impl WorkerLoop {
     }
 
     pub(super) fn set_budget(&mut self) {
-        let settings = &self.pipeline.processing;
+        let settings = &self.pipeline.settings;
         // A poll that could not be smaller is run to its end.
         let budget = (self.poll_bytes > 1).then(|| Budget {
             bytes_max: settings.commit_bytes_max * BUDGET_COMMITS,
@@ -96,8 +96,8 @@ impl WorkerLoop {
             Interrupted::Log(error) => {
                 self.status
                     .waits_for(self.worker, error.code(), error.to_string());
-                std::thread::sleep(self.wait);
-                self.wait = (self.wait * 2).min(RETRY_WAIT_MAX);
+                std::thread::sleep(self.run_retry_wait);
+                self.run_retry_wait = (self.run_retry_wait * 2).min(RETRY_WAIT_MAX);
             }
         }
         tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, poll_bytes = self.poll_bytes, %why, "processing starts over from the last commit");
@@ -131,7 +131,7 @@ impl WorkerLoop {
                 return false;
             }
             let within = if self.member.is_waited_for() {
-                self.pipeline.processing.drain_deadline
+                self.pipeline.settings.drain_deadline
             } else {
                 SEEK_WITHIN
             };

@@ -74,7 +74,8 @@ impl WorkerLoop {
             );
         }
         for partition in std::mem::take(&mut self.redoing) {
-            if redoing.contains_key(&partition) || self.stopped.contains(&partition) {
+            let is_held = self.stopped.contains(&partition) || self.waiting.contains(&partition);
+            if redoing.contains_key(&partition) || is_held {
                 continue;
             }
             tracing::info!(pipeline = %self.pipeline.name, partition = partition.0, "rollback of the partition done");

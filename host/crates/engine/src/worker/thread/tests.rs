@@ -103,15 +103,15 @@ fn running(script: &Arc<Mutex<Script>>) -> WorkerLoop {
         rewinds: 0,
         chores_at: Instant::now(),
         warmup: None,
-        poll_bytes: pipeline.processing.poll_bytes_max,
+        poll_bytes: pipeline.settings.poll_bytes_max,
         processing,
         pipeline,
         status: Arc::default(),
         member: Box::new(Scripted(Arc::clone(script))),
         inbox,
         interrupt: Arc::default(),
-        wait: RETRY_WAIT_MIN,
-        poll_wait: RETRY_WAIT_MIN,
+        run_retry_wait: RETRY_WAIT_MIN,
+        poll_retry_wait: RETRY_WAIT_MIN,
         worker: 0,
         partitions: BTreeSet::new(),
         waiting: BTreeSet::new(),
@@ -296,7 +296,7 @@ fn a_revoke_ends_at_the_drain_deadline() {
     for _ in 0..3 {
         running.step();
     }
-    let drain = running.pipeline.processing.drain_deadline;
+    let drain = running.pipeline.settings.drain_deadline;
     {
         let mut script = script.lock().unwrap();
         assert!(script.times.len() > 1, "it tried again");

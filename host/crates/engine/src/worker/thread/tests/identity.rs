@@ -46,7 +46,7 @@ pub(crate) fn scene(subject: &impl Subject) -> Pipeline {
         partitions: 1,
     };
     pipeline.dead_letter = subject.name("g.dead-letter");
-    pipeline.processing.commit_interval = Duration::from_millis(5);
+    pipeline.settings.commit_interval = Duration::from_millis(5);
     pipeline.record_bytes_max = log.record_bytes_max();
     log.ensure_topics(&[
         deleted(&pipeline.input, 1),

@@ -53,7 +53,7 @@ struct Host<'a> {
 impl<'a> Host<'a> {
     fn start(log: &'a Arc<dyn RecordLog>, pipeline: &Arc<Pipeline>) -> Self {
         let status = Arc::default();
-        let workers = (0..pipeline.processing.workers)
+        let workers = (0..pipeline.settings.workers)
             .map(|number| Worker::start(log, pipeline, &status, number).unwrap())
             .collect();
         Self {
@@ -161,12 +161,12 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
             topic: subject.name("g.plugins"),
             partition: PartitionId(0),
         });
-        pipeline.processing.workers = 2;
-        pipeline.processing.commit_interval = Duration::from_millis(5);
+        pipeline.settings.workers = 2;
+        pipeline.settings.commit_interval = Duration::from_millis(5);
         // The limits are low, so that states come back in several commits, and events
         // in several polls.
-        pipeline.processing.commit_bytes_max = 300;
-        pipeline.processing.poll_bytes_max = 2000;
+        pipeline.settings.commit_bytes_max = 300;
+        pipeline.settings.poll_bytes_max = 2000;
         pipeline.record_bytes_max = log.record_bytes_max();
         Arc::new(pipeline)
     };
