@@ -10,7 +10,7 @@ use std::{
 
 use courtside_engine::{
     backup::source::Source,
-    letters::{self, Letters},
+    dead_letters::{self, DeadLetters},
     pipeline::{
         Output, Pipeline, SlotLimits, WorkerSettings,
         identity::Identity,
@@ -34,7 +34,7 @@ use courtside_engine::{
 };
 use courtside_http::{
     Operator,
-    figures::{asked::Asked, pipelines::Seen},
+    gauges::{asked::Asked, pipelines::Seen},
     ingest::{Door, Ingest, KeyRule, Schema},
     scoreboard::{BoardSpec, Scoreboard},
 };
@@ -83,7 +83,7 @@ struct Working {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
     slots: SlotViews,
-    letters: Arc<Letters>,
+    letters: Arc<DeadLetters>,
     asks: Asks,
     layout: layout::Watch,
     traced: Arc<EntityHistory>,
@@ -205,7 +205,7 @@ impl Host {
             working.push(Working {
                 traced: Arc::new(traced),
                 layout: layout::Watch::new(&pipeline.group, layout),
-                letters: Letters::new(Arc::clone(&log), Arc::clone(&pipeline)),
+                letters: DeadLetters::new(Arc::clone(&log), Arc::clone(&pipeline)),
                 pipeline,
                 status,
                 slots: manager.views(),
@@ -433,7 +433,7 @@ fn pipeline(
     topics::ensure_others(config, name, settings, log)?;
     log.ensure_group(&group, &input).map_err(Failure::of)?;
     let identity = Identity::of(log, &group, &input).map_err(Failure::of)?;
-    let dead_letter = letters::topic(&group);
+    let dead_letter = dead_letters::topic(&group);
     let plugins = TopicPartition {
         topic: slots::topic::name(&group),
         partition: slots::topic::ONLY,
@@ -612,7 +612,7 @@ impl Operator for Overview {
         Ok(Source::new(&self.data_dir, self.log.backup()?))
     }
 
-    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>> {
+    fn letters(&self, pipeline: &str) -> Option<Arc<DeadLetters>> {
         let mut pipelines = self.pipelines.iter();
         let working = pipelines.find(|working| &*working.pipeline.name == pipeline)?;
         Some(Arc::clone(&working.letters))

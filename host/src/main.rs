@@ -42,7 +42,7 @@ enum Command {
     /// Check a plugin's file before it is put in force.
     Plugin(cli::plugin::PluginArgs),
     /// Show what could not be processed, and have it processed after all.
-    DeadLetter(cli::letters::LettersArgs),
+    DeadLetter(cli::dead_letters::LettersArgs),
     /// Copy a host's data directory while the host runs, and check such a copy.
     Backup(cli::backup::BackupArgs),
     /// Make a bearer token, and the entry of it in the host's file of tokens.
@@ -72,7 +72,9 @@ fn main() -> ExitCode {
         Command::Backup(args) => cli::backup::run(&args),
         Command::CompilePlugin => Ok(compile_process()),
         Command::Token(args) => cli::token::run(args),
-        Command::DeadLetter(args) => cli::block_on(cli::letters::run(args)).and_then(|code| code),
+        Command::DeadLetter(args) => {
+            cli::block_on(cli::dead_letters::run(args)).and_then(|code| code)
+        }
     };
     result.unwrap_or_else(|error| {
         cli::failure::complain(&error);

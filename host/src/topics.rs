@@ -2,7 +2,7 @@
 //! created. A host makes them at its start, and `courtside topics create` before.
 
 use courtside_engine::{
-    letters::{self, notes},
+    dead_letters::{self, notes},
     pipeline::{
         kept::{Keep, KeptTopic},
         layout,
@@ -74,7 +74,7 @@ pub fn all(config: &Config, log: &dyn Admin) -> Vec<PipelineTopic> {
         for output in settings.written() {
             add(Role::Output, kept(config, output, None));
         }
-        let dead_letter = letters::topic(&group);
+        let dead_letter = dead_letters::topic(&group);
         add(Role::DeadLetter, spec(dead_letter, None, deleted(config)));
         if let Some(checkpoints) = log.checkpoints_topic(&group) {
             add(Role::Checkpoints, checkpoints);
@@ -218,7 +218,7 @@ fn create_others(
 ) -> Result<(), LogError> {
     let partitions = log.partitions(&settings.input.topic.as_str().into())?;
     let group = config.group(pipeline);
-    let letters = letters::topic(&group);
+    let letters = dead_letters::topic(&group);
     let mut specs = vec![
         spec(letters, Some(partitions), deleted(config)),
         plugins(config, &group),

@@ -253,6 +253,28 @@ impl Place {
         fs::rename(draft, path).expect("a plugin's file in its place");
     }
 
+    /// Puts what `make` makes (a link, a pipe, a directory, a file) into a slot, in one
+    /// step: the slot is never empty in between.
+    ///
+    /// # Panics
+    /// If the slot is empty.
+    pub fn exchange(&self, slot: &str, make: impl FnOnce(&Path)) {
+        let draft = self.path("draft");
+        make(&draft);
+        let (here, path) = (rustix::fs::CWD, self.slot_file(slot));
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(here, &draft, here, path, exchange).expect("an exchange");
+        if draft
+            .symlink_metadata()
+            .expect("the slot's old file")
+            .is_dir()
+        {
+            fs::remove_dir(draft).expect("the old directory");
+        } else {
+            fs::remove_file(draft).expect("the old file");
+        }
+    }
+
     /// Writes a first part into a slot's file in place, and leaves the file open for
     /// more.
     #[must_use]

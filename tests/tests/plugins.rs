@@ -101,31 +101,34 @@ async fn what_is_in_the_slots_place_and_is_no_file_is_rejected(engine: Engine) {
     let place = Place::with_plugin(&good).on(engine);
     let host = place.start_ready().await;
     let mut game = Game::new("LAL-BOS");
-    let file = place.slot_file(SLOT);
 
-    place.remove(SLOT);
-    symlink("nowhere.wasm", &file).expect("a dangling link");
+    place.exchange(SLOT, |draft| {
+        symlink("nowhere.wasm", draft).expect("a dangling link");
+    });
     let reason = host.rejects(SLOT, "plugin-file-unreadable").await;
     assert!(reason.contains("link"), "{reason}");
     game.scores(&host).await;
 
     // To read a pipe that nobody writes to would take for ever.
-    fs::remove_file(&file).expect("the link");
-    let made = Command::new("mkfifo").arg(&file).status();
-    assert!(made.expect("mkfifo").success());
+    place.exchange(SLOT, |draft| {
+        let made = Command::new("mkfifo").arg(draft).status();
+        assert!(made.expect("mkfifo").success());
+    });
     host.rejects(SLOT, "plugin-not-a-file").await;
     game.scores(&host).await;
 
-    fs::remove_file(&file).expect("the pipe");
-    fs::create_dir(&file).expect("a directory");
+    place.exchange(SLOT, |draft| {
+        fs::create_dir(draft).expect("a directory");
+    });
     host.rejects(SLOT, "plugin-not-a-file").await;
     game.scores(&host).await;
 
     // A link that leads somewhere is as good as the file.
-    fs::remove_dir(&file).expect("the directory");
     let elsewhere = place.path("box_score.wasm");
     fs::write(&elsewhere, built::plugin("box-score")).expect("a plugin elsewhere");
-    symlink(&elsewhere, &file).expect("a link");
+    place.exchange(SLOT, |draft| {
+        symlink(&elsewhere, draft).expect("a link");
+    });
     host.runs(SLOT, &built::plugin("box-score")).await;
     assert!(counts_rebounds(&game.scores(&host).await));
     host.stop().await;

@@ -3,13 +3,13 @@
 
 pub mod backup;
 mod client;
+pub mod dead_letters;
 mod descriptors;
 pub mod failure;
 mod fetch;
 pub mod games;
 pub mod groups;
 pub mod health;
-pub mod letters;
 mod operator;
 pub mod plain;
 pub mod plugin;

@@ -120,9 +120,9 @@ mod tests {
 
     use crate::cli::{
         backup::BackupArgs,
+        dead_letters::LettersArgs,
         games::GamesArgs,
         groups::GroupsArgs,
-        letters::LettersArgs,
         plugin::PluginArgs,
         plugins::PluginsArgs,
         replay::{ExportArgs, ReplayArgs},

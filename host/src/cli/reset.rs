@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use courtside_client::terminal::say;
 use courtside_engine::{
-    letters::{self, notes},
+    dead_letters::{self, notes},
     pipeline::{identity::Identity, layout},
     worker::position::PositionRow,
 };
@@ -176,7 +176,7 @@ fn dead_letter_ends(log: &dyn RecordLog, group: &str) -> Result<Vec<Offset>, Log
     if let Err(error) = log.partitions(&notes::topic(group)) {
         return none(error);
     }
-    let bounds = log.written(&letters::topic(group));
+    let bounds = log.written(&dead_letters::topic(group));
     let ends = bounds.map(|bounds| bounds.iter().map(|bounds| bounds.end).collect());
     ends.or_else(none)
 }

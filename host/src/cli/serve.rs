@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use courtside_client::terminal::write_out;
-use courtside_engine::{letters, worker};
+use courtside_engine::{dead_letters, worker};
 use courtside_http as http;
 use courtside_process::{
     logging::{self, LogFormat},
@@ -122,7 +122,7 @@ async fn serve(
         .or_fail("start-failed", "the metrics cannot start")?;
     http::describe();
     worker::metrics::describe();
-    letters::describe();
+    dead_letters::describe();
     // The address is bound first, because an address that is taken is the most
     // frequent mistake.
     let listener = http::bind(config.http.listen).await.map_err(Failure::of)?;

@@ -5,7 +5,7 @@
 //! host would read a plugin's record in it as one of its own.
 
 use courtside_engine::{
-    letters::{self, notes},
+    dead_letters::{self, notes},
     pipeline::{
         kept::{Keep, KeptTopic},
         layout,
@@ -92,7 +92,7 @@ fn check_own(config: &Config, named: &Named<'_>) -> Result<(), ConfigError> {
     let topic = &*named.topic.topic;
     for pipeline in config.pipelines.keys() {
         let group = config.group(pipeline);
-        let letters = letters::topic(&group);
+        let letters = dead_letters::topic(&group);
         let own = [
             layout::topic(&group).name,
             slots::topic::name(&group),

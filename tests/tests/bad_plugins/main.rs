@@ -230,25 +230,21 @@ async fn refused_files(engine: Engine) -> Vec<Row> {
     let mut host = place.start_ready().await;
     scores(&host, 1).await;
     let mut rows = Vec::new();
-    let file = place.slot_file(SLOT);
     for (points, (plugin, code, offer)) in (2..).zip(offers(&good)) {
         match &offer {
             Offer::Bytes(bytes) => place.put(SLOT, bytes),
-            Offer::Link => {
-                place.remove(SLOT);
-                symlink("nowhere.wasm", &file).expect("a dangling link");
-            }
-            Offer::Directory => {
-                place.remove(SLOT);
-                fs::create_dir(&file).expect("a directory");
-            }
+            Offer::Link => place.exchange(SLOT, |draft| {
+                symlink("nowhere.wasm", draft).expect("a dangling link");
+            }),
+            Offer::Directory => place.exchange(SLOT, |draft| {
+                fs::create_dir(draft).expect("a directory");
+            }),
         }
         let words = host.rejects(SLOT, code).await;
         scores(&host, points).await;
-        if let Offer::Directory = offer {
-            fs::remove_dir(&file).expect("the directory");
-        }
-        place.put(SLOT, &good);
+        place.exchange(SLOT, |draft| {
+            fs::write(draft, &good).expect("a plugin's file");
+        });
         let slot = host.runs(SLOT, &good).await;
         assert_eq!(slot["swaps"], 1, "{plugin}: {slot}");
         rows.push(Row {

@@ -2,7 +2,7 @@
 //! plugins, the slots that hold the plugins, dead letters, replay and backup.
 
 pub mod backup;
-pub mod letters;
+pub mod dead_letters;
 pub mod pipeline;
 pub mod replay;
 pub mod slots;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use courtside_engine::{
     backup::source::Source,
-    letters::Letters,
+    dead_letters::DeadLetters,
     replay::trace::EntityHistory,
     slots::{
         ask::{AskError, RequestResult, What},
@@ -39,5 +39,5 @@ pub trait Operator: Send + Sync + 'static {
     /// A backup of the log and of the host's copies of plugins.
     fn backup(&self) -> Result<Source, LogError>;
     /// The dead letters of a pipeline; none where there is no such pipeline.
-    fn letters(&self, pipeline: &str) -> Option<Arc<Letters>>;
+    fn letters(&self, pipeline: &str) -> Option<Arc<DeadLetters>>;
 }

@@ -17,9 +17,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     access::{self, Access, Scope, guarded},
     app::{App, Shared, SharedApp},
-    backup, games,
+    backup, dead_letters, games,
     gzip::Constant,
-    letters, observe, operate, plugins, post,
+    observe, operate, plugins, post,
     problem::Problem,
     site, stream, trace,
 };
@@ -76,7 +76,7 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
     // for one more layer on its way.
     let large = OpenApiRouter::new()
         .routes(routes!(games::all))
-        .routes(routes!(letters::list))
+        .routes(routes!(dead_letters::list))
         .routes(routes!(operate::plugins))
         .routes(routes!(operate::group))
         .routes(routes!(operate::metrics))
@@ -87,8 +87,8 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(stream::game))
         .routes(routes!(stream::ws_all))
         .routes(routes!(stream::ws_game))
-        .routes(routes!(letters::one))
-        .routes(routes!(letters::progress))
+        .routes(routes!(dead_letters::one))
+        .routes(routes!(dead_letters::progress))
         .routes(routes!(trace::events))
         .routes(routes!(trace::outputs))
         .routes(routes!(trace::plugin));
@@ -97,7 +97,7 @@ fn routes(access: &Access) -> (Router<SharedApp>, utoipa::openapi::OpenApi) {
         .routes(routes!(post::events));
     let operate = OpenApiRouter::new()
         .routes(routes!(backup::get))
-        .routes(routes!(letters::redrive))
+        .routes(routes!(dead_letters::redrive))
         .routes(routes!(plugins::put))
         .routes(routes!(plugins::put_key, plugins::delete_key))
         .routes(routes!(plugins::rollback))

@@ -11,7 +11,7 @@ use courtside_plugin_host::{EntityId, Failure, Instance, Plugin};
 use courtside_types::{Digest, Key, slot_name::SlotName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::figures::{PipelineFigures, SlotFigures};
+use super::gauges::{PipelineGauges, SlotFigures};
 use crate::pipeline::Pipeline;
 
 /// A plugin in force in a slot. Each activation makes a new one, even of a plugin that
@@ -140,7 +140,7 @@ pub struct Instances {
     pipeline: Arc<Pipeline>,
     next: u64,
     /// The pipeline's figures, and the number of the worker that has the instances.
-    figures: Option<(Arc<PipelineFigures>, u32)>,
+    figures: Option<(Arc<PipelineGauges>, u32)>,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
 
@@ -173,7 +173,7 @@ impl Instances {
     }
 
     /// Sets the figures in which instances that are made from now on count their calls.
-    pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
+    pub fn count_in(&mut self, figures: Arc<PipelineGauges>, worker: u32) {
         self.figures = Some((figures, worker));
     }
 

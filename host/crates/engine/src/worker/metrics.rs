@@ -1,5 +1,5 @@
 //! The figures of workers and slots that are counted where they happen, by name.
-//! Figures of things that come and go are in [`figures`](super::figures).
+//! Figures of things that come and go are in [`gauges`](super::gauges).
 
 use courtside_plugin_host::FailureKind;
 use metrics::{

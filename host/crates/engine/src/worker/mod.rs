@@ -4,7 +4,7 @@
 mod breaker;
 pub mod entity;
 pub mod envelope;
-pub mod figures;
+pub mod gauges;
 mod given_up;
 pub mod instances;
 pub mod metrics;

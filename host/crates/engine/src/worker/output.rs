@@ -134,7 +134,7 @@ pub fn emission(
 /// The record that an event becomes if it cannot be processed.
 ///
 /// The host's headers come after the event's, and their order counts: a redrive takes
-/// them off from the end (`letters::event`), and a replay looks for the plugin right
+/// them off from the end (`dead_letters::event`), and a replay looks for the plugin right
 /// before the source (`replay::line`).
 #[must_use]
 pub fn dead_letter(

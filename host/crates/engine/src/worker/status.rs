@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::figures::PipelineFigures;
+use super::gauges::PipelineGauges;
 
 /// The state of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -76,7 +76,7 @@ pub struct PipelineStatus {
     waits: Mutex<BTreeMap<u32, Wait>>,
     /// By worker, why one of the pipeline's topics is gone or was made anew.
     topics_gone: Mutex<BTreeMap<u32, (&'static str, String)>>,
-    figures: Arc<PipelineFigures>,
+    figures: Arc<PipelineGauges>,
 }
 
 impl PipelineStatus {
@@ -147,7 +147,7 @@ impl PipelineStatus {
     }
 
     #[must_use]
-    pub const fn figures(&self) -> &Arc<PipelineFigures> {
+    pub const fn figures(&self) -> &Arc<PipelineGauges> {
         &self.figures
     }
 

@@ -27,7 +27,7 @@ use self::{
     warmup::{WARMUP_POLL_BYTES, Warmup},
 };
 use super::{
-    figures::Gap,
+    gauges::Gap,
     given_up::GivenUp,
     metrics::{Change, Handles},
     processing::{Counts, Processing, Stop},

@@ -19,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use courtside_engine::{
     backup::source::Source,
-    letters::Letters,
+    dead_letters::DeadLetters,
     pipeline::identity::Identity,
     replay::trace::EntityHistory,
     slots::{
@@ -138,7 +138,7 @@ impl Operator for FakeOperator {
         Err(LogError::BackupElsewhere)
     }
 
-    fn letters(&self, _: &str) -> Option<Arc<Letters>> {
+    fn letters(&self, _: &str) -> Option<Arc<DeadLetters>> {
         None
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct EmbeddedMember {
     seat: Arc<Listener>,
     phase: Phase,
     /// Partitions assigned and not released, by number.
-    tasks: Vec<Task>,
+    tasks: Vec<AssignedPartition>,
     /// Errors that stopped a partition and that no poll has returned yet.
     stopped: VecDeque<(PartitionId, LogError)>,
     /// The task to read first at the next poll.
@@ -55,7 +55,7 @@ enum Phase {
     Out,
 }
 
-struct Task {
+struct AssignedPartition {
     cursor: Cursor,
     committed: Option<u64>,
     paused: bool,
@@ -119,7 +119,7 @@ impl EmbeddedMember {
                 },
             };
             let next = assignment.next();
-            self.tasks.push(Task {
+            self.tasks.push(AssignedPartition {
                 cursor: Cursor::new(Arc::clone(&self.topic), partition, next.0),
                 committed,
                 paused: false,
@@ -148,7 +148,8 @@ impl EmbeddedMember {
         } else {
             0
         };
-        let is_next = |task: &Task| !task.paused && !task.stopped && task.cursor.lags();
+        let is_next =
+            |task: &AssignedPartition| !task.paused && !task.stopped && task.cursor.lags();
         let mut left = early
             .iter()
             .chain(&*late)
@@ -194,7 +195,7 @@ impl EmbeddedMember {
         Ok(fetched)
     }
 
-    fn task(&mut self, partition: PartitionId) -> Result<&mut Task, LogError> {
+    fn task(&mut self, partition: PartitionId) -> Result<&mut AssignedPartition, LogError> {
         let found = self
             .tasks
             .iter_mut()

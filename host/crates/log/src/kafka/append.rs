@@ -28,7 +28,7 @@ use super::{
     config::{KafkaConfig, Limits},
     context, convert,
     errors::{closed, is_of_time, unavailable, without},
-    reach::Reach,
+    reachability::Reachability,
     times::{Times, without_time},
 };
 use crate::LogError;
@@ -87,7 +87,7 @@ impl Drop for Pending {
 
 struct Deliveries {
     changes: watch::Sender<u64>,
-    reach: Arc<Reach>,
+    reach: Arc<Reachability>,
     fatal: Arc<AtomicBool>,
 }
 
@@ -144,7 +144,7 @@ pub(super) struct Appender {
     queue_bytes_max: usize,
     waiting_bytes: Arc<AtomicUsize>,
     changes: watch::Sender<u64>,
-    reach: Arc<Reach>,
+    reach: Arc<Reachability>,
     fatal: Arc<AtomicBool>,
     times: Arc<Times>,
     producer: RwLock<Option<ThreadedProducer<Deliveries>>>,
@@ -155,7 +155,7 @@ impl Appender {
         config: &KafkaConfig,
         limits: &Limits,
         changes: watch::Sender<u64>,
-        reach: Arc<Reach>,
+        reach: Arc<Reachability>,
         times: Arc<Times>,
     ) -> Result<Self, LogError> {
         let appender = Self {

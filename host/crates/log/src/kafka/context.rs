@@ -21,7 +21,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::reach::{Reach, essence};
+use super::reachability::{Reachability, essence};
 
 /// A count of events, for one thread to wait for the next.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ fn was_written(line: String) -> bool {
 
 /// Context of clients that only ask and read.
 pub(super) struct Plain {
-    pub reach: Option<Arc<Reach>>,
+    pub reach: Option<Arc<Reachability>>,
 }
 
 impl ClientContext for Plain {
@@ -159,7 +159,7 @@ pub(super) struct Membership {
     pub signal: Arc<Signal>,
     /// Whether a rebalance revokes all partitions, or only those that must move.
     pub eager: bool,
-    reach: Arc<Reach>,
+    reach: Arc<Reachability>,
     /// The number under which `reach` knows what this client is denied.
     client: u64,
     is_denied: AtomicBool,
@@ -171,7 +171,7 @@ pub(super) struct Membership {
 
 impl Membership {
     /// `needs` says what the brokers must permit.
-    pub fn new(reach: Arc<Reach>, eager: bool, needs: String) -> Self {
+    pub fn new(reach: Arc<Reachability>, eager: bool, needs: String) -> Self {
         Self {
             signal: Arc::default(),
             client: reach.enrol(),

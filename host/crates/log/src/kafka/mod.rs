@@ -29,7 +29,7 @@ mod member;
 mod native;
 mod offsets;
 mod producer;
-mod reach;
+mod reachability;
 mod reader;
 mod restore;
 mod shared;
@@ -81,7 +81,7 @@ use self::{
     groups::Groups,
     ids::Ids,
     member::KafkaMember,
-    reach::Reach,
+    reachability::Reachability,
     reader::Readers,
     shared::Shared,
     times::Times,
@@ -168,8 +168,8 @@ impl Kafka {
         })?;
         let lock = super::embedded::lock(path)?;
         let instance = instance(path, &config)?;
-        let reach = Arc::<Reach>::default();
-        let asker = |isolation, reach: Option<Arc<Reach>>| {
+        let reach = Arc::<Reachability>::default();
+        let asker = |isolation, reach: Option<Arc<Reachability>>| {
             let config = config.consumer(ASKERS, isolation);
             config
                 .create_with_context::<Plain, BaseConsumer<Plain>>(Plain { reach })

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     checkpoints::Store, config::KafkaConfig, context::Plain, errors::closed, ids::Ids,
-    reach::Reach, times::Times, topics::Topics,
+    reachability::Reachability, times::Times, topics::Topics,
 };
 use crate::LogError;
 
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub uncommitted: BaseConsumer<Plain>,
     pub ids: Ids,
     pub store: Arc<Store>,
-    pub reach: Arc<Reach>,
+    pub reach: Arc<Reachability>,
     pub changes: watch::Sender<u64>,
     pub closed: AtomicBool,
 }

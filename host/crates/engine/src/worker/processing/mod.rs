@@ -33,7 +33,7 @@ use super::{
     breaker::Breakers,
     entity::{Entity, Produced},
     envelope::{Envelope, Halt},
-    figures::PipelineFigures,
+    gauges::PipelineGauges,
     instances::{Active, Actives, Instances},
     position::{PositionRow, Start},
     takeover::{
@@ -352,7 +352,7 @@ impl Processing {
     }
 
     /// Sets the figures in which the calls of plugins are counted.
-    pub fn count_in(&mut self, figures: Arc<PipelineFigures>, worker: u32) {
+    pub fn count_in(&mut self, figures: Arc<PipelineGauges>, worker: u32) {
         self.instances.count_in(figures, worker);
     }
 

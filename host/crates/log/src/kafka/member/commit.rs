@@ -9,7 +9,7 @@ use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Topic, TopicPartition};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
-use super::{gone::Gone, seat::Seat};
+use super::{gone::Gone, session::MemberSession};
 use crate::{
     COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
     kafka::{
@@ -35,7 +35,7 @@ impl From<LogError> for Refused {
     }
 }
 
-impl Seat {
+impl MemberSession {
     pub(super) fn commit(&mut self, commit: &Commit, deadline: Instant) -> Result<(), Refused> {
         let left = move || deadline.saturating_duration_since(Instant::now());
         self.look_after_group().map_err(Refused::Gone)?;

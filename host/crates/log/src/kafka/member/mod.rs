@@ -1,6 +1,6 @@
 //! A worker's membership in a group.
 //!
-//! A [`Seat`] is one membership: a consumer, a transactional producer, and the
+//! A [`MemberSession`] is one membership: a consumer, a transactional producer, and the
 //! tasks that were assigned. A seat can come to an end that the client does not
 //! recover from (another host has its name, the brokers refuse it). Its partitions
 //! are lost then, and the member takes a new seat after a while, as often as needed.
@@ -10,7 +10,7 @@ mod commit;
 mod gone;
 mod identity;
 mod reading;
-mod seat;
+mod session;
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ use std::{
 use courtside_process::shutdown::{LEAVE_TIME_MAX, waits};
 use courtside_types::{Offset, PartitionId};
 
-use self::{commit::Refused, gone::Gone, seat::Seat};
+use self::{commit::Refused, gone::Gone, session::MemberSession};
 use super::shared::Shared;
 use crate::{Commit, GroupSpec, LogError, Member, Polled, name::check_name};
 
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct KafkaMember {
     shared: Arc<Shared>,
     spec: GroupSpec,
-    seat: Option<Seat>,
+    seat: Option<MemberSession>,
     away: Away,
     /// Partitions of a lost seat that the next poll reports as lost.
     lost: Vec<PartitionId>,
@@ -89,7 +89,7 @@ impl KafkaMember {
             lost: Vec::new(),
             fenced_at: None,
         };
-        match Seat::take(shared, spec) {
+        match MemberSession::take(shared, spec) {
             Ok(seat) => member.seat = Some(seat),
             // A running host waits until this error passes, and so does one that starts.
             Err(error @ LogError::Unavailable { .. }) => member.stay_away(&Gone {
@@ -124,7 +124,7 @@ impl KafkaMember {
     }
 
     fn come_back(&mut self) {
-        match Seat::take(&self.shared, &self.spec) {
+        match MemberSession::take(&self.shared, &self.spec) {
             Ok(seat) => {
                 tracing::info!(group = %self.spec.group, worker = self.spec.worker, "worker joins its consumer group again");
                 self.seat = Some(seat);
@@ -136,7 +136,7 @@ impl KafkaMember {
         }
     }
 
-    fn seat(&mut self) -> Result<&mut Seat, LogError> {
+    fn seat(&mut self) -> Result<&mut MemberSession, LogError> {
         self.seat.as_mut().ok_or_else(|| LogError::Fenced {
             reason: format!("worker {} is out of its group", self.spec.worker),
         })
@@ -168,7 +168,7 @@ impl Drop for KafkaMember {
 
 /// Leaves the group. The client may wait for as long as the brokers are gone. The
 /// worker does not wait with it, and the brokers end the membership.
-fn end(seat: Seat) {
+fn end(seat: MemberSession) {
     let (group, worker) = (seat.spec.group.clone(), seat.spec.worker);
     let name = format!("membership of worker {worker} in group {group}");
     if !waits::drop_within(&name, LEAVE_TIME_MAX, seat) {
@@ -249,7 +249,7 @@ impl Member for KafkaMember {
     }
 
     fn is_waited_for(&self) -> bool {
-        self.seat.as_ref().is_some_and(Seat::is_waited_for)
+        self.seat.as_ref().is_some_and(MemberSession::is_waited_for)
     }
 
     fn release(&mut self, partitions: &[PartitionId]) {

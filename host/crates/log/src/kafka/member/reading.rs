@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use courtside_types::{Offset, PartitionId, Record};
 use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode};
 
-use super::seat::{Phase, Seat};
+use super::session::{MemberSession, Phase};
 use crate::{
     Fetched, LogError, Polled,
     kafka::{
@@ -22,7 +22,7 @@ use crate::{
 /// How long a stopped partition may take to be sought before it is assigned anew.
 const STOPPED_SEEK: Duration = Duration::from_millis(200);
 
-impl Seat {
+impl MemberSession {
     pub(super) fn fetch(&mut self, bytes_max: usize) -> Vec<Fetched> {
         let mut fetched = Vec::new();
         let mut stopped = Vec::new();

@@ -6,7 +6,7 @@
 //! right.
 
 use courtside_engine::{
-    letters::{Letters, view::RedriveState},
+    dead_letters::{DeadLetters, view::RedriveState},
     pipeline::Pipeline,
     slots::{
         manager::SlotViews,
@@ -116,7 +116,7 @@ pub struct Seen<'a> {
     pub pipeline: &'a Pipeline,
     pub status: &'a PipelineStatus,
     pub slots: &'a SlotViews,
-    pub letters: &'a Letters,
+    pub letters: &'a DeadLetters,
     pub told: Told,
 }
 

@@ -52,7 +52,7 @@ const LEAVE_LOOK: Duration = Duration::from_millis(5);
 /// How often the same complaint of the group is logged.
 const COMPLAINTS: Duration = Duration::from_secs(30);
 
-pub(super) struct Seat {
+pub(super) struct MemberSession {
     pub(super) shared: Arc<Shared>,
     pub(super) spec: GroupSpec,
     pub(super) topic: Topic,
@@ -64,7 +64,7 @@ pub(super) struct Seat {
     /// group called it an old one. Commits do not take the client's live identity: it
     /// may belong to a membership in which another member has the tasks.
     pub(super) identity: Option<Identity>,
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<AssignedPartition>,
     /// Events that the next polls tell the worker.
     pub(super) told: VecDeque<Polled>,
     /// The task to read first at the next poll.
@@ -76,7 +76,7 @@ pub(super) struct Seat {
     owed: Option<Vec<PartitionId>>,
 }
 
-pub(super) struct Task {
+pub(super) struct AssignedPartition {
     pub(super) partition: PartitionId,
     pub(super) queue: PartitionQueue<Membership>,
     /// Offset of the next record to read.
@@ -102,14 +102,14 @@ pub(super) enum Phase {
     Stopped,
 }
 
-impl Task {
+impl AssignedPartition {
     /// Whether the worker knows of this partition (or is about to be told).
     pub(super) fn is_known(&self) -> bool {
         matches!(self.phase, Phase::Reading | Phase::Stopped)
     }
 }
 
-impl Seat {
+impl MemberSession {
     pub(super) fn take(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
         let config = &shared.config;
         let needs = format!("Read on group {} and on topic {}", spec.group, spec.input);
@@ -318,7 +318,7 @@ impl Seat {
             let signal = Arc::clone(&self.consumer.context().signal);
             queue.set_nonempty_callback(move || signal.raise());
             self.tasks.retain(|task| task.partition != *partition);
-            self.tasks.push(Task {
+            self.tasks.push(AssignedPartition {
                 partition: *partition,
                 queue,
                 next: Offset(0),
@@ -485,7 +485,7 @@ impl Seat {
                 bounds: restored.bounds,
             };
             let next = assignment.next();
-            let is_wanted = |task: &&mut Task| {
+            let is_wanted = |task: &&mut AssignedPartition| {
                 task.partition == partition
                     && task.phase == Phase::Restoring
                     && task.claim == Some(claim)
@@ -517,7 +517,10 @@ impl Seat {
         }
     }
 
-    pub(super) fn task(&mut self, partition: PartitionId) -> Result<&mut Task, LogError> {
+    pub(super) fn task(
+        &mut self,
+        partition: PartitionId,
+    ) -> Result<&mut AssignedPartition, LogError> {
         let found = self
             .tasks
             .iter_mut()
@@ -546,7 +549,7 @@ impl Seat {
     }
 }
 
-impl Seat {
+impl MemberSession {
     /// Leaves the group, so that nobody waits for the session to end. The client
     /// does so by itself when it closes, but neither for a member without
     /// partitions (of a cooperative group) nor for a static one. A member that
@@ -575,7 +578,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for MemberSession {
     fn drop(&mut self) {
         self.consumer.context().close();
         self.tasks.clear();

@@ -5,9 +5,9 @@ use courtside_log::Bounds;
 use courtside_types::{Offset, PartitionId};
 
 use super::{
-    error::LettersError,
+    error::DeadLettersError,
     event::Letter,
-    state::Letters,
+    state::DeadLetters,
     view::{HeaderView, LetterDetails, LetterState, LetterView, LettersPage},
 };
 
@@ -47,14 +47,14 @@ impl Filter {
     }
 }
 
-impl Letters {
+impl DeadLetters {
     /// A page of letters.
     pub fn page(
         &self,
         filter: &Filter,
         from: From,
         limit: usize,
-    ) -> Result<LettersPage, LettersError> {
+    ) -> Result<LettersPage, DeadLettersError> {
         self.notes.lock().read(&*self.log)?;
         let bounds: Vec<(PartitionId, Bounds)> = (0..)
             .map(PartitionId)
@@ -86,7 +86,7 @@ impl Letters {
         &self,
         partition: PartitionId,
         offset: Offset,
-    ) -> Result<LetterDetails, LettersError> {
+    ) -> Result<LetterDetails, DeadLettersError> {
         self.notes.lock().read(&*self.log)?;
         let letter = self.one(partition, offset)?;
         let view = LetterView::of(&letter, &self.pipeline, &self.notes.lock());
@@ -114,8 +114,8 @@ impl Letters {
         &self,
         partition: PartitionId,
         offset: Offset,
-    ) -> Result<Letter, LettersError> {
-        let not_found = LettersError::NotFound { partition, offset };
+    ) -> Result<Letter, DeadLettersError> {
+        let not_found = DeadLettersError::NotFound { partition, offset };
         let bounds = self.log.bounds(&self.pipeline.dead_letter)?;
         let held = bounds.get(partition.0 as usize);
         if held.is_none_or(|held| !(held.start..held.end).contains(&offset)) {
@@ -139,7 +139,7 @@ impl Letters {
         from: Offset,
         end: Offset,
         mut take: impl FnMut(Letter) -> bool,
-    ) -> Result<(), LettersError> {
+    ) -> Result<(), DeadLettersError> {
         let mut next = from;
         while next < end {
             let records = self
@@ -167,7 +167,7 @@ impl Letters {
         filter: &Filter,
         bounds: &[(PartitionId, Bounds)],
         limit: usize,
-    ) -> Result<(Vec<LetterView>, bool), LettersError> {
+    ) -> Result<(Vec<LetterView>, bool), DeadLettersError> {
         let share = LOOKED_MAX / bounds.len().max(1);
         let bytes_max = LOOKED_BYTES_MAX / bounds.len().max(1);
         let mut found = Vec::new();
@@ -216,7 +216,7 @@ impl Letters {
         bounds: &[(PartitionId, Bounds)],
         after: Option<(PartitionId, Offset)>,
         limit: usize,
-    ) -> Result<(Vec<LetterView>, Option<(PartitionId, Offset)>), LettersError> {
+    ) -> Result<(Vec<LetterView>, Option<(PartitionId, Offset)>), DeadLettersError> {
         let mut found = Vec::new();
         let (mut looked, mut bytes) = (0, 0);
         let mut next = None;

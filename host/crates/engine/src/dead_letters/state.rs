@@ -15,13 +15,13 @@ use courtside_process::shutdown::{self, End};
 use courtside_types::{Offset, PartitionId, Topic};
 use parking_lot::Mutex;
 
-use super::{error::LettersError, metrics, notes::Notes, view::RedriveView};
+use super::{error::DeadLettersError, metrics, notes::Notes, view::RedriveView};
 use crate::pipeline::Pipeline;
 
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The dead letters of a pipeline.
-pub struct Letters {
+pub struct DeadLetters {
     pub(super) log: Arc<dyn RecordLog>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) notes: Mutex<Notes>,
@@ -30,7 +30,7 @@ pub struct Letters {
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl std::fmt::Debug for Letters {
+impl std::fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Letters")
             .field("pipeline", &self.pipeline.name)
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Letters {
     }
 }
 
-impl Letters {
+impl DeadLetters {
     #[must_use]
     pub fn new(log: Arc<dyn RecordLog>, pipeline: Arc<Pipeline>) -> Arc<Self> {
         metrics::begin(&pipeline.name);
@@ -82,7 +82,7 @@ impl Letters {
         topic: &Topic,
         partition: PartitionId,
         within: Duration,
-    ) -> Result<Offset, LettersError> {
+    ) -> Result<Offset, DeadLettersError> {
         let log = &*self.log;
         let end_of = |bounds: Vec<Bounds>| {
             let bounds = bounds.get(partition.0 as usize);
@@ -92,7 +92,7 @@ impl Letters {
         let deadline = Instant::now() + within;
         while end_of(log.bounds(topic)?) < end {
             if self.is_stopped() {
-                return Err(LettersError::Interrupted);
+                return Err(DeadLettersError::Interrupted);
             }
             if Instant::now() >= deadline {
                 let reason = format!("a transaction on {topic}/{partition} stays open");

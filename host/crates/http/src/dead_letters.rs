@@ -9,8 +9,8 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use courtside_engine::letters::{
-    Filter, From as Start, Letters, LettersError,
+use courtside_engine::dead_letters::{
+    DeadLetters, DeadLettersError, Filter, From as Start,
     view::{LetterDetails, LetterState, LettersPage, Plan, RedriveView, Selection},
 };
 use courtside_types::{Offset, PartitionId};
@@ -292,23 +292,23 @@ pub async fn progress(
     Ok(Json(letters(&app, &pipeline)?.progress()))
 }
 
-fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<Letters>, Problem> {
+fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<DeadLetters>, Problem> {
     app.operator.letters(pipeline).ok_or_else(|| {
         let detail = format!("there is no pipeline {pipeline:?}");
         Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
     })
 }
 
-impl From<LettersError> for Problem {
-    fn from(error: LettersError) -> Self {
+impl From<DeadLettersError> for Problem {
+    fn from(error: DeadLettersError) -> Self {
         let status = match error {
-            LettersError::Log(error) => return error.into(),
-            LettersError::NotFound { .. } => StatusCode::NOT_FOUND,
-            LettersError::Running
-            | LettersError::Elsewhere
-            | LettersError::NeedsKey
-            | LettersError::SharedInput { .. } => StatusCode::CONFLICT,
-            LettersError::NotProcessed { .. } | LettersError::Interrupted => {
+            DeadLettersError::Log(error) => return error.into(),
+            DeadLettersError::NotFound { .. } => StatusCode::NOT_FOUND,
+            DeadLettersError::Running
+            | DeadLettersError::Elsewhere
+            | DeadLettersError::NeedsKey
+            | DeadLettersError::SharedInput { .. } => StatusCode::CONFLICT,
+            DeadLettersError::NotProcessed { .. } | DeadLettersError::Interrupted => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const EVENTS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Reach {
+pub(super) struct Reachability {
     state: Mutex<State>,
 }
 
@@ -39,7 +39,7 @@ struct State {
     clients: u64,
 }
 
-impl Reach {
+impl Reachability {
     /// Why no broker can be reached.
     pub fn trouble(&self) -> Option<LogError> {
         self.state.lock().trouble.clone()
@@ -190,13 +190,13 @@ pub(super) fn essence(line: &str) -> String {
 mod tests {
     use super::*;
 
-    fn event(reach: &Reach, code: RDKafkaErrorCode, reason: &str) {
+    fn event(reach: &Reachability, code: RDKafkaErrorCode, reason: &str) {
         reach.note(&KafkaError::Global(code), reason);
     }
 
     #[test]
     fn what_all_brokers_say_is_why_they_are_down() {
-        let reach = Reach::default();
+        let reach = Reachability::default();
         event(
             &reach,
             RDKafkaErrorCode::AllBrokersDown,
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_denial_stays_until_its_client_is_permitted() {
-        let reach = Reach::default();
+        let reach = Reachability::default();
         let (one, other) = (reach.enrol(), reach.enrol());
         reach.deny(one, "no");
         reach.permit(other);

@@ -106,20 +106,20 @@ struct OfSlot {
 
 /// All figures of a pipeline.
 #[derive(Default)]
-pub struct PipelineFigures {
+pub struct PipelineGauges {
     partitions: Mutex<BTreeMap<PartitionId, PartitionFigures>>,
     slots: Mutex<BTreeMap<SlotName, OfSlot>>,
     /// CPU time of each worker's thread.
     workers: Mutex<BTreeMap<u32, Duration>>,
 }
 
-impl std::fmt::Debug for PipelineFigures {
+impl std::fmt::Debug for PipelineGauges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PipelineFigures")
     }
 }
 
-impl PipelineFigures {
+impl PipelineGauges {
     /// Notes that a worker has a partition from now on, whose counts begin at 0.
     pub fn assigned(&self, partition: PartitionId, committed: Offset) {
         let figures = PartitionFigures {
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_what_all_workers_counted_until_it_is_gone() {
-        let figures = PipelineFigures::default();
+        let figures = PipelineGauges::default();
         let active = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
         for worker in 0..2 {
             let of_worker = figures.of_slot(worker, &active);
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_comes_back_counts_from_nothing() {
-        let figures = PipelineFigures::default();
+        let figures = PipelineGauges::default();
         let id = PartitionId(3);
         figures.assigned(id, Offset(7));
         figures.committed([(id, Offset(9), 2)].into_iter());

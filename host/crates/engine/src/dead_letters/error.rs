@@ -8,7 +8,7 @@ use super::sharing::Sharer;
 /// Why a question about letters has no answer, or a redrive did not come to its
 /// end.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum LettersError {
+pub enum DeadLettersError {
     #[error(
         "there is no dead letter {partition}/{offset}: it never existed, or retention has removed it"
     )]
@@ -42,7 +42,7 @@ pub enum LettersError {
     Log(#[from] LogError),
 }
 
-impl LettersError {
+impl DeadLettersError {
     /// The stable code of `docs/errors.md`.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{
-    Filter, From, Letters, LettersError, notes,
+    DeadLetters, DeadLettersError, Filter, From, notes,
     view::{LetterState, RedriveState, RedriveView, Selection},
 };
 use crate::{
@@ -340,8 +340,8 @@ impl Scene {
         }
     }
 
-    fn letters(&self) -> Arc<Letters> {
-        Letters::new(Arc::clone(&self.log), Arc::clone(&self.pipeline))
+    fn letters(&self) -> Arc<DeadLetters> {
+        DeadLetters::new(Arc::clone(&self.log), Arc::clone(&self.pipeline))
     }
 
     fn state(&self, key: &str) -> (String, bool) {
@@ -385,7 +385,7 @@ fn append(log: &dyn RecordLog, topic: &Topic, key: &str, value: &str) {
 }
 
 /// Redrives and waits for the end.
-fn redrive(letters: &Arc<Letters>, selection: Selection) -> RedriveView {
+fn redrive(letters: &Arc<DeadLetters>, selection: Selection) -> RedriveView {
     letters.redrive(selection).unwrap();
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
@@ -443,7 +443,7 @@ fn a_redrive_that_waits_ends_when_it_is_told_to() {
         log: Arc::clone(&scene.log),
         left: Arc::new(AtomicI64::new(NEVER)),
     });
-    let letters = Letters::new(deadly, Arc::clone(&scene.pipeline));
+    let letters = DeadLetters::new(deadly, Arc::clone(&scene.pipeline));
     letters.redrive(Selection::All).unwrap();
     letters.stop();
     assert_eq!(letters.end_by(patience()), End::Clean);
@@ -461,7 +461,7 @@ fn joined(log: &dyn RecordLog, group: &str, topic: &Topic) -> Box<dyn Member> {
 }
 
 /// Expects a refusal with these words, even if there is nothing to redrive.
-fn is_refused(letters: &Arc<Letters>, words: &[&str]) {
+fn is_refused(letters: &Arc<DeadLetters>, words: &[&str]) {
     let plan = letters.plan(&Selection::All).map(drop);
     let redrive = letters.redrive(Selection::All).map(drop);
     for outcome in [plan, redrive] {
@@ -581,7 +581,7 @@ fn one_life(seed: u64) -> usize {
             log: Arc::clone(&scene.log),
             left: Arc::new(AtomicI64::new(i64::try_from(chance.below(6)).unwrap())),
         });
-        let letters = Letters::new(deadly, Arc::clone(&scene.pipeline));
+        let letters = DeadLetters::new(deadly, Arc::clone(&scene.pipeline));
         let progress = redrive(&letters, Selection::All);
         killed += usize::from(progress.code.as_deref() == Some("redrive-interrupted"));
     }
@@ -686,7 +686,10 @@ fn letters_are_listed_shown_and_redriven_one_by_one() {
         letters.plan(&nowhere).unwrap_err(),
         letters.show(PartitionId(7), Offset(0)).unwrap_err(),
     ] {
-        assert!(matches!(error, LettersError::NotFound { .. }), "{error}");
+        assert!(
+            matches!(error, DeadLettersError::NotFound { .. }),
+            "{error}"
+        );
     }
 
     scene.swap(false);

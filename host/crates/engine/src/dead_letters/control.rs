@@ -8,27 +8,30 @@ use courtside_process::clock::now_ms;
 use courtside_types::{Offset, PartitionId};
 
 use super::{
-    error::LettersError,
+    error::DeadLettersError,
     redrive, sharing,
-    state::Letters,
+    state::DeadLetters,
     view::{Plan, RedriveState, RedriveView, Selection},
 };
 
-impl Letters {
+impl DeadLetters {
     /// Says what a redrive would do, as far as that is known before it begins.
-    pub fn plan(&self, selection: &Selection) -> Result<Plan, LettersError> {
+    pub fn plan(&self, selection: &Selection) -> Result<Plan, DeadLettersError> {
         self.notes.lock().read(&*self.log)?;
         self.check(selection)?;
         redrive::plan(self, selection)
     }
 
     /// Begins a redrive; [`Self::progress`] says how it goes.
-    pub fn redrive(self: &Arc<Self>, selection: Selection) -> Result<RedriveView, LettersError> {
+    pub fn redrive(
+        self: &Arc<Self>,
+        selection: Selection,
+    ) -> Result<RedriveView, DeadLettersError> {
         self.check(&selection)?;
         let begun = {
             let mut progress = self.progress.lock();
             if progress.state == RedriveState::Running {
-                return Err(LettersError::Running);
+                return Err(DeadLettersError::Running);
             }
             *progress = RedriveView {
                 state: RedriveState::Running,
@@ -45,7 +48,7 @@ impl Letters {
         match thread {
             Ok(thread) => *self.thread.lock() = Some(thread),
             Err(error) => {
-                let error = LettersError::Log(LogError::Unavailable {
+                let error = DeadLettersError::Log(LogError::Unavailable {
                     reason: format!("the redrive's thread cannot start: {error}"),
                 });
                 self.end(Err(error.clone()));
@@ -56,7 +59,7 @@ impl Letters {
     }
 
     /// Refuses a redrive that is known to be wrong before it begins.
-    fn check(&self, selection: &Selection) -> Result<(), LettersError> {
+    fn check(&self, selection: &Selection) -> Result<(), DeadLettersError> {
         if let Selection::One { partition, offset } = selection {
             let letter = self.one(PartitionId(*partition), Offset(*offset))?;
             let notes = self.notes.lock();
@@ -64,14 +67,14 @@ impl Letters {
             let is_open =
                 !notes.is_redriven(partition, offset) && !notes.is_void(partition, offset);
             if letter.is_of_halt() && is_open {
-                return Err(LettersError::NeedsKey);
+                return Err(DeadLettersError::NeedsKey);
             }
         }
         let sharers = sharing::sharers(&*self.log, &self.pipeline)?;
         if sharers.is_empty() {
             return Ok(());
         }
-        Err(LettersError::SharedInput {
+        Err(DeadLettersError::SharedInput {
             topic: self.pipeline.input.clone(),
             sharers,
         })
@@ -83,7 +86,7 @@ impl Letters {
         self.end(outcome);
     }
 
-    fn end(&self, outcome: Result<(), LettersError>) {
+    fn end(&self, outcome: Result<(), DeadLettersError>) {
         let mut progress = self.progress.lock();
         progress.ended_at_ms = Some(now_ms());
         progress.state = RedriveState::Done;

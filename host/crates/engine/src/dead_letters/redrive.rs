@@ -28,11 +28,11 @@ use courtside_types::{Header, Key, NewRecord, Offset, PartitionId, Topic, TopicP
 use metrics::counter;
 
 use super::{
-    error::LettersError,
+    error::DeadLettersError,
     event::Letter,
     metrics::{DEAD_AGAIN, REDRIVEN},
     notes,
-    state::Letters,
+    state::DeadLetters,
     view::{Plan, RedriveView, Selection},
 };
 use crate::worker::redriven::{BEGINS, UNTIL};
@@ -58,12 +58,12 @@ const PROCESSED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a redrive to its end.
-pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError> {
+pub fn run(letters: &DeadLetters, selection: &Selection) -> Result<(), DeadLettersError> {
     let (log, pipeline) = (&*letters.log, &letters.pipeline);
     let topic = &pipeline.dead_letter;
     let group = notes::topic(&pipeline.group);
     if !log.group_status(&group, topic)?.members.is_empty() {
-        return Err(LettersError::Elsewhere);
+        return Err(DeadLettersError::Elsewhere);
     }
     let mut member = log.join(GroupSpec {
         group: group.clone(),
@@ -80,8 +80,8 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
     };
     reset::take_all(log, &mut *member, &group, topic, count, &patience).map_err(
         |error| match error {
-            LogError::GroupNotEmpty { .. } => LettersError::Elsewhere,
-            _ if letters.is_stopped() => LettersError::Interrupted,
+            LogError::GroupNotEmpty { .. } => DeadLettersError::Elsewhere,
+            _ if letters.is_stopped() => DeadLettersError::Interrupted,
             error => error.into(),
         },
     )?;
@@ -105,7 +105,7 @@ pub fn run(letters: &Letters, selection: &Selection) -> Result<(), LettersError>
 }
 
 /// Counts the letters that a redrive would take now.
-pub fn plan(letters: &Letters, selection: &Selection) -> Result<Plan, LettersError> {
+pub fn plan(letters: &DeadLetters, selection: &Selection) -> Result<Plan, DeadLettersError> {
     let mut plan = Plan {
         complete: true,
         ..Plan::default()
@@ -172,7 +172,7 @@ struct Batch {
 }
 
 struct Job<'a> {
-    letters: &'a Letters,
+    letters: &'a DeadLetters,
     selection: &'a Selection,
     member: &'a mut dyn Member,
     /// Offset up to which the letters that came during the redrive were looked at.
@@ -187,7 +187,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn partition(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+    fn partition(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
         let letters = self.letters;
         let (log, topic) = (&*letters.log, &letters.pipeline.dead_letter);
         self.settle(partition)?;
@@ -242,7 +242,7 @@ impl Job<'_> {
         partition: PartitionId,
         end: Offset,
         after: Option<Place>,
-    ) -> Result<Batch, LettersError> {
+    ) -> Result<Batch, DeadLettersError> {
         let letters = self.letters;
         let bounds = letters.log.bounds(&letters.pipeline.dead_letter)?;
         let start = bounds.get(partition.0 as usize).map(|held| held.start);
@@ -297,7 +297,7 @@ impl Job<'_> {
             !letters.is_stopped()
         })?;
         if letters.is_stopped() {
-            return Err(LettersError::Interrupted);
+            return Err(DeadLettersError::Interrupted);
         }
         self.note(|progress| {
             for (code, count) in unfit {
@@ -311,7 +311,7 @@ impl Job<'_> {
     }
 
     /// Appends the events, and notes that their letters are redriven.
-    fn send(&mut self, partition: PartitionId, batch: Batch) -> Result<(), LettersError> {
+    fn send(&mut self, partition: PartitionId, batch: Batch) -> Result<(), DeadLettersError> {
         let letters = self.letters;
         let Batch {
             letters: batch,
@@ -323,7 +323,7 @@ impl Job<'_> {
         let mut left = batch.into_iter().peekable();
         while let Some(((key, order, at), letter)) = left.next() {
             if letters.is_stopped() {
-                return Err(LettersError::Interrupted);
+                return Err(DeadLettersError::Interrupted);
             }
             if letter.is_of_halt() {
                 self.halted.insert(key.clone());
@@ -365,7 +365,7 @@ impl Job<'_> {
         partition: PartitionId,
         pending: &mut Pending,
         kept: Option<(NewRecord, Offset)>,
-    ) -> Result<(), LettersError> {
+    ) -> Result<(), DeadLettersError> {
         let letters = self.letters;
         let (log, pipeline) = (&*letters.log, &letters.pipeline);
         let events = std::mem::take(&mut pending.events);
@@ -407,7 +407,7 @@ impl Job<'_> {
         loop {
             match self.member.commit(&commit) {
                 Ok(()) => break,
-                Err(LogError::Fenced { .. }) => return Err(LettersError::Interrupted),
+                Err(LogError::Fenced { .. }) => return Err(DeadLettersError::Interrupted),
                 Err(error) if error.may_pass() => {
                     if self.has_happened(partition, &redriven, error, deadline)? {
                         break;
@@ -432,7 +432,7 @@ impl Job<'_> {
         redriven: &[Offset],
         error: LogError,
         deadline: Instant,
-    ) -> Result<bool, LettersError> {
+    ) -> Result<bool, DeadLettersError> {
         loop {
             if Instant::now() >= deadline {
                 return Err(error.into());
@@ -443,7 +443,7 @@ impl Job<'_> {
             }
             match self.read_notes(partition) {
                 Ok(()) => break,
-                Err(LettersError::Log(error)) if error.may_pass() => {}
+                Err(DeadLettersError::Log(error)) if error.may_pass() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -453,18 +453,22 @@ impl Job<'_> {
     }
 
     /// Reads all notes that were written up to now.
-    fn read_notes(&self, partition: PartitionId) -> Result<(), LettersError> {
+    fn read_notes(&self, partition: PartitionId) -> Result<(), DeadLettersError> {
         let topic = self.letters.notes.lock().topic().clone();
         self.settled_end(&topic, partition)?;
         Ok(self.letters.notes.lock().read(&*self.letters.log)?)
     }
 
-    fn settled_end(&self, topic: &Topic, partition: PartitionId) -> Result<Offset, LettersError> {
+    fn settled_end(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+    ) -> Result<Offset, DeadLettersError> {
         self.letters.settled_end(topic, partition, COMMITTED_WITHIN)
     }
 
     /// Waits until all that the input has by now is processed.
-    fn settle(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+    fn settle(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
         let letters = self.letters;
         let (log, pipeline) = (&*letters.log, &letters.pipeline);
         let end = self.settled_end(&pipeline.input, partition)?;
@@ -492,7 +496,7 @@ impl Job<'_> {
             }
             if now >= deadline {
                 let lag = end.0.saturating_sub(next.0);
-                return Err(LettersError::NotProcessed { partition, lag });
+                return Err(DeadLettersError::NotProcessed { partition, lag });
             }
             self.rest()?;
         }
@@ -500,7 +504,7 @@ impl Job<'_> {
 
     /// Counts the redriven events that are letters again, and collects the letters
     /// that came meanwhile.
-    fn look(&mut self, partition: PartitionId) -> Result<(), LettersError> {
+    fn look(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
         let letters = self.letters;
         let topic = &letters.pipeline.dead_letter;
         let end = self.settled_end(topic, partition)?;
@@ -531,7 +535,7 @@ impl Job<'_> {
             !letters.is_stopped()
         })?;
         if letters.is_stopped() {
-            return Err(LettersError::Interrupted);
+            return Err(DeadLettersError::Interrupted);
         }
         self.seen = seen;
         let failed = &self.failed;
@@ -550,12 +554,12 @@ impl Job<'_> {
     }
 
     /// Waits for a moment, and polls meanwhile to stay a member of the group.
-    fn rest(&mut self) -> Result<(), LettersError> {
+    fn rest(&mut self) -> Result<(), DeadLettersError> {
         if self.letters.is_stopped() {
-            return Err(LettersError::Interrupted);
+            return Err(DeadLettersError::Interrupted);
         }
         match self.member.poll(LOOK, 1) {
-            Ok(Polled::Revoked(_) | Polled::Lost(_)) => Err(LettersError::Interrupted),
+            Ok(Polled::Revoked(_) | Polled::Lost(_)) => Err(DeadLettersError::Interrupted),
             Ok(_) => Ok(()),
             // Each caller has a deadline of its own, so an error that may pass is
             // not reported here.

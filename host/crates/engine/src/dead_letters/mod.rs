@@ -1,7 +1,7 @@
 //! Dead letters for the operator: how they are listed ([`pages`]), and how their
 //! events are processed after all ([`redrive`]).
 //!
-//! A [`Letters`] serves one pipeline and lives as long as the host. A redrive
+//! A [`DeadLetters`] serves one pipeline and lives as long as the host. A redrive
 //! runs on a thread of its own, one at a time. Between redrives, the host keeps
 //! only the notes of redriven letters, which it reads at the first request.
 
@@ -19,9 +19,9 @@ mod tests;
 pub mod view;
 
 pub use self::{
-    error::LettersError,
+    error::DeadLettersError,
     event::topic,
     metrics::describe,
     pages::{Filter, From},
-    state::Letters,
+    state::DeadLetters,
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::D
 
 use clap::{Args, Subcommand, ValueEnum};
 use courtside_client::terminal::{say, say_line};
-use courtside_engine::letters::view::{
+use courtside_engine::dead_letters::view::{
     LetterDetails, LettersPage, Place, Plan, RedriveState, RedriveView,
 };
 use courtside_types::coded;
@@ -232,8 +232,8 @@ fn further(page: &LettersPage) -> String {
     }
 }
 
-fn state_of(state: courtside_engine::letters::view::LetterState) -> &'static str {
-    use courtside_engine::letters::view::LetterState;
+fn state_of(state: courtside_engine::dead_letters::view::LetterState) -> &'static str {
+    use courtside_engine::dead_letters::view::LetterState;
     match state {
         LetterState::Open => "open",
         LetterState::Redriven => "redriven",
@@ -453,7 +453,7 @@ fn result_text(progress: &RedriveView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use courtside_engine::letters::view::{HeaderView, LetterState, LetterView};
+    use courtside_engine::dead_letters::view::{HeaderView, LetterState, LetterView};
 
     use super::*;
 
