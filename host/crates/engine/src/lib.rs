@@ -1,4 +1,4 @@
-//! From records to commits: pipelines, the workers that run their records through
+//! The way of records to commits: pipelines, the workers that run their records through
 //! plugins, the slots that hold the plugins, dead letters, replay and backup.
 
 pub mod backup;

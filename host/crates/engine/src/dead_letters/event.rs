@@ -226,8 +226,8 @@ const OF_REDRIVES: [&str; 8] = [
 ];
 
 /// The number of a letter's headers that came with its event. The host's headers come
-/// after them, in the order in which `worker::output::dead_letter` writes them. The event may have headers of these names, too, from
-/// another pipeline.
+/// after them, in the order in which `worker::output::dead_letter` writes them. The event
+/// may have headers of these names, too, from another pipeline.
 fn event_header_count(headers: &[Header]) -> usize {
     let mut left = headers;
     let mut skip = |names: &[&str], count_max: usize| {

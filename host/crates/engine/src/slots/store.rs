@@ -83,13 +83,13 @@ impl RolledBack {
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum StoredDecisions {
+    enum Digests {
         More(Vec<Digest>),
         One(Option<Digest>),
     }
-    Ok(match StoredDecisions::deserialize(deserializer)? {
-        StoredDecisions::More(digests) => digests,
-        StoredDecisions::One(digest) => digest.into_iter().collect(),
+    Ok(match Digests::deserialize(deserializer)? {
+        Digests::More(digests) => digests,
+        Digests::One(digest) => digest.into_iter().collect(),
     })
 }
 

@@ -50,8 +50,8 @@ pub enum Order {
         done: Sender<()>,
     },
     /// The plugin with this digest stays in a slot, and the slot's swaps up to `at`
-    /// (milliseconds since 1970) can no longer be undone. The confirmation also holds for partitions that are assigned
-    /// later.
+    /// (milliseconds since 1970) can no longer be undone. The confirmation also holds for
+    /// partitions that are assigned later.
     Confirm {
         slot: SlotName,
         digest: Option<Digest>,

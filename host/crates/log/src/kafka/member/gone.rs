@@ -1,8 +1,8 @@
-//! The end of a seat: why, and how long the member stays away.
+//! The end of a membership: its reason, and how long the member stays away.
 
 use std::time::Duration;
 
-/// Why a seat can no longer be used.
+/// The reason why a membership can no longer be used.
 #[derive(Clone, Debug)]
 pub(super) struct Gone {
     pub code: &'static str,
