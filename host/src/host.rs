@@ -156,7 +156,7 @@ impl Host {
         }
         let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
-            .or_fail("start-failed", "the scoreboard")?;
+            .or_fail("start-failed", "the scoreboard cannot start")?;
 
         let mut working = Vec::new();
         let mut workers = Vec::new();

@@ -114,6 +114,34 @@ mod tests {
         assert_eq!(complaint(&error), "courtside: no-such-topic: audit");
     }
 
+    /// The code comes from another crate, or from an error of a part.
+    #[test]
+    fn a_code_from_below_has_its_advice() {
+        let config = courtside_process::logging::LoggingConfig {
+            filter: "[".to_owned(),
+            ..Default::default()
+        };
+        let error = courtside_process::logging::start(&config).unwrap_err();
+        assert_eq!(code(&error), Some("config-invalid"));
+        let told = complaint(&error);
+        assert!(
+            told.ends_with("--dump-config` prints all settings"),
+            "{told}"
+        );
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("game.courtside");
+        std::fs::write(&path, "no archive").unwrap();
+        let error = crate::cli::replay::open_export(&path).unwrap_err();
+        assert_eq!(code(&error), Some("export-invalid"));
+        let told = complaint(&error);
+        assert!(
+            told.contains(" (in /") && told.ends_with("wrote whole"),
+            "{told}"
+        );
+        assert_eq!(told.matches("export-invalid").count(), 1, "{told}");
+    }
+
     #[test]
     fn a_cause_is_told_once() {
         let source = std::io::Error::other("it burns");

@@ -7,12 +7,14 @@ use courtside_client::{HostArgs, no_answer};
 use courtside_engine::replay::{
     RECORDING_BYTES_MAX, Recording, ReplayError, entity::EntityView, line::Line, timeline::Timeline,
 };
-use courtside_types::{Digest, PartitionId, failure::code_of};
+use courtside_types::{Digest, PartitionId, coded, failure::Failure};
 use futures_util::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
+/// The code of an answer that no Courtside host gives.
+const UNREACHABLE: &str = "host-unreachable";
 /// How long a host may be silent: it may read much before it finds something.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 /// Most bytes of a line, which is a record, in hexadecimal digits at worst.
@@ -32,13 +34,10 @@ pub struct Asked {
 
 impl Asked {
     /// Fetches all that the host knows of the entity.
-    pub async fn recording(&self) -> Result<Recording, ReplayError> {
-        let http = self.host.http();
-        let http = http.map_err(|error| ReplayError::Refused {
-            code: code_of(&error).unwrap_or_default().to_owned(),
-            reason: format!("{error:#}"),
-        })?;
-        let client = http
+    pub async fn recording(&self) -> anyhow::Result<Recording> {
+        let client = self
+            .host
+            .http()?
             .read_timeout(SILENCE_MAX)
             .build()
             .map_err(|error| self.no_answer(&error))?;
@@ -108,7 +107,7 @@ impl Asked {
         &self,
         client: &Client,
         timeline: &Timeline,
-    ) -> Result<BTreeMap<Digest, Bytes>, ReplayError> {
+    ) -> anyhow::Result<BTreeMap<Digest, Bytes>> {
         let mut plugins = BTreeMap::new();
         for stretch in &timeline.0 {
             let digest = stretch.digest;
@@ -127,22 +126,18 @@ impl Asked {
                 .await
                 .map_err(|error| self.no_answer(&error))?;
             if Digest::of(&bytes) != digest {
-                let problem = format!("the bytes that came are not those of the plugin {digest}");
-                return Err(ReplayError::Unreachable(problem));
+                return Err(coded!(
+                    UNREACHABLE,
+                    "the bytes that came are not those of the plugin {digest}"
+                ));
             }
             plugins.insert(digest, bytes);
         }
         Ok(plugins)
     }
 
-    fn no_answer(&self, error: &reqwest::Error) -> ReplayError {
-        {
-            let failure = no_answer(&self.host.url, error);
-            ReplayError::Refused {
-                code: failure.code().to_owned(),
-                reason: failure.reason().to_owned(),
-            }
-        }
+    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+        no_answer(&self.host.url, error)
     }
 
     fn path(&self, what: &str) -> String {
@@ -156,25 +151,26 @@ impl Asked {
         )
     }
 
-    async fn ask(&self, client: &Client, path: &str) -> Result<Response, ReplayError> {
+    async fn ask(&self, client: &Client, path: &str) -> Result<Response, Failure> {
         let url = format!("{}{path}", self.host.url.trim_end_matches('/'));
         let answer = client.get(&url).send().await;
         answer.map_err(|error| self.no_answer(&error))
     }
 
-    async fn get(&self, client: &Client, path: &str) -> Result<Response, ReplayError> {
+    async fn get(&self, client: &Client, path: &str) -> Result<Response, Failure> {
         well(self.ask(client, path).await?).await
     }
 
     /// Reads records, one a line, as they come.
-    async fn lines(&self, client: &Client, what: &str) -> Result<Vec<Line>, ReplayError> {
+    async fn lines(&self, client: &Client, what: &str) -> anyhow::Result<Vec<Line>> {
         let answer = self.get(client, &self.path(what)).await?;
         let mut chunks = answer.bytes_stream();
         let (mut lines, mut held, mut rest) = (Vec::new(), 0_usize, Vec::new());
         let strange = |error: &dyn std::fmt::Display| {
-            ReplayError::Unreachable(format!(
+            coded!(
+                UNREACHABLE,
                 "{what}: a line of the answer cannot be read: {error}"
-            ))
+            )
         };
         while let Some(chunk) = chunks.next().await {
             rest.extend_from_slice(&chunk.map_err(|error| self.no_answer(&error))?);
@@ -191,9 +187,8 @@ impl Asked {
                 let line: Line = serde_json::from_slice(text).map_err(|error| strange(&error))?;
                 held = held.saturating_add(line.size());
                 if held > RECORDING_BYTES_MAX {
-                    return Err(ReplayError::TooLarge {
-                        key: self.key.clone(),
-                    });
+                    let key = self.key.clone();
+                    return Err(ReplayError::TooLarge { key }.into());
                 }
                 lines.push(line);
             }
@@ -211,7 +206,7 @@ fn encoded(name: &str) -> String {
 }
 
 /// The answer if it is a success; otherwise an error in the host's words.
-async fn well(answer: Response) -> Result<Response, ReplayError> {
+async fn well(answer: Response) -> Result<Response, Failure> {
     #[derive(Deserialize)]
     struct Problem {
         code: String,
@@ -226,11 +221,8 @@ async fn well(answer: Response) -> Result<Response, ReplayError> {
         |_| {
             let text = String::from_utf8_lossy(&body);
             let quoted: String = text.chars().take(QUOTED_CHARS_MAX).collect();
-            ReplayError::Unreachable(format!("{status}: {quoted}"))
+            Failure::new(UNREACHABLE, format!("{status}: {quoted}"))
         },
-        |problem| ReplayError::Refused {
-            code: problem.code,
-            reason: problem.detail,
-        },
+        |problem| Failure::new(problem.code, problem.detail),
     ))
 }

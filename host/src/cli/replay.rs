@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::anyhow;
 use clap::Args;
 use courtside_client::{
     HostArgs,
@@ -62,7 +61,7 @@ impl EntityArgs {
             key: key.to_owned(),
             partition: self.partition.map(PartitionId),
         };
-        Ok(block_on(asked.recording())??)
+        block_on(asked.recording())?
     }
 }
 
@@ -124,7 +123,10 @@ pub fn open_export(path: &PathBuf) -> anyhow::Result<Recording> {
     let file = File::open(path).or_fail_with("export-invalid", || {
         format!("{} cannot be read", path.display())
     })?;
-    archive::read(BufReader::new(file)).map_err(|error| anyhow!("{error} (in {})", path.display()))
+    archive::read(BufReader::new(file)).map_err(|error| {
+        let words = format!("{error} (in {})", path.display());
+        anyhow::Error::new(error).context(words)
+    })
 }
 
 /// An engine of the command's own. A command that compiles a plugin several

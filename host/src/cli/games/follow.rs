@@ -12,6 +12,7 @@ use courtside_client::{
     root,
     terminal::{say_line, try_write},
 };
+use courtside_types::failure::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -126,7 +127,7 @@ impl Following<'_> {
                         match chunk {
                             Ok(Ok(Some(bytes))) => {
                                 wait = AGAIN_MIN;
-                                for event in parser.take(&bytes)? {
+                                for event in parser.take(&bytes).map_err(Failure::of)? {
                                     if !self.take(&event)? {
                                         return Ok(());
                                     }

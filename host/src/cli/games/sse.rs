@@ -1,5 +1,7 @@
 //! Server-sent events, as they come over the wire.
 
+use courtside_types::failure::ErrorCode;
+
 /// A host's events are far smaller; a larger event does not come from a host.
 const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -20,11 +22,16 @@ pub struct Parser {
     /// The last line ended with a carriage return: a line feed belongs to it.
     after_return: bool,
 }
-
 /// An event larger than any that a host sends.
 #[derive(Debug, thiserror::Error)]
-#[error("host-unreachable: an event of the stream is larger than {EVENT_BYTES_MAX} bytes")]
+#[error("an event of the stream is larger than {EVENT_BYTES_MAX} bytes")]
 pub struct TooLarge;
+
+impl ErrorCode for TooLarge {
+    fn code(&self) -> &'static str {
+        "host-unreachable"
+    }
+}
 
 impl Parser {
     /// The id of the event to go on after, once the stream was cut.

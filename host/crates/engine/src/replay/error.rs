@@ -1,18 +1,12 @@
 //! Errors of a replay, in the words that the command prints.
 
-use courtside_types::failure::ErrorCode;
-use courtside_types::{Digest, Offset, PartitionId};
+use courtside_types::{Digest, Offset, PartitionId, failure::ErrorCode};
 
 use super::{line::Malformed, recording::RECORDING_BYTES_MAX};
 
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The host refused, with its own code and reason.
-    #[error("{code}: {reason}")]
-    Refused { code: String, reason: String },
-    #[error("host-unreachable: {0}")]
-    Unreachable(String),
     #[error("export-invalid: {0}")]
     Export(String),
     #[error(
@@ -49,8 +43,6 @@ pub enum ReplayError {
 impl ErrorCode for ReplayError {
     fn code(&self) -> &str {
         match self {
-            Self::Refused { code, .. } => code,
-            Self::Unreachable(_) => "host-unreachable",
             Self::Export(_) => "export-invalid",
             Self::TooLarge { .. } => "recording-too-large",
             Self::NoEvents { .. } => "entity-not-found",

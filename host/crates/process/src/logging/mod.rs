@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use courtside_types::failure::OrFail as _;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::Dispatch;
@@ -67,21 +67,22 @@ pub enum LogFormat {
 pub fn start(config: &LoggingConfig) -> anyhow::Result<()> {
     let filter = filter(config)?;
     let (format, is_terminal) = (config.format, io::stderr().is_terminal());
-    let stderr = Stderr::open().context("start-failed: standard error cannot be used")?;
+    let stderr = Stderr::open().or_fail("start-failed", "standard error cannot be used")?;
     let notice = move |count| notice(format, is_terminal, count);
     let queue =
-        LogQueue::start(stderr, notice).context("start-failed: the log's thread cannot start")?;
+        LogQueue::start(stderr, notice).or_fail("start-failed", "the log's thread cannot start")?;
     let queue = QUEUE.get_or_init(|| queue);
     dispatch(format, is_terminal, filter, Arc::clone(queue))
         .try_init()
-        .context("start-failed: the process logs already")?;
+        .or_fail("start-failed", "the process logs already")?;
     std::panic::set_hook(Box::new(panicked));
     Ok(())
 }
 
 fn filter(config: &LoggingConfig) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(&config.filter)
-        .with_context(|| format!("config-invalid: logging.filter: {:?}", config.filter))
+    EnvFilter::try_new(&config.filter).or_fail_with("config-invalid", || {
+        format!("logging.filter: {:?}", config.filter)
+    })
 }
 
 fn dispatch<W>(format: LogFormat, is_terminal: bool, filter: EnvFilter, writer: W) -> Dispatch
