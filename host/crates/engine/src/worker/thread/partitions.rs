@@ -104,10 +104,12 @@ impl WorkerLoop {
             if let Some(next) = self.processing.resume(partition)
                 && self.seek(partition, next)
             {
-                tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, "partition that waited for a plugin goes on");
                 self.note(partition, PartitionState::Running, None);
                 going.push(partition);
             }
+        }
+        if !going.is_empty() {
+            tracing::info!(pipeline = %self.pipeline.name, worker = self.worker, partitions = going.len(), "partitions that waited for a plugin go on");
         }
         self.member.resume(&going);
         self.note_redo();
