@@ -2,12 +2,13 @@
 //! commit, one transaction after another.
 
 mod breaker;
+mod core;
 pub mod entity;
 pub mod envelope;
 pub mod gauges;
-mod given_up;
 pub mod instances;
 pub mod metrics;
+pub mod orders;
 pub mod output;
 pub mod position;
 pub mod processing;

@@ -1,44 +1,31 @@
-//! The thread around [`Processing`]: it polls, commits, and carries out orders between
-//! two commits.
+//! The thread of a worker: it does what the worker's core decides.
 
-mod begin;
-mod commit;
-mod orders;
-mod partitions;
+mod log;
 mod report;
-mod retry;
-mod rollback;
-mod warmup;
+mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use courtside_log::{GroupSpec, LogError, Member, Polled, RecordLog};
+use courtside_log::{GroupSpec, LogError, Member, RecordLog};
 use courtside_process::shutdown::{self, End};
 use courtside_types::{Offset, PartitionId};
 use crossbeam_channel::Receiver;
 
-pub use self::orders::{Order, Orders, Takeover};
-use self::{
-    begin::{IdentityWatch, PendingStart},
-    warmup::{WARMUP_POLL_BYTES, Warmup},
-};
+use self::watch::IdentityWatch;
+pub use super::orders::{Order, Orders, Takeover};
 use super::{
-    gauges::Gap,
-    given_up::GivenUp,
-    metrics::{Change, Handles},
-    processing::{Counts, Processing, Stop},
-    status::{PartitionState, PipelineStatus},
+    core::{Action, Answer, Core, Input, RETRY_WAIT_MIN},
+    metrics::Handles,
+    status::PipelineStatus,
 };
 use crate::pipeline::Pipeline;
 
-/// How long an idle worker waits in a poll, and so how late it may notice an order.
-const IDLE_WAIT: Duration = Duration::from_millis(25);
-const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// A running worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -72,37 +59,28 @@ impl Worker {
                 Ok(bounds.map_or(Offset(0), |bounds| bounds.start))
             })
         };
-        let mut running = WorkerLoop {
-            starts,
-            watch: IdentityWatch::of_log(log, &pipeline.identity),
-            redoing: BTreeSet::new(),
-            stopped: BTreeSet::new(),
-            given_up: GivenUp::default(),
-            rewinds: 0,
-            chores_at: Instant::now(),
-            processing: Processing::new(Arc::clone(pipeline), log.checkpoints(&pipeline.group)?),
+        let mut core = Core::new(
+            Arc::clone(pipeline),
+            log.checkpoints(&pipeline.group)?,
+            worker,
+            orders.interrupt(),
+            Instant::now(),
+        );
+        core.count_in(Arc::clone(status.figures()));
+        let running = WorkerLoop {
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),
+            worker,
+            core,
             member,
             inbox,
-            interrupt: Arc::clone(&orders.interrupt),
-            poll_bytes: 0,
-            warmup: None,
-            run_retry_wait: RETRY_WAIT_MIN,
+            interrupt: orders.interrupt(),
+            starts,
+            watch: IdentityWatch::of_log(log, &pipeline.identity),
             poll_retry_wait: RETRY_WAIT_MIN,
-            worker,
-            partitions: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            unbegun: BTreeMap::new(),
-            reported: Counts::default(),
             handles: Handles::new(&pipeline.name, worker),
-            gap: Gap::new(Instant::now()),
             stopping: None,
         };
-        let figures = Arc::clone(status.figures());
-        running.processing.count_in(figures, worker);
-        running.poll_bytes = pipeline.settings.poll_bytes_max;
-        running.set_budget();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{worker}"))
             .spawn(move || running.run())
@@ -135,45 +113,22 @@ impl Worker {
 
 type Starts = Box<dyn Fn(PartitionId) -> Result<Offset, LogError> + Send>;
 
+/// The loop around a worker's core: it does what the core decides.
 struct WorkerLoop {
     pipeline: Arc<Pipeline>,
     status: Arc<PipelineStatus>,
+    worker: u32,
+    core: Core,
     member: Box<dyn Member>,
-    processing: Processing,
     inbox: Receiver<Order>,
     interrupt: Arc<AtomicBool>,
-    /// How many bytes a poll asks for: fewer after the records of a poll went over the
-    /// budget.
-    poll_bytes: usize,
-    /// Set for a while after a swap, when polls and commits are small.
-    warmup: Option<Warmup>,
-    /// How long to wait after the next log error that interrupts a run.
-    run_retry_wait: Duration,
-    /// How long to wait after the next poll that fails.
-    poll_retry_wait: Duration,
-    worker: u32,
-    partitions: BTreeSet<PartitionId>,
     /// Asks the log for the first offset that it still has of a partition.
     starts: Starts,
     watch: IdentityWatch,
-    /// Partitions that process events again.
-    redoing: BTreeSet<PartitionId>,
-    /// Stopped partitions, which no plugin makes go on.
-    stopped: BTreeSet<PartitionId>,
-    /// The stopped partitions that the worker tries again now and then.
-    given_up: GivenUp,
-    /// How many times the worker went back to what is committed.
-    rewinds: u64,
-    /// When an idle worker may write its own rows again, after a write that failed.
-    chores_at: Instant,
-    /// Partitions that wait for a plugin.
-    waiting: BTreeSet<PartitionId>,
-    /// Partitions that the worker could not begin with yet.
-    unbegun: BTreeMap<PartitionId, PendingStart>,
-    reported: Counts,
+    /// How long to wait after the next poll that fails.
+    poll_retry_wait: Duration,
     /// The metrics that the worker counts in.
     handles: Handles,
-    gap: Gap,
     /// The instant by which a stopping worker must have ended.
     stopping: Option<Instant>,
 }
@@ -183,111 +138,102 @@ impl WorkerLoop {
         while self.stopping.is_none() {
             self.step();
         }
-        self.commit();
-        let partitions: Vec<_> = self.partitions.iter().copied().collect();
-        self.member.release(&partitions);
-        self.status.forget(self.partitions.iter());
-        self.status.goes_on(self.worker);
+        self.take(Input::Stop);
         self.status.looked_at_topics(self.worker, None);
         tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
     }
 
-    /// One poll and what follows from it.
+    /// The orders that wait, and one turn.
     fn step(&mut self) {
         self.take_orders();
-        if self.stopping.is_some() {
-            return;
+        if self.stopping.is_none() {
+            self.take(Input::Turn);
         }
-        self.begin_rollbacks();
-        self.begin_due();
-        self.try_again();
-        // A worker that gets events is never idle, so it looks here whether the topic
-        // is back.
-        if self.is_a_topic_missing() {
-            self.look_at_topics();
-        }
-        let is_restoring = self.processing.is_restoring();
-        let timeout = match self.processing.pending_since() {
-            None if !is_restoring => IDLE_WAIT,
-            _ => Duration::ZERO,
-        };
-        let poll_bytes = match self.warmup {
-            Some(_) => self.poll_bytes.min(WARMUP_POLL_BYTES),
-            None => self.poll_bytes,
-        };
-        let polled = self.member.poll(timeout, poll_bytes);
-        if polled.is_ok() {
-            self.poll_retry_wait = RETRY_WAIT_MIN;
-        }
-        self.take_polled(polled, is_restoring);
     }
 
-    fn take_polled(&mut self, polled: Result<Polled, LogError>, is_restoring: bool) {
-        match polled {
-            Ok(Polled::Records(fetched)) if self.given_up.has_trials() => {
-                self.accept_apart(fetched);
-            }
-            Ok(Polled::Records(fetched)) => {
-                match self.processing.accept(fetched) {
-                    Ok(stops) => self.stop_partitions(stops),
-                    Err(interrupted) => self.start_over(&interrupted),
+    /// Carries out the orders that wait, each between two commits.
+    fn take_orders(&mut self) {
+        self.interrupt.store(false, Ordering::Relaxed);
+        while let Ok(order) = self.inbox.try_recv() {
+            match order {
+                Order::Stop(told) => {
+                    self.stopping = Some(told + self.pipeline.settings.drain_deadline);
+                    return;
                 }
-                if is_restoring || self.is_due() {
-                    self.commit();
-                }
-            }
-            Ok(Polled::Idle) => {
-                self.warmup = self.warmup.take().filter(|warmup| !warmup.ends_when_idle());
-                if is_restoring || self.processing.pending_since().is_some() {
-                    self.commit();
-                } else {
-                    self.status.goes_on(self.worker);
-                    self.gap.idle(Instant::now());
-                    self.do_chores();
-                    self.look_at_topics();
-                    self.processing.close_idle(Instant::now());
-                    self.report_gauges();
-                }
-            }
-            Ok(Polled::Assigned(assignments)) => {
-                let given = assignments.iter().map(|given| given.partition);
-                self.rebalanced(Change::Assigned, &given.collect::<Vec<_>>());
-                self.begin(&assignments);
-                self.wait_for_plugin();
-                self.go_where_moved();
-                self.note_redo();
-            }
-            Ok(Polled::Revoked(partitions)) => {
-                self.rebalanced(Change::Revoked, &partitions);
-                self.let_go(&partitions);
-            }
-            Ok(Polled::Lost(partitions)) => {
-                self.rebalanced(Change::Lost, &partitions);
-                self.lose(&partitions);
-            }
-            Ok(Polled::Stopped { partition, error }) => self.stop_at(partition, error),
-            Err(error) => {
-                tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll of the record log failed, trying again");
-                std::thread::sleep(self.poll_retry_wait);
-                self.poll_retry_wait = (self.poll_retry_wait * 2).min(RETRY_WAIT_MAX);
+                order => self.take(Input::Order(order)),
             }
         }
     }
 
-    /// Stops a partition whose records cannot be read on.
-    fn stop_at(&mut self, partition: PartitionId, error: LogError) {
-        // The records before the error are good, so they are committed.
-        self.commit();
-        let error = self.true_reason(error);
-        let code = self.code_of(partition, &error);
-        tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition is not processed");
-        self.processing.unassign(&[partition]);
-        self.forget(partition);
-        self.note(
-            partition,
-            PartitionState::Stopped,
-            Some((code, error.to_string())),
-        );
+    /// Whether a worker that was told to stop is out of time. An order to stop
+    /// that comes while a commit is tried again and again is seen here.
+    fn must_stop(&mut self) -> bool {
+        // An order needs a commit first, so one that arrives here is dropped. Its
+        // caller sees that no answer will come, and gives it again.
+        if self.stopping.is_none()
+            && let Ok(Order::Stop(told)) = self.inbox.try_recv()
+        {
+            self.stopping = Some(told + self.pipeline.settings.drain_deadline);
+        }
+        self.stopping
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Gives the core an input, and carries out what follows until the core asks for
+    /// nothing more.
+    fn take(&mut self, input: Input) {
+        let actions = self.core.step(input, Instant::now());
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
+        loop {
+            let mut answer = None;
+            for action in actions {
+                answer = self.act(action);
+            }
+            let Some(input) = answer else {
+                return;
+            };
+            actions = self.core.step(input, Instant::now());
+        }
+    }
+
+    /// Carries out an action, and returns the answer if it asks for one.
+    fn act(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Poll { wait, bytes_max } => return Some(self.poll(wait, bytes_max)),
+            Action::Commit { commit, by } => {
+                return Some(Input::CommitEnded(self.commit(&commit, by)));
+            }
+            Action::Seek { partition, next } => {
+                return Some(Input::Sought(self.seek(partition, next)));
+            }
+            Action::FindStart(partition) => return Some(Input::Start((self.starts)(partition))),
+            Action::CheckTopics => return Some(Input::Topics(self.look_at_topics())),
+            Action::Pause(partitions) => self.member.pause(&partitions),
+            Action::Resume(partitions) => self.member.resume(&partitions),
+            Action::Release(partitions) => self.member.release(&partitions),
+            Action::Sleep(time) => std::thread::sleep(time),
+            // A send fails if the caller no longer waits, and then no answer is needed.
+            Action::Answer(Answer::Done(done)) => drop(done.send(())),
+            Action::Answer(Answer::Takeover(done, takeover)) => drop(done.send(takeover)),
+            Action::Answer(Answer::Redone(done, redone)) => drop(done.send(redone)),
+            Action::Report(report) => self.report(report),
+        }
+        None
+    }
+
+    fn look_at_topics(&self) -> Result<(), LogError> {
+        let looked = self.watch.look();
+        let gone = match &looked {
+            Err(error @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })) => {
+                Some((error.code(), error.to_string()))
+            }
+            _ => None,
+        };
+        self.status.looked_at_topics(self.worker, gone);
+        looked
     }
 }
 

@@ -1,16 +1,17 @@
 //! A worker's metrics, and its log lines on dead letters and rebalances.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use courtside_log::Commit;
 use courtside_process::clock::thread_cpu_time;
 use courtside_types::{NewRecord, PartitionId};
 
 use super::WorkerLoop;
-use crate::worker::{metrics::Change, output};
+use crate::worker::{
+    core::{Progress, Report},
+    metrics::Change,
+    output,
+};
 
 /// A key is logged up to this length, because one from another producer may have
 /// megabytes.
@@ -19,33 +20,42 @@ const KEY_LOGGED_BYTES_MAX: usize = 256;
 const DEAD_LETTERS_LOGGED_MAX: usize = 10;
 
 impl WorkerLoop {
-    pub(super) fn report(&mut self, commit: &Commit, took: Duration) {
-        let counts = self.processing.counts;
-        let before = std::mem::replace(&mut self.reported, counts);
-        self.handles.committed(
-            counts.events - before.events,
-            counts.emissions - before.emissions,
-            counts.duplicates - before.duplicates,
-            took,
-        );
-        let moved = commit
-            .offsets
-            .iter()
-            .map(|(partition, next)| (*partition, *next, self.processing.events_of(*partition)));
-        self.status.figures().committed(moved);
-        let events = counts.events - before.events;
-        if let Some(gap) = self.gap.committed(events, Instant::now()) {
-            self.handles.gap(gap);
-        }
-        self.report_gauges();
-        if counts.dead_letters > before.dead_letters {
-            self.report_dead_letters(commit);
+    /// Passes a change on to the pipeline's status and to metrics.
+    pub(super) fn report(&self, report: Report) {
+        let (status, worker) = (&self.status, self.worker);
+        match report {
+            Report::Partition(partition, reported) => status.set(partition, reported),
+            Report::Assigned(partition, next) => status.figures().assigned(partition, next),
+            Report::Forgotten(partitions) => status.forget(partitions.iter()),
+            Report::CommitWaits(code, reason) => status.waits_for(worker, code, reason),
+            Report::Committed => status.goes_on(worker),
+            Report::Progress(progress) => self.report_progress(&progress),
+            Report::OffsetForeign => self.handles.offset_foreign(),
+            Report::Gauges => self.report_gauges(),
         }
     }
 
-    pub(super) fn report_gauges(&self) {
-        let processing = &self.processing;
-        let (entities, instances) = (processing.entities_open(), processing.instances());
+    fn report_progress(&self, progress: &Progress) {
+        let counts = &progress.counts;
+        self.handles.committed(
+            counts.events,
+            counts.emissions,
+            counts.duplicates,
+            progress.took,
+        );
+        let moved = progress.moved.iter().copied();
+        self.status.figures().committed(moved);
+        if let Some(gap) = progress.gap {
+            self.handles.gap(gap);
+        }
+        self.report_gauges();
+        if counts.dead_letters > 0 {
+            self.report_dead_letters(&progress.commit);
+        }
+    }
+
+    fn report_gauges(&self) {
+        let (entities, instances) = self.core.open();
         self.handles.hold(entities, instances);
         let figures = self.status.figures();
         figures.worker_used(self.worker, thread_cpu_time());
@@ -65,7 +75,7 @@ impl WorkerLoop {
 
     /// Logs the dead letters of a commit, for somebody to look at. A flood of them is
     /// logged as a few and the number of the rest.
-    pub(super) fn report_dead_letters(&self, commit: &Commit) {
+    fn report_dead_letters(&self, commit: &Commit) {
         let letters = || {
             commit
                 .records

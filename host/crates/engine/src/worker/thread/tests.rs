@@ -6,18 +6,21 @@ mod kafka_engine;
 mod rollback;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
-use courtside_log::{Assignment, Bounds, Commit, Fetched};
+use courtside_log::{Assignment, Bounds, Commit, Fetched, Polled};
 use courtside_types::{Digest, Record, TopicId, slot_name::SlotName};
 
 use super::*;
 use crate::worker::{instances::Active, processing::now_ms, takeover::Directive};
 use crate::{
     pipeline::identity::Identity,
-    worker::tests::{Faulty, Memory, pipeline},
+    worker::{
+        status::PartitionState,
+        tests::{Faulty, Memory, pipeline},
+    },
 };
 
 #[derive(Debug, PartialEq, Eq)]
@@ -88,37 +91,38 @@ impl Member for Scripted {
     }
 }
 
+/// A worker with the plugin "a" in force.
 fn running(script: &Arc<Mutex<Script>>) -> WorkerLoop {
+    let mut running = running_on(script, Arc::default());
+    activate(&mut running, Some("a"));
+    running
+}
+
+/// A worker without a plugin, whose checkpoints are in this memory.
+fn running_on(script: &Arc<Mutex<Script>>, memory: Arc<Memory>) -> WorkerLoop {
     let pipeline = pipeline(16, 16);
-    let mut processing = Processing::new(Arc::clone(&pipeline), Arc::new(Memory::default()));
-    let active = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
-    processing.activate(&SlotName::Default, Some(active));
+    let interrupt = Arc::<AtomicBool>::default();
+    let now = Instant::now();
+    let core = Core::new(
+        Arc::clone(&pipeline),
+        memory,
+        0,
+        Arc::clone(&interrupt),
+        now,
+    );
     let (_, inbox) = crossbeam_channel::bounded(1);
     WorkerLoop {
-        starts: Box::new(|_| Ok(Offset(0))),
-        watch: IdentityWatch::new(Box::new(|_| Ok(Vec::new())), &Identity::default()),
-        redoing: BTreeSet::new(),
-        stopped: BTreeSet::new(),
-        given_up: GivenUp::default(),
-        rewinds: 0,
-        chores_at: Instant::now(),
-        warmup: None,
-        poll_bytes: pipeline.settings.poll_bytes_max,
-        processing,
         pipeline,
         status: Arc::default(),
+        worker: 0,
+        core,
         member: Box::new(Scripted(Arc::clone(script))),
         inbox,
-        interrupt: Arc::default(),
-        run_retry_wait: RETRY_WAIT_MIN,
+        interrupt,
+        starts: Box::new(|_| Ok(Offset(0))),
+        watch: IdentityWatch::new(Box::new(|_| Ok(Vec::new())), &Identity::default()),
         poll_retry_wait: RETRY_WAIT_MIN,
-        worker: 0,
-        partitions: BTreeSet::new(),
-        waiting: BTreeSet::new(),
-        unbegun: BTreeMap::new(),
-        reported: Counts::default(),
         handles: Handles::new("scores", 0),
-        gap: Gap::new(Instant::now()),
         stopping: None,
     }
 }
@@ -221,7 +225,7 @@ fn partitions_that_cannot_be_begun_with_hold_nobody_back() {
     assert_eq!(state_of(&running, Q), waits);
     running.step();
     assert_eq!(script.lock().unwrap().calls, [Call::Release(vec![P])]);
-    assert_eq!(running.partitions, BTreeSet::from([Q]));
+    assert_eq!(running.core.partitions(), [Q]);
     script.lock().unwrap().calls.clear();
 
     until(&mut running, |running| {
@@ -253,6 +257,8 @@ fn a_topic_that_is_gone_is_told_by_a_worker_without_partitions() {
     let code = |running: &WorkerLoop| running.status.topics_gone().map(|(code, _)| code);
     assert_eq!(code(&running), Some("topic-missing"));
     until(&mut running, |running| code(running).is_none());
+    // The next look is due at once.
+    running.core.forget_last_look();
     running.watch = IdentityWatch::new(
         Box::new(|_| Ok(vec![Some(TopicId(8))])),
         &Identity {
@@ -380,11 +386,8 @@ fn what_is_not_lost_is_read_again_after_a_fenced_commit() {
         running.step();
     }
     assert_eq!(script.lock().unwrap().calls, [Call::Seek(Q, Offset(0))]);
-    assert_eq!(running.partitions, BTreeSet::from([Q]));
-    assert_eq!(
-        running.processing.positions().collect::<Vec<_>>(),
-        [(Q, Offset(0))]
-    );
+    assert_eq!(running.core.partitions(), [Q]);
+    assert_eq!(running.core.positions(), [(Q, Offset(0))]);
 }
 
 fn state_of(
@@ -408,7 +411,8 @@ fn rewound(seeks: impl IntoIterator<Item = LogError>) -> (WorkerLoop, Vec<Call>)
     for _ in 0..2 {
         running.step();
     }
-    running.rewind();
+    let actions = running.core.go_back();
+    running.carry_out(actions);
     let calls = std::mem::take(&mut script.lock().unwrap().calls);
     (running, calls)
 }
@@ -435,8 +439,7 @@ fn a_partition_that_cannot_be_read_from_where_it_must_be_stops() {
     let stopped = (PartitionState::Stopped, Some("log-corrupt"));
     assert_eq!(state_of(&running, P), stopped);
     assert_eq!(state_of(&running, Q), (PartitionState::Running, None));
-    let positions: Vec<_> = running.processing.positions().collect();
-    assert_eq!(positions, [(Q, Offset(0))]);
+    assert_eq!(running.core.positions(), [(Q, Offset(0))]);
     // A plugin does not make the stopped partition go on.
     activate(&mut running, None);
     assert_eq!(state_of(&running, P), stopped);
@@ -501,9 +504,8 @@ fn a_partition_that_was_refused_goes_on_when_its_swap_is_confirmed() {
         works: true,
         ..Script::default()
     }));
-    let mut running = running(&script);
     let memory = Arc::new(Memory::default());
-    running.processing = Processing::new(Arc::clone(&running.pipeline), Arc::clone(&memory) as _);
+    let mut running = running_on(&script, Arc::clone(&memory));
     let member = Storing(Scripted(Arc::clone(&script)), Arc::clone(&memory));
     running.member = Box::new(member);
     activate(&mut running, Some("a"));
@@ -554,9 +556,7 @@ fn a_partition_that_was_refused_while_it_waited_for_a_plugin_does_not_go_on() {
     }));
     let memory = Arc::new(Memory::default());
     let begun = |starts: u64| {
-        let mut running = running(&script);
-        let pipeline = Arc::clone(&running.pipeline);
-        running.processing = Processing::new(pipeline, Arc::clone(&memory) as _);
+        let mut running = running_on(&script, Arc::clone(&memory));
         let member = Storing(Scripted(Arc::clone(&script)), Arc::clone(&memory));
         running.member = Box::new(member);
         running.starts = Box::new(move |_| Ok(Offset(starts)));
@@ -690,7 +690,7 @@ fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
     let stopped = (PartitionState::Stopped, Some("log-invalid"));
     let runs = (PartitionState::Running, None);
     until(&mut running, &|running| {
-        !running.partitions.is_empty() && state_of(running, P) == stopped
+        !running.core.partitions().is_empty() && state_of(running, P) == stopped
     });
     // Both partitions were in one commit.
     assert_eq!(state_of(&running, Q), stopped);
@@ -700,6 +700,6 @@ fn what_was_given_up_goes_on_by_itself_and_others_before_it() {
     log.lock().unwrap().refuses = false;
     until(&mut running, &|running| state_of(running, P) == runs);
     assert_eq!(log.lock().unwrap().committed, [[Q], [P]]);
-    let positions: Vec<_> = running.processing.positions().collect();
-    assert_eq!(positions, [(P, Offset(1)), (Q, Offset(1))]);
+    let positions = [(P, Offset(1)), (Q, Offset(1))];
+    assert_eq!(running.core.positions(), positions);
 }

@@ -15,6 +15,7 @@ pub(super) const WARMUP_COMMIT_INTERVAL: Duration = Duration::from_millis(15);
 const FEW_OPENED: u64 = 4;
 
 /// The warm-up of a worker, which lasts at most [`WARMUP_TIME_MAX`] and one commit.
+#[derive(Debug)]
 pub(super) struct Warmup {
     until: Instant,
     /// Few entities of the last commit had to be opened.
@@ -22,9 +23,9 @@ pub(super) struct Warmup {
 }
 
 impl Warmup {
-    pub fn begin() -> Self {
+    pub fn begin(now: Instant) -> Self {
         Self {
-            until: Instant::now() + WARMUP_TIME_MAX,
+            until: now + WARMUP_TIME_MAX,
             few_opened: false,
         }
     }
@@ -36,8 +37,8 @@ impl Warmup {
 
     /// Notes a commit of `entities` entities, of which `opened` had to be opened. Returns
     /// whether the commit ends the warm-up.
-    pub fn committed(&mut self, entities: usize, opened: u64) -> bool {
+    pub fn committed(&mut self, entities: usize, opened: u64, now: Instant) -> bool {
         self.few_opened = entities > 0 && opened * FEW_OPENED < entities as u64;
-        Instant::now() >= self.until
+        now >= self.until
     }
 }
