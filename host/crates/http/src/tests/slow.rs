@@ -72,6 +72,7 @@ async fn small(address: SocketAddr, request: &str) -> tokio::net::TcpStream {
 async fn who_stopped_for_long_gets_the_latest_soon() {
     const STATES: usize = 1_000;
     let host = TestHost::with(|http, _| http.write_timeout = Duration::from_secs(600));
+    host.caught_up().await;
     let (address, _) = host.listen().await;
     let mut readers = Vec::new();
     for path in ["/events", "/games/a/events", "/ws", "/games/a/ws"] {

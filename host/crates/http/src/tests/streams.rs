@@ -93,6 +93,7 @@ async fn silence_is_broken_by_heartbeats() {
     let host = TestHost::with(|http, _| {
         http.heartbeat = std::time::Duration::from_millis(10);
     });
+    host.caught_up().await;
     let (address, _) = host.listen().await;
     let mut wire = Wire::open(address, &get("/games/none/events", "")).await;
     wire.until("retry: 1000\n\n").await;
