@@ -1,8 +1,9 @@
-//! What tests of the loop ask of a core.
+//! What tests ask of a core.
 
 use courtside_types::{Offset, PartitionId};
 
-use super::{Action, Core, TopicWatch};
+use super::{Action, Core, Job, TopicWatch};
+use crate::worker::processing::Processing;
 
 impl Core {
     pub fn partitions(&self) -> Vec<PartitionId> {
@@ -12,6 +13,17 @@ impl Core {
     /// The offset at which each partition at work goes on after its last commit.
     pub fn positions(&self) -> Vec<(PartitionId, Offset)> {
         self.processing.positions().collect()
+    }
+
+    pub const fn processing(&self) -> &Processing {
+        &self.processing
+    }
+
+    /// Begins rollbacks and commits what is pending, whether or not that is due.
+    pub fn commit_now(&mut self) -> Vec<Action> {
+        self.agenda
+            .last([Job::BeginRollbacks, Job::commit_events()]);
+        self.advance()
     }
 
     /// Goes back to what is committed.
