@@ -17,8 +17,6 @@ const RECENT_MAX: usize = 128;
 const HOLES_MAX: usize = 256;
 
 const VERSION: u8 = 3;
-/// The version before, whose halts have fewer fields.
-const VERSION_2: u8 = 2;
 
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,23 +144,15 @@ impl Recent {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored<'a, H, R> {
+struct Stored<'a> {
     version: u8,
     digest: [u8; 32],
     offset: u64,
     recent: Cow<'a, Recent>,
-    halted: Option<H>,
+    halted: Option<Cow<'a, Halt>>,
     #[serde(borrow)]
     saved: Option<(&'a str, &'a [u8])>,
-    /// Version 2 has neither this field nor anything in its place.
-    redone: R,
-}
-
-/// A halt as version 2 has it.
-#[derive(Serialize, Deserialize)]
-struct OldHalt {
-    code: ByteString,
-    reason: String,
+    redone: Cow<'a, [Redone]>,
 }
 
 /// Stored bytes that are no checkpoint of ours.
@@ -178,59 +168,36 @@ impl Envelope {
             digest: self.digest.0,
             offset: self.offset.0,
             recent: Cow::Borrowed(&self.recent),
-            halted: self.halted.clone(),
+            halted: self.halted.as_ref().map(Cow::Borrowed),
             saved: self
                 .saved
                 .as_ref()
                 .map(|saved| (&*saved.format, &*saved.state)),
-            redone: self.redone.clone(),
+            redone: Cow::Borrowed(&self.redone),
         };
         // Writing plain data to memory does not fail.
         postcard::to_stdvec(&stored).unwrap_or_default().into()
     }
 
     pub fn decode(bytes: &Bytes) -> Result<Self, NotACheckpoint> {
-        match bytes.first() {
-            Some(&VERSION) => {
-                Self::decode_as(bytes, |halt: Halt, _| halt, |redone: Vec<Redone>| redone)
-            }
-            Some(&VERSION_2) => Self::decode_as(
-                bytes,
-                |halt: OldHalt, offset| Halt {
-                    code: halt.code,
-                    reason: halt.reason,
-                    // Version 2 did not note newer dead letters; a redrive finds them
-                    // all the same.
-                    newest: offset,
-                    is_blocked: true,
-                },
-                |()| Vec::new(),
-            ),
-            version => Err(NotACheckpoint(format!(
-                "it has version {}, this host reads versions {VERSION_2} and {VERSION}",
-                version.copied().unwrap_or_default()
-            ))),
+        let version = bytes.first().copied().unwrap_or_default();
+        if version != VERSION {
+            return Err(NotACheckpoint(format!(
+                "it has version {version}, this host reads version {VERSION}"
+            )));
         }
-    }
-
-    fn decode_as<'a, H: Deserialize<'a>, R: Deserialize<'a>>(
-        bytes: &'a Bytes,
-        halt: impl FnOnce(H, Offset) -> Halt,
-        redone: impl FnOnce(R) -> Vec<Redone>,
-    ) -> Result<Self, NotACheckpoint> {
-        let stored: Stored<'a, H, R> =
+        let stored: Stored<'_> =
             postcard::from_bytes(bytes).map_err(|error| NotACheckpoint(error.to_string()))?;
-        let offset = Offset(stored.offset);
         Ok(Self {
             digest: Digest(stored.digest),
-            offset,
+            offset: Offset(stored.offset),
             recent: stored.recent.into_owned(),
-            halted: stored.halted.map(|stored| halt(stored, offset)),
+            halted: stored.halted.map(Cow::into_owned),
             saved: stored.saved.map(|(format, state)| SavedState {
                 format: format.into(),
                 state: bytes.slice_ref(state),
             }),
-            redone: redone(stored.redone),
+            redone: stored.redone.into_owned(),
         })
     }
 }
@@ -264,33 +231,6 @@ mod tests {
                 state: Bytes::from_static(b"{}"),
             }),
         };
-        assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
-    }
-
-    /// A host of the version before wrote such checkpoints.
-    #[test]
-    fn reads_version_2() {
-        let old = Stored {
-            version: VERSION_2,
-            digest: [7; 32],
-            offset: 12,
-            recent: Cow::Owned(Recent::default()),
-            halted: Some(OldHalt {
-                code: "plugin-trap".into(),
-                reason: "unreachable".into(),
-            }),
-            saved: Some(("f/1", b"state")),
-            redone: (),
-        };
-        let bytes = postcard::to_stdvec(&old).unwrap().into();
-        let envelope = Envelope::decode(&bytes).unwrap();
-        assert_eq!(envelope.offset, Offset(12));
-        assert_eq!(envelope.saved.as_ref().unwrap().state, "state");
-        let halt = envelope.halted.clone().unwrap();
-        assert_eq!(
-            (&*halt.code, halt.newest, halt.is_blocked),
-            ("plugin-trap", Offset(12), true)
-        );
         assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
     }
 
