@@ -10,7 +10,7 @@ use std::{
 };
 
 use courtside_types::Digest;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::worker::takeover::DIRECTIVES_MAX;
 
@@ -60,7 +60,6 @@ pub struct RolledBack {
     pub directive: u64,
     /// The plugins that are not taken from the directory again, with the one undone
     /// last at the end; empty once another plugin was taken.
-    #[serde(alias = "digest", deserialize_with = "one_or_more")]
     pub digests: Vec<Digest>,
 }
 
@@ -77,20 +76,6 @@ impl RolledBack {
     pub fn has(&self, digest: Digest) -> bool {
         self.digests.contains(&digest)
     }
-}
-
-/// Older hosts noted one plugin or none, and not a list.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Digests {
-        More(Vec<Digest>),
-        One(Option<Digest>),
-    }
-    Ok(match Digests::deserialize(deserializer)? {
-        Digests::More(digests) => digests,
-        Digests::One(digest) => digest.into_iter().collect(),
-    })
 }
 
 /// A directory of copies. One host process owns it.
@@ -227,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_a_host_before_rollbacks_is_read() {
+    fn a_note_without_rollbacks_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let store = PluginStore::open(dir.path()).unwrap();
         let digest = Digest::of(b"one");
@@ -236,24 +221,6 @@ mod tests {
         let noted = store.noted().unwrap();
         assert_eq!(noted.slots.get("scores/default"), Some(&digest));
         assert!(noted.undone.is_empty() && noted.unfit.is_empty());
-    }
-
-    #[test]
-    fn a_note_of_a_single_rollback_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = PluginStore::open(dir.path()).unwrap();
-        let one = Digest::of(b"one");
-        for (noted, digests) in [(format!(r#""{one}""#), vec![one]), ("null".into(), vec![])] {
-            let text = format!(
-                r#"{{"slots":{{}},"undone":{{"scores/default":{{"directive":7,"digest":{noted}}}}}}}"#
-            );
-            fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
-            let undone = RolledBack {
-                directive: 7,
-                digests,
-            };
-            assert_eq!(store.noted().unwrap().undone["scores/default"], undone);
-        }
     }
 
     #[test]
