@@ -421,10 +421,10 @@ fn pipeline(
         input: settings.input.topic.clone(),
         partitions,
         partitioner: settings.partitioner.clone(),
-        writes: Some(Writes {
+        writes: Writes {
             output: settings.output.clone(),
             outputs: settings.outputs.clone(),
-        }),
+        },
     };
     layout::settle(log, &group, &layout).map_err(|error| match error {
         LayoutError::Log(error) => Failure::of(error).into(),

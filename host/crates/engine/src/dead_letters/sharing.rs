@@ -70,7 +70,7 @@ fn writes(log: &dyn RecordLog, group: &str, topic: &Topic) -> Result<bool, LogEr
         }
         Err(error) => return Err(error),
     };
-    let mut written = layout.writes.iter().flat_map(layout::Writes::topics);
+    let mut written = layout.writes.topics();
     // A group writes its dead letters as well, where another pipeline may read them.
     if !written.any(|written| written == &**topic) && event::topic(group) != *topic {
         return Ok(false);

@@ -516,7 +516,7 @@ fn an_input_that_another_pipeline_writes_takes_no_redriven_events() {
         input: elsewhere.to_string(),
         partitions: 1,
         partitioner: Partitioner::default(),
-        writes: Some(writes),
+        writes,
     };
     let input = &*scene.pipeline.input;
     let settle = |group: &str, writes| layout::settle(&*scene.log, group, &layout(writes)).unwrap();

@@ -56,7 +56,6 @@ pub struct LetterView {
     /// The event's own time, in milliseconds since 1970.
     pub timestamp_ms: u64,
     /// When the event became a dead letter, which its topic's retention counts from.
-    #[serde(default)]
     pub dead_since_ms: u64,
     /// Where the event was first.
     pub origin: Option<Place>,

@@ -51,10 +51,7 @@ pub struct Layout {
     pub input: String,
     pub partitions: u32,
     pub partitioner: Partitioner,
-    /// The topics that the group writes. A record of an older version has none; the
-    /// next host that starts records its own.
-    #[serde(default)]
-    pub writes: Option<Writes>,
+    pub writes: Writes,
 }
 
 /// The topics that a pipeline writes.
@@ -333,9 +330,9 @@ fn added_keys<'a>(from: &Layout, to: &'a Layout) -> Result<BTreeSet<&'a str>, St
 }
 
 /// How the topics that two layouts write differ, in words; `None` where they are
-/// the same, and where one layout does not name its topics.
+/// the same.
 fn other_writes(from: &Layout, to: &Layout) -> Option<String> {
-    let (from, to) = (from.writes.as_ref()?.named(), to.writes.as_ref()?.named());
+    let (from, to) = (from.writes.named(), to.writes.named());
     let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
     let word = |topic: Option<&&KeptTopic>| match topic {
         Some(topic) => topic.to_string(),
@@ -486,7 +483,7 @@ mod tests {
             partitioner: serde_json::from_str::<Of>(&partitioner)
                 .unwrap()
                 .partitioner,
-            writes: Some(writes(KeptTopic::table("out"), &[])),
+            writes: writes(KeptTopic::table("out"), &[]),
         }
     }
 
@@ -594,7 +591,7 @@ mod tests {
         let (_dir, log) = log();
         let base = layout(r#""murmur2""#);
         let of = |writes| Layout {
-            writes: Some(writes),
+            writes,
             ..base.clone()
         };
         let (table, stream) = (KeptTopic::table("out"), KeptTopic::stream("out"));
@@ -644,20 +641,6 @@ mod tests {
         };
         let said = refused(&*log, &moved);
         assert!(said.contains("was 8, and is 9"), "{said}");
-    }
-
-    #[test]
-    fn a_layout_from_before_outputs_were_recorded_gets_them() {
-        let (_dir, log) = log();
-        let own = layout(r#""murmur2""#);
-        log.ensure_topics(&[super::topic(GROUP)]).unwrap();
-        let before =
-            r#"{"replaces":null,"layout":{"input":"in","partitions":8,"partitioner":"murmur2"}}"#;
-        append(&*log, &super::topic(GROUP).name, 0, &[before]);
-        for _ in 0..2 {
-            settle(&*log, GROUP, &own).unwrap();
-        }
-        assert_eq!(records(&*log), 2);
     }
 
     #[test]

@@ -182,17 +182,12 @@ pub struct TakeoverView {
     pub offset: u64,
     /// None: the slot has no plugin from there on.
     pub digest: Option<String>,
-    /// Exports of older hosts do not say.
-    #[serde(default)]
     pub kind: SwapKind,
     /// SHA-256 of the plugin that ran before; for a rollback, of the plugin that it undid.
-    #[serde(default)]
     pub previous: Option<String>,
     /// For a rollback: the offset below which events were processed again.
-    #[serde(default)]
     pub until: Option<u64>,
     /// How many times, with this takeover, the events are processed.
-    #[serde(default)]
     pub attempt: u32,
 }
 
@@ -208,7 +203,6 @@ pub struct EntityPartition {
     /// The first dead letter that the log still holds.
     pub dead_letter_start: u64,
     /// Output topics of which retention has taken records: those kept as streams.
-    #[serde(default)]
     pub outputs_cut: Vec<String>,
     /// Whether a worker of this host has the partition: only then it knows the
     /// checkpoint.

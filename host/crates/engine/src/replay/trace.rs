@@ -178,11 +178,9 @@ impl EntityHistory {
             seq: u64,
             offset: u64,
             digest: Option<String>,
-            #[serde(default)]
             kind: SwapKind,
             previous: Option<String>,
             until: Option<u64>,
-            #[serde(default)]
             attempt: u32,
         }
         let topic = topic::name(&self.pipeline.group);

@@ -120,7 +120,6 @@ pub struct HostView {
     pub digest: Option<String>,
     pub state: SlotState,
     /// The state of the slot's file in its plugin directory.
-    #[serde(default)]
     pub file: FileState,
     /// How many of its partitions process again what a rollback undid.
     pub redoing: u32,
@@ -130,10 +129,9 @@ pub struct HostView {
 }
 
 /// How a plugin came to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwapKind {
-    #[default]
     Swap,
     /// The other plugin's work on trial is undone, and its events are processed again.
     Rollback,

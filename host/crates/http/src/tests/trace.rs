@@ -228,7 +228,7 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
         headers: Vec::new(),
         value: Some(
             json!({"slot": slot, "partition": partition, "seq": seq, "offset": 7,
-                "digest": Digest::of(b"p"), "kind": "swap"})
+                "digest": Digest::of(b"p"), "kind": "swap", "attempt": 1})
             .to_string()
             .into(),
         ),

@@ -46,8 +46,7 @@ pub struct Presence {
     pub slot: SlotName,
     pub digest: Option<Digest>,
     pub state: SlotState,
-    /// The state of the slot's file; the records of older hosts do not have it.
-    #[serde(default)]
+    /// The state of the slot's file.
     pub file: FileState,
     /// How many of its partitions process again what a rollback undid.
     pub redoing: u32,
