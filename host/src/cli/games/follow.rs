@@ -12,6 +12,7 @@ use courtside_client::{
     root,
     terminal::{say_line, try_write},
 };
+use courtside_process::backoff::Backoff;
 use courtside_types::failure::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -107,7 +108,7 @@ pub async fn run(
 impl Following<'_> {
     async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
         let mut parser = Parser::default();
-        let mut wait = AGAIN_MIN;
+        let mut backoff = Backoff::new(AGAIN_MIN, AGAIN_MAX);
         let mut was_there = false;
         loop {
             let why = match client.stream(&self.followed.path, parser.last_id()).await {
@@ -126,7 +127,7 @@ impl Following<'_> {
                         };
                         match chunk {
                             Ok(Ok(Some(bytes))) => {
-                                wait = AGAIN_MIN;
+                                backoff.reset();
                                 for event in parser.take(&bytes).map_err(Failure::of)? {
                                     if !self.take(&event)? {
                                         return Ok(());
@@ -150,8 +151,7 @@ impl Following<'_> {
             };
             parser.cut();
             self.lost(&plain::line(&why))?;
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN_MAX);
+            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 
