@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use courtside_process::clock::now_ms;
+use courtside_process::{backoff::Backoff, clock::now_ms};
 
 use super::{
     Append, Clean, EnsureTopics, Request, check_topics,
@@ -57,7 +57,7 @@ pub(in super::super) struct Writer {
     pub(super) shared: Arc<Shared>,
     disk: Disk,
     trouble: Option<Trouble>,
-    backoff: Duration,
+    backoff: Backoff,
 }
 
 struct Trouble {
@@ -134,7 +134,7 @@ impl Writer {
             disk: Disk::new(shared.path.clone()),
             shared,
             trouble: None,
-            backoff: BACKOFF_MIN,
+            backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
         }
     }
 
@@ -264,7 +264,7 @@ impl Writer {
         written
             .map(|written| written.publish(&shared))
             .map_err(|error| self.failed(&error))?;
-        self.backoff = BACKOFF_MIN;
+        self.backoff.reset();
         Ok(())
     }
 
@@ -371,12 +371,17 @@ impl Writer {
     }
 
     fn set_trouble(&mut self, error: LogError, broken: bool) {
-        let wait = if broken {
-            let wait = self.backoff;
-            self.backoff = (wait * 2).min(BACKOFF_MAX);
-            wait
-        } else {
+        if !broken {
             tracing::warn!(code = error.code(), %error, "the record log takes no records");
+        }
+        self.retry_later(error, broken);
+    }
+
+    /// Notes when to check again whether writing is possible.
+    fn retry_later(&mut self, error: LogError, broken: bool) {
+        let wait = if broken {
+            self.backoff.next_wait()
+        } else {
             BACKOFF_MIN
         };
         self.shared.set_trouble(Some(error.clone()));
@@ -405,20 +410,7 @@ impl Writer {
             if error.code() != trouble.error.code() {
                 tracing::error!(code = error.code(), %error, "the record log cannot be written");
             }
-            let wait = if trouble.broken {
-                self.backoff
-            } else {
-                BACKOFF_MIN
-            };
-            if trouble.broken {
-                self.backoff = (wait * 2).min(BACKOFF_MAX);
-            }
-            self.shared.set_trouble(Some(error.clone()));
-            self.trouble = Some(Trouble {
-                error,
-                broken: trouble.broken,
-                retry_at: Instant::now() + wait,
-            });
+            self.retry_later(error, trouble.broken);
         } else {
             tracing::info!("the record log takes records again");
             self.shared.set_trouble(None);
