@@ -121,10 +121,9 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Checks every value against its minimum.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    check_values(
-        &values(config),
-        SETTINGS.iter().map(|setting| (setting.path, *setting)),
-    )
+    let rows = SETTINGS.iter().map(|setting| (setting.path, *setting));
+    check_values(&values(config), rows)
+        .map_err(|(path, problem)| ConfigError::invalid(path, problem))
 }
 
 /// Checks the values of a section that is repeated at another path.
@@ -133,22 +132,15 @@ pub fn check_under<T: Serialize>(path: &str, section: &str, config: &T) -> Resul
         let name = setting.path.strip_prefix(section)?.strip_prefix('.')?;
         Some((name, *setting))
     });
-    check_values(&values(config), rows).map_err(|error| match error {
-        ConfigError::Invalid {
-            path: name,
-            problem,
-        } => ConfigError::Invalid {
-            path: format!("{path}.{name}"),
-            problem,
-        },
-        other => other,
-    })
+    check_values(&values(config), rows)
+        .map_err(|(name, problem)| ConfigError::invalid(format!("{path}.{name}"), problem))
 }
 
+/// A value under its minimum is returned as its path and the problem.
 fn check_values<'a>(
     values: &toml::Value,
     rows: impl Iterator<Item = (&'a str, Setting)>,
-) -> Result<(), ConfigError> {
+) -> Result<(), (&'a str, String)> {
     for (path, setting) in rows {
         let Some(value) = lookup(values, path) else {
             continue;
@@ -167,10 +159,7 @@ fn check_values<'a>(
                 .then(|| format!("{value} is under the minimum of {}", time_text(min))),
         };
         if let Some(problem) = problem {
-            return Err(ConfigError::Invalid {
-                path: path.into(),
-                problem,
-            });
+            return Err((path, problem));
         }
     }
     Ok(())

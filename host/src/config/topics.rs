@@ -30,10 +30,7 @@ impl Named<'_> {
     }
 
     fn invalid(&self, problem: String) -> ConfigError {
-        ConfigError::Invalid {
-            path: self.path(),
-            problem,
-        }
+        ConfigError::invalid(self.path(), problem)
     }
 }
 
