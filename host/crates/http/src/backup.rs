@@ -26,7 +26,11 @@ use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{app::SharedApp, operate::blocking, problem::Problem};
+use super::{
+    app::SharedApp,
+    operate::blocking,
+    problem::{Problem, answers},
+};
 
 /// Pages read ahead of a client.
 const PAGES_AHEAD: usize = 2;
@@ -51,7 +55,7 @@ pub struct BackupDoc(#[expect(dead_code, reason = "it describes the answer")] Ve
         (status = 200, description = "The backup, as it is read", body = BackupDoc, content_type = "application/octet-stream"),
         (status = 409, description = "The record log is Kafka's", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Another backup is running", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::LogUnavailable,
     )
 )]
 pub async fn get(State(app): State<SharedApp>) -> Result<Response, Problem> {

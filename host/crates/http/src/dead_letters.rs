@@ -25,7 +25,7 @@ use super::{
     app::SharedApp,
     body,
     operate::blocking,
-    problem::Problem,
+    problem::{Problem, answers},
     query::{Parameters, Segment},
 };
 
@@ -148,9 +148,7 @@ impl RedriveRequest {
     ),
     responses(
         (status = 200, description = "A page", body = LettersPage),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchPipeline, answers::LogUnavailable,
     )
 )]
 pub async fn list(
@@ -214,9 +212,7 @@ pub async fn list(
     ),
     responses(
         (status = 200, description = "The letter", body = LetterDetails),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchLetter, answers::LogUnavailable,
     )
 )]
 pub async fn one(
@@ -238,10 +234,8 @@ pub async fn one(
     responses(
         (status = 200, description = "The redrive that would be done (dry_run)", body = Plan),
         (status = 202, description = "The redrive has begun: GET has its progress", body = RedriveView),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such letter, or pipeline", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Another redrive runs, the letter is one of a halted entity, or other groups read or write the input", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchLetter, answers::LogUnavailable,
     )
 )]
 pub async fn redrive(
@@ -282,7 +276,7 @@ pub async fn redrive(
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
     responses(
         (status = 200, description = "The redrive that runs, or the last one", body = RedriveView),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
+        answers::NoSuchPipeline,
     )
 )]
 pub async fn progress(

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::{
     app::{Shared, SharedApp},
     gzip::{self, GZIP},
-    problem::Problem,
+    problem::{Problem, answers},
     query::{Parameters, Segment, cursor_of},
 };
 use crate::{
@@ -62,10 +62,8 @@ pub struct GamesDoc {
             ("etag" = String),
         )),
         (status = 304, description = "The output has not changed"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such game, or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable, or the host has just started", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "The event was not processed in time", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::GamesNotRead,
     )
 )]
 pub async fn one(
@@ -161,10 +159,7 @@ pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
     ),
     responses(
         (status = 200, description = "A page", body = GamesDoc),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable, or the host has just started", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "The event was not processed in time", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchPipeline, answers::GamesNotRead,
     )
 )]
 pub async fn all(State(app): State<SharedApp>, uri: Uri) -> Result<Response, Problem> {

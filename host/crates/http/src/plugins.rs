@@ -14,9 +14,14 @@ use courtside_engine::slots::{
 };
 use courtside_types::{Digest, slot_name::SlotName};
 use percent_encoding::percent_decode_str;
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 
-use super::{app::SharedApp, body, problem::Problem, query::Parameters};
+use super::{
+    app::SharedApp,
+    body,
+    problem::{Problem, answers},
+    query::Parameters,
+};
 
 /// The slot that an address names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,39 +63,6 @@ impl<S: Send + Sync> FromRequestParts<S> for OfSlot {
 #[allow(dead_code, reason = "describes bytes")]
 pub struct PluginFileDoc(Vec<u8>);
 
-/// How all of these may fail.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "describes what is written from elsewhere")]
-enum Refusals {
-    /// No such pipeline, or slot
-    #[response(status = 404, content_type = "application/problem+json")]
-    NotThere(Problem),
-    /// The request cannot be carried out in the present state; the code says why
-    #[response(status = 409, content_type = "application/problem+json")]
-    NotNow(Problem),
-    /// Too many requests wait for the slots of the pipeline
-    #[response(status = 429, content_type = "application/problem+json")]
-    Busy(Problem),
-    /// The record log is unavailable, or the host stops
-    #[response(status = 503, content_type = "application/problem+json")]
-    Away(Problem),
-    /// The request took longer than http.operate_timeout, and may go on; the detail has the slot's state
-    #[response(status = 504, content_type = "application/problem+json")]
-    NotYet(Problem),
-}
-
-/// How a plugin may be refused.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "describes what is written from elsewhere")]
-enum Rejections {
-    /// The plugin is larger than plugin.plugin_bytes_max
-    #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(Problem),
-    /// The plugin is rejected, with the code of the rejection; the slot keeps its previous plugin
-    #[response(status = 422, content_type = "application/problem+json")]
-    Rejected(Problem),
-}
-
 /// Put a plugin into a pipeline's default slot.
 ///
 /// The body is its file. It goes into the plugin directory, as if it were dropped
@@ -100,7 +72,7 @@ enum Rejections {
     put, path = "/plugins/{pipeline}/default", tag = "operation", operation_id = "put_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
     request_body(content = PluginFileDoc, content_type = "application/wasm"),
-    responses((status = 200, description = "The plugin runs", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The plugin runs", body = SlotView), answers::SlotRefused, answers::PluginRefused)
 )]
 pub async fn put(
     State(app): State<SharedApp>,
@@ -135,7 +107,7 @@ pub async fn put(
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
     request_body(content = PluginFileDoc, content_type = "application/wasm"),
-    responses((status = 200, description = "The plugin runs", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The plugin runs", body = SlotView), answers::SlotRefused, answers::PluginRefused)
 )]
 pub async fn put_key(
     app: State<SharedApp>,
@@ -154,7 +126,7 @@ pub async fn put_key(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "The key's own plugin is removed", body = SlotView), Refusals, Rejections)
+    responses((status = 200, description = "The key's own plugin is removed", body = SlotView), answers::SlotRefused, answers::PluginRefused)
 )]
 pub async fn delete_key(
     State(app): State<SharedApp>,
@@ -178,8 +150,7 @@ pub async fn delete_key(
     ),
     responses(
         (status = 200, description = "The rollback that has begun, or would be done", body = RollbackView),
-        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
-        Refusals,
+        answers::InvalidParameter, answers::SlotRefused,
     )
 )]
 pub async fn rollback(
@@ -217,8 +188,7 @@ pub async fn rollback(
     ),
     responses(
         (status = 200, description = "The rollback that has begun, or would be done", body = RollbackView),
-        (status = 400, description = "A parameter is unknown, or malformed", body = Problem, content_type = "application/problem+json"),
-        Refusals,
+        answers::InvalidParameter, answers::SlotRefused,
     )
 )]
 pub async fn rollback_key(
@@ -234,7 +204,7 @@ pub async fn rollback_key(
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/default/confirm", tag = "operation", operation_id = "confirm_plugin",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    responses((status = 200, description = "The plugin is confirmed", body = SlotView), Refusals)
+    responses((status = 200, description = "The plugin is confirmed", body = SlotView), answers::SlotRefused)
 )]
 pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     slot(ask(&app, of, What::Confirm).await?)
@@ -247,7 +217,7 @@ pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<Sl
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "The plugin is confirmed", body = SlotView), Refusals)
+    responses((status = 200, description = "The plugin is confirmed", body = SlotView), answers::SlotRefused)
 )]
 pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
     confirm(app, of).await
@@ -260,7 +230,7 @@ pub async fn confirm_key(app: State<SharedApp>, of: OfSlot) -> Result<Json<SlotV
 #[utoipa::path(
     post, path = "/plugins/{pipeline}/default/restore-file", tag = "operation", operation_id = "restore_plugin_file",
     params(("pipeline" = String, Path, description = "Name of the pipeline")),
-    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), Refusals)
+    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), answers::SlotRefused)
 )]
 pub async fn restore_file(
     State(app): State<SharedApp>,
@@ -276,7 +246,7 @@ pub async fn restore_file(
         ("pipeline" = String, Path, description = "Name of the pipeline"),
         ("key" = String, Path, description = "The key, percent-encoded, as in the name of its slot"),
     ),
-    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), Refusals)
+    responses((status = 200, description = "The slot's file is the plugin that runs", body = SlotView), answers::SlotRefused)
 )]
 pub async fn restore_key_file(
     app: State<SharedApp>,

@@ -21,7 +21,7 @@ use utoipa::{
 use super::{
     app::SharedApp,
     body,
-    problem::{PositionView, Problem},
+    problem::{PositionView, Problem, answers},
     query::Segment,
 };
 use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
@@ -154,13 +154,8 @@ pub enum AppendedDoc {
     )),
     responses(
         (status = 200, description = "The log has the events", body = AppendedDoc),
-        (status = 400, description = "Bad input; field, index and line say where", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No pipeline scores", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The host or the record log holds as many bytes as it may; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+        answers::EventsRefused,
     )
 )]
 pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
@@ -182,13 +177,7 @@ pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Res
     )),
     responses(
         (status = 200, description = "The log has the events", body = AppendedDoc),
-        (status = 400, description = "Bad input; field, index and line say where", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The host or the record log holds as many bytes as it may; try again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable, or failed midway (see results)", body = Problem, content_type = "application/problem+json"),
+        answers::EventsRefused, answers::NoSuchPipeline,
     )
 )]
 pub async fn events(

@@ -1,5 +1,7 @@
 //! Errors as clients get them: RFC 9457, with a stable code each.
 
+pub mod answers;
+
 use axum::{
     http::{
         HeaderValue, StatusCode,

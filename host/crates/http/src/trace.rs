@@ -36,7 +36,7 @@ use super::{
     app::SharedApp,
     operate::blocking,
     plugins::PluginFileDoc,
-    problem::Problem,
+    problem::{Problem, answers},
     query::{Parameters, Segment},
 };
 
@@ -109,10 +109,7 @@ fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<EntityHistory>, Problem
     ),
     responses(
         (status = 200, description = "The checkpoint, also of a key that never had an event", body = EntityView),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchPipeline, answers::ScansBusy, answers::LogUnavailable,
     )
 )]
 pub async fn checkpoint(
@@ -150,10 +147,7 @@ pub async fn checkpoint(
     ),
     responses(
         (status = 200, description = "The events", body = Line, content_type = "application/x-ndjson"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchPipeline, answers::ScansBusy, answers::LogUnavailable,
     )
 )]
 pub async fn events(
@@ -190,10 +184,7 @@ pub async fn events(
     ),
     responses(
         (status = 200, description = "The records", body = Line, content_type = "application/x-ndjson"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Other requests are reading through the log", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The record log is unavailable", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::NoSuchPipeline, answers::ScansBusy, answers::LogUnavailable,
     )
 )]
 pub async fn outputs(
@@ -224,8 +215,8 @@ pub async fn outputs(
     ),
     responses(
         (status = 200, description = "The bytes", body = PluginFileDoc, content_type = "application/wasm"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such pipeline, or no copy of the plugin is left", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest,
     )
 )]
 pub async fn plugin(

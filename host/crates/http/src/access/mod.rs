@@ -33,7 +33,7 @@ use courtside_types::failure::ErrorCode;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type,
+    HeaderBuilder, ObjectBuilder, OpenApi, RefOr, ResponseBuilder, Type,
     path::Operation,
     security::{Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
@@ -45,7 +45,10 @@ pub use self::{
     origin::{check as check_origins, cors, may_read},
     tokens::{Scope, Token, TokensFile},
 };
-use super::{problem::Problem, reload::Reloaded};
+use super::{
+    problem::{Problem, answers::problem},
+    reload::Reloaded,
+};
 
 /// The name of the security scheme in the OpenAPI description.
 const SCHEME: &str = "token";
@@ -424,14 +427,6 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
 
 /// Adds the effect of [`check`] to the description of an operation.
 fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
-    let refusal = |description: String| {
-        let problem = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("Problem")))
-            .build();
-        ResponseBuilder::new()
-            .description(description)
-            .content("application/problem+json", problem)
-    };
     let mut put = |status: &str, response: ResponseBuilder| {
         let responses = &mut operation.responses.responses;
         let mut response = response.build();
@@ -444,23 +439,19 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
         let challenge = HeaderBuilder::new()
             .schema(ObjectBuilder::new().schema_type(Type::String))
             .build();
-        let unknown = refusal("No token, or one that the host does not know".to_owned());
+        let unknown = problem("No token, or one that the host does not know");
         put("401", unknown.header("WWW-Authenticate", challenge));
-        put("403", refusal(operation_403(scope)));
+        put("403", problem(operation_403(scope)));
         operation.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.name()])]);
     } else if scope == Scope::Operate {
         put(
             "403",
-            refusal(
-                "The request came from another machine, from a page of another site, or through a proxy"
-                    .to_owned(),
+            problem(
+                "The request came from another machine, from a page of another site, or through a proxy",
             ),
         );
     } else if access.0.tokens.is_some() {
-        put(
-            "401",
-            refusal("A token that the host does not know".to_owned()),
-        );
+        put("401", problem("A token that the host does not know"));
         // The operation works without a token and with one.
         operation.security = Some(vec![
             SecurityRequirement::default(),
@@ -468,7 +459,7 @@ fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
         ]);
     }
     if scope == Scope::Write && !access.needs_token(scope) {
-        put("403", refusal("A page of another site asked".to_owned()));
+        put("403", problem("A page of another site asked"));
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     super::{
         app::SharedApp,
         gzip::{self, GZIP, Gzip},
-        problem::Problem,
+        problem::{Problem, answers},
         query::Segment,
         server::connection::HalfClosed,
     },
@@ -76,9 +76,7 @@ pub enum StreamEventKind {
     ),
     responses(
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::StreamRefused,
     )
 )]
 pub async fn all(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
@@ -98,9 +96,7 @@ pub async fn all(State(app): State<SharedApp>, request: Request) -> Result<Respo
     ),
     responses(
         (status = 200, description = "The stream", body = StreamEventDoc, content_type = "text/event-stream"),
-        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
+        answers::InvalidRequest, answers::StreamRefused,
     )
 )]
 pub async fn game(

@@ -13,7 +13,12 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 
 use super::{
-    super::{access::may_read, app::SharedApp, problem::Problem, query::Segment},
+    super::{
+        access::may_read,
+        app::SharedApp,
+        problem::{Problem, answers},
+        query::Segment,
+    },
     open::{Open, subscribe, words},
 };
 use crate::scoreboard::{Subscription, Update};
@@ -36,10 +41,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
     ),
     responses(
         (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
-        (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A page of another site asked for the stream", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
+        answers::WebSocketRefused, answers::StreamRefused,
     )
 )]
 pub async fn ws_all(
@@ -61,10 +63,7 @@ pub async fn ws_all(
     ),
     responses(
         (status = 101, description = "The stream: text messages {\"id\", \"event\", \"data\"}"),
-        (status = 400, description = "Not a WebSocket handshake", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "A page of another site asked for the stream", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many streams are open as the host allows", body = Problem, content_type = "application/problem+json"),
+        answers::WebSocketRefused, answers::StreamRefused,
     )
 )]
 pub async fn ws_game(
