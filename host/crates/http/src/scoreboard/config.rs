@@ -9,22 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreboardConfig {
-    /// The outputs held in memory, shared equally by the pipelines; others
-    /// are read from the log when asked for. On top come the index of all
-    /// games, some 300 bytes each, and what of the outputs held was compressed
-    /// for readers, which is smaller. At least 1 MiB.
+    /// The pipelines share the memory equally. On top come the index of all games,
+    /// some 300 bytes each, and the compressed parts of the outputs held, which are
+    /// smaller.
     pub memory_bytes_max: ByteSize,
-    /// The most bytes read from a partition at a time. At least 4 KiB.
     pub read_bytes_max: ByteSize,
-    /// How many deleted games are remembered, for readers that come back. At
-    /// least 1.
     pub deleted_max: usize,
-    /// The shortest time between two looks at the log: under load, records
-    /// that come meanwhile are taken together. Between 0 and 100 ms.
+    /// Under load, the records that come in this time are taken together.
     #[serde(with = "humantime_serde")]
     pub interval_min: Duration,
-    /// The longest time between two looks at the log, should nobody tell that
-    /// something has changed. Between 10 ms and 1 minute.
+    /// For a change that nobody told the scoreboard of.
     #[serde(with = "humantime_serde")]
     pub interval_max: Duration,
 }
@@ -42,33 +36,15 @@ impl Default for ScoreboardConfig {
 }
 
 impl ScoreboardConfig {
-    /// The first value out of its range, in words.
+    /// The first value over its limit, in words. The host's table of settings has the
+    /// minimums.
     pub fn check(&self) -> Result<(), String> {
-        let rules = [
-            (
-                self.memory_bytes_max >= ByteSize::mib(1),
-                "scoreboard.memory_bytes_max must be at least 1 MiB",
-            ),
-            (
-                self.read_bytes_max >= ByteSize::kib(4),
-                "scoreboard.read_bytes_max must be at least 4 KiB",
-            ),
-            (
-                self.deleted_max >= 1,
-                "scoreboard.deleted_max must be at least 1",
-            ),
-            (
-                self.interval_min <= Duration::from_millis(100),
-                "scoreboard.interval_min must be at most 100ms",
-            ),
-            (
-                (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&self.interval_max),
-                "scoreboard.interval_max must be from 10ms to 1m",
-            ),
-        ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(rule.to_owned()),
-            None => Ok(()),
+        if self.interval_min > Duration::from_millis(100) {
+            return Err("scoreboard.interval_min must be at most 100ms".to_owned());
         }
+        if self.interval_max > Duration::from_secs(60) {
+            return Err("scoreboard.interval_max must be from 10ms to 1m".to_owned());
+        }
+        Ok(())
     }
 }

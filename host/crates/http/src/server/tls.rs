@@ -44,7 +44,6 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// In PEM, not encrypted.
     pub key: PathBuf,
-    /// At least 100 ms.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
 }
@@ -68,9 +67,6 @@ impl TlsConfig {
     pub fn check(&self) -> Result<(), String> {
         if self.is_set() == self.key.as_os_str().is_empty() {
             return Err("http.tls.certificate and http.tls.key must be set together".to_owned());
-        }
-        if self.handshake_timeout < Duration::from_millis(100) {
-            return Err("http.tls.handshake_timeout must be at least 100ms".to_owned());
         }
         Ok(())
     }
