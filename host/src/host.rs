@@ -56,7 +56,7 @@ use courtside_process::{
 };
 use courtside_types::{
     NotReady, PartitionId, Topic, TopicPartition, coded,
-    failure::{Failure, OrFail as _},
+    failure::{ErrorCode as _, Failure, OrFail as _},
     slot_name::SlotName,
 };
 use tokio::sync::oneshot;
@@ -428,7 +428,7 @@ fn pipeline(
     };
     layout::settle(log, &group, &layout).map_err(|error| match error {
         LayoutError::Log(error) => Failure::of(error).into(),
-        error => coded!(error.code(), "pipeline {name}: {error}"),
+        error => coded!(error.code().to_owned(), "pipeline {name}: {error}"),
     })?;
     topics::ensure_others(config, name, settings, log)?;
     log.ensure_group(&group, &input).map_err(Failure::of)?;

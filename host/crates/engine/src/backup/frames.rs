@@ -190,6 +190,8 @@ fn damaged() -> BackupError {
 
 #[cfg(test)]
 mod tests {
+    use courtside_types::failure::ErrorCode as _;
+
     use super::*;
 
     fn sent() -> Vec<u8> {

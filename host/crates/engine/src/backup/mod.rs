@@ -63,14 +63,6 @@ pub enum BackupError {
 
 impl ErrorCode for BackupError {
     fn code(&self) -> &str {
-        BackupError::code(self)
-    }
-}
-
-impl BackupError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub fn code(&self) -> &str {
         match self {
             Self::Exists(_) => "backup-exists",
             Self::Running(_) => "backup-running",
@@ -84,7 +76,9 @@ impl BackupError {
             Self::Log(error) => error.code(),
         }
     }
+}
 
+impl BackupError {
     fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Unwritable { path, source }

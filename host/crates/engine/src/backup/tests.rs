@@ -15,7 +15,9 @@ use courtside_log::{
     conformance::{append, assigned, deleted, join, read_all, record, values},
     embedded::{Embedded, EmbeddedConfig},
 };
-use courtside_types::{Offset, PartitionId, Record, Topic, TopicPartition};
+use courtside_types::{
+    Offset, PartitionId, Record, Topic, TopicPartition, failure::ErrorCode as _,
+};
 use tempfile::TempDir;
 
 use super::{

@@ -109,14 +109,6 @@ pub enum LayoutError {
 
 impl ErrorCode for LayoutError {
     fn code(&self) -> &str {
-        LayoutError::code(self)
-    }
-}
-
-impl LayoutError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         match self {
             Self::Log(error) => error.code(),
             Self::Mismatch { .. } | Self::Elsewhere { .. } | Self::OtherOutputs { .. } => {

@@ -90,14 +90,6 @@ pub struct AccessError(String);
 
 impl ErrorCode for AccessError {
     fn code(&self) -> &str {
-        AccessError::code(self)
-    }
-}
-
-impl AccessError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         "tokens-invalid"
     }
 }

@@ -55,14 +55,6 @@ pub enum BindError {
 
 impl ErrorCode for BindError {
     fn code(&self) -> &str {
-        BindError::code(self)
-    }
-}
-
-impl BindError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         match self {
             Self::InUse { .. } => "listen-address-in-use",
             Self::Failed { .. } => "listen-failed",

@@ -79,14 +79,6 @@ pub struct TlsError(String);
 
 impl ErrorCode for TlsError {
     fn code(&self) -> &str {
-        TlsError::code(self)
-    }
-}
-
-impl TlsError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         "certificate-invalid"
     }
 }

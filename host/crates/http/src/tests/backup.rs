@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use courtside_engine::backup::frames::FrameReader;
+use courtside_types::failure::ErrorCode as _;
 
 use super::host::TestHost;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use courtside_types::failure::ErrorCode as _;
 use tokio::io::AsyncWriteExt;
 
 use super::host::{GOOD, INPUT, TestHost, Wire};
