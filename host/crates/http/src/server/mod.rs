@@ -22,7 +22,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -84,83 +84,35 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) {
     let config = app.config.clone();
     let metrics = app.metrics.clone();
-    let (access, tls) = (app.access.clone(), app.tls.clone());
-    let reload = app.reload.clone();
-    let router = router(app, shutdown.clone());
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(config.idle_timeout)
-        // A client that has sent its request may close its side, and wants the answer.
-        .half_close(true)
-        .max_buf_size(BUFFER_BYTES_MAX);
-    let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(config.connections_max));
-    let tracker = TaskTracker::new();
     // The guard ends the connections that the drain timeout leaves, even if this
     // future is dropped.
     let kill = CancellationToken::new();
     let _kill = kill.clone().drop_guard();
+    let server = Server::new(app, shutdown.clone(), kill);
     let mut upkeep = interval(UPKEEP_INTERVAL);
-    tracker.spawn(access.follow(shutdown.clone(), reload.clone()));
-    if let Some(tls) = tls.clone() {
-        tracker.spawn(tls.follow(shutdown.clone(), reload));
-    }
-
     loop {
-        let accept = async {
-            // The permit comes first, so a connection over the bound waits in the
-            // kernel's queue and costs nothing here.
-            let permit = Arc::clone(&connections).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             // Histograms grow until they are read, and nobody may ever read them.
             _ = upkeep.tick() => {
                 metrics.run_upkeep();
                 continue;
             }
-            accepted = accept => accepted,
+            accepted = accept(&listener, &connections) => accepted,
         };
-        let (stream, peer, permit) = match (accepted, permit) {
-            (Ok((stream, peer)), Ok(permit)) => (stream, peer, permit),
+        match accepted {
+            Ok((stream, peer, permit)) => server.spawn(stream, peer, permit),
             // The client is gone again, or the host is out of file descriptors;
             // the error says which.
-            (Err(error), _) => {
+            Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_RETRY_AFTER).await;
-                continue;
             }
-            // Nobody closes the semaphore.
-            (_, Err(_)) => break,
-        };
-        if let Err(error) = set_up(&stream, config.write_timeout) {
-            debug!(%error, "connection cannot be set up");
-            continue;
         }
-        let io = Connection::new(stream, config.write_timeout, permit, tracker.token());
-        let service = OfPeer {
-            service: TowerToHyperService::new(router.clone()),
-            peer,
-            half_closed: io.half_closed(),
-        };
-        let (http, shutdown, kill) = (http.clone(), shutdown.clone(), kill.clone());
-        match tls.clone() {
-            None => tracker.spawn(connection(http, io, service, shutdown, kill)),
-            Some(tls) => tracker.spawn(async move {
-                let shaken = tokio::select! {
-                    shaken = tls.accept(io) => shaken,
-                    () = shutdown.cancelled() => return,
-                };
-                match shaken {
-                    // The future is boxed, because this one would otherwise hold it twice.
-                    Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
-                    Err(error) => debug!(%peer, %error, "TLS handshake failed"),
-                }
-            }),
-        };
     }
     drop(listener);
+    let tracker = server.tracker;
     tracker.close();
     if timeout(config.drain_timeout, tracker.wait()).await.is_err() {
         warn!(
@@ -168,6 +120,91 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             "connections did not end within http.drain_timeout"
         );
     }
+}
+
+/// The parts of the server that connections need.
+struct Server {
+    http: Arc<http1::Builder>,
+    router: Router,
+    tls: Option<Tls>,
+    write_timeout: Duration,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    kill: CancellationToken,
+}
+
+impl Server {
+    /// Also follows the files of tokens and certificates.
+    fn new(app: App, shutdown: CancellationToken, kill: CancellationToken) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(app.config.idle_timeout)
+            // A client that has sent its request may close its side, and wants the answer.
+            .half_close(true)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        let tracker = TaskTracker::new();
+        let access = app.access.clone();
+        tracker.spawn(access.follow(shutdown.clone(), app.reload.clone()));
+        if let Some(tls) = app.tls.clone() {
+            tracker.spawn(tls.follow(shutdown.clone(), app.reload.clone()));
+        }
+        Self {
+            http: Arc::new(http),
+            tls: app.tls.clone(),
+            write_timeout: app.config.write_timeout,
+            tracker,
+            router: router(app, shutdown.clone()),
+            shutdown,
+            kill,
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        if let Err(error) = set_up(&stream, self.write_timeout) {
+            debug!(%error, "connection cannot be set up");
+            return;
+        }
+        let io = Connection::new(stream, self.write_timeout, permit, self.tracker.token());
+        let service = OfPeer {
+            service: TowerToHyperService::new(self.router.clone()),
+            peer,
+            half_closed: io.half_closed(),
+        };
+        let http = Arc::clone(&self.http);
+        let (shutdown, kill) = (self.shutdown.clone(), self.kill.clone());
+        match self.tls.clone() {
+            None => {
+                self.tracker
+                    .spawn(connection(http, io, service, shutdown, kill));
+            }
+            Some(tls) => {
+                self.tracker.spawn(async move {
+                    let shaken = tokio::select! {
+                        shaken = tls.accept(io) => shaken,
+                        () = shutdown.cancelled() => return,
+                    };
+                    match shaken {
+                        // The future is boxed, because this one would otherwise hold it twice.
+                        Ok(io) => Box::pin(connection(http, io, service, shutdown, kill)).await,
+                        Err(error) => debug!(%peer, %error, "TLS handshake failed"),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Accepts a connection once there is a permit for it, so a connection over the bound
+/// waits in the kernel's queue and costs nothing here.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await;
+    // Nobody closes the semaphore.
+    let permit = permit.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }
 
 fn set_up(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
