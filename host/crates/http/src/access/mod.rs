@@ -7,8 +7,12 @@
 
 pub mod authority;
 mod config;
+mod guard;
 mod local;
 mod origin;
+mod refused;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::{
@@ -21,37 +25,22 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
-    http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
-    },
-    middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
+    extract::Request,
+    http::{HeaderMap, header::AUTHORIZATION},
 };
 use courtside_types::failure::ErrorCode;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use utoipa::openapi::{
-    HeaderBuilder, ObjectBuilder, OpenApi, RefOr, ResponseBuilder, Type,
-    path::Operation,
-    security::{Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
-};
-use utoipa_axum::router::OpenApiRouter;
 
-use self::tokens::Tokens;
 pub use self::{
     config::AccessConfig,
+    guard::{describe_scheme, guarded},
     origin::{check as check_origins, cors, may_read},
     tokens::{Scope, Token, TokensFile},
 };
-use super::{
-    problem::{Problem, answers::problem},
-    reload::Reloaded,
-};
+use self::{refused::Refused, tokens::Tokens};
+use super::reload::Reloaded;
 
-/// The name of the security scheme in the OpenAPI description.
-const SCHEME: &str = "token";
 /// No token is so long; a longer secret is not even hashed.
 const TOKEN_BYTES_MAX: usize = 1_024;
 /// The shortest time between two refusals that are written to the log.
@@ -153,9 +142,13 @@ impl Access {
         }
     }
 
+    fn has_tokens(&self) -> bool {
+        self.0.tokens.is_some()
+    }
+
     /// Whether requests need a token for `scope`.
     fn needs_token(&self, scope: Scope) -> bool {
-        self.0.tokens.is_some() && !self.0.anonymous.contains(&scope)
+        self.has_tokens() && !self.0.anonymous.contains(&scope)
     }
 
     /// Checks that a request may do what needs `scope`, and returns its sender.
@@ -241,79 +234,6 @@ impl Access {
     }
 }
 
-/// Why a request may not do what it asks for.
-#[derive(Debug)]
-enum Refused {
-    NotLocal(&'static str),
-    NoToken,
-    /// A token that is malformed, or unknown to this host.
-    Unknown(&'static str),
-    Scope {
-        scope: Scope,
-        name: String,
-    },
-    /// A page of another site asked, whatever its token.
-    OtherSite,
-}
-
-impl Refused {
-    const fn code(&self) -> &'static str {
-        match self {
-            Self::NotLocal(_) => "operating-is-local",
-            Self::NoToken => "token-required",
-            Self::Unknown(_) => "token-invalid",
-            Self::Scope { .. } => "scope-missing",
-            Self::OtherSite => "origin-not-allowed",
-        }
-    }
-
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::Scope { name, .. } => Some(name),
-            _ => None,
-        }
-    }
-
-    /// The answer to the client, with a challenge as RFC 6750 has it.
-    fn answer(&self, method: &Method) -> Response {
-        let (status, detail, challenge) = match self {
-            Self::NotLocal(detail) => (StatusCode::FORBIDDEN, (*detail).to_owned(), None),
-            Self::NoToken => (
-                StatusCode::UNAUTHORIZED,
-                "send a token: Authorization: Bearer TOKEN".to_owned(),
-                Some("Bearer realm=\"courtside\"".to_owned()),
-            ),
-            Self::Unknown(why) => (
-                StatusCode::UNAUTHORIZED,
-                (*why).to_owned(),
-                Some("Bearer realm=\"courtside\", error=\"invalid_token\"".to_owned()),
-            ),
-            Self::Scope { scope, name } => (
-                StatusCode::FORBIDDEN,
-                format!("the token {name} does not have the scope {scope}"),
-                Some(format!(
-                    "Bearer realm=\"courtside\", error=\"insufficient_scope\", scope=\"{scope}\""
-                )),
-            ),
-            Self::OtherSite => (
-                StatusCode::FORBIDDEN,
-                "a page of another site may only read".to_owned(),
-                None,
-            ),
-        };
-        let mut problem = Problem::new(status, self.code(), detail);
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            // The body was not read.
-            problem = problem.closing();
-        }
-        let mut response = problem.into_response();
-        if let Some(challenge) = challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        response
-    }
-}
-
 /// The token that a request sends.
 enum Bearer<'a> {
     None,
@@ -341,320 +261,4 @@ fn bearer(headers: &HeaderMap) -> Bearer<'_> {
         return Bearer::Malformed("the host does not know the token");
     }
     Bearer::Secret(secret)
-}
-
-/// State of the check before a handler.
-#[derive(Clone)]
-struct Guard {
-    access: Access,
-    scope: Scope,
-}
-
-/// Puts the check of a scope before routes, and describes it in their operations.
-pub fn guarded<S: Clone + Send + Sync + 'static>(
-    access: &Access,
-    scope: Scope,
-    mut routes: OpenApiRouter<S>,
-) -> OpenApiRouter<S> {
-    for item in routes.get_openapi_mut().paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-        ];
-        for operation in operations.into_iter().flatten() {
-            describe(access, scope, operation);
-        }
-    }
-    let guard = Guard {
-        access: access.clone(),
-        scope,
-    };
-    routes.route_layer(from_fn_with_state(guard, check))
-}
-
-async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let peer = peer.map(|ConnectInfo(peer)| *peer);
-    let who = match guard.access.admit(guard.scope, peer, request.headers()) {
-        Ok(who) => who,
-        Err(refused) => {
-            guard.access.refused(&refused, peer, &request);
-            return refused.answer(request.method());
-        }
-    };
-    // No handler needs the token, and a handler without it cannot give it away.
-    request.headers_mut().remove(AUTHORIZATION);
-    let operates =
-        (guard.scope == Scope::Operate).then(|| (request.method().clone(), request.uri().clone()));
-    if let Some((method, uri)) = &operates {
-        // This entry comes before the work, because a client that hangs up ends this
-        // future but not the work: the entry below is never written then.
-        tracing::info!(
-            token = %who,
-            peer = peer.map(tracing::field::display),
-            %method,
-            path = uri.path(),
-            query = uri.query(),
-            "operator's request begins"
-        );
-        request.extensions_mut().insert(who.clone());
-    }
-    let mut response = next.run(request).await;
-    if let Some((method, uri)) = &operates {
-        tracing::info!(
-            token = %who,
-            peer = peer.map(tracing::field::display),
-            %method,
-            path = uri.path(),
-            query = uri.query(),
-            status = response.status().as_u16(),
-            "operator's request answered"
-        );
-    }
-    response.extensions_mut().insert(who);
-    response
-}
-
-/// Adds the effect of [`check`] to the description of an operation.
-fn describe(access: &Access, scope: Scope, operation: &mut Operation) {
-    let mut put = |status: &str, response: ResponseBuilder| {
-        let responses = &mut operation.responses.responses;
-        let mut response = response.build();
-        if let Some(RefOr::T(own)) = responses.get(status) {
-            response.description = format!("{}; {}", own.description, response.description);
-        }
-        responses.insert(status.to_owned(), response.into());
-    };
-    if access.needs_token(scope) {
-        let challenge = HeaderBuilder::new()
-            .schema(ObjectBuilder::new().schema_type(Type::String))
-            .build();
-        let unknown = problem("No token, or one that the host does not know");
-        put("401", unknown.header("WWW-Authenticate", challenge));
-        put("403", problem(operation_403(scope)));
-        operation.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.name()])]);
-    } else if scope == Scope::Operate {
-        put(
-            "403",
-            problem(
-                "The request came from another machine, from a page of another site, or through a proxy",
-            ),
-        );
-    } else if access.0.tokens.is_some() {
-        put("401", problem("A token that the host does not know"));
-        // The operation works without a token and with one.
-        operation.security = Some(vec![
-            SecurityRequirement::default(),
-            SecurityRequirement::new(SCHEME, [scope.name()]),
-        ]);
-    }
-    if scope == Scope::Write && !access.needs_token(scope) {
-        put("403", problem("A page of another site asked"));
-    }
-}
-
-fn operation_403(scope: Scope) -> String {
-    let missing = format!("The token does not have the scope {scope}");
-    if scope == Scope::Read {
-        return missing;
-    }
-    format!("{missing}, or a page of another site asked")
-}
-
-/// Adds the security scheme that the operations name.
-pub fn describe_scheme(access: &Access, api: &mut OpenApi) {
-    if access.0.tokens.is_none() {
-        return;
-    }
-    let scheme: Http = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "A token of the host, with scopes: write, read, operate. No scope implies another",
-        ))
-        .build();
-    let components = api.components.get_or_insert_default();
-    components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::{
-        HeaderName,
-        header::{HOST, ORIGIN},
-    };
-
-    use super::*;
-
-    pub(super) fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().cloned();
-        pairs
-            .map(|(name, value)| (name, HeaderValue::from_static(value)))
-            .collect()
-    }
-
-    fn access(anonymous: &[Scope]) -> Access {
-        let token = |name: &str, scopes: &[Scope]| Token {
-            name: name.to_owned(),
-            scopes: scopes.to_vec(),
-            sha256: courtside_types::Digest::of(name.as_bytes()),
-        };
-        Access::open(&AccessConfig {
-            tokens: vec![
-                token("reader", &[Scope::Read]),
-                token("writer", &[Scope::Write]),
-                token("operator", &[Scope::Operate]),
-                token("both", &[Scope::Read, Scope::Operate]),
-            ],
-            anonymous: anonymous.to_vec(),
-            ..AccessConfig::default()
-        })
-        .unwrap()
-    }
-
-    fn admit(
-        access: &Access,
-        scope: Scope,
-        authorization: &[&str],
-    ) -> Result<String, &'static str> {
-        let headers: HeaderMap = authorization
-            .iter()
-            .map(|value| (AUTHORIZATION, HeaderValue::from_str(value).unwrap()))
-            .collect();
-        let who = access.admit(scope, Some("10.0.0.1:5".parse().unwrap()), &headers);
-        who.map(|who| who.to_string())
-            .map_err(|refused| refused.code())
-    }
-
-    #[test]
-    fn a_scope_is_one_and_implies_no_other() {
-        let access = access(&[]);
-        for (secret, scopes) in [
-            ("reader", &[Scope::Read][..]),
-            ("writer", &[Scope::Write]),
-            ("operator", &[Scope::Operate]),
-            ("both", &[Scope::Read, Scope::Operate]),
-        ] {
-            for scope in [Scope::Read, Scope::Write, Scope::Operate] {
-                let expected = if scopes.contains(&scope) {
-                    Ok(secret.to_owned())
-                } else {
-                    Err("scope-missing")
-                };
-                let header = format!("Bearer {secret}");
-                assert_eq!(
-                    admit(&access, scope, &[&header]),
-                    expected,
-                    "{secret} {scope}"
-                );
-            }
-        }
-        assert_eq!(admit(&access, Scope::Read, &[]), Err("token-required"));
-    }
-
-    #[test]
-    fn a_header_is_a_bearers_or_refused() {
-        let access = access(&[Scope::Read]);
-        for header in ["bearer both", "BEARER both", "Bearer  both "] {
-            assert_eq!(
-                admit(&access, Scope::Operate, &[header]),
-                Ok("both".to_owned())
-            );
-        }
-        let long = format!("Bearer {}", "x".repeat(TOKEN_BYTES_MAX + 1));
-        for header in [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Basic cm9vdDpyb290",
-            "both",
-            "Bearer none",
-            &long,
-        ] {
-            // A wrong header is refused where no token is needed, too.
-            for scope in [Scope::Read, Scope::Operate] {
-                assert_eq!(
-                    admit(&access, scope, &[header]),
-                    Err("token-invalid"),
-                    "{header}"
-                );
-            }
-        }
-        let twice = ["Bearer both", "Bearer both"];
-        assert_eq!(admit(&access, Scope::Read, &twice), Err("token-invalid"));
-    }
-
-    #[test]
-    fn what_is_anonymous_needs_no_token() {
-        let access = access(&[Scope::Read]);
-        assert_eq!(admit(&access, Scope::Read, &[]), Ok("anyone".to_owned()));
-        assert_eq!(
-            admit(&access, Scope::Read, &["Bearer writer"]),
-            Ok("writer".to_owned())
-        );
-        assert_eq!(admit(&access, Scope::Write, &[]), Err("token-required"));
-        assert_eq!(admit(&access, Scope::Operate, &[]), Err("token-required"));
-    }
-
-    #[test]
-    fn pages_of_other_sites_read_and_no_more() {
-        let admits = |access: &Access, scope, origin: &'static str| {
-            let headers = [
-                (HOST, "courtside.example"),
-                (ORIGIN, origin),
-                (AUTHORIZATION, "Bearer both"),
-            ];
-            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-            let who = access.admit(scope, None, &HeaderMap::from_iter(headers));
-            who.map(|who| who.to_string())
-                .map_err(|refused| refused.code())
-        };
-        let open = access(&[Scope::Write]);
-        let refused = Err("origin-not-allowed");
-        for origin in ["https://scores.example", "null"] {
-            assert_eq!(admits(&open, Scope::Read, origin), Ok("both".to_owned()));
-            assert_eq!(admits(&open, Scope::Operate, origin), refused);
-            assert_eq!(admits(&open, Scope::Write, origin), refused);
-            assert_eq!(admits(&Access::default(), Scope::Write, origin), refused);
-        }
-        for scope in [Scope::Read, Scope::Write, Scope::Operate] {
-            let own = "https://courtside.example";
-            assert_eq!(admits(&open, scope, own), Ok("both".to_owned()));
-        }
-    }
-
-    #[test]
-    fn with_tokens_nobody_is_local() {
-        let from = |access: &Access| {
-            let headers = HeaderMap::from_iter([(
-                HeaderName::from_static("host"),
-                HeaderValue::from_static("localhost:8080"),
-            )]);
-            let peer = "127.0.0.1:5".parse().ok();
-            let who = access.admit(Scope::Operate, peer, &headers);
-            who.map(|who| who.to_string())
-                .map_err(|refused| refused.code())
-        };
-        assert_eq!(from(&Access::default()), Ok("local".to_owned()));
-        assert_eq!(from(&access(&[])), Err("token-required"));
-    }
-
-    #[test]
-    fn what_is_configured_is_checked() {
-        let check = |config: AccessConfig| config.check();
-        assert_eq!(check(AccessConfig::default()), Ok(()));
-        let anonymous = |scope| AccessConfig {
-            anonymous: vec![scope],
-            ..AccessConfig::default()
-        };
-        assert!(check(anonymous(Scope::Operate)).is_err());
-        assert!(check(anonymous(Scope::Read)).is_err());
-        let file = AccessConfig {
-            tokens_file: "tokens.toml".into(),
-            ..anonymous(Scope::Read)
-        };
-        assert_eq!(check(file.clone()), Ok(()));
-        assert_eq!(Access::open(&file).unwrap_err().code(), "tokens-invalid");
-    }
 }
