@@ -86,6 +86,14 @@ pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+/// The word for a state or a kind, as the host's JSON has it.
+pub fn word(value: impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
 /// Asks a person to confirm. Without a terminal, the command line must have confirmed
 /// it.
 pub fn confirm(question: &str, is_told: bool) -> anyhow::Result<()> {

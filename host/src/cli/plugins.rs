@@ -14,7 +14,7 @@ use courtside_client::terminal::{say, say_line};
 use courtside_engine::{
     slots::{
         ask::RollbackView,
-        view::{GroupsView, PluginsView, SlotState, SlotView, SwapKind, SwapView},
+        view::{GroupsView, PluginsView, SlotState, SlotView, SwapView},
     },
     worker::status::PartitionState,
 };
@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use super::{
     client::{Client, HostArgs},
-    operator::{OutputArgs, confirm, or_dash, table},
+    operator::{OutputArgs, confirm, or_dash, table, word},
     plain,
 };
 
@@ -195,16 +195,6 @@ fn or_none(digest: Option<&String>) -> String {
     digest.map_or_else(|| "none".to_owned(), |digest| short(digest).to_owned())
 }
 
-const fn state(state: SlotState) -> &'static str {
-    match state {
-        SlotState::Waiting => "waiting",
-        SlotState::Loading => "loading",
-        SlotState::Rehearsing => "rehearsing",
-        SlotState::Active => "active",
-        SlotState::Rejected => "rejected",
-    }
-}
-
 fn listed(slots: &[SlotView]) -> String {
     let rows = slots.iter().map(|slot| {
         let plugin = slot.plugin.as_ref();
@@ -212,7 +202,7 @@ fn listed(slots: &[SlotView]) -> String {
         let same = if slot.agreed { "all of" } else { "not all of" };
         vec![
             slot.slot.clone(),
-            state(slot.state).to_owned(),
+            word(slot.state),
             or_dash(plugin.map(|plugin| format!("{}@{}", plugin.name, plugin.version))),
             or_dash(plugin.map(|plugin| short(&plugin.digest))),
             slot.file.state.word().to_owned(),
@@ -297,11 +287,7 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
                 vec![
                     swap.at.to_string(),
                     history.slot.to_owned(),
-                    match swap.kind {
-                        SwapKind::Swap => "swap".to_owned(),
-                        SwapKind::Rollback => "rollback".to_owned(),
-                        SwapKind::Return => "return".to_owned(),
-                    },
+                    word(swap.kind),
                     swap.plugin.clone(),
                     or_none(swap.digest.as_ref()),
                     or_none(swap.previous.as_ref()),
