@@ -145,21 +145,17 @@ fn check_values<'a>(
         let Some(value) = lookup(values, path) else {
             continue;
         };
-        let problem = match setting.min {
-            Min::None => None,
+        let is_under = match setting.min {
+            Min::None => false,
             Min::Count(min) => value
                 .as_integer()
-                .is_none_or(|count| u64::try_from(count).is_ok_and(|count| count < min))
-                .then(|| format!("{value} is under the minimum of {min}")),
-            Min::Bytes(min) => size(value)
-                .is_none_or(|size| size < min)
-                .then(|| format!("{value} is under the minimum of {}", bytes_text(min))),
-            Min::Millis(min) => millis(value)
-                .is_none_or(|millis| millis < u128::from(min))
-                .then(|| format!("{value} is under the minimum of {}", time_text(min))),
+                .is_none_or(|count| u64::try_from(count).is_ok_and(|count| count < min)),
+            Min::Bytes(min) => size(value).is_none_or(|size| size < min),
+            Min::Millis(min) => millis(value).is_none_or(|millis| millis < u128::from(min)),
         };
-        if let Some(problem) = problem {
-            return Err((path, problem));
+        if is_under {
+            let min = min_text(setting.min).unwrap_or_default();
+            return Err((path, format!("{value} is under the minimum of {min}")));
         }
     }
     Ok(())
@@ -203,50 +199,6 @@ pub fn dump(config: &Config) -> String {
         let _ = write!(text, "\n{wrapped}");
     }
     text
-}
-
-/// The table of `docs/configuration.md`.
-#[must_use]
-pub fn markdown() -> String {
-    let defaults = values(&Config::default());
-    let mut text = String::from(
-        "| setting | default | minimum | what it is for |\n| --- | --- | --- | --- |\n",
-    );
-    for setting in SETTINGS {
-        let default = lookup(&defaults, setting.path).map_or_else(String::new, ToString::to_string);
-        let min = min_text(setting.min).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "| `{}` | `{default}` | {min} | {} |",
-            setting.path,
-            setting.about.replace('|', "\\|"),
-        );
-    }
-    text
-}
-
-/// Settings that exist and are not in the table.
-#[must_use]
-pub fn missing() -> Vec<String> {
-    fn leaves(prefix: &str, value: &toml::Value, into: &mut Vec<String>) {
-        match value {
-            toml::Value::Table(table) => {
-                for (name, value) in table {
-                    let path = if prefix.is_empty() {
-                        name.clone()
-                    } else {
-                        format!("{prefix}.{name}")
-                    };
-                    leaves(&path, value, into);
-                }
-            }
-            _ => into.push(prefix.to_owned()),
-        }
-    }
-    let mut paths = Vec::new();
-    leaves("", &values(&Config::default()), &mut paths);
-    paths.retain(|path| !SETTINGS.iter().any(|setting| setting.path == path));
-    paths
 }
 
 fn bounds(setting: &Setting, default: &toml::Value) -> String {
@@ -318,6 +270,26 @@ mod tests {
     const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     const MARK: &str = "<!-- settings -->\n";
 
+    /// The table of `docs/configuration.md`.
+    fn markdown() -> String {
+        let defaults = values(&Config::default());
+        let mut text = String::from(
+            "| setting | default | minimum | what it is for |\n| --- | --- | --- | --- |\n",
+        );
+        for setting in SETTINGS {
+            let default =
+                lookup(&defaults, setting.path).map_or_else(String::new, ToString::to_string);
+            let min = min_text(setting.min).unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "| `{}` | `{default}` | {min} | {} |",
+                setting.path,
+                setting.about.replace('|', "\\|"),
+            );
+        }
+        text
+    }
+
     /// With `COURTSIDE_TEST_WRITE=1` the test writes the table instead.
     #[test]
     fn the_docs_have_the_table() {
@@ -332,5 +304,33 @@ mod tests {
                 "COURTSIDE_TEST_WRITE=1 brings docs/configuration.md up to date"
             );
         }
+    }
+
+    /// Settings that exist and are not in the table.
+    fn missing() -> Vec<String> {
+        fn leaves(prefix: &str, value: &toml::Value, into: &mut Vec<String>) {
+            match value {
+                toml::Value::Table(table) => {
+                    for (name, value) in table {
+                        let path = if prefix.is_empty() {
+                            name.clone()
+                        } else {
+                            format!("{prefix}.{name}")
+                        };
+                        leaves(&path, value, into);
+                    }
+                }
+                _ => into.push(prefix.to_owned()),
+            }
+        }
+        let mut paths = Vec::new();
+        leaves("", &values(&Config::default()), &mut paths);
+        paths.retain(|path| !SETTINGS.iter().any(|setting| setting.path == path));
+        paths
+    }
+
+    #[test]
+    fn the_settings_table_is_complete() {
+        assert_eq!(missing(), Vec::<String>::new());
     }
 }

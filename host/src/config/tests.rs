@@ -315,8 +315,3 @@ fn properties_of_kafka_are_set_and_their_secrets_not_shown() {
     let error = load("[kafka.properties]\n\"no.such\" = \"1\"", &[]).unwrap_err();
     assert!(error.to_string().contains("no.such"), "{error}");
 }
-
-#[test]
-fn the_settings_table_is_complete() {
-    assert_eq!(settings::missing(), Vec::<String>::new());
-}
