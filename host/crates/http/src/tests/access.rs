@@ -273,38 +273,58 @@ async fn without_tokens_it_is_as_open_as_it_says() {
     assert_eq!(posted.status, 200);
 }
 
+const SITE: &str = "https://scores.example";
+
+/// A host with tokens, whose games pages of these origins may read.
+fn read_by_pages_of(origins: &[&str]) -> TestHost {
+    let mut host = TestHost::with(|http, _| {
+        http.cors_origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+    });
+    host.host.access = tokens(&[]);
+    host
+}
+
+/// A request that a browser sends for a page of this origin.
+async fn ask_for_page(host: &TestHost, method: &str, wants: &str, origin: &str) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri("/games")
+        .header("origin", origin)
+        .header("authorization", "Bearer secret-read")
+        .header("access-control-request-method", wants)
+        .header(
+            "access-control-request-headers",
+            "authorization,last-event-id",
+        );
+    host.ask(request.body(Body::empty()).unwrap()).await
+}
+
+async fn confirm_for_page(host: &TestHost) -> Answer {
+    let request = Request::post("/plugins/scores/default/confirm")
+        .header("origin", SITE)
+        .header("authorization", "Bearer secret-operate");
+    host.ask(request.body(Body::empty()).unwrap()).await
+}
+
 #[tokio::test]
 async fn pages_of_other_sites_read_where_they_are_listed() {
-    const SITE: &str = "https://scores.example";
-    let with = |origins: &[&str]| {
-        let mut host = TestHost::with(|http, _| {
-            http.cors_origins = origins.iter().map(|&origin| origin.to_owned()).collect();
-        });
-        host.host.access = tokens(&[]);
-        host
-    };
-    let ask = async |host: &TestHost, method: &str, wants: &str, origin: &str| {
-        let request = Request::builder()
-            .method(method)
-            .uri("/games")
-            .header("origin", origin)
-            .header("authorization", "Bearer secret-read")
-            .header("access-control-request-method", wants)
-            .header(
-                "access-control-request-headers",
-                "authorization,last-event-id",
-            );
-        host.ask(request.body(Body::empty()).unwrap()).await
-    };
     const ALLOWED: &str = "access-control-allow-origin";
 
-    let host = with(&[]);
-    assert_eq!(ask(&host, "GET", "GET", SITE).await.header(ALLOWED), None);
-    assert_eq!(ask(&host, "OPTIONS", "GET", SITE).await.status, 405);
+    let host = read_by_pages_of(&[]);
+    assert_eq!(
+        ask_for_page(&host, "GET", "GET", SITE)
+            .await
+            .header(ALLOWED),
+        None
+    );
+    assert_eq!(
+        ask_for_page(&host, "OPTIONS", "GET", SITE).await.status,
+        405
+    );
 
-    let host = with(&[SITE]);
+    let host = read_by_pages_of(&[SITE]);
     host.caught_up().await;
-    let read = ask(&host, "GET", "GET", SITE).await;
+    let read = ask_for_page(&host, "GET", "GET", SITE).await;
     assert_eq!(
         (read.status.as_u16(), read.header(ALLOWED)),
         (200, Some(SITE))
@@ -320,7 +340,7 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
             .contains("etag")
     );
     // Browsers send a preflight first, without a token.
-    let before = ask(&host, "OPTIONS", "GET", SITE).await;
+    let before = ask_for_page(&host, "OPTIONS", "GET", SITE).await;
     assert_eq!(
         (before.status.as_u16(), before.header(ALLOWED)),
         (200, Some(SITE))
@@ -334,26 +354,24 @@ async fn pages_of_other_sites_read_where_they_are_listed() {
     assert_eq!(before.header("access-control-allow-credentials"), None);
     // The answer above lets browsers send a plain POST with a token, too, although it
     // allows only GET and HEAD.
-    let confirm = async |host: &TestHost| {
-        let request = Request::post("/plugins/scores/default/confirm")
-            .header("origin", SITE)
-            .header("authorization", "Bearer secret-operate");
-        host.ask(request.body(Body::empty()).unwrap()).await
-    };
-    let refused = confirm(&host).await;
+    let refused = confirm_for_page(&host).await;
     refused.is_problem(403, "origin-not-allowed");
     assert!(host.operator.asked.lock().is_empty());
     for origin in ["https://evil.example", "http://scores.example", "null"] {
         assert_eq!(
-            ask(&host, "GET", "GET", origin).await.header(ALLOWED),
+            ask_for_page(&host, "GET", "GET", origin)
+                .await
+                .header(ALLOWED),
             None,
             "{origin}"
         );
     }
-    let host = with(&["*"]);
-    let any = ask(&host, "GET", "GET", "https://evil.example").await;
+    let host = read_by_pages_of(&["*"]);
+    let any = ask_for_page(&host, "GET", "GET", "https://evil.example").await;
     assert_eq!(any.header(ALLOWED), Some("*"));
-    confirm(&host).await.is_problem(403, "origin-not-allowed");
+    confirm_for_page(&host)
+        .await
+        .is_problem(403, "origin-not-allowed");
 }
 
 /// With `COURTSIDE_TEST_WRITE=1` the test writes the file instead.
