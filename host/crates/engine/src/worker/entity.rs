@@ -78,6 +78,18 @@ pub enum Prepared {
     Delete,
 }
 
+/// The committed state of an entity; none if it has no state.
+#[derive(Debug)]
+pub struct Loaded {
+    pub saved: Option<SavedState>,
+}
+
+/// The committed checkpoint of an entity; none if it has no checkpoint.
+#[derive(Debug)]
+pub struct Committed {
+    pub bytes: Option<Bytes>,
+}
+
 /// An entity. It is in memory while it is open in an instance, or has events
 /// that are not committed.
 #[derive(Debug)]
@@ -87,9 +99,9 @@ pub struct Entity {
     pub home: Option<Home>,
     /// Its committed state, from when it was brought into memory until it is
     /// opened first.
-    pub loaded: Option<Option<SavedState>>,
+    pub loaded: Option<Loaded>,
     /// Its committed checkpoint, from when it was read until the next commit.
-    pub committed: Option<Option<Bytes>>,
+    pub committed: Option<Committed>,
     /// Events it has yet to process alone, after a failure it was suspected of.
     pub suspicion: u32,
     /// Events that went over a limit, at a cost to others, since one went well.

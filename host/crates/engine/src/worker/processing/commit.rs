@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use courtside_log::Commit;
+use bytes::Bytes;
+use courtside_log::{Commit, LogError};
+use courtside_plugin_host::SavedState;
 use courtside_process::clock::now_ms;
-use courtside_types::{Digest, Key, PartitionId};
+use courtside_types::{Digest, Key, Offset, PartitionId};
 
 use super::{CommitPlan, Interrupted, Processing};
 use crate::worker::{
     breaker::Step,
-    entity::{Prepared, Produced, Verdict},
+    entity::{Entity, Prepared, Produced, Verdict},
     envelope::Envelope,
+    instances::Actives,
     position::PositionRow,
     takeover::rows::is_reserved,
     times,
@@ -56,49 +59,9 @@ impl Processing {
             .iter()
             .map(|(partition, ..)| *partition)
             .collect();
-        let mut produced = Vec::new();
-        for (partition, task) in &mut self.tasks {
-            produced.append(&mut task.loose);
-            // Without the partition's offset, the log would accept checkpoints from a
-            // worker that no longer has the partition.
-            if task.next != task.position() || kept.contains(partition) || task.is_unwritten {
-                let next = task.next.max(task.committed);
-                commit.offsets.push((*partition, next));
-                let row = PositionRow {
-                    events: task.counted + task.fresh,
-                    ..PositionRow::new(&self.pipeline.identity, next)
-                };
-                let (key, bytes) = row.checkpoint();
-                commit.checkpoints.push((*partition, key, Some(bytes)));
-            }
-        }
-        for id in &self.dirty {
-            let Some(entity) = self.entities.get_mut(*id) else {
-                continue;
-            };
-            produced.append(&mut entity.produced);
-            let checkpoint = match std::mem::replace(&mut entity.prepared, Prepared::Nothing) {
-                Prepared::Nothing => continue,
-                Prepared::Store(bytes) => Some(bytes),
-                Prepared::Delete => None,
-            };
-            commit
-                .checkpoints
-                .push((entity.partition, entity.key.clone(), checkpoint));
-        }
-        // Each entity's records are in order. Where entities share a key or a topic,
-        // their records there must be in the order of the events, however those were
-        // batched. Other records are not sorted: those of one entity resemble each
-        // other, and compress better side by side.
-        if self.shared {
-            produced.sort_by_key(|produced| produced.source);
-        } else if self.has_letters {
-            let letters = &self.pipeline.dead_letter;
-            produced.sort_by_key(|produced| {
-                let is_letter = produced.place.topic == *letters;
-                is_letter.then_some(produced.source)
-            });
-        }
+        let mut produced = self.commit_positions(&mut commit, &kept);
+        self.commit_entities(&mut commit, &mut produced);
+        self.sort(&mut produced);
         let letters = &self.pipeline.dead_letter;
         commit.records = produced
             .into_iter()
@@ -123,6 +86,66 @@ impl Processing {
             return Ok((None, stops));
         }
         Ok((Some(commit), stops))
+    }
+
+    /// Puts the position of each partition into a commit that moves it, or that has rows
+    /// of it. Returns the dead letters that belong to no entity.
+    fn commit_positions(
+        &mut self,
+        commit: &mut Commit,
+        kept: &BTreeSet<PartitionId>,
+    ) -> Vec<Produced> {
+        let mut loose = Vec::new();
+        for (partition, task) in &mut self.tasks {
+            loose.append(&mut task.loose);
+            // Without the partition's offset, the log would accept checkpoints from a
+            // worker that no longer has the partition.
+            if task.next != task.position() || kept.contains(partition) || task.is_unwritten {
+                let next = task.next.max(task.committed);
+                commit.offsets.push((*partition, next));
+                let row = PositionRow {
+                    events: task.counted + task.fresh,
+                    ..PositionRow::new(&self.pipeline.identity, next)
+                };
+                let (key, bytes) = row.checkpoint();
+                commit.checkpoints.push((*partition, key, Some(bytes)));
+            }
+        }
+        loose
+    }
+
+    /// Puts the checkpoints of entities into a commit, and takes what they produced.
+    fn commit_entities(&mut self, commit: &mut Commit, produced: &mut Vec<Produced>) {
+        for id in &self.dirty {
+            let Some(entity) = self.entities.get_mut(*id) else {
+                continue;
+            };
+            produced.append(&mut entity.produced);
+            let checkpoint = match std::mem::replace(&mut entity.prepared, Prepared::Nothing) {
+                Prepared::Nothing => continue,
+                Prepared::Store(bytes) => Some(bytes),
+                Prepared::Delete => None,
+            };
+            commit
+                .checkpoints
+                .push((entity.partition, entity.key.clone(), checkpoint));
+        }
+    }
+
+    /// Puts records into the order that readers rely on. Each entity's records are in
+    /// order already. Where entities share a key or a topic, their records there must be
+    /// in the order of the events, however those were batched. Other records are not
+    /// sorted: those of one entity resemble each other, and compress better side by side.
+    fn sort(&self, produced: &mut [Produced]) {
+        if self.shared {
+            produced.sort_by_key(|produced| produced.source);
+        } else if self.has_letters {
+            let letters = &self.pipeline.dead_letter;
+            produced.sort_by_key(|produced| {
+                let is_letter = produced.place.topic == *letters;
+                is_letter.then_some(produced.source)
+            });
+        }
     }
 
     /// Applies a commit of [`Self::prepare`] that the log took.
@@ -183,94 +206,113 @@ impl Processing {
             let Some(id) = self.dirty.get(position).copied() else {
                 break;
             };
-            let Some(entity) = self.entities.get_mut(id) else {
-                continue;
-            };
-            if entity.prepared != Prepared::Nothing {
-                continue;
-            }
-            let Some(offset) = entity.last_offset() else {
-                continue;
-            };
-            // A halted entity's state has changed where it took redriven events.
-            let is_open = entity.halted.is_none() || entity.mark.is_some() || entity.home.is_some();
-            if is_open && entity.processed() {
-                let saved = match (&entity.mark, entity.home) {
-                    // An entity that runs alone has its state in its mark.
-                    (Some(mark), _) => Ok(mark.saved.clone()),
-                    (None, Some(home)) => {
-                        let Some(held) = self.instances.get_mut(home.instance) else {
-                            continue;
-                        };
-                        let saved = held.instance.checkpoint(home.entity);
-                        match &saved {
-                            Ok(_) => self.breakers.went_well(&held.active.slot, Step::Checkpoint),
-                            Err(failure) => held.figures.failed(failure.kind),
-                        }
-                        saved.map_err(|failure| (home.instance, failure))
-                    }
-                    (None, None) => continue,
-                };
-                match saved {
-                    Ok(None)
-                        if entity.recent.is_empty()
-                            && entity.halted.is_none()
-                            && entity.redone.is_empty() =>
-                    {
-                        entity.prepared = Prepared::Delete;
-                    }
-                    Ok(saved) => {
-                        let envelope = Envelope {
-                            digest: self
-                                .actives
-                                .of(&entity.key)
-                                .map_or(NO_PLUGIN, |active| active.plugin.digest()),
-                            offset,
-                            recent: entity.recent.clone(),
-                            halted: entity.halted.clone(),
-                            redone: entity.redone.clone(),
-                            saved,
-                        };
-                        let bytes = envelope.encode();
-                        self.pending_bytes += bytes.len();
-                        entity.prepared = Prepared::Store(bytes);
-                    }
-                    Err((instance, failure)) => {
-                        self.suspect(id, &failure);
-                        self.retire_and_rewind(instance);
-                        return Ok(false);
-                    }
-                }
-            } else if entity.touched {
-                // The state stays as it was, but what the host keeps beside it has
-                // changed. A halted entity may have come as far as its mark; without a
-                // processed event the mark says nothing of the state.
-                let mark = entity.mark.as_ref().filter(|_| entity.processed());
-                let (digest, saved) = match mark {
-                    Some(mark) => (
-                        self.actives
-                            .of(&entity.key)
-                            .map_or(NO_PLUGIN, |active| active.plugin.digest()),
-                        mark.saved.clone(),
-                    ),
-                    None => self
-                        .checkpoints
-                        .envelope(entity.partition, &entity.key)?
-                        .map_or((NO_PLUGIN, None), |envelope| {
-                            (envelope.digest, envelope.saved)
-                        }),
-                };
-                let envelope = Envelope {
-                    digest,
-                    offset,
-                    recent: entity.recent.clone(),
-                    halted: entity.halted.clone(),
-                    redone: entity.redone.clone(),
-                    saved,
-                };
-                entity.prepared = Prepared::Store(envelope.encode());
+            if !self.prepare_entity(id)? {
+                return Ok(false);
             }
         }
         Ok(true)
     }
+
+    fn prepare_entity(&mut self, id: usize) -> Result<bool, LogError> {
+        let Some(entity) = self.entities.get(id) else {
+            return Ok(true);
+        };
+        if entity.prepared != Prepared::Nothing {
+            return Ok(true);
+        }
+        let Some(offset) = entity.last_offset() else {
+            return Ok(true);
+        };
+        // A halted entity's state has changed where it took redriven events.
+        let is_open = entity.halted.is_none() || entity.mark.is_some() || entity.home.is_some();
+        if is_open && entity.processed() {
+            Ok(self.prepare_state(id, offset))
+        } else {
+            if entity.touched {
+                self.prepare_notes(id, offset)?;
+            }
+            Ok(true)
+        }
+    }
+
+    /// Prepares the checkpoint of an entity whose state may have changed. Returns false
+    /// when the plugin fails at it.
+    fn prepare_state(&mut self, id: usize, offset: Offset) -> bool {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return true;
+        };
+        let saved = match (&entity.mark, entity.home) {
+            // An entity that runs alone has its state in its mark.
+            (Some(mark), _) => mark.saved.clone(),
+            (None, Some(home)) => {
+                let Some(held) = self.instances.get_mut(home.instance) else {
+                    return true;
+                };
+                match held.instance.checkpoint(home.entity) {
+                    Ok(saved) => {
+                        self.breakers.went_well(&held.active.slot, Step::Checkpoint);
+                        saved
+                    }
+                    Err(failure) => {
+                        held.figures.failed(failure.kind);
+                        self.suspect(id, &failure);
+                        self.retire_and_rewind(home.instance);
+                        return false;
+                    }
+                }
+            }
+            (None, None) => return true,
+        };
+        let is_nothing_kept =
+            entity.recent.is_empty() && entity.halted.is_none() && entity.redone.is_empty();
+        entity.prepared = if saved.is_none() && is_nothing_kept {
+            Prepared::Delete
+        } else {
+            let bytes = envelope(entity, digest_of(&self.actives, entity), offset, saved);
+            self.pending_bytes += bytes.len();
+            Prepared::Store(bytes)
+        };
+        true
+    }
+
+    /// Prepares the checkpoint of an entity whose state stays as it was, though what the
+    /// host keeps beside it has changed.
+    fn prepare_notes(&mut self, id: usize, offset: Offset) -> Result<(), LogError> {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return Ok(());
+        };
+        // A halted entity may have come as far as its mark; without a processed event
+        // the mark says nothing of the state.
+        let mark = entity.mark.as_ref().filter(|_| entity.processed());
+        let (digest, saved) = match mark {
+            Some(mark) => (digest_of(&self.actives, entity), mark.saved.clone()),
+            None => self
+                .checkpoints
+                .envelope(entity.partition, &entity.key)?
+                .map_or((NO_PLUGIN, None), |envelope| {
+                    (envelope.digest, envelope.saved)
+                }),
+        };
+        entity.prepared = Prepared::Store(envelope(entity, digest, offset, saved));
+        Ok(())
+    }
+}
+
+/// The digest of the plugin that processes an entity.
+fn digest_of(actives: &Actives, entity: &Entity) -> Digest {
+    let active = actives.of(&entity.key);
+    active.map_or(NO_PLUGIN, |active| active.plugin.digest())
+}
+
+/// An entity's checkpoint as it is stored.
+fn envelope(entity: &Entity, digest: Digest, offset: Offset, saved: Option<SavedState>) -> Bytes {
+    let envelope = Envelope {
+        digest,
+        offset,
+        recent: entity.recent.clone(),
+        halted: entity.halted.clone(),
+        redone: entity.redone.clone(),
+        saved,
+    };
+    envelope.encode()
 }

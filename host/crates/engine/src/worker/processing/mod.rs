@@ -250,6 +250,25 @@ enum Hurdle {
     Stopped(Stop),
 }
 
+/// The reason why an entity could not be opened.
+enum NotOpened {
+    Hurdle(Hurdle),
+    /// The log could not be read, and the run is interrupted.
+    Log(LogError),
+}
+
+impl From<Hurdle> for NotOpened {
+    fn from(hurdle: Hurdle) -> Self {
+        Self::Hurdle(hurdle)
+    }
+}
+
+impl From<LogError> for NotOpened {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
 impl Processing {
     #[must_use]
     pub fn new(pipeline: Arc<Pipeline>, checkpoints: Arc<dyn Checkpoints>) -> Self {

@@ -8,16 +8,21 @@ use std::{
 
 use courtside_log::LogError;
 use courtside_plugin_host as plugin;
-use courtside_plugin_host::{Event, Failure, FailureKind, OpenError, Outcome, SavedState};
+use courtside_plugin_host::{
+    Emission, Event, Failure, FailureKind, OpenError, Outcome, SavedState,
+};
 use courtside_types::Offset;
 
-use super::{Hurdle, Interrupted, Processing, Stop, corrupt};
-use crate::worker::{
-    breaker::{self, Step},
-    entity::{ENTITY_HALTED, Mark, Pending, Produced, Verdict},
-    envelope::Halt,
-    instances::{Home, InstanceId},
-    metrics, output,
+use super::{CheckpointReader, Hurdle, Interrupted, NotOpened, Processing, Stop, corrupt};
+use crate::{
+    pipeline::Pipeline,
+    worker::{
+        breaker::{self, Step},
+        entity::{Committed, ENTITY_HALTED, Entity, Loaded, Mark, Pending, Produced, Verdict},
+        envelope::Halt,
+        instances::{Active, Home, InstanceId},
+        metrics, output,
+    },
 };
 
 /// Events a suspect processes alone, without a failure, before it may live with
@@ -80,65 +85,9 @@ impl Processing {
                     entity.done += 1;
                     self.end_halt(id, position);
                 }
-                Verdict::Dead { .. } | Verdict::Halted => {
-                    let halted;
-                    let (code, reason) = match &pending.verdict {
-                        Verdict::Dead { code, reason } => (code, reason),
-                        _ => {
-                            halted = entity.halted.as_ref().map(halted_by).unwrap_or_default();
-                            (&ENTITY_HALTED, &halted)
-                        }
-                    };
-                    let active = self.actives.of(&entity.key);
-                    let (place, record) = output::dead_letter(
-                        &self.pipeline,
-                        active,
-                        entity.partition,
-                        &pending.record,
-                        pending.attempt,
-                        code,
-                        reason,
-                    );
-                    self.pending_bytes += record.size();
-                    self.has_letters = true;
-                    let ended = *code != ENTITY_HALTED;
-                    entity.produced.push(Produced {
-                        source: (entity.partition, pending.record.offset),
-                        place,
-                        record,
-                    });
-                    let position = entity.done;
-                    if ended {
-                        self.end_halt(id, position);
-                    } else {
-                        entity.note_letter();
-                    }
-                    if let Some(entity) = self.entities.get_mut(id) {
-                        entity.done += 1;
-                    }
-                }
+                Verdict::Dead { .. } | Verdict::Halted => self.put_aside(id),
                 Verdict::Process => {
-                    // The breaker lets a redriven event pass, because somebody wants it
-                    // tried. It also lets an entity pass that went well since the last
-                    // commit: such an entity may run again only because another one
-                    // failed.
-                    if entity.halted.is_none()
-                        && pending.redriven.is_none()
-                        && !entity.went_well
-                        && let Some(active) = self.actives.of(&entity.key)
-                        && let Some(limit) = self.breakers.refuses(&active.slot, Instant::now)
-                    {
-                        let reason = "its plugin goes over a limit at every call".to_owned();
-                        return Ok(Some(Hurdle::Halted(halt_for(limit.code(), reason))));
-                    }
-                    let home = match entity.home {
-                        Some(home) if self.instances.contains(home.instance) => home,
-                        _ => match self.open(id)? {
-                            Ok(home) => home,
-                            Err(hurdle) => return Ok(Some(hurdle)),
-                        },
-                    };
-                    if let Some(hurdle) = self.call(id, home) {
+                    if let Some(hurdle) = self.process_next(id)? {
                         return Ok(Some(hurdle));
                     }
                 }
@@ -146,58 +95,99 @@ impl Processing {
         }
     }
 
-    /// Opens an entity from its mark or its committed checkpoint.
-    pub(super) fn open(&mut self, id: usize) -> Result<Result<Home, Hurdle>, LogError> {
+    /// Makes a dead letter of an entity's next event.
+    fn put_aside(&mut self, id: usize) {
         let Some(entity) = self.entities.get_mut(id) else {
-            return Ok(Err(Hurdle::Failed));
+            return;
+        };
+        let Some(pending) = entity.queue.get(entity.done) else {
+            return;
+        };
+        let halted;
+        let (code, reason) = match &pending.verdict {
+            Verdict::Dead { code, reason } => (code, reason),
+            _ => {
+                halted = entity.halted.as_ref().map(halted_by).unwrap_or_default();
+                (&ENTITY_HALTED, &halted)
+            }
+        };
+        let (place, record) = output::dead_letter(
+            &self.pipeline,
+            self.actives.of(&entity.key),
+            entity.partition,
+            &pending.record,
+            pending.attempt,
+            code,
+            reason,
+        );
+        self.pending_bytes += record.size();
+        self.has_letters = true;
+        let ended = *code != ENTITY_HALTED;
+        entity.produced.push(Produced {
+            source: (entity.partition, pending.record.offset),
+            place,
+            record,
+        });
+        let position = entity.done;
+        if ended {
+            self.end_halt(id, position);
+        } else {
+            entity.note_letter();
+        }
+        if let Some(entity) = self.entities.get_mut(id) {
+            entity.done += 1;
+        }
+    }
+
+    /// Has the plugin process an entity's next events, as many as fit into a call.
+    fn process_next(&mut self, id: usize) -> Result<Option<Hurdle>, LogError> {
+        let Some(entity) = self.entities.get(id) else {
+            return Ok(None);
+        };
+        let is_redriven = entity
+            .queue
+            .get(entity.done)
+            .is_some_and(|pending| pending.redriven.is_some());
+        // The breaker lets a redriven event pass, because somebody wants it tried. It
+        // also lets an entity pass that went well since the last commit: such an entity
+        // may run again only because another one failed.
+        if entity.halted.is_none()
+            && !is_redriven
+            && !entity.went_well
+            && let Some(active) = self.actives.of(&entity.key)
+            && let Some(limit) = self.breakers.refuses(&active.slot, Instant::now)
+        {
+            let reason = "its plugin goes over a limit at every call".to_owned();
+            return Ok(Some(Hurdle::Halted(halt_for(limit.code(), reason))));
+        }
+        let home = match entity.home {
+            Some(home) if self.instances.contains(home.instance) => home,
+            _ => match self.open(id) {
+                Ok(home) => home,
+                Err(NotOpened::Hurdle(hurdle)) => return Ok(Some(hurdle)),
+                Err(NotOpened::Log(error)) => return Err(error),
+            },
+        };
+        Ok(self.call(id, home))
+    }
+
+    /// Opens an entity from its mark or its committed checkpoint.
+    fn open(&mut self, id: usize) -> Result<Home, NotOpened> {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return Err(Hurdle::Failed.into());
         };
         entity.home = None;
         let Some(active) = self.actives.of(&entity.key).cloned() else {
-            return Ok(Err(Hurdle::Stopped(Stop {
+            return Err(Hurdle::Stopped(Stop {
                 code: "plugin-missing",
                 reason: "the pipeline has no plugin".into(),
                 waits: true,
-            })));
+            })
+            .into());
         };
-        let saved = match (&entity.mark, entity.loaded.take()) {
-            (Some(mark), _) => mark.saved.clone(),
-            (None, Some(saved)) => saved,
-            (None, None) => match self.checkpoints.read(entity.partition, &entity.key) {
-                Err(LogError::Corrupt { reason }) => {
-                    return Ok(Err(Hurdle::Stopped(corrupt(&entity.key, &reason))));
-                }
-                read => {
-                    let (committed, saved) = read?
-                        .map(|(bytes, envelope)| (bytes, envelope.saved))
-                        .unzip();
-                    entity.committed = Some(committed);
-                    saved.flatten()
-                }
-            },
-        };
-        let description = active.plugin.description();
-        if let Some(saved) = &saved
-            && !description.reads.contains(&saved.format)
-        {
-            let code = "plugin-cannot-read";
-            let reason = format!(
-                "the checkpoint of {} is in format {}, the plugin {} {} reads {}",
-                String::from_utf8_lossy(&entity.key),
-                saved.format,
-                description.name,
-                description.version,
-                description.reads.join(", "),
-            );
-            // An entity that is halted already is no reason for the others to wait.
-            return Ok(Err(if entity.halted.is_some() {
-                Hurdle::Halted(halt_for(code, reason))
-            } else {
-                Hurdle::Stopped(Stop {
-                    code,
-                    reason,
-                    waits: true,
-                })
-            }));
+        let saved = saved_state(&self.checkpoints, entity)?;
+        if let Some(saved) = &saved {
+            check_format(entity, &active, saved)?;
         }
         let alone = entity.suspicion > 0;
         let key = entity.key.clone();
@@ -209,8 +199,7 @@ impl Processing {
             .map_err(|failure| LogError::Unavailable {
                 reason: format!("no instance of the plugin can be made: {failure}"),
             })?;
-        let opened = self.open_in(instance, &key, saved.as_ref());
-        Ok(match opened {
+        match self.open_in(instance, &key, saved.as_ref()) {
             Ok(home) => {
                 self.counts.opens += 1;
                 if let Some(entity) = self.entities.get_mut(id) {
@@ -221,16 +210,16 @@ impl Processing {
             }
             Err(OpenError::Failed(failure)) if !alone => {
                 self.suspect(id, &failure);
-                Err(Hurdle::Failed)
+                Err(Hurdle::Failed.into())
             }
             Err(OpenError::Failed(failure)) => {
                 self.note_costly(id, Step::Work, failure.kind);
-                Err(Hurdle::Halted(halt_of(&failure)))
+                Err(Hurdle::Halted(halt_of(&failure)).into())
             }
             Err(OpenError::Refused(reason)) => {
-                Err(Hurdle::Halted(halt_for("plugin-open-refused", reason)))
+                Err(Hurdle::Halted(halt_for("plugin-open-refused", reason)).into())
             }
-        })
+        }
     }
 
     pub(super) fn open_in(
@@ -262,75 +251,65 @@ impl Processing {
     }
 
     /// One call of the plugin, with as many of an entity's next events as fit.
-    pub(super) fn call(&mut self, id: usize, home: Home) -> Option<Hurdle> {
-        let entity = self.entities.get_mut(id)?;
+    fn call(&mut self, id: usize, home: Home) -> Option<Hurdle> {
+        let entity = self.entities.get(id)?;
         let held = self.instances.get_mut(home.instance)?;
-        let settings = &self.pipeline.settings;
-        // While an entity is halted, the end of each event decides about the next.
-        let count_max = if held.alone || entity.halted.is_some() {
-            1
-        } else {
-            settings.call_events_max
-        };
-        let mut bytes = 0;
-        let events: Vec<Event<'_>> = entity
-            .queue
-            .get(entity.done..)
-            .unwrap_or_default()
-            .iter()
-            .take(count_max)
-            .take_while(|pending| {
-                bytes += pending.record.size();
-                pending.verdict == Verdict::Process
-                    && (bytes <= settings.call_bytes_max || bytes == pending.record.size())
-            })
-            .map(|pending| Event {
-                record: &pending.record,
-                seed: plugin::seed(
-                    &self.pipeline.input,
-                    entity.partition,
-                    pending.record.offset,
-                ),
-            })
-            .collect();
+        let events = next_events(&self.pipeline, entity, held.alone);
         let count = events.len();
         self.counts.calls += 1;
         let started = Instant::now();
         let outcome = held.instance.process(home.entity, &events);
         held.figures.called(count, started.elapsed());
-        let outcome = outcome.and_then(|outcome| output::check(&self.pipeline, count, outcome));
         drop(events);
-        let Outcome {
-            mut emissions,
-            refused,
-        } = match outcome {
-            Ok(outcome) => outcome,
-            Err(failure) => {
-                held.figures.failed(failure.kind);
-                let mut hurdle = Hurdle::Failed;
-                let mut is_again = false;
-                if held.alone {
-                    if failure.kind.is_costly() {
-                        entity.overruns += 1;
-                        is_again = entity.overruns >= breaker::EVENTS_MAX;
-                    }
-                    if is_again && entity.halted.is_none() {
-                        hurdle = Hurdle::Halted(halt_of(&failure));
-                    } else if let Some(pending) = entity.queue.get_mut(entity.done) {
-                        pending.verdict = Verdict::Dead {
-                            code: failure.kind.code(),
-                            reason: failure.message.clone(),
-                        };
-                    }
+        match outcome.and_then(|outcome| output::check(&self.pipeline, count, outcome)) {
+            Ok(outcome) => self.call_went_well(id, home, count, outcome),
+            Err(failure) => Some(self.call_failed(id, home, &failure)),
+        }
+    }
+
+    /// A call failed: the entity becomes a suspect, or its event a dead letter, or the
+    /// entity halts.
+    fn call_failed(&mut self, id: usize, home: Home, failure: &Failure) -> Hurdle {
+        let mut hurdle = Hurdle::Failed;
+        let mut is_again = false;
+        if let Some(held) = self.instances.get_mut(home.instance)
+            && let Some(entity) = self.entities.get_mut(id)
+        {
+            held.figures.failed(failure.kind);
+            if held.alone {
+                if failure.kind.is_costly() {
+                    entity.overruns += 1;
+                    is_again = entity.overruns >= breaker::EVENTS_MAX;
                 }
-                if is_again {
-                    self.note_costly(id, Step::Work, failure.kind);
+                if is_again && entity.halted.is_none() {
+                    hurdle = Hurdle::Halted(halt_of(failure));
+                } else if let Some(pending) = entity.queue.get_mut(entity.done) {
+                    pending.verdict = Verdict::Dead {
+                        code: failure.kind.code(),
+                        reason: failure.message.clone(),
+                    };
                 }
-                self.suspect(id, &failure);
-                self.retire_and_rewind(home.instance);
-                return Some(hurdle);
             }
-        };
+        }
+        if is_again {
+            self.note_costly(id, Step::Work, failure.kind);
+        }
+        self.suspect(id, failure);
+        self.retire_and_rewind(home.instance);
+        hurdle
+    }
+
+    /// Takes the outcome of a call with `count` events.
+    fn call_went_well(
+        &mut self,
+        id: usize,
+        home: Home,
+        count: usize,
+        outcome: Outcome,
+    ) -> Option<Hurdle> {
+        let entity = self.entities.get_mut(id)?;
+        let held = self.instances.get_mut(home.instance)?;
+        let refused = outcome.refused;
         if refused.is_some() {
             held.figures.refused();
         }
@@ -339,34 +318,8 @@ impl Processing {
         entity.went_well = true;
         self.breakers.went_well(&active.slot, Step::Work);
         let first = entity.done;
-        if !emissions.is_sorted_by_key(|emission| emission.event) {
-            // Events in calls of their own would have led to the emissions in this
-            // order.
-            emissions.sort_by_key(|emission| emission.event);
-        }
-        for emission in emissions {
-            let Some(pending) = entity.queue.get(first + emission.event) else {
-                continue;
-            };
-            self.shared |= emission.key.as_ref().is_some_and(|key| *key != entity.key);
-            let Some((place, record)) = output::emission(
-                &self.pipeline,
-                &active,
-                entity.partition,
-                &entity.key,
-                &pending.record,
-                pending.attempt,
-                emission,
-            ) else {
-                continue;
-            };
-            self.pending_bytes += record.size();
-            entity.produced.push(Produced {
-                source: (entity.partition, pending.record.offset),
-                place,
-                record,
-            });
-        }
+        self.take_emissions(id, &active, outcome.emissions);
+        let entity = self.entities.get_mut(id)?;
         entity.done = first + refused.as_ref().map_or(count, |refusal| refusal.index);
         if let Some(refusal) = refused
             && let Some(pending) = entity.queue.get_mut(entity.done)
@@ -383,6 +336,41 @@ impl Processing {
             return self.mark(id, home);
         }
         None
+    }
+
+    /// Takes what a plugin emitted for an entity's next events.
+    fn take_emissions(&mut self, id: usize, active: &Active, mut emissions: Vec<Emission>) {
+        let Some(entity) = self.entities.get_mut(id) else {
+            return;
+        };
+        if !emissions.is_sorted_by_key(|emission| emission.event) {
+            // Events in calls of their own would have led to the emissions in this
+            // order.
+            emissions.sort_by_key(|emission| emission.event);
+        }
+        for emission in emissions {
+            let Some(pending) = entity.queue.get(entity.done + emission.event) else {
+                continue;
+            };
+            self.shared |= emission.key.as_ref().is_some_and(|key| *key != entity.key);
+            let Some((place, record)) = output::emission(
+                &self.pipeline,
+                active,
+                entity.partition,
+                &entity.key,
+                &pending.record,
+                pending.attempt,
+                emission,
+            ) else {
+                continue;
+            };
+            self.pending_bytes += record.size();
+            entity.produced.push(Produced {
+                source: (entity.partition, pending.record.offset),
+                place,
+                record,
+            });
+        }
     }
 
     /// Notes how far an entity has come that runs alone.
@@ -548,6 +536,85 @@ impl Processing {
             }
         }
     }
+}
+
+/// The state that an entity opens from.
+fn saved_state(
+    checkpoints: &CheckpointReader,
+    entity: &mut Entity,
+) -> Result<Option<SavedState>, NotOpened> {
+    if let Some(mark) = &entity.mark {
+        return Ok(mark.saved.clone());
+    }
+    if let Some(Loaded { saved }) = entity.loaded.take() {
+        return Ok(saved);
+    }
+    let read = match checkpoints.read(entity.partition, &entity.key) {
+        Err(LogError::Corrupt { reason }) => {
+            return Err(Hurdle::Stopped(corrupt(&entity.key, &reason)).into());
+        }
+        read => read?,
+    };
+    let (bytes, saved) = read
+        .map(|(bytes, envelope)| (bytes, envelope.saved))
+        .unzip();
+    entity.committed = Some(Committed { bytes });
+    Ok(saved.flatten())
+}
+
+/// Returns a hurdle if the entity's plugin cannot read its state.
+fn check_format(entity: &Entity, active: &Active, saved: &SavedState) -> Result<(), Hurdle> {
+    let description = active.plugin.description();
+    if description.reads.contains(&saved.format) {
+        return Ok(());
+    }
+    let code = "plugin-cannot-read";
+    let reason = format!(
+        "the checkpoint of {} is in format {}, the plugin {} {} reads {}",
+        String::from_utf8_lossy(&entity.key),
+        saved.format,
+        description.name,
+        description.version,
+        description.reads.join(", "),
+    );
+    // An entity that is halted already is no reason for the others to wait.
+    Err(if entity.halted.is_some() {
+        Hurdle::Halted(halt_for(code, reason))
+    } else {
+        Hurdle::Stopped(Stop {
+            code,
+            reason,
+            waits: true,
+        })
+    })
+}
+
+/// An entity's next events, as many as one call takes.
+fn next_events<'a>(pipeline: &Pipeline, entity: &'a Entity, is_alone: bool) -> Vec<Event<'a>> {
+    let settings = &pipeline.settings;
+    // While an entity is halted, the end of each event decides about the next.
+    let count_max = if is_alone || entity.halted.is_some() {
+        1
+    } else {
+        settings.call_events_max
+    };
+    let mut bytes = 0;
+    entity
+        .queue
+        .get(entity.done..)
+        .unwrap_or_default()
+        .iter()
+        .take(count_max)
+        .take_while(|pending| {
+            bytes += pending.record.size();
+            pending.verdict == Verdict::Process
+                && (bytes <= settings.call_bytes_max || bytes == pending.record.size())
+        })
+        .map(|pending| Event {
+            record: &pending.record,
+            seed: plugin::seed(&pipeline.input, entity.partition, pending.record.offset),
+        })
+        .collect()
 }
 
 fn halt_of(failure: &Failure) -> Halt {

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use courtside_log::LogError;
+use courtside_plugin_host::SavedState;
 use courtside_types::{
     ENTITY_KEY_BYTES_MAX, Key, PartitionId, Record,
     headers::{
@@ -12,11 +14,28 @@ use courtside_types::{
 
 use super::{Processing, Stop, corrupt};
 use crate::worker::{
-    entity::{Entity, Pending, Prepared, Produced, Verdict},
-    envelope::{Recent, Redone},
+    entity::{Committed, Entity, Loaded, Pending, Prepared, Produced, Verdict},
+    envelope::{Halt, Recent, Redone},
     output,
     redriven::redriven,
 };
+
+/// The entity's part of a checkpoint.
+#[derive(Default)]
+struct Read {
+    committed: Option<Bytes>,
+    recent: Recent,
+    halted: Option<Halt>,
+    redone: Vec<Redone>,
+    saved: Option<SavedState>,
+}
+
+/// The reason why an entity's checkpoint could not be read.
+enum NotRead {
+    /// The checkpoint cannot be used, and stops the partition.
+    Unusable(Stop),
+    Log(LogError),
+}
 
 impl Processing {
     pub(super) fn take(
@@ -40,41 +59,14 @@ impl Processing {
             task.fresh += 1;
         }
         let key = usable_key(&record).cloned();
-        if attempt > 1 {
-            // The event was processed before, so it is skipped unless its entity is
-            // late.
-            let is_late = match &key {
-                Ok(key) => self.is_late(partition, key, record.offset)?,
-                Err(_) => false,
-            };
-            if !is_late {
-                if let Some(task) = self.tasks.get_mut(&partition) {
-                    task.taken -= 1;
-                }
-                return Ok(());
-            }
+        if attempt > 1 && !self.is_redone(partition, &record, key.as_ref().ok())? {
+            return Ok(());
         }
         self.pending_bytes += record.size();
         let key = match key {
             Ok(key) => key,
-            Err((code, reason)) => {
-                let (place, letter) = output::dead_letter(
-                    &self.pipeline,
-                    None,
-                    partition,
-                    &record,
-                    attempt,
-                    code,
-                    reason,
-                );
-                self.has_letters = true;
-                if let Some(task) = self.tasks.get_mut(&partition) {
-                    task.loose.push(Produced {
-                        source: (partition, record.offset),
-                        place,
-                        record: letter,
-                    });
-                }
+            Err(why) => {
+                self.take_loose(partition, &record, attempt, why);
                 return Ok(());
             }
         };
@@ -86,8 +78,59 @@ impl Processing {
                 None => return Ok(()),
             },
         };
+        self.enqueue(id, record, attempt, now);
+        Ok(())
+    }
+
+    /// Whether an event that was processed before is processed again, because its entity
+    /// is late. Otherwise it does not count as taken.
+    fn is_redone(
+        &mut self,
+        partition: PartitionId,
+        record: &Record,
+        key: Option<&Key>,
+    ) -> Result<bool, LogError> {
+        let is_late = match key {
+            Some(key) => self.is_late(partition, key, record.offset)?,
+            None => false,
+        };
+        if !is_late && let Some(task) = self.tasks.get_mut(&partition) {
+            task.taken -= 1;
+        }
+        Ok(is_late)
+    }
+
+    /// Makes a dead letter of a record that can have no entity.
+    fn take_loose(
+        &mut self,
+        partition: PartitionId,
+        record: &Record,
+        attempt: u32,
+        (code, reason): (&'static str, &'static str),
+    ) {
+        let (place, letter) = output::dead_letter(
+            &self.pipeline,
+            None,
+            partition,
+            record,
+            attempt,
+            code,
+            reason,
+        );
+        self.has_letters = true;
+        if let Some(task) = self.tasks.get_mut(&partition) {
+            task.loose.push(Produced {
+                source: (partition, record.offset),
+                place,
+                record: letter,
+            });
+        }
+    }
+
+    /// Puts a record into its entity's queue, with a verdict.
+    fn enqueue(&mut self, id: usize, record: Record, attempt: u32, now: Instant) {
         let Some(entity) = self.entities.get_mut(id) else {
-            return Ok(());
+            return;
         };
         if entity.queue.is_empty() {
             self.dirty.push(id);
@@ -99,7 +142,7 @@ impl Processing {
         }
         let redriven = redriven(&self.pipeline.identity, &record);
         if attempt > 1
-            && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&partition))
+            && let (Some(from), Some(task)) = (entity.late, self.tasks.get(&entity.partition))
         {
             entity.note_redone(Redone {
                 from,
@@ -117,7 +160,10 @@ impl Processing {
             && !entity.remember(key, record.header(IDEMPOTENCY_INDEX))
         {
             Verdict::Duplicate
-        } else if redriven.is_some_and(|redriven| entity.was_redone(&redriven)) {
+        } else if redriven
+            .as_ref()
+            .is_some_and(|redriven| entity.was_redone(redriven))
+        {
             Verdict::Duplicate
         } else {
             // Whether a halted entity takes the event is known when its turn comes: a
@@ -130,7 +176,6 @@ impl Processing {
             redriven,
             attempt,
         });
-        Ok(())
     }
 
     /// Brings an entity into memory with what its checkpoint says of it; the plugin
@@ -141,43 +186,14 @@ impl Processing {
         key: Key,
         now: Instant,
     ) -> Result<Option<usize>, LogError> {
-        let mut recent = Recent::default();
-        let mut halted = None;
-        let mut redone = Vec::new();
-        let mut saved = None;
-        let mut committed = None;
-        match self.checkpoints.read(partition, &key) {
-            Err(LogError::Corrupt { reason }) => {
-                self.stop(partition, corrupt(&key, &reason));
+        let read = match self.read(partition, &key) {
+            Ok(read) => read,
+            Err(NotRead::Unusable(stop)) => {
+                self.stop(partition, stop);
                 return Ok(None);
             }
-            Err(error) => return Err(error),
-            Ok(None) => {}
-            Ok(Some((bytes, envelope))) => {
-                let position = self.tasks.get(&partition).map(|task| task.committed);
-                if let Some(position) = position
-                    && envelope.offset >= position
-                {
-                    let reason = format!(
-                        "the checkpoint of {} stands at offset {}, and the partition's committed offset is {position}",
-                        String::from_utf8_lossy(&key),
-                        envelope.offset,
-                    );
-                    let stop = Stop {
-                        code: "checkpoint-ahead",
-                        reason,
-                        waits: false,
-                    };
-                    self.stop(partition, stop);
-                    return Ok(None);
-                }
-                committed = Some(bytes);
-                recent = envelope.recent;
-                halted = envelope.halted;
-                redone = envelope.redone;
-                saved = envelope.saved;
-            }
-        }
+            Err(NotRead::Log(error)) => return Err(error),
+        };
         let late = self.late(partition, &key)?;
         // The key is copied, because a slice would keep the whole batch in memory that
         // it came in.
@@ -187,15 +203,17 @@ impl Processing {
             partition,
             key: key.clone(),
             home: None,
-            loaded: Some(saved),
-            committed: Some(committed),
+            loaded: Some(Loaded { saved: read.saved }),
+            committed: Some(Committed {
+                bytes: read.committed,
+            }),
             suspicion: 0,
             overruns: 0,
             went_well: false,
-            recent,
-            halted_before: halted.clone(),
-            redone,
-            halted,
+            recent: read.recent,
+            halted_before: read.halted.clone(),
+            redone: read.redone,
+            halted: read.halted,
             queue: Vec::new(),
             done: 0,
             produced: Vec::new(),
@@ -210,6 +228,40 @@ impl Processing {
         self.order.insert(self.clock, id);
         self.index.insert((partition, key), id);
         Ok(Some(id))
+    }
+
+    /// Reads an entity's checkpoint. A checkpoint that cannot be used stops the
+    /// partition.
+    fn read(&self, partition: PartitionId, key: &Key) -> Result<Read, NotRead> {
+        let (bytes, envelope) = match self.checkpoints.read(partition, key) {
+            Err(LogError::Corrupt { reason }) => {
+                return Err(NotRead::Unusable(corrupt(key, &reason)));
+            }
+            Err(error) => return Err(NotRead::Log(error)),
+            Ok(None) => return Ok(Read::default()),
+            Ok(Some(read)) => read,
+        };
+        let position = self.tasks.get(&partition).map(|task| task.committed);
+        if let Some(position) = position
+            && envelope.offset >= position
+        {
+            return Err(NotRead::Unusable(Stop {
+                code: "checkpoint-ahead",
+                reason: format!(
+                    "the checkpoint of {} stands at offset {}, and the partition's committed offset is {position}",
+                    String::from_utf8_lossy(key),
+                    envelope.offset,
+                ),
+                waits: false,
+            }));
+        }
+        Ok(Read {
+            committed: Some(bytes),
+            recent: envelope.recent,
+            halted: envelope.halted,
+            redone: envelope.redone,
+            saved: envelope.saved,
+        })
     }
 }
 

@@ -5,14 +5,15 @@
 use std::ops::Bound::{Excluded, Unbounded};
 
 use courtside_log::{Checkpoints, Commit, LogError};
-use courtside_types::{Key, PartitionId, slot_name::SlotName};
+use courtside_types::{Digest, Key, PartitionId, slot_name::SlotName};
 
 use super::{PartitionTask, Processing, rollback::latest};
 use crate::worker::{
+    entity::Entity,
     instances::Active,
     takeover::{
         SlotRow,
-        history::{Kind, TakeoverRecord},
+        history::TakeoverRecord,
         partition::{Cause, Takes, read_before},
         rows::{self, Before, TrialId},
     },
@@ -23,6 +24,16 @@ use crate::worker::{
 const SWEPT_MAX: usize = 256;
 /// Rows read at a time; each may be as large as an entity's state.
 const PAGE: usize = 32;
+
+/// The circumstances of a takeover in a partition.
+struct TakeoverContext<'a> {
+    partition: PartitionId,
+    /// The time in milliseconds since 1970.
+    now: u64,
+    host: &'a str,
+    /// Whether the takeover can be undone.
+    is_trial: bool,
+}
 
 /// The key after which a sweep begins.
 pub(super) const fn first_row() -> Key {
@@ -138,8 +149,13 @@ impl Processing {
         let is_trial = self.has_trials();
         for (partition, task) in &mut self.tasks {
             if !task.stopped && !task.is_held() && !task.has_taken_over(&active) {
-                let host = &self.pipeline.host;
-                told.extend(task.take_over(*partition, &active, directive, now, host, is_trial));
+                let context = TakeoverContext {
+                    partition: *partition,
+                    now,
+                    host: &self.pipeline.host,
+                    is_trial,
+                };
+                told.extend(task.take_over(&context, &active, directive));
             }
         }
     }
@@ -158,70 +174,34 @@ impl Processing {
             let Some(entity) = self.entities.get_mut(*id) else {
                 continue;
             };
-            let (partition, key) = (entity.partition, &entity.key);
-            let Some(active) = self.actives.of(key) else {
+            let Some(active) = self.actives.of(&entity.key) else {
                 continue;
             };
-            let Some(task) = self.tasks.get_mut(&partition) else {
+            let Some(task) = self.tasks.get_mut(&entity.partition) else {
                 continue;
             };
             let slot = &active.slot;
-            let host = &self.pipeline.host;
+            let context = TakeoverContext {
+                partition: entity.partition,
+                now,
+                host: &self.pipeline.host,
+                is_trial,
+            };
             if *slot != SlotName::Default {
                 if !task.has_taken_over(active) {
                     let directive = latest(&self.directives, slot);
-                    told.extend(task.take_over(partition, active, directive, now, host, is_trial));
+                    told.extend(task.take_over(&context, active, directive));
                 }
-            } else if let Some((own, row)) = task.slots.own(key)
+            } else if let Some((own, row)) = task.slots.own(&entity.key)
                 && row.digest.is_some()
             {
-                let takes = Takes {
-                    digest: None,
-                    plugin: String::new(),
-                    offset: task.position(),
-                    at: now,
-                    directive: latest(&self.directives, &own),
-                    is_trial,
-                    cause: task.cause_of(&own),
-                };
-                let kind = task.slots.take_over(&own, takes);
-                told.extend(task.slots.told(&own, kind, partition, host, task.committed));
+                let directive = latest(&self.directives, &own);
+                told.extend(task.leave(&context, &own, directive));
             }
-            let row = task.slots.get(slot);
-            let trial = row.and_then(SlotRow::current_trial);
-            if let Some(seq) = trial.map(|trial| trial.seq)
-                && entity.kept != seq
-            {
-                let id = TrialId::of(slot, seq);
-                entity.kept = seq;
-                if read_before(&*self.checkpoints.0, partition, id, key)?.is_none() {
-                    let envelope = match entity.committed.take() {
-                        Some(committed) => committed,
-                        None => self.checkpoints.0.get(partition, key)?,
-                    };
-                    let before = Before {
-                        position: entity.late.unwrap_or(task.committed),
-                        envelope,
-                    };
-                    let row = rows::before_key(id, key);
-                    commit
-                        .checkpoints
-                        .push((partition, row, Some(before.encode())));
-                    task.slots.lower_trial(slot, seq, before.position);
-                    kept += 1;
-                }
+            if task.keep_before(&*self.checkpoints.0, commit, entity, slot)? {
+                kept += 1;
             }
-            if entity.late.is_some()
-                && let Some(redo) = task.redo()
-            {
-                entity.late = Some(task.next);
-                // Once the partition has caught up, no entity is late any more.
-                if task.next < task.committed {
-                    let row = rows::late_key(redo.id, key);
-                    let value = rows::encode_offset(task.next);
-                    commit.checkpoints.push((partition, row, Some(value)));
-                }
-            }
+            task.move_late(commit, entity);
         }
         Ok(kept)
     }
@@ -285,27 +265,102 @@ impl PartitionTask {
         }
     }
 
+    /// Another plugin than the one on record runs in a slot.
     fn take_over(
         &mut self,
-        partition: PartitionId,
+        context: &TakeoverContext<'_>,
         active: &Active,
         directive: u64,
-        now: u64,
-        host: &str,
-        is_trial: bool,
+    ) -> Option<TakeoverRecord> {
+        let plugin = String::from_utf8_lossy(&active.plugin_header).into_owned();
+        let digest = Some(active.plugin.digest());
+        self.change(context, &active.slot, (digest, plugin), directive)
+    }
+
+    /// A key's slot no longer has a plugin of its own.
+    fn leave(
+        &mut self,
+        context: &TakeoverContext<'_>,
+        own: &SlotName,
+        directive: u64,
+    ) -> Option<TakeoverRecord> {
+        self.change(context, own, (None, String::new()), directive)
+    }
+
+    fn change(
+        &mut self,
+        context: &TakeoverContext<'_>,
+        slot: &SlotName,
+        (digest, plugin): (Option<Digest>, String),
+        directive: u64,
     ) -> Option<TakeoverRecord> {
         let takes = Takes {
-            digest: Some(active.plugin.digest()),
-            plugin: String::from_utf8_lossy(&active.plugin_header).into_owned(),
+            digest,
+            plugin,
             offset: self.position(),
-            at: now,
+            at: context.now,
             directive,
-            is_trial,
-            cause: self.cause_of(&active.slot),
+            is_trial: context.is_trial,
+            cause: self.cause_of(slot),
         };
-        let kind: Kind = self.slots.take_over(&active.slot, takes);
+        let kind = self.slots.take_over(slot, takes);
         self.slots
-            .told(&active.slot, kind, partition, host, self.committed)
+            .told(slot, kind, context.partition, context.host, self.committed)
+    }
+
+    /// Keeps an entity's state from before the commit, if the commit is the first of the
+    /// entity under the trial that runs in its slot.
+    fn keep_before(
+        &mut self,
+        checkpoints: &dyn Checkpoints,
+        commit: &mut Commit,
+        entity: &mut Entity,
+        slot: &SlotName,
+    ) -> Result<bool, LogError> {
+        let trial = self.slots.get(slot).and_then(SlotRow::current_trial);
+        let Some(seq) = trial.map(|trial| trial.seq) else {
+            return Ok(false);
+        };
+        if entity.kept == seq {
+            return Ok(false);
+        }
+        let id = TrialId::of(slot, seq);
+        entity.kept = seq;
+        let (partition, key) = (entity.partition, &entity.key);
+        if read_before(checkpoints, partition, id, key)?.is_some() {
+            return Ok(false);
+        }
+        let envelope = match entity.committed.take() {
+            Some(committed) => committed.bytes,
+            None => checkpoints.get(partition, key)?,
+        };
+        let before = Before {
+            position: entity.late.unwrap_or(self.committed),
+            envelope,
+        };
+        let row = rows::before_key(id, key);
+        commit
+            .checkpoints
+            .push((partition, row, Some(before.encode())));
+        self.slots.lower_trial(slot, seq, before.position);
+        Ok(true)
+    }
+
+    /// Notes how far a late entity has come.
+    fn move_late(&self, commit: &mut Commit, entity: &mut Entity) {
+        if entity.late.is_some()
+            && let Some(redo) = self.redo()
+        {
+            entity.late = Some(self.next);
+            // Once the partition has caught up, no entity is late any more.
+            if self.next < self.committed {
+                let row = rows::late_key(redo.id, &entity.key);
+                let value = rows::encode_offset(self.next);
+                commit
+                    .checkpoints
+                    .push((entity.partition, row, Some(value)));
+            }
+        }
     }
 
     /// Stages how far the redo has come: as far as the records taken.
