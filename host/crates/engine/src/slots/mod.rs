@@ -2,10 +2,12 @@
 
 pub mod ask;
 pub mod files;
+pub mod group;
 pub mod library;
 pub mod manager;
 pub mod rehearsal;
 pub mod slot;
 pub mod store;
+pub mod time;
 pub mod topic;
 pub mod view;

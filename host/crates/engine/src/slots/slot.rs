@@ -69,9 +69,9 @@ pub struct Slot {
     /// The decision about the file.
     file: FileView,
     swaps: u64,
-    /// When this host began the swap to the plugin that runs. None where the swap
+    /// When this host began the swap to the plugin that runs, in milliseconds since 1970. None where the swap
     /// cannot be taken back, or happened before the host started.
-    trial_began: Option<Timestamp>,
+    trial_began_ms: Option<u64>,
     history: VecDeque<SlotEvent>,
 }
 
@@ -89,7 +89,7 @@ impl Slot {
             handled: false,
             file: FileView::default(),
             swaps: 0,
-            trial_began: None,
+            trial_began_ms: None,
             history: VecDeque::new(),
         }
     }
@@ -241,14 +241,14 @@ impl Slot {
         }
     }
 
-    /// Notes that the running plugin is on trial since `began`.
-    pub const fn begin_trial(&mut self, began: Timestamp) {
-        self.trial_began = Some(began);
+    /// Notes that the running plugin is on trial since `began_ms`.
+    pub const fn begin_trial(&mut self, began_ms: u64) {
+        self.trial_began_ms = Some(began_ms);
     }
 
     #[must_use]
-    pub const fn trial_began(&self) -> Option<Timestamp> {
-        self.trial_began
+    pub const fn trial_began_ms(&self) -> Option<u64> {
+        self.trial_began_ms
     }
 
     #[must_use]
@@ -270,7 +270,7 @@ impl Slot {
     /// Notes that another plugin (or none) is in force.
     pub fn activated(&mut self, running: Option<RunningPlugin>) {
         self.swaps += 1;
-        self.trial_began = None;
+        self.trial_began_ms = None;
         self.running = running;
         let state = if self.running.is_some() {
             SlotState::Active

@@ -65,11 +65,15 @@ pub struct RolledBack {
 
 impl RolledBack {
     pub fn insert(&mut self, digest: Digest) {
-        self.digests.retain(|undone| *undone != digest);
+        self.remove(digest);
         if self.digests.len() >= UNDONE_MAX {
             self.digests.remove(0);
         }
         self.digests.push(digest);
+    }
+
+    pub fn remove(&mut self, digest: Digest) {
+        self.digests.retain(|undone| *undone != digest);
     }
 
     #[must_use]

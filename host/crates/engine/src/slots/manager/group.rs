@@ -8,21 +8,23 @@ use std::{
 };
 
 use courtside_log::LogError;
+use courtside_process::clock::now_ms;
 use courtside_types::{Digest, Key, slot_name::SlotName};
 use jiff::Timestamp;
 
-use super::{Setup, SlotsConfig, manager_loop::ManagerLoop};
+use super::{Setup, manager_loop::ManagerLoop};
 use crate::worker::status::PartitionState;
 use crate::{
     pipeline::Pipeline,
     slots::{
+        group::{
+            records::GroupRecords,
+            swaps::{Swap, SwapHistory},
+        },
         rehearsal::digest_of,
         slot::Slot,
-        topic::{
-            Presence,
-            state::{OfSlot, Swap, TopicState},
-            tail::Tail,
-        },
+        time::timestamp,
+        topic::{Presence, tail::Tail},
         view::{HostView, LimitsView, SlotView, SwapKind, SwapView},
     },
     worker::takeover::history::Kind,
@@ -44,7 +46,7 @@ const PAGE: usize = 256;
 
 pub(super) struct Group {
     tail: Tail,
-    known: TopicState,
+    known: GroupRecords,
     /// The last message that this host sent of each slot, and when.
     said: BTreeMap<SlotName, (Presence, Instant)>,
     /// Whether the hosts agreed on each slot at the last look.
@@ -52,7 +54,6 @@ pub(super) struct Group {
     /// Plugins that nobody needs, and since when.
     unwanted: BTreeMap<Digest, Instant>,
     tidied: Instant,
-    confirm_after: Duration,
     pipeline: Arc<Pipeline>,
     fails: bool,
 }
@@ -61,12 +62,11 @@ impl Group {
     pub fn new(setup: &Setup, now: Instant) -> Self {
         Self {
             tail: Tail::new(Arc::clone(&setup.log), setup.topic.topic.clone()),
-            known: TopicState::default(),
+            known: GroupRecords::new(setup.config.confirm_after),
             said: BTreeMap::new(),
             agreed: BTreeMap::new(),
             unwanted: BTreeMap::new(),
             tidied: now,
-            confirm_after: setup.config.confirm_after,
             pipeline: Arc::clone(&setup.pipeline),
             fails: false,
         }
@@ -77,11 +77,11 @@ impl Group {
         self.tail.is_caught_up()
     }
 
-    pub const fn known(&self) -> &TopicState {
+    pub const fn known(&self) -> &GroupRecords {
         &self.known
     }
 
-    pub const fn known_mut(&mut self) -> &mut TopicState {
+    pub const fn known_mut(&mut self) -> &mut GroupRecords {
         &mut self.known
     }
 
@@ -90,37 +90,31 @@ impl Group {
     }
 
     /// The plugins that a rollback would need.
-    pub fn on_trial(&self, config: &SlotsConfig) -> BTreeSet<Digest> {
-        self.known.on_trial(Timestamp::now(), config.confirm_after)
+    pub fn on_trial(&self) -> BTreeSet<Digest> {
+        self.known.on_trial(now_ms())
     }
 
     /// A slot as operators see it.
     pub fn view(&self, name: &SlotName, slot: &Slot) -> SlotView {
         let now = Timestamp::now();
         let mut view = slot.view(LimitsView::of(&self.pipeline, name));
-        view.agreed = self.agree(name, now);
-        let nothing = OfSlot::default();
-        let of = self.known.slot(name).unwrap_or(&nothing);
-        let until = slot.digest().and_then(|digest| match slot.trial_began() {
-            Some(began) => of.trial_since(Some(digest), began, self.confirm_after),
-            None => of.trial_of(Some(digest), self.confirm_after),
-        });
-        view.trial_until = until.filter(|until| *until > now);
-        view.hosts = of.present(now).map(host).collect();
-        let first = of.swaps.len().saturating_sub(SWAPS_SHOWN);
-        view.swaps_of_group = of.swaps.iter().skip(first).map(swap).collect();
+        view.agreed = self.known.is_agreed(name, now);
+        let until = slot
+            .digest()
+            .and_then(|digest| match slot.trial_began_ms() {
+                Some(began_ms) => self.known.trial_since(name, Some(digest), began_ms),
+                None => self.known.trial_until(name, Some(digest)),
+            });
+        view.trial_until = until.map(timestamp).filter(|until| *until > now);
+        view.hosts = self.known.present(name, now).map(host).collect();
+        let swaps = self
+            .known
+            .swaps(name)
+            .into_iter()
+            .flat_map(SwapHistory::iter);
+        let first = swaps.clone().count().saturating_sub(SWAPS_SHOWN);
+        view.swaps_of_group = swaps.skip(first).map(swap).collect();
         view
-    }
-
-    /// Whether all hosts that are present run the same plugin in a slot.
-    fn agree(&self, name: &SlotName, now: Timestamp) -> bool {
-        let of = self.known.slot(name);
-        let mut digests = self.known.hosts(now).into_iter().map(|host| {
-            let presence = of.and_then(|of| of.hosts.get(host));
-            presence.and_then(|presence| presence.digest)
-        });
-        let first = digests.next();
-        digests.all(|digest| Some(digest) == first)
     }
 
     /// Logs where hosts have come to agree, or no longer agree.
@@ -128,7 +122,7 @@ impl Group {
         let now = Timestamp::now();
         let hosts = self.known.hosts(now).len();
         for (name, slot) in slots {
-            let agree = self.agree(name, now);
+            let agree = self.known.is_agreed(name, now);
             let before = self.agreed.insert(name.clone(), agree);
             if hosts < 2 || before == Some(agree) {
                 continue;
@@ -166,7 +160,7 @@ fn swap(swap: &Swap) -> SwapView {
         plugin: swap.plugin.to_string(),
         previous: swap.previous.map(|digest| digest.to_string()),
         attempt: swap.attempt,
-        at: swap.at(),
+        at: timestamp(swap.at_ms()),
         partitions: swap
             .places
             .iter()
@@ -183,7 +177,7 @@ impl ManagerLoop {
         let stops = || stopping.load(std::sync::atomic::Ordering::Relaxed);
         let read = tail.read(stops, |offset, said| {
             library.hear(offset, &said);
-            known.hear(said);
+            known.record(said);
         });
         let failed = std::mem::replace(&mut self.group.fails, read.is_err());
         match read {

@@ -2,7 +2,7 @@
 //! group.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,6 @@ use std::{
 use courtside_plugin_host::Rejection;
 use courtside_types::{Digest, slot_name::SlotName};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use jiff::Timestamp;
 
 use super::{
     Nudge, Setup, SlotViews, compile::Compiles, group::Group, rollback::PendingRollback,
@@ -25,7 +24,7 @@ use crate::{
         files,
         library::MissingPlugin,
         slot::{Slot, Step},
-        store::{FailedRehearsal, RolledBack, StoredDecisions},
+        store::{FailedRehearsal, StoredDecisions},
         view::SlotState,
     },
     worker::metrics,
@@ -43,14 +42,8 @@ pub(super) struct ManagerLoop {
     pub setup: Setup,
     pub slots: BTreeMap<SlotName, Slot>,
     pub group: Group,
-    /// The plugins that are not taken from the directory again.
-    pub undone: BTreeMap<SlotName, RolledBack>,
     /// The files that failed their rehearsal.
     pub unfit: BTreeMap<SlotName, FailedRehearsal>,
-    /// The directives that the workers have.
-    pub given: BTreeMap<SlotName, BTreeSet<u64>>,
-    /// The time up to which each slot's swaps were confirmed, as the workers know.
-    pub confirmed: BTreeMap<SlotName, Timestamp>,
     /// Since when the host has had no partitions.
     pub empty_since: Option<Instant>,
     /// A rollback that was asked for and is not begun.
@@ -171,11 +164,12 @@ impl ManagerLoop {
         };
         let prefix = format!("{}/", self.setup.pipeline.name);
         let name = |full_name: &str| SlotName::parse(full_name.strip_prefix(&prefix)?);
-        self.undone = noted
+        let rolled_back = noted
             .undone
             .iter()
             .filter_map(|(full_name, undone)| Some((name(full_name)?, undone.clone())))
             .collect();
+        self.group.known_mut().directives_mut().restore(rolled_back);
         self.unfit = noted
             .unfit
             .iter()

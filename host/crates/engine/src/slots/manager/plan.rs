@@ -1,20 +1,18 @@
 //! The plan of a rollback: the plugin that it would undo, and the events that would be
 //! processed again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use courtside_log::{Bounds, LogError};
+use courtside_process::clock::now_ms;
 use courtside_types::{Digest, Offset, PartitionId, slot_name::SlotName};
-use jiff::Timestamp;
 
 use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
         ask::{AskError, RanView, RedoneView, RefusedView, RollbackView, StintView},
-        topic::{
-            Confirmation,
-            state::{Stint, timestamp},
-        },
+        group::swaps::{Stint, TrialRule},
+        time::timestamp,
     },
     worker::takeover::{
         SlotRow,
@@ -28,7 +26,7 @@ const PAGE: usize = 1024;
 struct Undoing {
     from: Offset,
     previous: Option<Digest>,
-    at: Timestamp,
+    at_ms: u64,
     entities: Option<u64>,
     /// The ranges of offsets in which the plugin ran; it may still run in the last one.
     stints: Vec<(Offset, Option<Offset>)>,
@@ -74,7 +72,7 @@ impl ManagerLoop {
         // partition that swapped last.
         let Some(to) = undoing
             .values()
-            .max_by_key(|undoing| undoing.at)
+            .max_by_key(|undoing| undoing.at_ms)
             .map(|undoing| undoing.previous)
         else {
             return Err(nothing(
@@ -95,7 +93,7 @@ impl ManagerLoop {
                 (*partition, undoing.view(until))
             })
             .collect();
-        let library = &self.setup.library;
+        let (library, records) = (&self.setup.library, self.group.known());
         let refused = refusal(&undoing, &bounds, to, |digest| library.has(digest));
         let view = RollbackView {
             slot: full_name,
@@ -103,13 +101,9 @@ impl ManagerLoop {
             from,
             to: RanView {
                 digest: to.map(|to| to.to_string()),
-                plugin: self.name_of(name, to),
+                plugin: records.swaps(name).and_then(|swaps| swaps.plugin_name(to)),
             },
-            until: self
-                .group
-                .known()
-                .slot(name)
-                .and_then(|of| of.trial_of(Some(bad), self.setup.config.confirm_after)),
+            until: records.trial_until(name, Some(bad)).map(timestamp),
             events: partitions.values().map(|redone| redone.events).sum(),
             entities: partitions
                 .values()
@@ -141,7 +135,7 @@ impl ManagerLoop {
     ) -> Result<BTreeMap<PartitionId, Undoing>, LogError> {
         let mut undoing = BTreeMap::new();
         let held = self.setup.status.all();
-        let of = self.group.known().slot(name);
+        let swaps = self.group.known().swaps(name);
         for partition in held.keys() {
             let row = self
                 .setup
@@ -155,8 +149,8 @@ impl ManagerLoop {
                 continue;
             };
             let entities = self.count_before(*partition, TrialId::of(name, trial.seq))?;
-            let told = of.map_or_else(Vec::new, |of| of.stints(*partition, bad));
-            let stints: Vec<_> = told
+            let all = swaps.map_or_else(Vec::new, |swaps| swaps.stints(*partition, bad));
+            let stints: Vec<_> = all
                 .into_iter()
                 .filter(|stint| stint.place.seq >= trial.seq)
                 .collect();
@@ -166,30 +160,25 @@ impl ManagerLoop {
                 // The plugin before the last stint may differ from the one before the
                 // first.
                 previous: last.map_or(trial.previous, |stint| stint.swap.previous),
-                at: timestamp(trial.at),
+                at_ms: trial.at,
                 entities: Some(entities),
                 stints: bounds_of(&stints),
             };
             undoing.insert(*partition, found);
         }
-        let Some(of) = of else {
+        let Some(swaps) = swaps else {
             return Ok(undoing);
         };
         let partitions = (0..self.setup.pipeline.partitions).map(PartitionId);
         for partition in partitions.filter(|id| !held.contains_key(id)) {
-            let stints = of.stints(partition, bad);
-            let stints = on_trial(
-                &stints,
-                of.confirmed.as_ref(),
-                self.setup.config.confirm_after,
-                Timestamp::now(),
-            );
+            let stints = swaps.stints(partition, bad);
+            let stints = on_trial(&stints, self.group.known().trial_rule(name), now_ms());
             let from = stints.iter().map(|stint| stint.place.offset).min();
             if let (Some(last), Some(from)) = (stints.last(), from) {
                 let found = Undoing {
                     from,
                     previous: last.swap.previous,
-                    at: last.place.at,
+                    at_ms: last.place.at_ms,
                     entities: None,
                     stints: bounds_of(stints),
                 };
@@ -215,13 +204,6 @@ impl ManagerLoop {
                 _ => return Ok(count),
             }
         }
-    }
-
-    /// `name@version` of a plugin that ran in a slot.
-    fn name_of(&self, name: &SlotName, digest: Option<Digest>) -> Option<String> {
-        let of = self.group.known().slot(name)?;
-        let swap = of.swaps.iter().rev().find(|swap| swap.digest == digest)?;
-        Some(swap.plugin.to_string()).filter(|plugin| !plugin.is_empty())
     }
 }
 
@@ -249,19 +231,12 @@ fn bounds_of(stints: &[Stint<'_>]) -> Vec<(Offset, Option<Offset>)> {
 
 /// The latest stints of a plugin that are on trial. A stint before the last counts only
 /// if its trial still ran when the next one began.
-fn on_trial<'a, 'b>(
-    stints: &'a [Stint<'b>],
-    confirmed: Option<&Confirmation>,
-    confirm_after: Duration,
-    now: Timestamp,
-) -> &'a [Stint<'b>] {
-    let mut next = now;
+fn on_trial<'a, 'b>(stints: &'a [Stint<'b>], rule: TrialRule, now_ms: u64) -> &'a [Stint<'b>] {
+    let mut next_ms = now_ms;
     let ended = stints.iter().rposition(|stint| {
-        let until = stint
-            .swap
-            .trial_of_place(stint.place, confirmed, confirm_after);
-        let is_over = until.is_none_or(|until| until <= next);
-        next = stint.place.at;
+        let until = stint.swap.trial_until(stint.place.at_ms, rule);
+        let is_over = until.is_none_or(|until| until <= next_ms);
+        next_ms = stint.place.at_ms;
         is_over
     });
     stints
@@ -305,7 +280,7 @@ mod tests {
         let undoing = |from| Undoing {
             from: Offset(from),
             previous: None,
-            at: Timestamp::UNIX_EPOCH,
+            at_ms: 0,
             entities: None,
             stints: Vec::new(),
         };

@@ -12,15 +12,12 @@ use courtside_types::{Digest, slot_name::SlotName};
 use tokio::sync::oneshot;
 
 use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
-use crate::{
-    slots::{
-        ask::{Answer, Ask, AskError, RequestResult, What},
-        files::{self, Entry},
-        library::MissingPlugin,
-        topic::{self, TopicRecord},
-        view::FileState,
-    },
-    worker::takeover::Directive,
+use crate::slots::{
+    ask::{Answer, Ask, AskError, RequestResult, What},
+    files::{self, Entry},
+    library::MissingPlugin,
+    topic::{self, TopicRecord},
+    view::FileState,
 };
 
 impl ManagerLoop {
@@ -98,18 +95,13 @@ impl ManagerLoop {
     /// Withdraws the orders to go back from a plugin, and the verdict of its rehearsal,
     /// since somebody wants the plugin after all.
     fn want(&mut self, name: &SlotName, digest: Digest) -> Result<(), LogError> {
-        let of = self.group.known().slot(name);
-        let standing = of.into_iter().flat_map(|of| of.directives.values());
-        let places: Vec<u64> = standing
-            .filter(|directive| directive.bad == digest)
-            .map(|directive| Directive::place(directive.id))
-            .collect();
-        for place in places {
+        let directives = self.group.known().directives();
+        for place in directives.places_against(name, digest) {
             self.group.tail().say(topic::no_directive(name, place))?;
             let slot = name.clone();
             self.group
                 .known_mut()
-                .hear(TopicRecord::Withdrawn { slot, place });
+                .record(TopicRecord::Withdrawn { slot, place });
         }
         self.withdraw_where_told();
         if self.is_undone(name, digest) {

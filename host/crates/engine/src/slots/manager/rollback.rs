@@ -7,9 +7,9 @@ use std::{
 };
 
 use courtside_log::LogError;
+use courtside_process::clock::now_ms;
 use courtside_types::{Digest, Position, slot_name::SlotName};
 use futures_util::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
@@ -17,7 +17,7 @@ use crate::{
     slots::{
         ask::{Answer, AskError, RequestResult, RollbackView},
         slot::RunningPlugin,
-        topic::{self, state::OfSlot},
+        topic,
         view::FileState,
     },
     worker::{
@@ -65,10 +65,9 @@ impl ManagerLoop {
         if let Some((code, reason)) = plan.refused {
             return Err(AskError::Refused { code, reason });
         }
-        let now = Timestamp::now();
-        let at = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let at = now_ms();
         let directive = Directive {
-            id: self.next_directive(name, at),
+            id: self.group.known().directives().next_id(name, at),
             slot: name.clone(),
             bad: plan.bad,
             to: plan.to,
@@ -113,21 +112,6 @@ impl ManagerLoop {
         }
     }
 
-    /// The id of a directive that is later than all before.
-    fn next_directive(&self, name: &SlotName, at: u64) -> u64 {
-        let of = self.group.known().slot(name);
-        let heard = of.and_then(OfSlot::latest_directive);
-        let heard = heard.map_or(0, |directive| directive.id);
-        let latest = heard.max(self.followed(name));
-        let first = at.max(latest.saturating_add(1));
-        of.map_or(first, |of| of.next_directive(first))
-    }
-
-    /// The latest directive of a slot that this host has followed.
-    pub(super) fn followed(&self, name: &SlotName) -> u64 {
-        self.undone.get(name).map_or(0, |undone| undone.directive)
-    }
-
     /// Gives the workers the orders that stand, before any plugin starts, and goes back
     /// where an order came while the host was down.
     pub fn go_back_where_told(&mut self, digests: &mut BTreeMap<SlotName, Digest>) {
@@ -136,7 +120,7 @@ impl ManagerLoop {
             if self.take_back(&directive, None).is_none() {
                 return;
             }
-            if directive.id <= self.followed(&name) {
+            if self.group.known().directives().is_followed(&directive) {
                 continue;
             }
             let is_done = self.runs_again(&directive);
@@ -153,29 +137,21 @@ impl ManagerLoop {
 
     /// The orders that stand, in each slot the oldest first.
     fn directives(&self) -> Vec<Directive> {
-        let slots = self.group.known().slots();
-        slots
-            .flat_map(|(_, of)| of.directives.values().cloned())
-            .collect()
+        let directives = self.group.known().directives();
+        directives.standing().cloned().collect()
     }
 
     /// Whether the group has already followed a directive, and runs the undone plugin
     /// again.
     fn runs_again(&self, directive: &Directive) -> bool {
-        let of = self.group.known().slot(&directive.slot);
-        of.is_some_and(|of| of.runs_again(directive))
+        self.group.known().runs_again(directive)
     }
 
     /// Notes that a directive was followed, and that the plugin it undoes is not taken
     /// from the directory. A plugin that is wanted again may still be taken.
     fn mark(&mut self, directive: &Directive, is_wanted: bool) {
-        let undone = self.undone.entry(directive.slot.clone()).or_default();
-        undone.directive = directive.id;
-        if is_wanted {
-            undone.digests.retain(|digest| *digest != directive.bad);
-        } else {
-            undone.insert(directive.bad);
-        }
+        let directives = self.group.known_mut().directives_mut();
+        directives.follow(directive, is_wanted);
     }
 
     /// Follows the orders that came since the last look.
@@ -188,7 +164,8 @@ impl ManagerLoop {
         let mut waiting = BTreeSet::new();
         for directive in self.directives() {
             let name = &directive.slot;
-            if directive.id <= self.followed(name) || waiting.contains(name) {
+            let is_followed = self.group.known().directives().is_followed(&directive);
+            if is_followed || waiting.contains(name) {
                 continue;
             }
             if self.is_stopping() {
@@ -206,28 +183,9 @@ impl ManagerLoop {
     /// Forgets orders that no longer stand: the plugins that they undid may be taken
     /// again, and swaps to those are not taken back.
     pub fn withdraw_where_told(&mut self) {
-        let known = self.group.known();
-        let stands = |name: &SlotName, id: u64| {
-            let of = known.slot(name);
-            of.is_some_and(|of| of.directives.contains_key(&id))
-        };
-        let given = self.given.iter();
-        let withdrawn: Vec<(SlotName, u64)> = given
-            .flat_map(|(name, ids)| ids.iter().map(move |id| (name, *id)))
-            .filter(|(name, id)| !stands(name, *id))
-            .map(|(name, id)| (name.clone(), id))
-            .collect();
-        let is_undone = |name: &SlotName, digest: Digest| {
-            let of = known.slot(name);
-            of.is_some_and(|of| of.directives.values().any(|order| order.bad == digest))
-        };
-        let wanted: Vec<(SlotName, Digest)> = self
-            .undone
-            .iter()
-            .flat_map(|(name, undone)| undone.digests.iter().map(move |digest| (name, *digest)))
-            .filter(|(name, digest)| !is_undone(name, *digest))
-            .map(|(name, digest)| (name.clone(), digest))
-            .collect();
+        let directives = self.group.known().directives();
+        let withdrawn = directives.to_withdraw();
+        let wanted = directives.to_release();
         for (slot, id) in withdrawn {
             for worker in &self.setup.workers {
                 let told = self.tell(worker, |done| Order::Withdraw {
@@ -239,9 +197,8 @@ impl ManagerLoop {
                     return;
                 }
             }
-            if let Some(given) = self.given.get_mut(&slot) {
-                given.remove(&id);
-            }
+            let directives = self.group.known_mut().directives_mut();
+            directives.withdrawn(&slot, id);
         }
         for (name, digest) in wanted {
             self.forgive(&name, digest);
@@ -250,17 +207,16 @@ impl ManagerLoop {
 
     /// Whether a plugin was undone, so that it is not taken from the directory.
     pub fn is_undone(&self, name: &SlotName, digest: Digest) -> bool {
-        self.undone
-            .get(name)
-            .is_some_and(|undone| undone.has(digest))
+        let directives = self.group.known().directives();
+        directives.is_rolled_back(name, digest)
     }
 
     /// Lets a plugin that was undone be taken again.
     pub fn forgive(&mut self, name: &SlotName, digest: Digest) {
-        let Some(undone) = self.undone.get_mut(name) else {
+        let directives = self.group.known_mut().directives_mut();
+        if !directives.release(name, digest) {
             return;
-        };
-        undone.digests.retain(|undone| *undone != digest);
+        }
         self.note_as_it_is(name);
         self.look_again_at(name);
     }
@@ -329,8 +285,7 @@ impl ManagerLoop {
         directive: &Directive,
         active: Option<&Arc<Active>>,
     ) -> Option<Takeover> {
-        let given = self.given.entry(directive.slot.clone()).or_default();
-        given.insert(directive.id);
+        self.group.known_mut().directives_mut().give(directive);
         let mut redone = Takeover::new();
         for worker in &self.setup.workers {
             let taken_back = self.tell(worker, |done| Order::Rollback {
@@ -369,8 +324,7 @@ impl ManagerLoop {
     pub fn leave_undone(&mut self, name: &SlotName, digest: Digest) -> SwapOutcome {
         // A host that is new in the group runs nothing yet, so it takes the plugin of
         // the order.
-        let of = self.group.known().slot(name);
-        let directive = of.and_then(OfSlot::latest_directive);
+        let directive = self.group.known().directives().latest(name);
         if let Some(to) = directive.and_then(|directive| directive.to)
             && self
                 .slots

@@ -10,6 +10,7 @@ use std::{
 
 use courtside_log::LogError;
 use courtside_plugin_host::{CompileRun, Lane, Plugin, Rejection};
+use courtside_process::clock::now_ms;
 use courtside_types::{Digest, slot_name::SlotName};
 use crossbeam_channel::Sender;
 use jiff::Timestamp;
@@ -74,7 +75,7 @@ impl ManagerLoop {
             }
             return SwapOutcome::Runs;
         }
-        if self.is_undone(name, digest) {
+        if self.group.known().directives().is_rolled_back(name, digest) {
             return self.leave_undone(name, digest);
         }
         if self.is_unfit(name, digest) {
@@ -103,9 +104,7 @@ impl ManagerLoop {
         };
         tracing::info!(slot = %self.slot(name).full_name(), digest = %digest.short(), entities = passed.entities, of = passed.of, "rehearsal passed");
         // A plugin other than those undone was taken, so they may come back.
-        if let Some(undone) = self.undone.get_mut(name) {
-            undone.digests.clear();
-        }
+        self.group.known_mut().directives_mut().release_all(name);
         self.unfit.remove(name);
         let kept = self.setup.library.store.keep(digest, &bytes);
         if let Err(error) = kept.and_then(|()| self.note(name, Some(digest))) {
@@ -131,14 +130,13 @@ impl ManagerLoop {
     fn swap_to(&mut self, name: &SlotName, plugin: CompiledPlugin) -> SwapOutcome {
         let is_trial = !self.setup.config.confirm_after.is_zero()
             && (*name != SlotName::Default || self.slot(name).running.is_some());
-        // Workers report a swap in milliseconds, so `began` must not be finer.
-        let began = Timestamp::from_millisecond(Timestamp::now().as_millisecond());
+        let began_ms = now_ms();
         let taken = self.activate(name, Some(plugin));
         if matches!(taken, SwapOutcome::Runs) {
             let slot = self.slot(name);
             slot.file_runs();
-            if let Some(began) = began.ok().filter(|_| is_trial) {
-                slot.begin_trial(began);
+            if is_trial {
+                slot.begin_trial(began_ms);
             }
             self.publish();
         }
@@ -231,9 +229,11 @@ impl ManagerLoop {
                 .filter_map(|slot| Some((slot.full_name(), slot.digest()?)))
                 .collect(),
             undone: self
-                .undone
-                .iter()
-                .map(|(name, undone)| (full_name(name), undone.clone()))
+                .group
+                .known()
+                .directives()
+                .to_note()
+                .map(|(name, rolled_back)| (full_name(name), rolled_back.clone()))
                 .collect(),
             unfit: self
                 .unfit
@@ -252,7 +252,7 @@ impl ManagerLoop {
     /// rollback would need.
     pub fn keep_copies(&self, mut named: BTreeSet<Digest>) {
         named.extend(self.slots.values().filter_map(Slot::digest));
-        named.extend(self.group.on_trial(&self.setup.config));
+        named.extend(self.group.on_trial());
         if let Err(error) = self.setup.library.store.retain(&named) {
             tracing::warn!(pipeline = %self.setup.pipeline.name, %error, "old copies of plugins cannot be removed");
         }

@@ -30,7 +30,7 @@ impl ManagerLoop {
             digest,
             code: rejection.code.to_owned(),
             reason: rejection.message.clone(),
-            directive: self.followed(name),
+            directive: self.group.known().directives().followed(name),
         };
         self.unfit.insert(name.clone(), unfit);
         self.note_as_it_is(name);
@@ -42,7 +42,7 @@ impl ManagerLoop {
         let Some(unfit) = self.unfit.get(name).cloned() else {
             return SwapOutcome::Left;
         };
-        let is_latest = self.followed(name) <= unfit.directive;
+        let is_latest = self.group.known().directives().followed(name) <= unfit.directive;
         let slot = self.slot(name);
         tracing::info!(slot = %slot.full_name(), digest = %digest.short(), code = unfit.code, "file stays rejected: its plugin failed the rehearsal before");
         if is_latest && slot.state() != SlotState::Rejected {

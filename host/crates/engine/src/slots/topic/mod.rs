@@ -12,11 +12,11 @@
 //!
 //! Takeovers are written by workers, all else by the managers of slots.
 
-pub mod state;
 pub mod tail;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use courtside_process::clock::now_ms;
 use courtside_types::{
     Digest, Header, Key, NewRecord, PartitionId, Record, Topic, slot_name::SlotName,
     topics::PLUGINS_SUFFIX,
@@ -24,7 +24,10 @@ use courtside_types::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::view::{FileState, SlotState};
+use super::{
+    time,
+    view::{FileState, SlotState},
+};
 use crate::worker::takeover::{Directive, history::TakeoverRecord};
 
 /// The topic's only partition.
@@ -58,7 +61,9 @@ pub struct Presence {
 pub struct Confirmation {
     pub slot: SlotName,
     pub digest: Option<Digest>,
-    pub at: Timestamp,
+    /// When the operator confirmed; the record has a timestamp.
+    #[serde(rename = "at", with = "time")]
+    pub at_ms: u64,
 }
 
 impl Presence {
@@ -210,7 +215,7 @@ fn json(key: String, value: &impl Serialize) -> NewRecord {
 
 fn tombstone(key: String) -> NewRecord {
     NewRecord {
-        timestamp_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+        timestamp_ms: now_ms(),
         key: Some(Key::from(key)),
         headers: Vec::new(),
         value: None,
@@ -224,6 +229,14 @@ mod tests {
     use super::*;
     use crate::worker::takeover::history::Kind;
 
+    fn slot() -> SlotName {
+        SlotName::of_key(b"a/b c")
+    }
+
+    fn digest() -> Digest {
+        Digest::of(b"x")
+    }
+
     fn read(record: NewRecord) -> Option<TopicRecord> {
         TopicRecord::of(&Record {
             offset: Offset(0),
@@ -235,16 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        let (slot, digest) = (SlotName::of_key(b"a/b c"), Digest::of(b"x"));
-        let at = "2026-11-20T19:30:00.5Z".parse().unwrap();
-        let told = TakeoverRecord {
-            slot: slot.clone(),
+    fn a_takeover_is_read_as_it_was_written() {
+        let takeover = TakeoverRecord {
+            slot: slot(),
             partition: PartitionId(3),
             seq: 65,
             offset: Offset(42),
             until: None,
-            digest: Some(digest),
+            digest: Some(digest()),
             plugin: "nba-scoring@1.0.0".to_owned(),
             previous: None,
             host: "host-1".to_owned(),
@@ -252,63 +263,81 @@ mod tests {
             kind: Kind::Swap,
             attempt: 1,
         };
-        assert_eq!(read(told.record()), Some(TopicRecord::Takeover(told)));
+        let record = takeover.record();
+        assert_eq!(read(record), Some(TopicRecord::Takeover(takeover)));
+    }
+
+    #[test]
+    fn a_presence_is_read_as_it_was_written() {
         let presence = Presence {
             host: "host-1".into(),
-            slot: slot.clone(),
-            digest: Some(digest),
+            slot: slot(),
+            digest: Some(digest()),
             state: SlotState::Active,
             file: FileState::Runs,
             redoing: 0,
-            at,
+            at: "2026-11-20T19:30:00.5Z".parse().unwrap(),
         };
+        let record = presence.record();
+        assert_eq!(read(record), Some(TopicRecord::Presence(presence)));
         assert_eq!(
-            read(presence.record()),
-            Some(TopicRecord::Presence(presence.clone()))
-        );
-        assert_eq!(
-            read(Presence::withdrawn("host-1", &slot)),
+            read(Presence::withdrawn("host-1", &slot())),
             Some(TopicRecord::Gone {
                 host: "host-1".into(),
-                slot: slot.clone()
+                slot: slot()
             })
         );
+    }
+
+    #[test]
+    fn a_directive_is_read_as_it_was_written() {
         let order = Directive {
             id: 7,
-            slot: slot.clone(),
-            bad: digest,
+            slot: slot(),
+            bad: digest(),
             to: None,
             at: 1,
         };
         assert_eq!(read(directive(&order)), Some(TopicRecord::Directive(order)));
         assert_eq!(
-            read(no_directive(&slot, 7)),
+            read(no_directive(&slot(), 7)),
             Some(TopicRecord::Withdrawn {
-                slot: slot.clone(),
+                slot: slot(),
                 place: 7
             })
         );
+    }
+
+    #[test]
+    fn a_confirmation_is_read_as_it_was_written() {
         let confirmation = Confirmation {
-            slot,
+            slot: slot(),
             digest: None,
-            at,
+            at_ms: 1_795_203_000_500,
         };
+        let record = confirmation.record();
+        let value = record.value.clone().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        assert_eq!(json["at"], "2026-11-20T19:30:00.5Z");
+        assert_eq!(read(record), Some(TopicRecord::Confirmation(confirmation)));
+    }
+
+    #[test]
+    fn a_piece_is_read_as_it_was_written() {
         assert_eq!(
-            read(confirmation.record()),
-            Some(TopicRecord::Confirmation(confirmation))
-        );
-        let said = read(piece(digest, 1, 2, Bytes::from_static(b"\0asm")));
-        assert_eq!(
-            said,
+            read(piece(digest(), 1, 2, Bytes::from_static(b"\0asm"))),
             Some(TopicRecord::Piece {
-                digest,
+                digest: digest(),
                 number: 1,
                 of: 2
             })
         );
         assert_eq!(
-            read(no_piece(digest, 1)),
-            Some(TopicRecord::NoPiece { digest, number: 1 })
+            read(no_piece(digest(), 1)),
+            Some(TopicRecord::NoPiece {
+                digest: digest(),
+                number: 1
+            })
         );
     }
 
