@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use courtside_client::terminal::{say, say_line};
 use courtside_engine::{
     slots::{
-        ask::RollbackView,
+        request::RollbackView,
         view::{GroupsView, PluginsView, SlotState, SlotView, SwapView},
     },
     worker::status::PartitionState,
@@ -313,7 +313,8 @@ async fn history(client: &Client, slot: Option<&str>, output: &OutputArgs) -> an
 /// The plan of a rollback, for people.
 fn plan(plan: &RollbackView) -> String {
     let ran =
-        |plugin: &courtside_engine::slots::ask::RanView| match (&plugin.plugin, &plugin.digest) {
+        |plugin: &courtside_engine::slots::request::RanView| match (&plugin.plugin, &plugin.digest)
+        {
             (Some(plugin), Some(digest)) => format!("{plugin} ({})", short(digest)),
             (None, Some(digest)) => short(digest).to_owned(),
             (_, None) => "none".to_owned(),

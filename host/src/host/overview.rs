@@ -8,8 +8,8 @@ use courtside_engine::{
     pipeline::{Pipeline, layout},
     replay::trace::EntityHistory,
     slots::{
-        ask::{AskError, RequestResult, What},
-        manager::{Asks, SlotViews},
+        manager::{RequestSender, SlotViews},
+        request::{RequestError, RequestKind, RequestResult},
         view::{GroupView, GroupsView, MemberView, PartitionView, PluginsView, SlotState},
     },
     worker::status::{PartitionState, PipelineStatus},
@@ -29,7 +29,7 @@ pub struct Working {
     pub status: Arc<PipelineStatus>,
     pub slots: SlotViews,
     pub letters: Arc<DeadLetters>,
-    pub asks: Asks,
+    pub requests: RequestSender,
     pub layout: layout::Watch,
     pub traced: Arc<EntityHistory>,
 }
@@ -37,7 +37,7 @@ pub struct Working {
 /// The parts of a host that its doors may ask.
 pub struct Overview {
     pub log: Arc<dyn RecordLog>,
-    /// Asks the log for the figures of `/metrics`.
+    /// RequestSender the log for the figures of `/metrics`.
     pub asked: Arc<Asked>,
     pub data_dir: PathBuf,
     pub pipelines: Vec<Working>,
@@ -48,11 +48,11 @@ impl Operator for Overview {
         &self,
         pipeline: &str,
         slot: SlotName,
-        what: What,
-    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
+        kind: RequestKind,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
         let working = self.working(pipeline);
-        let working = working.ok_or_else(|| AskError::NoSuchPipeline(pipeline.to_owned()))?;
-        working.asks.ask(slot, what)
+        let working = working.ok_or_else(|| RequestError::NoSuchPipeline(pipeline.to_owned()))?;
+        working.requests.send(slot, kind)
     }
 
     fn plugin_bytes_max(&self, pipeline: &str, slot: &SlotName) -> Option<usize> {

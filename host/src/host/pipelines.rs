@@ -121,7 +121,7 @@ impl Starter<'_> {
                 pipeline,
                 status,
                 slots: manager.views(),
-                asks: manager.asks(),
+                requests: manager.requests(),
             },
             workers,
             manager,

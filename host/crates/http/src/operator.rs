@@ -7,7 +7,7 @@ use courtside_engine::{
     dead_letters::DeadLetters,
     replay::trace::EntityHistory,
     slots::{
-        ask::{AskError, RequestResult, What},
+        request::{RequestError, RequestKind, RequestResult},
         view::{GroupsView, PluginsView},
     },
 };
@@ -23,8 +23,8 @@ pub trait Operator: Send + Sync + 'static {
         &self,
         pipeline: &str,
         slot: SlotName,
-        what: What,
-    ) -> Result<oneshot::Receiver<RequestResult>, AskError>;
+        kind: RequestKind,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError>;
 
     /// The largest plugin that a slot of a pipeline takes.
     fn plugin_bytes_max(&self, pipeline: &str, slot: &SlotName) -> Option<usize>;

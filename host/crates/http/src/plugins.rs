@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, Uri, request::Parts},
 };
 use courtside_engine::slots::{
-    ask::{Answer, AskError, RollbackView, What},
+    request::{Answer, RequestError, RequestKind, RollbackView},
     view::SlotView,
 };
 use courtside_types::{Digest, slot_name::SlotName};
@@ -80,7 +80,7 @@ pub async fn put(
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
     let Some(bytes_max) = app.operator.plugin_bytes_max(&of.pipeline, &of.slot) else {
-        return Err(Problem::from(AskError::NoSuchPipeline(of.pipeline)).closing());
+        return Err(Problem::from(RequestError::NoSuchPipeline(of.pipeline)).closing());
     };
     let (parts, body) = request.into_parts();
     let too_large = |problem: Problem| {
@@ -94,7 +94,7 @@ pub async fn put(
     let (bytes, _held) = body::read(&app, &parts.headers, body, bytes_max)
         .await
         .map_err(|problem| too_large(problem).closing())?;
-    slot(ask(&app, of, What::Put(bytes)).await?)
+    slot(ask(&app, of, RequestKind::Put(bytes)).await?)
 }
 
 /// Put a plugin into a key's own slot.
@@ -132,7 +132,7 @@ pub async fn delete_key(
     State(app): State<SharedApp>,
     of: OfSlot,
 ) -> Result<Json<SlotView>, Problem> {
-    slot(ask(&app, of, What::Remove).await?)
+    slot(ask(&app, of, RequestKind::Remove).await?)
 }
 
 /// Go back to the plugin that ran before, on all hosts.
@@ -167,11 +167,11 @@ pub async fn rollback(
             return Err(Problem::field("invalid-parameter", "digest", detail));
         }
     };
-    let what = match parameters.flag("dry_run")? {
-        false => What::RollBack(digest),
-        true => What::Plan(digest),
+    let kind = match parameters.flag("dry_run")? {
+        false => RequestKind::RollBack(digest),
+        true => RequestKind::Plan(digest),
     };
-    match ask(&app, of, what).await? {
+    match ask(&app, of, kind).await? {
         Answer::Rollback(view) => Ok(Json(*view)),
         Answer::Slot(_) => Err(Problem::internal("the answer is to another question")),
     }
@@ -207,7 +207,7 @@ pub async fn rollback_key(
     responses((status = 200, description = "The plugin is confirmed", body = SlotView), answers::SlotRefused)
 )]
 pub async fn confirm(State(app): State<SharedApp>, of: OfSlot) -> Result<Json<SlotView>, Problem> {
-    slot(ask(&app, of, What::Confirm).await?)
+    slot(ask(&app, of, RequestKind::Confirm).await?)
 }
 
 /// Confirm a key's plugin.
@@ -236,7 +236,7 @@ pub async fn restore_file(
     State(app): State<SharedApp>,
     of: OfSlot,
 ) -> Result<Json<SlotView>, Problem> {
-    slot(ask(&app, of, What::RestoreFile).await?)
+    slot(ask(&app, of, RequestKind::RestoreFile).await?)
 }
 
 /// Make the file of a key's slot in this host's plugin directory the plugin that runs.
@@ -262,14 +262,14 @@ fn slot(answer: Answer) -> Result<Json<SlotView>, Problem> {
     }
 }
 
-async fn ask(app: &SharedApp, of: OfSlot, what: What) -> Result<Answer, Problem> {
+async fn ask(app: &SharedApp, of: OfSlot, kind: RequestKind) -> Result<Answer, Problem> {
     let name = format!("{}/{}", of.pipeline, of.slot);
-    let answered = app.operator.ask(&of.pipeline, of.slot, what)?;
+    let answered = app.operator.ask(&of.pipeline, of.slot, kind)?;
     let limit = app.config.operate_timeout;
     match tokio::time::timeout(limit, answered).await {
         Ok(Ok(answered)) => Ok(answered?),
         // The manager of the slot is gone, because the host stops.
-        Ok(Err(_)) => Err(AskError::Stopping.into()),
+        Ok(Err(_)) => Err(RequestError::Stopping.into()),
         Err(_) => {
             let slots = app.operator.plugins().slots;
             let state = slots.iter().find(|slot| slot.slot == name);
@@ -288,20 +288,22 @@ async fn ask(app: &SharedApp, of: OfSlot, what: What) -> Result<Answer, Problem>
     }
 }
 
-impl From<AskError> for Problem {
-    fn from(error: AskError) -> Self {
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
         let (code, detail) = (error.code(), error.to_string());
         match error {
-            AskError::NoSuchPipeline(_) | AskError::NoSuchSlot(_) => {
+            RequestError::NoSuchPipeline(_) | RequestError::NoSuchSlot(_) => {
                 Self::new(StatusCode::NOT_FOUND, code, detail)
             }
-            AskError::Rejected(rejection) => {
+            RequestError::Rejected(rejection) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, rejection.message)
             }
-            AskError::Refused { .. } => Self::new(StatusCode::CONFLICT, code, detail),
-            AskError::Log(error) => error.into(),
-            AskError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(1),
-            AskError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
+            RequestError::Refused { .. } => Self::new(StatusCode::CONFLICT, code, detail),
+            RequestError::Log(error) => error.into(),
+            RequestError::Busy => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(1)
+            }
+            RequestError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
         }
     }
 }

@@ -23,7 +23,7 @@ use courtside_engine::{
     pipeline::identity::Identity,
     replay::trace::EntityHistory,
     slots::{
-        ask::{AskError, RequestResult, What},
+        request::{RequestError, RequestKind, RequestResult},
         view::{GroupsView, PluginsView},
     },
 };
@@ -72,7 +72,7 @@ pub struct FakeOperator {
     pub groups: Mutex<Option<GroupsView>>,
     /// The only pipeline whose entities can be asked for.
     pub traced: Mutex<Option<Arc<EntityHistory>>>,
-    pub asked: Mutex<Vec<(String, SlotName, What)>>,
+    pub asked: Mutex<Vec<(String, SlotName, RequestKind)>>,
     /// Answer to the next question; without one the question waits.
     pub answer: Mutex<Option<RequestResult>>,
     unanswered: Mutex<Vec<oneshot::Sender<RequestResult>>>,
@@ -93,10 +93,10 @@ impl Operator for FakeOperator {
         &self,
         pipeline: &str,
         slot: SlotName,
-        what: What,
-    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
+        kind: RequestKind,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
         let (answer, answered) = oneshot::channel();
-        let asked = (pipeline.to_owned(), slot, what);
+        let asked = (pipeline.to_owned(), slot, kind);
         self.asked.lock().push(asked);
         match self.answer.lock().take() {
             Some(said) => answer.send(said).expect("somebody who asks"),

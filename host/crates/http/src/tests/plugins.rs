@@ -8,7 +8,7 @@ use axum::{
     http::{Method, Request},
 };
 use courtside_engine::slots::{
-    ask::{Answer as Done, AskError, RanView, RollbackView, What},
+    request::{Answer as Done, RanView, RequestError, RequestKind, RollbackView},
     view::{FileView, LimitsView, SlotState, SlotView},
 };
 use courtside_log::LogError;
@@ -69,7 +69,7 @@ fn planned() -> RollbackView {
     }
 }
 
-fn will_answer(host: &TestHost, answer: Result<Done, AskError>) {
+fn will_answer(host: &TestHost, answer: Result<Done, RequestError>) {
     *host.operator.answer.lock() = Some(answer);
 }
 
@@ -126,13 +126,16 @@ async fn a_plugin_is_put_where_the_address_says() {
         let asked = host.operator.asked.lock().pop().unwrap();
         assert_eq!(
             asked,
-            ("scores".to_owned(), slot, What::Put("bytes".into()))
+            ("scores".to_owned(), slot, RequestKind::Put("bytes".into()))
         );
     }
     will_answer(&host, Ok(Done::Slot(Box::new(view("scores/keys/K")))));
     let answer = operate(&host, Method::DELETE, "/plugins/scores/keys/K", "").await;
     assert_eq!(answer.status, 200);
-    assert_eq!(host.operator.asked.lock().pop().unwrap().2, What::Remove);
+    assert_eq!(
+        host.operator.asked.lock().pop().unwrap().2,
+        RequestKind::Remove
+    );
     let answer = operate(&host, Method::DELETE, SLOT, "").await;
     answer.is_problem(405, "method-not-allowed");
     let answer = operate(&host, Method::PUT, "/plugins/scores/keys/", "").await;
@@ -155,7 +158,7 @@ async fn what_cannot_be_put_is_a_problem() {
         code: "plugin-rehearsal-failed",
         message: "entity LAL-BOS: open: no".to_owned(),
     };
-    let refused = AskError::Refused {
+    let refused = RequestError::Refused {
         code: "plugin-dir-unwritable",
         reason: "read-only".to_owned(),
     };
@@ -164,15 +167,19 @@ async fn what_cannot_be_put_is_a_problem() {
     };
     for (error, status, code) in [
         (
-            AskError::Rejected(rejection),
+            RequestError::Rejected(rejection),
             422,
             "plugin-rehearsal-failed",
         ),
         (refused, 409, "plugin-dir-unwritable"),
-        (AskError::Log(away), 503, "log-unavailable"),
-        (AskError::Busy, 429, "slots-busy"),
-        (AskError::Stopping, 503, "stopping"),
-        (AskError::NoSuchSlot("x".to_owned()), 404, "slot-not-found"),
+        (RequestError::Log(away), 503, "log-unavailable"),
+        (RequestError::Busy, 429, "slots-busy"),
+        (RequestError::Stopping, 503, "stopping"),
+        (
+            RequestError::NoSuchSlot("x".to_owned()),
+            404,
+            "slot-not-found",
+        ),
     ] {
         will_answer(&host, Err(error));
         let problem = put(SLOT, PLUGIN_BYTES_MAX).await.is_problem(status, code);
@@ -191,12 +198,12 @@ async fn a_rollback_says_first_what_it_does() {
         async move { operate(host, Method::POST, &path, "").await }
     };
     for (query, what) in [
-        ("?dry_run=true", What::Plan(None)),
-        ("", What::RollBack(None)),
-        ("?dry_run=false", What::RollBack(None)),
+        ("?dry_run=true", RequestKind::Plan(None)),
+        ("", RequestKind::RollBack(None)),
+        ("?dry_run=false", RequestKind::RollBack(None)),
         (
             "?digest=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
-            What::RollBack(Some(Digest::of(b"x"))),
+            RequestKind::RollBack(Some(Digest::of(b"x"))),
         ),
     ] {
         will_answer(&host, Ok(Done::Rollback(Box::new(planned()))));

@@ -39,7 +39,7 @@ impl Directives {
         }
     }
 
-    /// What the host has to remember over a restart.
+    /// The effect of directives that the host has to remember over a restart.
     pub fn to_note(&self) -> impl Iterator<Item = (&SlotName, &RolledBack)> {
         let slots = self.slots.iter();
         slots.filter_map(|(slot, directives)| Some((slot, directives.rolled_back.as_ref()?)))

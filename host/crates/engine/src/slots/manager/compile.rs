@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::{
     slots::{
-        ask::{AskError, RequestResult},
         files::Entry,
+        request::{RequestError, RequestResult},
         slot::Slot,
     },
     worker::metrics,
@@ -243,7 +243,7 @@ impl ManagerLoop {
             answer,
         };
         if let Some(before) = self.compiles.puts.insert(name.clone(), put) {
-            let superseded = AskError::Refused {
+            let superseded = RequestError::Refused {
                 code: "plugin-superseded",
                 reason: "another file was put into the slot before this one was in force"
                     .to_owned(),
@@ -259,7 +259,7 @@ impl ManagerLoop {
     pub fn end_compiles(&mut self) {
         self.compiles.job = None;
         for put in std::mem::take(&mut self.compiles.puts).into_values() {
-            drop(put.answer.send(Err(AskError::Stopping)));
+            drop(put.answer.send(Err(RequestError::Stopping)));
         }
     }
 }

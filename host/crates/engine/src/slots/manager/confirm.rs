@@ -6,7 +6,7 @@ use courtside_types::slot_name::SlotName;
 use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
-        ask::{AskError, RequestResult},
+        request::{RequestError, RequestResult},
         topic::{Confirmation, TopicRecord},
     },
     worker::thread::Order,
@@ -16,7 +16,7 @@ impl ManagerLoop {
     /// Lets the plugin that runs in a slot stay.
     pub fn confirm(&mut self, name: &SlotName) -> RequestResult {
         let Some(slot) = self.slots.get(name) else {
-            return Err(AskError::NoSuchSlot(format!(
+            return Err(RequestError::NoSuchSlot(format!(
                 "{}/{name}",
                 self.setup.pipeline.name
             )));

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     slots::{
-        ask::Ask,
         files,
         library::MissingPlugin,
+        request::Request,
         slot::{Slot, Step},
         store::{FailedRehearsal, StoredDecisions},
         view::SlotState,
@@ -54,12 +54,12 @@ pub(super) struct ManagerLoop {
 }
 
 impl ManagerLoop {
-    pub fn run(mut self, looks: &Receiver<Nudge>, asked: &Receiver<Ask>) {
+    pub fn run(mut self, looks: &Receiver<Nudge>, requests: &Receiver<Request>) {
         let thread = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
             tracing::debug!(%error, "priority of the slot manager's thread cannot be lowered");
         }
-        self.learn(asked);
+        self.learn(requests);
         // An operator who asks while the host starts sees the files, too.
         self.look();
         self.restore();
@@ -94,8 +94,8 @@ impl ManagerLoop {
                 recv(looks) -> nudge => if nudge.is_err() {
                     break;
                 },
-                recv(asked) -> ask => match ask {
-                    Ok(ask) => self.answer(ask),
+                recv(requests) -> request => match request {
+                    Ok(request) => self.answer(request),
                     Err(_) => break,
                 },
                 // The next round of the loop takes the outcome.
@@ -109,7 +109,7 @@ impl ManagerLoop {
 
     /// Reads the group's messages, however long that takes. Workers must first know
     /// which swaps are to be taken back: a takeover before that is never taken back.
-    fn learn(&mut self, asked: &Receiver<Ask>) {
+    fn learn(&mut self, requests: &Receiver<Request>) {
         loop {
             self.listen();
             if self.group.is_known() || self.is_stopping() {
@@ -117,8 +117,8 @@ impl ManagerLoop {
             }
             // This wait ignores nudges, since the manager looks at the directory right
             // after.
-            match asked.recv_timeout(self.setup.config.settle.min(LEARN_WAIT_MAX)) {
-                Ok(ask) => self.answer(ask),
+            match requests.recv_timeout(self.setup.config.settle.min(LEARN_WAIT_MAX)) {
+                Ok(request) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

@@ -41,8 +41,8 @@ use tokio::sync::oneshot;
 
 use self::{compile::Compiles, group::Group, manager_loop::ManagerLoop};
 use super::{
-    ask::{Ask, AskError, RequestResult, What},
     library::Library,
+    request::{Request, RequestError, RequestKind, RequestResult},
     slot::Slot,
     view::SlotView,
 };
@@ -51,8 +51,8 @@ use crate::{
     worker::{status::PipelineStatus, thread::Orders},
 };
 
-/// Operators' questions that wait, at most.
-const ASKS_MAX: usize = 8;
+/// Requests that wait, at most.
+const REQUESTS_MAX: usize = 8;
 
 /// How slots are looked after.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,24 +100,24 @@ pub struct Setup {
     pub config: SlotsConfig,
 }
 
-/// The views of slots that the doors may look at while the manager works.
+/// The views of slots that HTTP handlers read while the manager works.
 pub type SlotViews = Arc<Mutex<BTreeMap<SlotName, SlotView>>>;
 
-/// A handle for asking a manager, which may outlive the manager.
+/// A handle for sending requests to a manager, which may outlive the manager.
 #[derive(Clone, Debug)]
-pub struct Asks(Sender<Ask>);
+pub struct RequestSender(Sender<Request>);
 
-impl Asks {
-    pub fn ask(
+impl RequestSender {
+    pub fn send(
         &self,
         slot: SlotName,
-        what: What,
-    ) -> Result<oneshot::Receiver<RequestResult>, AskError> {
-        let (answer, answered) = oneshot::channel();
-        match self.0.try_send(Ask { slot, what, answer }) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_)) => Err(AskError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(AskError::Stopping),
+        kind: RequestKind,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
+        let (answer, result) = oneshot::channel();
+        match self.0.try_send(Request { slot, kind, answer }) {
+            Ok(()) => Ok(result),
+            Err(TrySendError::Full(_)) => Err(RequestError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(RequestError::Stopping),
         }
     }
 }
@@ -130,7 +130,7 @@ pub struct Manager {
     name: String,
     views: SlotViews,
     nudges: Sender<Nudge>,
-    asks: Sender<Ask>,
+    requests: Sender<Request>,
     /// Set when the manager is to end.
     stopping: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
@@ -148,7 +148,7 @@ impl Manager {
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         let views = SlotViews::default();
         let (nudges, looks) = crossbeam_channel::bounded(1);
-        let (asks, asked) = crossbeam_channel::bounded(ASKS_MAX);
+        let (requests, inbox) = crossbeam_channel::bounded(REQUESTS_MAX);
         let watcher = watch(&setup, nudges.clone());
         let now = Instant::now();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -170,22 +170,22 @@ impl Manager {
         let name = format!("slots of {}", running.setup.pipeline.name);
         let thread = std::thread::Builder::new()
             .name("slots".into())
-            .spawn(move || running.run(&looks, &asked))?;
+            .spawn(move || running.run(&looks, &inbox))?;
         Ok(Self {
             name,
             views,
             nudges,
-            asks,
+            requests,
             stopping,
             thread,
             _watcher: watcher,
         })
     }
 
-    /// A handle for asking the manager something.
+    /// A handle for sending requests to the manager.
     #[must_use]
-    pub fn asks(&self) -> Asks {
-        Asks(self.asks.clone())
+    pub fn requests(&self) -> RequestSender {
+        RequestSender(self.requests.clone())
     }
 
     #[must_use]

@@ -10,8 +10,8 @@ use courtside_types::{Digest, Offset, PartitionId, slot_name::SlotName};
 use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
-        ask::{AskError, RanView, RedoneView, RefusedView, RollbackView, StintView},
         group::swaps::{Stint, TrialRule},
+        request::{RanView, RedoneView, RefusedView, RequestError, RollbackView, StintView},
         time::timestamp,
     },
     worker::takeover::{
@@ -43,12 +43,12 @@ pub(super) struct Plan {
 impl ManagerLoop {
     /// Plans a rollback of a slot as of now. Refused where `of` names another plugin
     /// than the one that runs.
-    pub fn plan(&mut self, name: &SlotName, of: Option<Digest>) -> Result<Plan, AskError> {
+    pub fn plan(&mut self, name: &SlotName, of: Option<Digest>) -> Result<Plan, RequestError> {
         let full_name = format!("{}/{name}", self.setup.pipeline.name);
         let Some(slot) = self.slots.get(name) else {
-            return Err(AskError::NoSuchSlot(full_name));
+            return Err(RequestError::NoSuchSlot(full_name));
         };
-        let nothing = |reason: &str| AskError::Refused {
+        let nothing = |reason: &str| RequestError::Refused {
             code: "nothing-to-roll-back",
             reason: reason.to_owned(),
         };
@@ -57,7 +57,7 @@ impl ManagerLoop {
         };
         let bad = running.active.plugin.digest();
         if let Some(of) = of.filter(|of| *of != bad) {
-            return Err(AskError::Refused {
+            return Err(RequestError::Refused {
                 code: "another-plugin-runs",
                 reason: format!("{bad} runs in the slot, not {of}"),
             });

@@ -13,38 +13,38 @@ use tokio::sync::oneshot;
 
 use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::slots::{
-    ask::{Answer, Ask, AskError, RequestResult, What},
     files::{self, Entry},
     library::MissingPlugin,
+    request::{Answer, Request, RequestError, RequestKind, RequestResult},
     topic::{self, TopicRecord},
     view::FileState,
 };
 
 impl ManagerLoop {
-    pub fn answer(&mut self, ask: Ask) {
-        let Ask { slot, what, answer } = ask;
+    pub fn answer(&mut self, request: Request) {
+        let Request { slot, kind, answer } = request;
         let answered = if self.group.is_known() {
-            match what {
-                What::Put(bytes) => match self.put(&slot, &bytes) {
+            match kind {
+                RequestKind::Put(bytes) => match self.put(&slot, &bytes) {
                     Ok(path) => return self.take_put(&slot, path, answer),
                     Err(error) => Err(error),
                 },
-                What::Remove => self.delete(&slot),
-                What::Plan(of) => self
+                RequestKind::Remove => self.delete(&slot),
+                RequestKind::Plan(of) => self
                     .plan(&slot, of)
                     .map(|plan| Answer::Rollback(Box::new(plan.view))),
                 // An operator who gave up may ask again, which would be a second
                 // rollback.
-                What::RollBack(_) if answer.is_closed() => {
+                RequestKind::RollBack(_) if answer.is_closed() => {
                     tracing::warn!(%slot, "rollback dropped: its operator stopped waiting before it began");
                     return;
                 }
-                What::RollBack(of) => return self.order_rollback(&slot, of, answer),
-                What::Confirm => self.confirm(&slot),
-                What::RestoreFile => self.restore_file(&slot),
+                RequestKind::RollBack(of) => return self.order_rollback(&slot, of, answer),
+                RequestKind::Confirm => self.confirm(&slot),
+                RequestKind::RestoreFile => self.restore_file(&slot),
             }
         } else {
-            Err(AskError::Log(LogError::Unavailable {
+            Err(RequestError::Log(LogError::Unavailable {
                 reason: "the host has not read the group's records about plugins yet".to_owned(),
             }))
         };
@@ -52,10 +52,10 @@ impl ManagerLoop {
     }
 
     /// Puts a file into the plugin directory, to be swapped to at once.
-    fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Result<PathBuf, AskError> {
+    fn put(&mut self, name: &SlotName, bytes: &Bytes) -> Result<PathBuf, RequestError> {
         let bytes_max = self.setup.pipeline.limits_of(name).plugin_bytes_max;
         if bytes.len() > bytes_max {
-            return Err(AskError::Rejected(Rejection {
+            return Err(RequestError::Rejected(Rejection {
                 code: "plugin-too-large",
                 message: format!(
                     "it has {} bytes, the limit plugin_bytes_max is {bytes_max}",
@@ -64,7 +64,7 @@ impl ManagerLoop {
             }));
         }
         if !self.compiles.has_room() {
-            return Err(AskError::Busy);
+            return Err(RequestError::Busy);
         }
         self.can_rehearse_now(name)?;
         self.look();
@@ -119,14 +119,14 @@ impl ManagerLoop {
         self.look();
         let full_name = format!("{}/{name}", self.setup.pipeline.name);
         let Some(slot) = self.slots.get(name) else {
-            return Err(AskError::NoSuchSlot(full_name));
+            return Err(RequestError::NoSuchSlot(full_name));
         };
         let path = match slot.seen() {
             Some(Entry::There(_, path)) => path.clone(),
             // A link to nothing can be removed like any other.
             Some(Entry::Unreadable(_)) => self.setup.dir.join(name.file()),
             Some(Entry::Ambiguous) => return Err(ambiguous()),
-            None => return Err(AskError::NoSuchSlot(full_name)),
+            None => return Err(RequestError::NoSuchSlot(full_name)),
         };
         self.can_rehearse_now(name)?;
         fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
@@ -157,7 +157,7 @@ impl ManagerLoop {
             (FileState::Runs, _) | (FileState::None, None) => return self.shown(name),
             // Somebody has just offered the file.
             (FileState::New, _) => {
-                return Err(AskError::Refused {
+                return Err(RequestError::Refused {
                     code: "plugin-file-unsteady",
                     reason: "the slot's file has changed, and the host has not decided on it yet"
                         .to_owned(),
@@ -180,15 +180,15 @@ impl ManagerLoop {
         self.taken(name, taken)
     }
 
-    fn no_such_slot(&self, name: &SlotName) -> AskError {
-        AskError::NoSuchSlot(format!("{}/{name}", self.setup.pipeline.name))
+    fn no_such_slot(&self, name: &SlotName) -> RequestError {
+        RequestError::NoSuchSlot(format!("{}/{name}", self.setup.pipeline.name))
     }
 
     /// A slot as operators see it.
     pub fn shown(&self, name: &SlotName) -> RequestResult {
         match self.slots.get(name) {
             Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
-            None => Err(AskError::NoSuchSlot(format!(
+            None => Err(RequestError::NoSuchSlot(format!(
                 "{}/{name}",
                 self.setup.pipeline.name
             ))),
@@ -209,25 +209,25 @@ impl ManagerLoop {
     }
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> AskError {
-    AskError::Refused {
+fn unwritable(path: &Path, error: &io::Error) -> RequestError {
+    RequestError::Refused {
         code: "plugin-dir-unwritable",
         reason: format!("{}: {error}", path.display()),
     }
 }
 
-fn not_kept(missing: MissingPlugin) -> AskError {
+fn not_kept(missing: MissingPlugin) -> RequestError {
     match missing {
         MissingPlugin::Log(error) => error.into(),
-        MissingPlugin::Nowhere(_) | MissingPlugin::Damaged(_) => AskError::Refused {
+        MissingPlugin::Nowhere(_) | MissingPlugin::Damaged(_) => RequestError::Refused {
             code: "plugin-not-kept",
             reason: missing.to_string(),
         },
     }
 }
 
-fn ambiguous() -> AskError {
-    AskError::Refused {
+fn ambiguous() -> RequestError {
+    RequestError::Refused {
         code: "plugin-file-unreadable",
         reason: files::AMBIGUOUS.to_owned(),
     }

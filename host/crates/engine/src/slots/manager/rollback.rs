@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
 use crate::{
     slots::{
-        ask::{Answer, AskError, RequestResult, RollbackView},
+        request::{Answer, RequestError, RequestResult, RollbackView},
         slot::RunningPlugin,
         topic,
         view::FileState,
@@ -57,13 +57,17 @@ impl ManagerLoop {
         }
     }
 
-    fn try_order_rollback(&mut self, name: &SlotName, of: Option<Digest>) -> Result<(), AskError> {
+    fn try_order_rollback(
+        &mut self,
+        name: &SlotName,
+        of: Option<Digest>,
+    ) -> Result<(), RequestError> {
         if self.awaited.is_some() {
-            return Err(AskError::Busy);
+            return Err(RequestError::Busy);
         }
         let plan = self.plan(name, of)?;
         if let Some((code, reason)) = plan.refused {
-            return Err(AskError::Refused { code, reason });
+            return Err(RequestError::Refused { code, reason });
         }
         let at = now_ms();
         let directive = Directive {
@@ -228,7 +232,7 @@ impl ManagerLoop {
         }
     }
 
-    fn roll_back(&mut self, directive: &Directive) -> Result<(), AskError> {
+    fn roll_back(&mut self, directive: &Directive) -> Result<(), RequestError> {
         let name = &directive.slot;
         let is_wanted = self.runs_again(directive);
         let runs = self.slots.get(name).and_then(|slot| slot.running.clone());
@@ -255,7 +259,7 @@ impl ManagerLoop {
         }
         let active = next.as_ref().map(|next| &next.active);
         let Some(redone) = self.take_back(directive, active) else {
-            return Err(AskError::Stopping);
+            return Err(RequestError::Stopping);
         };
         if !is_bad {
             tracing::info!(slot = %self.slot(name).full_name(), bad = %directive.bad.short(), partitions = redone.len(), "rollback of an earlier takeover, the slot keeps its plugin");
@@ -302,7 +306,7 @@ impl ManagerLoop {
         Some(redone)
     }
 
-    fn tell_awaited(&mut self, directive: &Directive, outcome: Result<(), AskError>) {
+    fn tell_awaited(&mut self, directive: &Directive, outcome: Result<(), RequestError>) {
         let is_awaited = |awaited: &mut PendingRollback| {
             awaited.slot == directive.slot && awaited.id <= directive.id
         };

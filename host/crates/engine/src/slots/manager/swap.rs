@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use super::manager_loop::ManagerLoop;
 use crate::{
     slots::{
-        ask::AskError,
         files::{self, FileContents},
         rehearsal::{Rehearsal, RehearsalOutcome},
+        request::RequestError,
         slot::{RunningPlugin, Slot},
         store::StoredDecisions,
         view::SlotState,
@@ -50,7 +50,7 @@ pub(super) enum SwapOutcome {
     /// on.
     Left,
     /// The file is to be tried again, for this reason.
-    Later(AskError),
+    Later(RequestError),
 }
 
 impl ManagerLoop {
@@ -61,7 +61,7 @@ impl ManagerLoop {
             Ok(FileContents::Bytes(bytes)) => bytes,
             Ok(FileContents::Unsteady) => {
                 self.slot(name).unsteady(Instant::now());
-                return SwapOutcome::Later(AskError::Refused {
+                return SwapOutcome::Later(RequestError::Refused {
                     code: "plugin-file-unsteady",
                     reason: "the file changed while the host read it".to_owned(),
                 });
@@ -271,7 +271,7 @@ impl ManagerLoop {
             });
             match told {
                 Some(offsets) => takeover.extend(offsets),
-                None => return SwapOutcome::Later(AskError::Stopping),
+                None => return SwapOutcome::Later(RequestError::Stopping),
             }
         }
         let slot = self.slot(name);

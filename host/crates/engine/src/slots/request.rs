@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 
 use super::view::SlotView;
 
-/// An operator's request.
+/// The action that an operator requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum RequestKind {
     /// Put these bytes into the plugin directory, and swap to them.
     Put(Bytes),
     /// Remove the file, and swap to the plugin that runs without it.
@@ -29,17 +29,17 @@ pub enum What {
     RestoreFile,
 }
 
-/// An operator's question on its way to the slots' manager.
+/// A request on its way to the slots' manager.
 #[derive(Debug)]
-pub struct Ask {
+pub struct Request {
     pub slot: SlotName,
-    pub what: What,
+    pub kind: RequestKind,
     /// An operator who no longer waits has closed this channel.
     pub answer: oneshot::Sender<RequestResult>,
 }
 
 /// The outcome of a request.
-pub type RequestResult = Result<Answer, AskError>;
+pub type RequestResult = Result<Answer, RequestError>;
 
 /// The answer to a request that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum Answer {
 
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum RequestError {
     #[error("there is no pipeline {0:?}")]
     NoSuchPipeline(String),
     #[error("there is no slot {0}")]
@@ -69,7 +69,7 @@ pub enum AskError {
     Stopping,
 }
 
-impl AskError {
+impl RequestError {
     /// The stable code of `docs/errors.md`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
