@@ -41,7 +41,7 @@ impl Stamp {
 pub enum Entry {
     /// A file, under the name it was found by: a key can be written in several
     /// ways.
-    There(Stamp, PathBuf),
+    File(Stamp, PathBuf),
     /// A name whose file cannot be looked at, like a dangling link.
     Unreadable(String),
     /// Two files are for the same key.
@@ -83,7 +83,7 @@ pub fn scan(pipeline_dir: &Path) -> io::Result<BTreeMap<SlotName, Entry>> {
 
 fn look(path: &Path) -> Option<Entry> {
     match fs::metadata(path) {
-        Ok(metadata) => Some(Entry::There(Stamp::of(&metadata), path.into())),
+        Ok(metadata) => Some(Entry::File(Stamp::of(&metadata), path.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A dangling link has a name, but its target does not exist.
             let link = fs::symlink_metadata(path).ok()?;

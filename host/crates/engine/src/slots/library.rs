@@ -80,9 +80,9 @@ impl Library {
     }
 
     /// Takes note of a record of the topic.
-    pub fn hear(&self, offset: Offset, said: &TopicRecord) {
+    pub fn record(&self, offset: Offset, record: &TopicRecord) {
         let mut shared = self.shared.lock();
-        match *said {
+        match *record {
             TopicRecord::Piece { digest, number, of } if number < of => {
                 let pieces = shared.entry(digest).or_default();
                 if pieces.of != of {
@@ -249,11 +249,11 @@ mod tests {
         }
 
         /// Reads the topic for a library until `is` holds.
-        fn heard(&self, library: &Library, is: impl Fn(&Library) -> bool) {
+        fn read_until(&self, library: &Library, is: impl Fn(&Library) -> bool) {
             let log: Arc<dyn RecordLog> = Arc::<Embedded>::clone(&self.log);
             let mut tail = Tail::new(log, self.topic.clone());
             for _ in 0..1000 {
-                tail.read(|| false, |offset, said| library.hear(offset, &said))
+                tail.read(|| false, |offset, record| library.record(offset, &record))
                     .unwrap();
                 if is(library) {
                     return;
@@ -281,11 +281,11 @@ mod tests {
         let other = place.library("other");
         assert!(matches!(other.load(digest), Err(MissingPlugin::Nowhere(_))));
         assert!(!other.has(digest));
-        place.heard(&other, |other| other.has(digest));
+        place.read_until(&other, |other| other.has(digest));
         assert_eq!(other.load(digest).unwrap(), bytes);
         // Pieces that the topic has are not written again.
         let end = place.log.bounds(&place.topic).unwrap()[0].end;
-        place.heard(&one, |one| one.is_shared(digest));
+        place.read_until(&one, |one| one.is_shared(digest));
         assert!(one.share(digest, now + AGAIN_AFTER).unwrap());
         assert_eq!(place.log.bounds(&place.topic).unwrap()[0].end, end);
     }
@@ -299,11 +299,11 @@ mod tests {
         let now = Instant::now();
         let end = || place.log.written(&place.topic).unwrap()[0].end;
         assert!(one.share(digest, now).unwrap());
-        place.heard(&place.library("other"), |other| other.has(digest));
+        place.read_until(&place.library("other"), |other| other.has(digest));
         assert_eq!(end(), Offset(1));
         assert!(one.share(digest, now).unwrap());
         assert!(one.share(digest, now + AGAIN_AFTER).unwrap());
-        place.heard(&one, |one| one.is_shared(digest));
+        place.read_until(&one, |one| one.is_shared(digest));
         for _ in 0..1000 {
             if end() == Offset(2) {
                 return;
@@ -320,11 +320,11 @@ mod tests {
         let one = place.library("one");
         one.store.keep(digest, &bytes).unwrap();
         one.share(digest, Instant::now()).unwrap();
-        place.heard(&one, |one| one.is_shared(digest));
+        place.read_until(&one, |one| one.is_shared(digest));
         one.unshare(digest).unwrap();
-        place.heard(&one, |one| one.shared().is_empty());
+        place.read_until(&one, |one| one.shared().is_empty());
         let other = place.library("other");
-        place.heard(&other, |_| true);
+        place.read_until(&other, |_| true);
         assert!(!other.has(digest));
     }
 }

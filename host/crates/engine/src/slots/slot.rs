@@ -1,5 +1,5 @@
-//! One slot: its file as last seen, the plugin that runs, and what happened. A slot
-//! decides, and does nothing itself; the manager asks it what to do.
+//! One slot: its file at the last look, the plugin that runs, and the latest events. A
+//! slot decides, and does nothing itself; the manager asks it for the next step.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -61,16 +61,17 @@ pub struct Slot {
     pub name: SlotName,
     pub running: Option<RunningPlugin>,
     state: SlotState,
-    seen: Option<Entry>,
-    /// When the file was first seen as it is now.
-    seen_at: Instant,
-    /// Whether the manager has acted on the file as it was seen.
-    handled: bool,
+    entry: Option<Entry>,
+    /// Since when the file has been as it is now.
+    unchanged_since: Instant,
+    /// Whether the manager has acted on the file as it is.
+    is_handled: bool,
     /// The decision about the file.
     file: FileView,
     swaps: u64,
-    /// When this host began the swap to the plugin that runs, in milliseconds since 1970. None where the swap
-    /// cannot be taken back, or happened before the host started.
+    /// When this host began the swap to the plugin that runs, in milliseconds since
+    /// 1970. None where the swap cannot be taken back, or happened before the host
+    /// started.
     trial_began_ms: Option<u64>,
     history: VecDeque<SlotEvent>,
 }
@@ -83,10 +84,10 @@ impl Slot {
             name,
             running: None,
             state: SlotState::Waiting,
-            seen: None,
-            seen_at: now,
+            entry: None,
+            unchanged_since: now,
             // The manager acts on a missing file only where a plugin runs.
-            handled: false,
+            is_handled: false,
             file: FileView::default(),
             swaps: 0,
             trial_began_ms: None,
@@ -111,7 +112,7 @@ impl Slot {
     /// of it.
     #[must_use]
     pub const fn is_vacant(&self) -> bool {
-        self.running.is_none() && self.seen.is_none()
+        self.running.is_none() && self.entry.is_none()
     }
 
     #[must_use]
@@ -121,27 +122,27 @@ impl Slot {
 
     /// The directory's entry for the slot.
     #[must_use]
-    pub const fn seen(&self) -> Option<&Entry> {
-        self.seen.as_ref()
+    pub const fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
     }
 
     #[must_use]
     pub const fn has_file(&self) -> bool {
-        self.seen.is_some()
+        self.entry.is_some()
     }
 
     /// Takes note of the directory's entry for the slot.
-    pub fn see(&mut self, entry: Option<Entry>, now: Instant) {
-        if self.seen != entry {
-            self.seen = entry;
-            self.seen_at = now;
-            self.is_undecided();
+    pub fn observe(&mut self, entry: Option<Entry>, now: Instant) {
+        if self.entry != entry {
+            self.entry = entry;
+            self.unchanged_since = now;
+            self.reset_decision();
         }
     }
 
-    fn is_undecided(&mut self) {
-        self.handled = false;
-        let state = match self.seen {
+    fn reset_decision(&mut self) {
+        self.is_handled = false;
+        let state = match self.entry {
             Some(_) => FileState::New,
             None => FileState::None,
         };
@@ -154,11 +155,11 @@ impl Slot {
     /// The next step, once the file has been as it is for `settle`.
     #[must_use]
     pub fn next_step(&self, now: Instant, settle: Duration) -> Step {
-        if self.handled || now.saturating_duration_since(self.seen_at) < settle {
+        if self.is_handled || now.saturating_duration_since(self.unchanged_since) < settle {
             return Step::Wait;
         }
-        match &self.seen {
-            Some(Entry::There(_, path)) => Step::Take(path.clone()),
+        match &self.entry {
+            Some(Entry::File(_, path)) => Step::Take(path.clone()),
             Some(Entry::Unreadable(why)) => Step::Unreadable(why.clone()),
             Some(Entry::Ambiguous) => Step::Unreadable(AMBIGUOUS.to_owned()),
             None if self.running.is_some() => Step::Remove,
@@ -166,31 +167,31 @@ impl Slot {
         }
     }
 
-    /// Notes that the manager has acted on the file as it was seen. A change of the
+    /// Notes that the manager has acted on the file as it is. A change of the
     /// file calls for another step.
-    pub const fn handled(&mut self) {
-        self.handled = true;
+    pub const fn mark_handled(&mut self) {
+        self.is_handled = true;
     }
 
     /// Lets the removal of a plugin be tried again, now that something has changed: the
     /// file is gone, but the removal was rejected.
     pub const fn reconsider_removal(&mut self) {
-        if self.seen.is_none() {
-            self.handled = false;
+        if self.entry.is_none() {
+            self.is_handled = false;
         }
     }
 
     /// Judges the file anew, since it means something else now. A file that was
     /// rejected stays rejected until it changes: nobody offers it anew.
-    pub fn look_again(&mut self) {
+    pub fn reconsider_file(&mut self) {
         if self.file.state != FileState::Rejected {
-            self.is_undecided();
+            self.reset_decision();
         }
     }
 
     /// Notes that the file changed while it was read: it has to lie still again.
-    pub const fn unsteady(&mut self, now: Instant) {
-        self.seen_at = now;
+    pub const fn file_changed(&mut self, now: Instant) {
+        self.unchanged_since = now;
     }
 
     pub fn enter(&mut self, state: SlotState, digest: Option<Digest>) {
@@ -212,15 +213,21 @@ impl Slot {
     /// Rejects the file that was offered.
     pub fn reject(&mut self, digest: Option<Digest>, code: &str, reason: &str) {
         self.state = SlotState::Rejected;
-        self.leave(FileState::Rejected, digest, code, reason);
+        self.leave_file(FileState::Rejected, digest, code, reason);
         self.remember(digest, Some((code, reason)));
     }
 
     /// Leaves the file where it is, without effect: the plugin that runs is the one
     /// that was ordered.
-    pub fn leave(&mut self, state: FileState, digest: Option<Digest>, code: &str, reason: &str) {
+    pub fn leave_file(
+        &mut self,
+        state: FileState,
+        digest: Option<Digest>,
+        code: &str,
+        reason: &str,
+    ) {
         // There is no file to describe where a removal was rejected.
-        if self.seen.is_some() {
+        if self.entry.is_some() {
             self.file = FileView {
                 state,
                 digest: digest.map(|digest| digest.to_string()),
@@ -232,7 +239,7 @@ impl Slot {
 
     /// Notes that the file is the plugin that runs.
     pub fn file_runs(&mut self) {
-        if self.seen.is_some() {
+        if self.entry.is_some() {
             self.file = FileView {
                 state: FileState::Runs,
                 digest: self.digest().map(|digest| digest.to_string()),
@@ -258,7 +265,7 @@ impl Slot {
 
     /// Notes that the file is again the plugin that runs; true if the slot was not
     /// active before.
-    pub fn confirm(&mut self) -> bool {
+    pub fn confirm_file(&mut self) -> bool {
         self.file_runs();
         let was_not = self.running.is_some() && self.state != SlotState::Active;
         if was_not {
@@ -327,7 +334,7 @@ impl Slot {
             }),
             file: self.file.clone(),
             swaps: self.swaps,
-            // `Group::view` adds what the group says.
+            // `ViewWriter::view` adds what the group says.
             trial_until: None,
             agreed: true,
             hosts: Vec::new(),
@@ -360,12 +367,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_must_lie_still_first() {
+    fn a_file_must_lie_still_first() {
         let (mut slot, now) = slot();
-        slot.see(unreadable("a"), now);
+        slot.observe(unreadable("a"), now);
         assert_eq!(slot.next_step(now, SETTLE), Step::Wait);
         let later = now + SETTLE / 2;
-        slot.see(unreadable("b"), later);
+        slot.observe(unreadable("b"), later);
         assert_eq!(slot.next_step(now + SETTLE, SETTLE), Step::Wait);
         assert_eq!(
             slot.next_step(later + SETTLE, SETTLE),
@@ -374,34 +381,34 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handled_is_not_handled_again() {
+    fn a_handled_file_is_not_handled_again() {
         let (mut slot, now) = slot();
-        slot.see(unreadable("a"), now);
-        slot.handled();
-        slot.see(unreadable("a"), now);
+        slot.observe(unreadable("a"), now);
+        slot.mark_handled();
+        slot.observe(unreadable("a"), now);
         assert_eq!(slot.next_step(now + SETTLE, SETTLE), Step::Wait);
-        slot.see(unreadable("c"), now + SETTLE);
+        slot.observe(unreadable("c"), now + SETTLE);
         assert_ne!(slot.next_step(now + SETTLE * 2, SETTLE), Step::Wait);
     }
 
     #[test]
     fn a_rejected_file_is_looked_at_again_only_when_it_changes() {
         let (mut slot, now) = slot();
-        slot.see(unreadable("a"), now);
+        slot.observe(unreadable("a"), now);
         let later = now + SETTLE;
         for (state, is_looked_at) in [
             (FileState::Rejected, false),
             (FileState::RolledBack, true),
             (FileState::Runs, true),
         ] {
-            slot.leave(state, None, "code", "reason");
-            slot.handled();
-            slot.look_again();
+            slot.leave_file(state, None, "code", "reason");
+            slot.mark_handled();
+            slot.reconsider_file();
             let is_to_be_read = slot.next_step(later, SETTLE) != Step::Wait;
             assert_eq!(is_to_be_read, is_looked_at, "{state:?}");
         }
         slot.reject(None, "plugin-empty", "the file is empty");
-        slot.see(unreadable("b"), later);
+        slot.observe(unreadable("b"), later);
         assert_ne!(slot.next_step(later + SETTLE, SETTLE), Step::Wait);
     }
 

@@ -117,7 +117,7 @@ impl PluginStore {
     }
 
     /// The notes that were written last.
-    pub fn noted(&self) -> io::Result<StoredDecisions> {
+    pub fn read_decisions(&self) -> io::Result<StoredDecisions> {
         match fs::read(self.dir.join(ACTIVE_FILE)) {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredDecisions::default()),
@@ -125,7 +125,7 @@ impl PluginStore {
         }
     }
 
-    pub fn note(&self, noted: &StoredDecisions) -> io::Result<()> {
+    pub fn write_decisions(&self, noted: &StoredDecisions) -> io::Result<()> {
         replace(
             &self.dir.join(ACTIVE_FILE),
             &serde_json::to_vec_pretty(noted)?,
@@ -184,7 +184,7 @@ mod tests {
     fn keeps_what_runs_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let store = PluginStore::open(dir.path().join("plugins")).unwrap();
-        assert_eq!(store.noted().unwrap(), StoredDecisions::default());
+        assert_eq!(store.read_decisions().unwrap(), StoredDecisions::default());
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
         store.keep(one, b"one").unwrap();
         store.keep(two, b"two").unwrap();
@@ -207,10 +207,10 @@ mod tests {
                 },
             )]),
         };
-        store.note(&noted).unwrap();
+        store.write_decisions(&noted).unwrap();
         store.retain(&BTreeSet::from([two])).unwrap();
         let store = PluginStore::open(dir.path().join("plugins")).unwrap();
-        assert_eq!(store.noted().unwrap(), noted);
+        assert_eq!(store.read_decisions().unwrap(), noted);
         assert_eq!(store.load(two).unwrap(), b"two");
         assert!(store.load(one).is_err());
     }
@@ -222,7 +222,7 @@ mod tests {
         let digest = Digest::of(b"one");
         let text = format!(r#"{{"slots":{{"scores/default":"{digest}"}}}}"#);
         fs::write(dir.path().join(ACTIVE_FILE), text).unwrap();
-        let noted = store.noted().unwrap();
+        let noted = store.read_decisions().unwrap();
         assert_eq!(noted.slots.get("scores/default"), Some(&digest));
         assert!(noted.undone.is_empty() && noted.unfit.is_empty());
     }

@@ -1,8 +1,16 @@
 //! The manager's loop: it looks at the directory, answers operators, and follows the
-//! group.
+//! group. Its parts remember and decide; the loop asks them, and acts on files, workers
+//! and the topic.
+
+mod requests;
+mod rollback;
+mod swap;
+#[cfg(test)]
+mod tests;
+mod tidy;
 
 use std::{
-    collections::BTreeMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,51 +23,83 @@ use courtside_types::{Digest, slot_name::SlotName};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
-    Nudge, Setup, SlotViews, compile::Compiles, group::Group, rollback::PendingRollback,
-    swap::SwapOutcome,
+    announcer::Announcer,
+    compile_queue::CompileQueue,
+    group_topic::GroupTopic,
+    notes::Notes,
+    outcome::SwapOutcome,
+    partitions_wait::PartitionsWait,
+    pending_rollback::PendingRollback,
+    setup::Setup,
+    slot_table::SlotTable,
+    slot_views::{SlotViews, ViewWriter},
+    unfit_files::UnfitFiles,
+    unused_plugins::UnusedPlugins,
+    workers::Workers,
 };
 use crate::{
     slots::{
         files,
         library::MissingPlugin,
         request::Request,
-        slot::{Slot, Step},
-        store::{FailedRehearsal, StoredDecisions},
-        view::SlotState,
+        slot::{RunningPlugin, Slot, Step},
     },
-    worker::metrics,
+    worker::{metrics, status::PartitionState},
 };
 
 /// How soon the loop looks again while an operator waits for a record of the topic.
-const AWAITED_WAIT: Duration = Duration::from_millis(20);
+const ROLLBACK_WAIT: Duration = Duration::from_millis(20);
 /// How long the manager waits at most until it tries again to read the group's
 /// messages. The wait bounds how late it may notice that it is to stop.
-const LEARN_WAIT_MAX: Duration = Duration::from_millis(200);
-/// How long a swap waits for the host to get partitions.
-const PARTITIONS_WAIT: Duration = Duration::from_secs(60);
+const READ_WAIT_MAX: Duration = Duration::from_millis(200);
 
 pub(super) struct ManagerLoop {
-    pub setup: Setup,
-    pub slots: BTreeMap<SlotName, Slot>,
-    pub group: Group,
-    /// The files that failed their rehearsal.
-    pub unfit: BTreeMap<SlotName, FailedRehearsal>,
-    /// Since when the host has had no partitions.
-    pub empty_since: Option<Instant>,
-    /// A rollback that was asked for and is not begun.
-    pub awaited: Option<PendingRollback>,
-    pub compiles: Compiles,
-    pub views: SlotViews,
-    pub stopping: Arc<AtomicBool>,
+    setup: Setup,
+    slots: SlotTable,
+    group: GroupTopic,
+    unfit: UnfitFiles,
+    partitions: PartitionsWait,
+    rollback: PendingRollback,
+    compiles: CompileQueue,
+    announcer: Announcer,
+    unused: UnusedPlugins,
+    views: ViewWriter,
+    /// Set when the manager is to end.
+    stopping: Arc<AtomicBool>,
 }
 
 impl ManagerLoop {
-    pub fn run(mut self, looks: &Receiver<Nudge>, requests: &Receiver<Request>) {
+    /// A loop that has not begun. Its views are those of a host without plugins.
+    pub fn new(setup: Setup, views: SlotViews, stopping: Arc<AtomicBool>) -> Self {
+        let now = Instant::now();
+        let pipeline = &setup.pipeline;
+        let new = Self {
+            slots: SlotTable::new(pipeline.name.clone(), now),
+            group: GroupTopic::new(
+                Arc::clone(&setup.log),
+                setup.topic.topic.clone(),
+                setup.config.confirm_after,
+            ),
+            unfit: UnfitFiles::default(),
+            partitions: PartitionsWait::default(),
+            rollback: PendingRollback::default(),
+            compiles: CompileQueue::new(Arc::clone(&setup.compiler), Arc::clone(pipeline)),
+            announcer: Announcer::new(pipeline.host.clone()),
+            unused: UnusedPlugins::new(now),
+            views: ViewWriter::new(Arc::clone(pipeline), views),
+            setup,
+            stopping,
+        };
+        new.publish();
+        new
+    }
+
+    pub fn run(mut self, looks: &Receiver<()>, requests: &Receiver<Request>) {
         let thread = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
             tracing::debug!(%error, "priority of the slot manager's thread cannot be lowered");
         }
-        self.learn(requests);
+        self.catch_up(requests);
         // An operator who asks while the host starts sees the files, too.
         self.look();
         self.restore();
@@ -74,24 +114,10 @@ impl ManagerLoop {
         }
         let compiled = self.compiles.woken();
         while !self.is_stopping() {
-            self.listen();
-            self.follow();
-            self.look_after_awaited();
-            self.look();
-            self.look_at_partitions();
-            self.act();
-            self.speak();
-            self.publish();
-            self.tidy();
-            let wait = if self.awaited.is_some() {
-                AWAITED_WAIT
-            } else if self.is_settled() {
-                self.setup.config.poll_interval
-            } else {
-                self.setup.config.settle
-            };
+            self.round();
+            let wait = self.wait();
             crossbeam_channel::select! {
-                recv(looks) -> nudge => if nudge.is_err() {
+                recv(looks) -> look => if look.is_err() {
                     break;
                 },
                 recv(requests) -> request => match request {
@@ -103,21 +129,45 @@ impl ManagerLoop {
                 default(wait) => {}
             }
         }
-        self.end_compiles();
-        self.leave();
+        self.compiles.end();
+        self.announcer.leave(&self.group);
+    }
+
+    fn round(&mut self) {
+        self.read_topic();
+        self.follow();
+        self.rollback.check();
+        self.look();
+        let has_partitions = !self.setup.status.is_empty();
+        self.partitions.observe(has_partitions, Instant::now());
+        self.act();
+        self.announce();
+        self.publish();
+        self.tidy();
+    }
+
+    /// How long the loop waits until it looks again by itself.
+    fn wait(&self) -> Duration {
+        if self.rollback.is_some() {
+            ROLLBACK_WAIT
+        } else if self.is_settled() {
+            self.setup.config.poll_interval
+        } else {
+            self.setup.config.settle
+        }
     }
 
     /// Reads the group's messages, however long that takes. Workers must first know
     /// which swaps are to be taken back: a takeover before that is never taken back.
-    fn learn(&mut self, requests: &Receiver<Request>) {
+    fn catch_up(&mut self, requests: &Receiver<Request>) {
         loop {
-            self.listen();
-            if self.group.is_known() || self.is_stopping() {
+            self.read_topic();
+            if self.group.is_caught_up() || self.is_stopping() {
                 return;
             }
             // This wait ignores nudges, since the manager looks at the directory right
             // after.
-            match requests.recv_timeout(self.setup.config.settle.min(LEARN_WAIT_MAX)) {
+            match requests.recv_timeout(self.setup.config.settle.min(READ_WAIT_MAX)) {
                 Ok(request) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -125,68 +175,44 @@ impl ManagerLoop {
         }
     }
 
-    /// Whether a swap may be rehearsed now. On a log whose checkpoints come with its
-    /// partitions, a rehearsal without partitions proves nothing. A host that gets no
-    /// partitions is a spare one, and waits for them at most `PARTITIONS_WAIT`.
-    pub fn can_rehearse(&self, name: &SlotName) -> bool {
-        let runs = |name: &SlotName| {
-            let slot = self.slots.get(name);
-            slot.is_some_and(|slot| slot.running.is_some())
-        };
-        if !runs(name) && !runs(&SlotName::Default) {
-            return true;
-        }
-        let is_spare = |since: Instant| since.elapsed() >= PARTITIONS_WAIT;
-        !self.setup.status.is_empty() || self.empty_since.is_some_and(is_spare)
+    fn read_topic(&mut self) {
+        self.group.read(&self.setup.library, &self.stopping);
     }
 
-    fn look_at_partitions(&mut self) {
-        if self.setup.status.is_empty() {
-            self.empty_since.get_or_insert_with(Instant::now);
-        } else {
-            self.empty_since = None;
-        }
+    /// Whether a swap may be rehearsed now.
+    fn can_rehearse(&self, name: &SlotName) -> bool {
+        self.slots.plugin_in_force(name).is_none()
+            || !self.setup.status.is_empty()
+            || self.partitions.is_over(Instant::now())
     }
 
-    pub fn is_stopping(&self) -> bool {
+    fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn workers(&self) -> Workers<'_> {
+        Workers::new(&self.setup.workers, &self.stopping)
     }
 
     /// Starts the plugins that ran when the host ran last, except for those undone
     /// meanwhile.
     fn restore(&mut self) {
-        let noted = match self.setup.library.store.noted() {
-            Ok(noted) => noted,
+        let store = &self.setup.library.store;
+        let notes = match Notes::read(store, &self.setup.pipeline.name) {
+            Ok(notes) => notes,
             Err(error) => {
                 tracing::error!(code = "plugin-store-failed", %error, "notes of the last run cannot be read, so the plugins that ran before are not known");
-                StoredDecisions::default()
+                Notes::default()
             }
         };
-        let prefix = format!("{}/", self.setup.pipeline.name);
-        let name = |full_name: &str| SlotName::parse(full_name.strip_prefix(&prefix)?);
-        let rolled_back = noted
-            .undone
-            .iter()
-            .filter_map(|(full_name, undone)| Some((name(full_name)?, undone.clone())))
-            .collect();
-        self.group.known_mut().directives_mut().restore(rolled_back);
-        self.unfit = noted
-            .unfit
-            .iter()
-            .filter_map(|(full_name, unfit)| Some((name(full_name)?, unfit.clone())))
-            .collect();
-        let mut digests: BTreeMap<SlotName, Digest> = noted
-            .slots
-            .iter()
-            .filter_map(|(full_name, digest)| Some((name(full_name)?, *digest)))
-            .collect();
-        self.go_back_where_told(&mut digests);
-        // No event is processed before the default plugin runs. So the plugins of
-        // single keys start first: otherwise their events would go to the default
-        // plugin.
-        let mut slots: Vec<_> = digests.into_iter().collect();
-        slots.sort_by_key(|(name, _)| *name == SlotName::Default);
-        for (name, digest) in slots {
+        self.group.directives_mut().restore(notes.rolled_back);
+        self.unfit.restore(notes.unfit);
+        let mut running = notes.running;
+        self.follow_at_start(&mut running);
+        // As in `SlotTable::names`, the default slot comes last.
+        let mut running: Vec<_> = running.into_iter().collect();
+        running.sort_by_key(|(name, _)| *name == SlotName::Default);
+        for (name, digest) in running {
             if self.is_stopping() {
                 return;
             }
@@ -197,18 +223,14 @@ impl ManagerLoop {
                 }
                 Err(_) if self.is_stopping() => return,
                 Err(rejection) => {
-                    tracing::error!(slot = %format!("{prefix}{name}"), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "plugin that ran before the restart cannot be loaded");
+                    tracing::error!(slot = %self.slots.full_name(&name), digest = %digest.short(), code = rejection.code, reason = %rejection.message, "plugin that ran before the restart cannot be loaded");
                 }
             }
         }
     }
 
     /// A plugin by its digest, from the host's copy or the group's, for a slot.
-    pub fn fetch(
-        &self,
-        name: &SlotName,
-        digest: Digest,
-    ) -> Result<super::swap::CompiledPlugin, Rejection> {
+    fn fetch(&self, name: &SlotName, digest: Digest) -> Result<RunningPlugin, Rejection> {
         let library = &self.setup.library;
         let bytes = library.load(digest).map_err(|missing| Rejection {
             code: match &missing {
@@ -221,13 +243,13 @@ impl ManagerLoop {
             tracing::warn!(code = "plugin-store-failed", %error, "copy of a plugin cannot be written");
         }
         let plugin = self.compile_again(name, &bytes)?;
-        Ok((plugin, bytes.len() as u64))
+        Ok(RunningPlugin::new(name, plugin, bytes.len() as u64))
     }
 
-    pub fn look(&mut self) {
-        let now = Instant::now();
-        let found = match files::scan(&self.setup.dir) {
-            Ok(found) => found,
+    /// Looks at the plugin directory.
+    fn look(&mut self) {
+        let entries = match files::scan(&self.setup.dir) {
+            Ok(entries) => entries,
             Err(error) => {
                 // A directory that cannot be read does not mean that its files are
                 // gone.
@@ -235,23 +257,16 @@ impl ManagerLoop {
                 return;
             }
         };
-        for name in found.keys() {
-            self.slot(name);
+        self.slots.observe(&entries, Instant::now());
+        for name in self.unfit.without_file(|name| self.slots.has_file(name)) {
+            self.unfit.remove(&name);
+            self.note_as_it_is(&name);
         }
-        for (name, slot) in &mut self.slots {
-            slot.see(found.get(name).cloned(), now);
-        }
-        self.forget_unfit_files();
-        self.slots
-            .retain(|name, slot| *name == SlotName::Default || !slot.is_vacant());
+        self.slots.forget_vacant();
     }
 
-    pub fn slot(&mut self, name: &SlotName) -> &mut Slot {
-        self.slots.entry(name.clone()).or_insert_with(|| {
-            let pipeline = &self.setup.pipeline.name;
-            metrics::slot_is_there(pipeline, &name.to_string());
-            Slot::new(pipeline, name.clone(), Instant::now())
-        })
+    fn slot(&mut self, name: &SlotName) -> &mut Slot {
+        self.slots.get_or_make(name)
     }
 
     fn is_settled(&self) -> bool {
@@ -260,7 +275,7 @@ impl ManagerLoop {
             |(name, slot)| match slot.next_step(Instant::now(), long_ago) {
                 Step::Wait => true,
                 // The end of the compile wakes the loop.
-                Step::Take(_) => self.compiles.is_waiting(name, slot.seen()),
+                Step::Take(_) => self.compiles.is_waiting(name, slot.entry()),
                 Step::Unreadable(_) | Step::Remove => false,
             },
         )
@@ -269,22 +284,16 @@ impl ManagerLoop {
     fn act(&mut self) {
         // A swap that begins before a directive is known would be taken for the swap
         // that the directive undoes.
-        if !self.group.is_known() {
+        if !self.group.is_caught_up() {
             return;
         }
-        self.go_on_compiled();
-        let mut names: Vec<_> = self.slots.keys().cloned().collect();
-        if self.slot(&SlotName::Default).running.is_none() {
-            // As in `restore`: the default slot, which is first, comes last.
-            names.reverse();
-        }
-        for name in names {
+        self.take_compiled();
+        for name in self.slots.names() {
             if self.is_stopping() {
                 return;
             }
             let settle = self.setup.config.settle;
-            let step = self.slot(&name).next_step(Instant::now(), settle);
-            let taken = match step {
+            let taken = match self.slot(&name).next_step(Instant::now(), settle) {
                 Step::Wait => continue,
                 Step::Unreadable(why) => {
                     let rejection = Rejection {
@@ -295,7 +304,9 @@ impl ManagerLoop {
                 }
                 // The loop looks at the slot again soon.
                 Step::Take(_) | Step::Remove if !self.can_rehearse(&name) => continue,
-                Step::Take(_) if self.is_waiting(&name) => continue,
+                Step::Take(_) if self.compiles.is_waiting(&name, self.slots.entry(&name)) => {
+                    continue;
+                }
                 Step::Take(path) => self.take(&name, &path),
                 Step::Remove => self.remove(&name),
             };
@@ -303,25 +314,33 @@ impl ManagerLoop {
         }
     }
 
-    /// Whether a slot's file waits for a compile.
-    fn is_waiting(&self, name: &SlotName) -> bool {
-        let seen = self.slots.get(name).and_then(Slot::seen);
-        self.compiles.is_waiting(name, seen)
-    }
-
-    /// Notes that a file is being compiled, or is about to be.
-    pub fn enter_loading(&mut self, name: &SlotName, digest: Digest) {
-        if !self.slot(name).is_loading(digest) {
-            self.enter(name, SlotState::Loading, digest);
+    /// Tells the group what this host runs, and gives it the plugins that it lacks.
+    fn announce(&mut self) {
+        let status = self.setup.status.all();
+        let redoing = status
+            .values()
+            .filter(|status| status.state == PartitionState::Redoing)
+            .count();
+        let redoing = u32::try_from(redoing).unwrap_or(u32::MAX);
+        self.announcer.announce(&self.slots, redoing, &self.group);
+        if !self.group.is_caught_up() {
+            return;
+        }
+        let now = Instant::now();
+        for digest in self.slots.digests() {
+            match self.setup.library.share(digest, now) {
+                Ok(true) => {}
+                // The rest follows at the next look.
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::debug!(digest = %digest.short(), %error, "plugin cannot be written to the group's topic yet");
+                    break;
+                }
+            }
         }
     }
 
-    pub fn enter(&mut self, name: &SlotName, state: SlotState, digest: Digest) {
-        self.slot(name).enter(state, Some(digest));
-        self.publish();
-    }
-
-    pub fn reject(
+    fn reject(
         &mut self,
         name: &SlotName,
         digest: Option<Digest>,
@@ -340,16 +359,36 @@ impl ManagerLoop {
         SwapOutcome::Rejected(rejection)
     }
 
-    pub fn count(&self, name: &SlotName, result: &'static str) {
+    fn count(&self, name: &SlotName, result: &'static str) {
         metrics::swaps(&self.setup.pipeline.name, &name.to_string(), result, 1);
     }
 
-    pub fn publish(&mut self) {
-        let views = self
-            .slots
-            .iter()
-            .map(|(name, slot)| (name.clone(), self.group.view(name, slot)))
-            .collect();
-        *self.views.lock() = views;
+    fn publish(&self) {
+        self.views.publish(&self.slots, self.group.records());
+    }
+
+    /// Notes which plugins are to run from now on, and the decisions about files.
+    fn note(&self, name: &SlotName, digest: Option<Digest>) -> io::Result<()> {
+        let mut running = self.slots.running();
+        match digest {
+            Some(digest) => running.insert(name.clone(), digest),
+            None => running.remove(name),
+        };
+        let rolled_back = self.group.directives().to_note();
+        let notes = Notes {
+            running,
+            rolled_back: rolled_back
+                .map(|(name, rolled_back)| (name.clone(), rolled_back.clone()))
+                .collect(),
+            unfit: self.unfit.to_note().clone(),
+        };
+        notes.write(&self.setup.library.store, &self.setup.pipeline.name)
+    }
+
+    /// Writes the notes that outlive the host, where the plugin of a slot stays.
+    fn note_as_it_is(&self, name: &SlotName) {
+        if let Err(error) = self.note(name, self.slots.digest(name)) {
+            tracing::error!(slot = %self.slots.full_name(name), code = "plugin-store-failed", %error, "decision about a slot's file cannot be noted on disk");
+        }
     }
 }

@@ -1,107 +1,53 @@
 //! The thread that looks after the slots of one pipeline: it watches the
-//! directory, compiles and rehearses what it finds, and tells the workers; it
-//! follows what other hosts and operators say in `<group>.plugins`.
+//! directory, compiles and rehearses the files that it finds, and gives orders to the
+//! workers; it follows the records of other hosts and operators in `<group>.plugins`.
 //!
 //! The thread runs at low priority and does one thing after another. Only compiling,
 //! which may take minutes, goes on beside it. Workers notice the thread only when a
 //! plugin takes over. Until then the plugin that ran goes on.
 
-mod compile;
-mod confirm;
-mod group;
+mod announcer;
+mod compile_queue;
+mod group_topic;
 mod manager_loop;
-mod plan;
-mod requests;
-mod rollback;
-mod swap;
-mod unfit;
+mod notes;
+mod outcome;
+mod partitions_wait;
+mod pending_rollback;
+mod rollback_plan;
+mod setup;
+mod slot_table;
+mod slot_views;
+mod unfit_files;
+mod unused_plugins;
+mod workers;
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use courtside_log::{Checkpoints, RecordLog};
-use courtside_plugin_host::Compiler;
 use courtside_process::shutdown::{self, End};
-use courtside_types::{PartitionId, TopicPartition, slot_name::SlotName};
+use courtside_types::slot_name::SlotName;
 use crossbeam_channel::{Sender, TrySendError};
 use notify::{
     EventKind, Watcher as _,
     event::{AccessKind, AccessMode},
 };
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use self::{compile::Compiles, group::Group, manager_loop::ManagerLoop};
-use super::{
-    library::Library,
-    request::{Request, RequestError, RequestKind, RequestResult},
-    slot::Slot,
-    view::SlotView,
+use self::manager_loop::ManagerLoop;
+pub use self::{
+    setup::{Setup, SlotsConfig},
+    slot_views::SlotViews,
 };
-use crate::{
-    pipeline::Pipeline,
-    worker::{status::PipelineStatus, thread::Orders},
-};
+use super::request::{Request, RequestError, RequestKind, RequestResult};
 
 /// Requests that wait, at most.
 const REQUESTS_MAX: usize = 8;
-
-/// How slots are looked after.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SlotsConfig {
-    /// How often the directory is looked at, beside the file system's own
-    /// events (network mounts and ConfigMaps send none).
-    #[serde(with = "humantime_serde")]
-    pub poll_interval: Duration,
-    /// How long a file must lie still before it is taken.
-    #[serde(with = "humantime_serde")]
-    pub settle: Duration,
-    /// Entities that a plugin is rehearsed with, at most.
-    pub rehearsal_entities_max: usize,
-    /// How long a swap can be taken back; as long the states from before it are kept.
-    #[serde(with = "humantime_serde")]
-    pub confirm_after: Duration,
-}
-
-impl Default for SlotsConfig {
-    fn default() -> Self {
-        Self {
-            poll_interval: Duration::from_secs(1),
-            settle: Duration::from_millis(200),
-            rehearsal_entities_max: 10_000,
-            confirm_after: Duration::from_secs(60 * 60),
-        }
-    }
-}
-
-/// The inputs of a manager.
-pub struct Setup {
-    pub pipeline: Arc<Pipeline>,
-    pub compiler: Arc<dyn Compiler>,
-    pub log: Arc<dyn RecordLog>,
-    /// The partition in which hosts tell each other of plugins.
-    pub topic: TopicPartition,
-    pub checkpoints: Arc<dyn Checkpoints>,
-    pub partitions: Vec<PartitionId>,
-    pub workers: Vec<Orders>,
-    pub status: Arc<PipelineStatus>,
-    /// The pipeline's directory of plugins.
-    pub dir: PathBuf,
-    pub library: Arc<Library>,
-    pub config: SlotsConfig,
-}
-
-/// The views of slots that HTTP handlers read while the manager works.
-pub type SlotViews = Arc<Mutex<BTreeMap<SlotName, SlotView>>>;
 
 /// A handle for sending requests to a manager, which may outlive the manager.
 #[derive(Clone, Debug)]
@@ -122,14 +68,12 @@ impl RequestSender {
     }
 }
 
-/// Look now, rather than at the next interval.
-struct Nudge;
-
 /// A running manager.
 pub struct Manager {
     name: String,
     views: SlotViews,
-    nudges: Sender<Nudge>,
+    /// Lets the manager look now, rather than at the next interval.
+    nudges: Sender<()>,
     requests: Sender<Request>,
     /// Set when the manager is to end.
     stopping: Arc<AtomicBool>,
@@ -150,24 +94,9 @@ impl Manager {
         let (nudges, looks) = crossbeam_channel::bounded(1);
         let (requests, inbox) = crossbeam_channel::bounded(REQUESTS_MAX);
         let watcher = watch(&setup, nudges.clone());
-        let now = Instant::now();
         let stopping = Arc::new(AtomicBool::new(false));
-        let mut running = ManagerLoop {
-            slots: BTreeMap::from([(
-                SlotName::Default,
-                Slot::new(&setup.pipeline.name, SlotName::Default, now),
-            )]),
-            group: Group::new(&setup, now),
-            unfit: BTreeMap::new(),
-            empty_since: None,
-            awaited: None,
-            compiles: Compiles::new(),
-            setup,
-            views: Arc::clone(&views),
-            stopping: Arc::clone(&stopping),
-        };
-        running.publish();
-        let name = format!("slots of {}", running.setup.pipeline.name);
+        let name = format!("slots of {}", setup.pipeline.name);
+        let running = ManagerLoop::new(setup, Arc::clone(&views), Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name("slots".into())
             .spawn(move || running.run(&looks, &inbox))?;
@@ -197,7 +126,7 @@ impl Manager {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         // A full channel holds a nudge already.
-        drop(self.nudges.try_send(Nudge));
+        let _ = self.nudges.try_send(());
     }
 
     /// Waits for the end of a manager that was told to stop, at most until `by`. The
@@ -209,7 +138,7 @@ impl Manager {
     }
 }
 
-fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatcher> {
+fn watch(setup: &Setup, nudges: Sender<()>) -> Option<notify::RecommendedWatcher> {
     // The directory may be read-only, or exist already.
     if let Err(error) = std::fs::create_dir_all(setup.dir.join(SlotName::keys_dir())) {
         tracing::debug!(dir = %setup.dir.display(), %error, "plugin directory cannot be created");
@@ -219,7 +148,7 @@ fn watch(setup: &Setup, nudges: Sender<Nudge>) -> Option<notify::RecommendedWatc
             return;
         }
         // A full channel holds a nudge already.
-        drop(nudges.try_send(Nudge));
+        let _ = nudges.try_send(());
     })
     .and_then(|mut watcher| {
         watcher.watch(&setup.dir, notify::RecursiveMode::Recursive)?;

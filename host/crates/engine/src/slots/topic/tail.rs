@@ -58,7 +58,7 @@ impl Tail {
             self.next = records.last().map_or(end, |record| record.offset.next());
             for record in &records {
                 match TopicRecord::of(record) {
-                    Some(said) => each(record.offset, said),
+                    Some(content) => each(record.offset, content),
                     None => {
                         let key =
                             String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
@@ -73,11 +73,11 @@ impl Tail {
 
     /// Appends a record. Whether the record got there shows when it is read; nobody
     /// waits for that, since the brokers may be away for long.
-    pub fn say(&self, record: NewRecord) -> Result<(), LogError> {
+    pub fn write(&self, record: NewRecord) -> Result<(), LogError> {
         self.append(record).map(drop)
     }
 
-    /// As [`say`](Self::say), for a caller that wants to know sooner where the append
+    /// As [`write`](Self::write), for a caller that wants to know sooner where the append
     /// fails.
     pub fn append(
         &self,

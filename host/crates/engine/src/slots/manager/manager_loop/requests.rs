@@ -8,25 +8,30 @@ use std::{
 use bytes::Bytes;
 use courtside_log::LogError;
 use courtside_plugin_host::Rejection;
+use courtside_process::clock::now_ms;
 use courtside_types::{Digest, slot_name::SlotName};
-use tokio::sync::oneshot;
 
-use super::{manager_loop::ManagerLoop, swap::SwapOutcome};
+use super::ManagerLoop;
 use crate::slots::{
     files::{self, Entry},
     library::MissingPlugin,
     request::{Answer, Request, RequestError, RequestKind, RequestResult},
-    topic::{self, TopicRecord},
+    slot::Slot,
+    topic::Confirmation,
     view::FileState,
 };
 
 impl ManagerLoop {
-    pub fn answer(&mut self, request: Request) {
+    pub(super) fn answer(&mut self, request: Request) {
         let Request { slot, kind, answer } = request;
-        let answered = if self.group.is_known() {
+        let result = if self.group.is_caught_up() {
             match kind {
                 RequestKind::Put(bytes) => match self.put(&slot, &bytes) {
-                    Ok(path) => return self.take_put(&slot, path, answer),
+                    Ok(path) => {
+                        self.compiles.wait(&slot, &path, answer);
+                        let taken = self.take(&slot, &path);
+                        return self.conclude(&slot, taken);
+                    }
                     Err(error) => Err(error),
                 },
                 RequestKind::Remove => self.delete(&slot),
@@ -48,7 +53,8 @@ impl ManagerLoop {
                 reason: "the host has not read the group's records about plugins yet".to_owned(),
             }))
         };
-        tell(answer, answered);
+        // The operator who asked may have gone.
+        drop(answer.send(result));
     }
 
     /// Puts a file into the plugin directory, to be swapped to at once.
@@ -68,12 +74,9 @@ impl ManagerLoop {
         }
         self.can_rehearse_now(name)?;
         self.look();
-        let path = match self.slot(name).seen() {
-            // A key can be written in several ways.
-            Some(Entry::There(_, path)) => path.clone(),
-            Some(Entry::Ambiguous) => return Err(ambiguous()),
-            _ => self.setup.dir.join(name.file()),
-        };
+        // The slot exists from here on, even if its file cannot be written.
+        self.slot(name);
+        let path = self.path_to_write(name)?;
         self.want(name, Digest::of(bytes))?;
         files::put(&path, &self.setup.pipeline.host, bytes)
             .map_err(|error| unwritable(&path, &error))?;
@@ -92,22 +95,28 @@ impl ManagerLoop {
         })
     }
 
-    /// Withdraws the orders to go back from a plugin, and the verdict of its rehearsal,
+    /// The path at which the slot's file is written.
+    fn path_to_write(&self, name: &SlotName) -> Result<PathBuf, RequestError> {
+        match self.slots.entry(name) {
+            // A key can be written in several ways.
+            Some(Entry::File(_, path)) => Ok(path.clone()),
+            Some(Entry::Ambiguous) => Err(ambiguous()),
+            Some(Entry::Unreadable(_)) | None => Ok(self.setup.dir.join(name.file())),
+        }
+    }
+
+    /// Withdraws the directives against a plugin, and the verdict of its rehearsal,
     /// since somebody wants the plugin after all.
     fn want(&mut self, name: &SlotName, digest: Digest) -> Result<(), LogError> {
-        let directives = self.group.known().directives();
-        for place in directives.places_against(name, digest) {
-            self.group.tail().say(topic::no_directive(name, place))?;
-            let slot = name.clone();
-            self.group
-                .known_mut()
-                .record(TopicRecord::Withdrawn { slot, place });
+        for place in self.group.directives().places_against(name, digest) {
+            self.group.withdraw(name, place)?;
         }
-        self.withdraw_where_told();
-        if self.is_undone(name, digest) {
-            self.forgive(name, digest);
+        self.withdraw_directives();
+        if self.group.directives().is_rolled_back(name, digest) {
+            self.release(name, digest);
         }
-        if self.is_unfit(name, digest) {
+        let is_unfit = self.unfit.failure(name, digest).is_some();
+        if is_unfit && self.slots.plugin_in_force(name).is_some() {
             self.unfit.remove(name);
             self.note_as_it_is(name);
         }
@@ -117,44 +126,34 @@ impl ManagerLoop {
     /// Removes a file of the plugin directory, and swaps at once.
     fn delete(&mut self, name: &SlotName) -> RequestResult {
         self.look();
-        let full_name = format!("{}/{name}", self.setup.pipeline.name);
-        let Some(slot) = self.slots.get(name) else {
-            return Err(RequestError::NoSuchSlot(full_name));
-        };
-        let path = match slot.seen() {
-            Some(Entry::There(_, path)) => path.clone(),
+        let path = match self.existing(name)?.entry() {
+            Some(Entry::File(_, path)) => path.clone(),
             // A link to nothing can be removed like any other.
             Some(Entry::Unreadable(_)) => self.setup.dir.join(name.file()),
             Some(Entry::Ambiguous) => return Err(ambiguous()),
-            None => return Err(RequestError::NoSuchSlot(full_name)),
+            None => return Err(self.no_such_slot(name)),
         };
         self.can_rehearse_now(name)?;
         fs::remove_file(&path).map_err(|error| unwritable(&path, &error))?;
         self.look();
-        if !self.slots.contains_key(name) {
+        if self.slots.get(name).is_none() {
             // No plugin ran in the slot, so it is gone with its file. It is made anew
             // to be shown.
             self.slot(name);
-            return self.shown(name);
+            return self.view(name);
         }
         let taken = self.remove(name);
-        self.taken(name, taken)
+        self.result(name, taken)
     }
 
     /// Makes the slot's file the plugin that runs; removes the file where no plugin
     /// runs.
     fn restore_file(&mut self, name: &SlotName) -> RequestResult {
         self.look();
-        let Some(slot) = self.slots.get(name) else {
-            return Err(self.no_such_slot(name));
-        };
-        let path = match slot.seen() {
-            Some(Entry::There(_, path)) => path.clone(),
-            Some(Entry::Ambiguous) => return Err(ambiguous()),
-            _ => self.setup.dir.join(name.file()),
-        };
+        let slot = self.existing(name)?;
+        let path = self.path_to_write(name)?;
         match (slot.file().state, slot.digest()) {
-            (FileState::Runs, _) | (FileState::None, None) => return self.shown(name),
+            (FileState::Runs, _) | (FileState::None, None) => return self.view(name),
             // Somebody has just offered the file.
             (FileState::New, _) => {
                 return Err(RequestError::Refused {
@@ -173,39 +172,42 @@ impl ManagerLoop {
         self.look();
         self.unfit.remove(name);
         self.note_as_it_is(name);
-        let Some(Entry::There(..)) = self.slot(name).seen() else {
-            return self.shown(name);
+        let Some(Entry::File(..)) = self.slot(name).entry() else {
+            return self.view(name);
         };
         let taken = self.take(name, &path);
-        self.taken(name, taken)
+        self.result(name, taken)
+    }
+
+    /// Lets the plugin that runs in a slot stay: here, and on all hosts.
+    fn confirm(&mut self, name: &SlotName) -> RequestResult {
+        let slot = self.existing(name)?;
+        let digest = slot.digest();
+        let confirmation = Confirmation {
+            slot: name.clone(),
+            digest,
+            at_ms: now_ms(),
+        };
+        self.group.confirm(confirmation)?;
+        tracing::info!(slot = %self.slots.full_name(name), digest = digest.map(|digest| digest.short()), "plugin confirmed, it can no longer be rolled back");
+        self.give_confirmations();
+        self.publish();
+        self.view(name)
+    }
+
+    fn existing(&self, name: &SlotName) -> Result<&Slot, RequestError> {
+        let slot = self.slots.get(name);
+        slot.ok_or_else(|| self.no_such_slot(name))
     }
 
     fn no_such_slot(&self, name: &SlotName) -> RequestError {
-        RequestError::NoSuchSlot(format!("{}/{name}", self.setup.pipeline.name))
+        RequestError::NoSuchSlot(self.slots.full_name(name))
     }
 
     /// A slot as operators see it.
-    pub fn shown(&self, name: &SlotName) -> RequestResult {
-        match self.slots.get(name) {
-            Some(slot) => Ok(Answer::Slot(Box::new(self.group.view(name, slot)))),
-            None => Err(RequestError::NoSuchSlot(format!(
-                "{}/{name}",
-                self.setup.pipeline.name
-            ))),
-        }
-    }
-
-    /// The outcome of a file that was taken.
-    pub fn taken(&mut self, name: &SlotName, taken: SwapOutcome) -> RequestResult {
-        if !matches!(taken, SwapOutcome::Later(_) | SwapOutcome::Compiling) {
-            self.slot(name).handled();
-        }
-        self.publish();
-        match taken {
-            SwapOutcome::Runs | SwapOutcome::Left | SwapOutcome::Compiling => self.shown(name),
-            SwapOutcome::Rejected(rejection) => Err(rejection.into()),
-            SwapOutcome::Later(why) => Err(why),
-        }
+    pub(super) fn view(&self, name: &SlotName) -> RequestResult {
+        let view = self.views.view(self.existing(name)?, self.group.records());
+        Ok(Answer::Slot(Box::new(view)))
     }
 }
 
@@ -231,9 +233,4 @@ fn ambiguous() -> RequestError {
         code: "plugin-file-unreadable",
         reason: files::AMBIGUOUS.to_owned(),
     }
-}
-
-fn tell(answer: oneshot::Sender<RequestResult>, answered: RequestResult) {
-    // The operator who asked may have gone.
-    drop(answer.send(answered));
 }
