@@ -28,8 +28,8 @@ impl UnusedPlugins {
         }
     }
 
-    /// Whether the next look is due; it then counts as done.
-    pub fn is_look_due(&mut self, now: Instant) -> bool {
+    /// Begins the next look, if it is due.
+    pub fn begin_look(&mut self, now: Instant) -> bool {
         let is_due = now.saturating_duration_since(self.looked_at) >= LOOK_EVERY;
         if is_due {
             self.looked_at = now;
@@ -123,8 +123,8 @@ mod tests {
     fn a_look_is_due_once_a_minute() {
         let now = Instant::now();
         let mut unused = UnusedPlugins::new(now);
-        assert!(!unused.is_look_due(now));
-        assert!(unused.is_look_due(now + LOOK_EVERY));
-        assert!(!unused.is_look_due(now + LOOK_EVERY));
+        assert!(!unused.begin_look(now));
+        assert!(unused.begin_look(now + LOOK_EVERY));
+        assert!(!unused.begin_look(now + LOOK_EVERY));
     }
 }

@@ -18,7 +18,7 @@ impl ManagerLoop {
     /// Takes plugins that nobody needs out of the topic, and their copies off the disk.
     pub(super) fn tidy(&mut self) {
         let now = Instant::now();
-        if !self.group.is_caught_up() || !self.unused.is_look_due(now) {
+        if !self.group.is_caught_up() || !self.unused.begin_look(now) {
             return;
         }
         self.forget_hosts();
