@@ -20,6 +20,7 @@ pub mod block;
 pub mod conformance;
 pub mod embedded;
 pub mod kafka;
+pub mod memory;
 mod name;
 pub mod partitioner;
 pub mod reset;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use courtside_log::memory::MemoryCheckpoints;
 use courtside_plugin_host::{Plugin, Rejection};
 use courtside_types::{Key, Offset, PartitionId, slot_name::SlotName};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use super::{
     error::ReplayError,
     line::Line,
     recording::Recording,
-    run::{BATCH, Memory, Plan, Replayed},
+    run::{BATCH, Plan, Replayed},
 };
 use crate::{
     slots::rehearsal::{Rehearsal, RehearsalOutcome},
@@ -206,7 +207,7 @@ fn rehearse(
     key: Key,
     stored: Bytes,
 ) -> Result<Option<Objection>, ReplayError> {
-    let memory = Memory::default();
+    let memory = MemoryCheckpoints::default();
     memory.put(partition, key, stored);
     let rehearsal = Rehearsal {
         candidate: plugin,

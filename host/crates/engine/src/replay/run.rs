@@ -3,15 +3,14 @@
 //! A batch ends with a commit, as in a live worker. Suspects, refusals, duplicates and
 //! halts are the same, because the code is the same.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use courtside_log::{Checkpoints, Commit, Fetched, LogError};
+use courtside_log::{Checkpoints, Commit, Fetched, LogError, memory::MemoryCheckpoints};
 use courtside_plugin_host::Plugin;
 use courtside_types::{
     Key, NewRecord, Offset, PartitionId, Record, TopicPartition, slot_name::SlotName,
 };
-use parking_lot::Mutex;
 
 use super::{error::ReplayError, line::provenance};
 use crate::{
@@ -79,7 +78,7 @@ pub struct Replayed {
 
 impl Case {
     pub fn run(&self, plan: Plan) -> Result<Replayed, ReplayError> {
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(MemoryCheckpoints::default());
         let mut replayed = Replayed {
             records: Vec::new(),
             checkpoint: None,
@@ -145,7 +144,11 @@ impl Case {
         Ok(replayed)
     }
 
-    fn begin(&self, memory: &Arc<Memory>, next: Offset) -> Result<Processing, ReplayError> {
+    fn begin(
+        &self,
+        memory: &Arc<MemoryCheckpoints>,
+        next: Offset,
+    ) -> Result<Processing, ReplayError> {
         let checkpoints = Arc::clone(memory) as Arc<dyn Checkpoints>;
         let mut processing = Processing::new(Arc::clone(&self.pipeline), checkpoints);
         processing
@@ -193,48 +196,4 @@ impl Case {
 
 fn failed(error: LogError) -> ReplayError {
     ReplayError::Failed(error.to_string())
-}
-
-/// Checkpoints that nobody else sees.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<BTreeMap<(PartitionId, Key), Bytes>>);
-
-impl Memory {
-    pub fn put(&self, partition: PartitionId, key: Key, bytes: Bytes) {
-        self.0.lock().insert((partition, key), bytes);
-    }
-
-    fn apply(&self, commit: &Commit) {
-        let mut held = self.0.lock();
-        for (partition, key, bytes) in &commit.checkpoints {
-            match bytes {
-                Some(bytes) => held.insert((*partition, key.clone()), bytes.clone()),
-                None => held.remove(&(*partition, key.clone())),
-            };
-        }
-    }
-}
-
-impl Checkpoints for Memory {
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, LogError> {
-        let key = (partition, Bytes::copy_from_slice(key));
-        Ok(self.0.lock().get(&key).cloned())
-    }
-
-    fn scan(
-        &self,
-        partition: PartitionId,
-        after: Option<&[u8]>,
-        count_max: usize,
-    ) -> Result<Vec<(Key, Bytes)>, LogError> {
-        let from = match after {
-            None => Bound::Included((partition, Bytes::new())),
-            Some(after) => Bound::Excluded((partition, Bytes::copy_from_slice(after))),
-        };
-        let held = self.0.lock();
-        let found = held.range((from, Bound::Unbounded));
-        let of_partition = found.take_while(|((of, _), _)| *of == partition);
-        let pairs = of_partition.map(|((_, key), bytes)| (key.clone(), bytes.clone()));
-        Ok(pairs.take(count_max).collect())
-    }
 }

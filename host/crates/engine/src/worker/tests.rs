@@ -5,12 +5,13 @@ mod halts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use courtside_log::{COMMIT_EXTRA_BYTES, Checkpoints, Commit, Fetched, LogError};
+pub(super) use courtside_log::memory::MemoryCheckpoints as Memory;
+use courtside_log::{COMMIT_EXTRA_BYTES, Checkpoints, Commit, Fetched};
 use courtside_plugin_host::{
     Description, Emission, EntityId, Event, Failure, FailureKind, Instance, Limits, OpenError,
     Outcome, Plugin, Refusal, SavedState,
@@ -182,48 +183,6 @@ impl Instance for FaultyInstance {
 
     fn close(&mut self, entity: EntityId) {
         self.entities.remove(&entity.0);
-    }
-}
-
-/// Checkpoints in memory, and all that was committed.
-#[derive(Default)]
-pub(super) struct Memory {
-    checkpoints: Mutex<BTreeMap<(PartitionId, Key), Bytes>>,
-}
-
-impl Memory {
-    pub(super) fn apply(&self, commit: &Commit) {
-        let mut checkpoints = self.checkpoints.lock().unwrap();
-        for (partition, key, bytes) in &commit.checkpoints {
-            match bytes {
-                Some(bytes) => checkpoints.insert((*partition, key.clone()), bytes.clone()),
-                None => checkpoints.remove(&(*partition, key.clone())),
-            };
-        }
-    }
-}
-
-impl Checkpoints for Memory {
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, LogError> {
-        let key = (partition, Bytes::copy_from_slice(key));
-        Ok(self.checkpoints.lock().unwrap().get(&key).cloned())
-    }
-
-    fn scan(
-        &self,
-        partition: PartitionId,
-        after: Option<&[u8]>,
-        count_max: usize,
-    ) -> Result<Vec<(Key, Bytes)>, LogError> {
-        let checkpoints = self.checkpoints.lock().unwrap();
-        let after = after.unwrap_or_default();
-        let found = checkpoints
-            .iter()
-            .filter(|((of, key), _)| *of == partition && &key[..] > after);
-        Ok(found
-            .take(count_max)
-            .map(|((_, key), bytes)| (key.clone(), bytes.clone()))
-            .collect())
     }
 }
 

@@ -6,14 +6,17 @@ use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use courtside_engine::{
     pipeline::{self, Output, Pipeline, identity::Identity},
-    replay::{run::Memory, trace::EntityHistory},
+    replay::trace::EntityHistory,
     slots::{library::Library, store::PluginStore},
     worker::{
         envelope::{Envelope, Recent},
         status::{PartitionStatus, PipelineStatus},
     },
 };
-use courtside_log::partitioner::{Method, Partitioner};
+use courtside_log::{
+    memory::MemoryCheckpoints,
+    partitioner::{Method, Partitioner},
+};
 use courtside_plugin_host::Limits;
 use courtside_types::{
     DIGEST_HEADER, Digest, Header, NewRecord, PLUGIN_HEADER, PartitionId, SOURCE_HEADER,
@@ -71,7 +74,7 @@ pub(crate) fn pipeline() -> Pipeline {
 struct Asked {
     host: TestHost,
     dir: tempfile::TempDir,
-    checkpoints: Arc<Memory>,
+    checkpoints: Arc<MemoryCheckpoints>,
     status: Arc<PipelineStatus>,
 }
 
@@ -79,7 +82,7 @@ impl Asked {
     fn new(partitioner: Partitioner) -> Self {
         let host = TestHost::new();
         let dir = tempfile::tempdir().unwrap();
-        let checkpoints = Arc::<Memory>::default();
+        let checkpoints = Arc::<MemoryCheckpoints>::default();
         let status = Arc::<PipelineStatus>::default();
         *host.operator.traced.lock() = Some(Arc::new(EntityHistory {
             pipeline: Arc::new(pipeline()),

@@ -1,6 +1,6 @@
 //! Takeovers and rollbacks, against a run in which the bad plugin never was.
 
-use courtside_log::{Assignment, Bounds, Polled};
+use courtside_log::{Assignment, Bounds, LogError, Polled};
 use courtside_types::TopicPartition;
 
 use super::*;
@@ -578,7 +578,7 @@ impl World {
     /// event in the commit that wrote it, so it depends on the commits and not on the
     /// events.
     fn entities(&self) -> BTreeMap<(PartitionId, Key), Envelope> {
-        let checkpoints = self.memory.checkpoints.lock().unwrap();
+        let checkpoints = self.memory.all();
         let entities = checkpoints.iter().filter(|((_, key), _)| !is_reserved(key));
         entities
             .filter_map(|(key, bytes)| {
@@ -607,7 +607,7 @@ impl World {
     }
 
     fn reserved(&self, prefix: &[u8]) -> usize {
-        let checkpoints = self.memory.checkpoints.lock().unwrap();
+        let checkpoints = self.memory.all();
         let keys = checkpoints.keys();
         keys.filter(|(_, key)| key.starts_with(prefix)).count()
     }
@@ -1168,8 +1168,8 @@ fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
     events(&mut world);
     // A checkpoint that nobody can read stops a partition.
     let damaged = (P, Key::from_static(b"k9"));
-    let checkpoints = || world.memory.checkpoints.lock().unwrap();
-    checkpoints().insert(damaged.clone(), Bytes::from_static(b"damaged"));
+    let damage = Bytes::from_static(b"damaged");
+    world.memory.put(P, damaged.1.clone(), damage);
     world.event(0, "k9", "x");
     world.may_stop = true;
     world.poll(9);
@@ -1184,8 +1184,10 @@ fn nobody_waits_for_the_rollback_of_a_partition_that_is_stopped() {
     assert_eq!(world.redone(), []);
     // The rollback of the stopped partition is not forgotten, should the partition ever
     // go on.
-    let checkpoints = || world.memory.checkpoints.lock().unwrap();
-    checkpoints().remove(&damaged);
+    world.memory.apply(&Commit {
+        checkpoints: vec![(P, damaged.1, None)],
+        ..Commit::default()
+    });
     world.revoke(P);
     world.is_deaf = true;
     world.assign(P);
