@@ -13,7 +13,7 @@ use super::{
     report::Report,
     retry::{GaveUp, Tuning},
     send::{self, Lines, Sending},
-    show,
+    show::Questions,
 };
 
 /// Most games that are on their way at once. At their own pace, most of these
@@ -79,19 +79,13 @@ impl Round<'_> {
         if let Err(gave_up) = self.send(games, total, ledger).await {
             return Ok(End::GaveUp(gave_up));
         }
-        let connections = usize::from(self.args.connections);
-        let shown = show::all(
-            self.client,
+        let questions = Questions {
+            client: self.client,
             ledger,
-            self.tuning,
-            connections,
-            progress,
-            report,
-        );
-        Ok(match shown.await? {
-            Ok(()) => End::Through,
-            Err(gave_up) => End::GaveUp(gave_up),
-        })
+            tuning: self.tuning,
+            connections: usize::from(self.args.connections),
+        };
+        questions.show_all(progress, report).await
     }
 
     /// Sends every game. The first game that gives up ends the round for all,
@@ -132,7 +126,7 @@ impl Round<'_> {
 }
 
 /// How a round came to its end.
-enum End {
+pub(super) enum End {
     /// Every game was sent, or refused, and then shown.
     Through,
     GaveUp(GaveUp),

@@ -55,6 +55,25 @@ impl Unfit {
     }
 }
 
+/// Why a letter has no event to redrive.
+#[derive(Debug)]
+pub enum EventError {
+    Unfit(Unfit),
+    Log(LogError),
+}
+
+impl From<Unfit> for EventError {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
+}
+
+impl From<LogError> for EventError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
 /// A dead letter.
 #[derive(Clone, Debug)]
 pub struct Letter {
@@ -158,23 +177,17 @@ impl Letter {
     }
 
     /// The event as it came, to be appended to the input again.
-    pub fn event(
-        &self,
-        log: &dyn RecordLog,
-        pipeline: &Pipeline,
-    ) -> Result<Result<NewRecord, Unfit>, LogError> {
-        if let Err(unfit) = self.key(pipeline) {
-            return Ok(Err(unfit));
-        }
+    pub fn event(&self, log: &dyn RecordLog, pipeline: &Pipeline) -> Result<NewRecord, EventError> {
+        self.key(pipeline)?;
         let mut origin = self.origin.clone();
         let (mut headers, value) = if self.cut_bytes().is_some() {
             let Some(source) = self.source.clone() else {
-                return Ok(Err(Unfit::Foreign));
+                return Err(Unfit::Foreign.into());
             };
             let found = log.read(&source.topic, source.partition, source.offset, 1)?;
             let found = found.into_iter().next();
             let Some(event) = found.filter(|event| event.offset == source.offset) else {
-                return Ok(Err(Unfit::Gone));
+                return Err(Unfit::Gone.into());
             };
             // The event's origin header was cut from the letter, so it is read
             // from the source.
@@ -206,9 +219,9 @@ impl Letter {
         };
         let limit_bytes = pipeline.record_bytes_max + COMMIT_EXTRA_BYTES;
         if event.size() + HEADERS_BYTES > limit_bytes {
-            return Ok(Err(Unfit::TooLarge));
+            return Err(Unfit::TooLarge.into());
         }
-        Ok(Ok(event))
+        Ok(event)
     }
 }
 

@@ -29,7 +29,7 @@ use metrics::counter;
 
 use super::{
     error::DeadLettersError,
-    event::Letter,
+    event::{EventError, Letter},
     metrics::{DEAD_AGAIN, REDRIVEN},
     notes,
     state::DeadLetters,
@@ -330,7 +330,7 @@ impl Job<'_> {
             }
             let ends = left.peek().is_none_or(|((next, ..), _)| *next != key);
             let is_cut_short = rest.as_ref() == Some(&key);
-            match letter.event(&*letters.log, &letters.pipeline)? {
+            match letter.event(&*letters.log, &letters.pipeline) {
                 Ok(mut event) => {
                     if !alone && entity.as_ref() != Some(&key) {
                         event.headers.push(Header::new(BEGINS, "1"));
@@ -338,7 +338,8 @@ impl Job<'_> {
                     }
                     commit.add(event, at);
                 }
-                Err(unfit) => self.note(|progress| {
+                Err(EventError::Log(error)) => return Err(error.into()),
+                Err(EventError::Unfit(unfit)) => self.note(|progress| {
                     let code = unfit.code().to_owned();
                     *progress.unfit.entry(code).or_default() += 1;
                 }),

@@ -147,7 +147,9 @@ pub fn settle(log: &dyn RecordLog, group: &str, layout: &Layout) -> Result<(), L
             Some((_, found)) if found == *layout => return Ok(()),
             Some((offset, found)) => {
                 let added = added_keys(&found, layout).map_err(mismatch)?;
-                must_be_new(log, &found, layout, &added)?.map_err(mismatch)?;
+                if let Some(reason) = key_in_use(log, &found, layout, &added)? {
+                    return Err(mismatch(reason));
+                }
                 if let Some(reason) = other_writes(&found, layout) {
                     nobody_runs(log, group, layout, &reason)?;
                 }
@@ -361,18 +363,18 @@ fn nobody_runs(
     })
 }
 
-/// Checks that the partitions to which these keys went until now have no events of
-/// them; otherwise the inner error names such a key, in words. The check reads those
-/// partitions up to the first such event, and whole where there is none.
-fn must_be_new(
+/// A new key of the map that has events in the partition to which it went until now, in
+/// words. The check reads such partitions up to the first such event, and whole where
+/// there is none.
+fn key_in_use(
     log: &dyn RecordLog,
     from: &Layout,
     to: &Layout,
     added: &BTreeSet<&str>,
-) -> Result<Result<(), String>, LogError> {
+) -> Result<Option<String>, LogError> {
     if from.partitioner.fallback == Method::Random {
         // Events of a key may be in any partition already, and no entity is whole.
-        return Ok(Ok(()));
+        return Ok(None);
     }
     let partition = |layout: &Layout, key: &str| {
         layout
@@ -390,7 +392,7 @@ fn must_be_new(
     for (partition, keys) in moving {
         tracing::info!(%input, %partition, keys = keys.len(), "reading the partition for events of keys that are new in the partitioner's map");
         let mut found = None;
-        let mut told = Instant::now();
+        let mut logged = Instant::now();
         read_each(log, &input, partition, SCAN_BYTES, |record| {
             if let Some(key) = &record.key
                 && keys.contains(&**key)
@@ -398,20 +400,20 @@ fn must_be_new(
                 found = Some(key.clone());
                 return Ok(ControlFlow::Break(()));
             }
-            if told.elapsed() >= PROGRESS {
-                told = Instant::now();
+            if logged.elapsed() >= PROGRESS {
+                logged = Instant::now();
                 tracing::info!(%input, %partition, offset = record.offset.0, "still reading the partition for events of new keys");
             }
             Ok(ControlFlow::Continue(()))
         })?;
         if let Some(key) = found {
             let key = String::from_utf8_lossy(&key).into_owned();
-            return Ok(Err(format!(
+            return Ok(Some(format!(
                 "{key:?} is new in the partitioner's map, and has events in partition {partition} already"
             )));
         }
     }
-    Ok(Ok(()))
+    Ok(None)
 }
 
 /// Reads the committed records of a partition, up to its end as of now, until `each`

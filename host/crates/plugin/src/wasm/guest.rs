@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use wasmtime::{Store, component::ResourceAny};
 
 use super::{
-    contract::{Contract, Prepared},
+    contract::{Contract, OpenAnswer, Prepared},
     deadline::{Lease, Ticker},
     failure::{Call, broken, failure},
     state::State,
@@ -68,11 +68,7 @@ impl Guest {
         self.call(Call::Describe, |contract, store| contract.describe(store))
     }
 
-    pub fn open(
-        &mut self,
-        key: &str,
-        saved: Option<&SavedState>,
-    ) -> Result<Result<ResourceAny, String>, Failure> {
+    pub fn open(&mut self, key: &str, saved: Option<&SavedState>) -> Result<OpenAnswer, Failure> {
         self.call(Call::Open, |contract, store| {
             contract.open(store, key, saved)
         })

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use wasmtime::component::ResourceAny;
 
-use super::{failure::Call, guest::Guest, line::one_line};
+use super::{contract::OpenAnswer, failure::Call, guest::Guest, line::one_line};
 use crate::{
     Emission, EntityId, Event, Failure, FailureKind, Instance, OpenError, Outcome, SavedState,
 };
@@ -59,8 +59,10 @@ impl WasmInstance {
 impl Instance for WasmInstance {
     fn open(&mut self, key: &str, saved: Option<&SavedState>) -> Result<EntityId, OpenError> {
         match self.guest.open(key, saved)? {
-            Ok(entity) => Ok(self.insert(entity)),
-            Err(reason) => Err(OpenError::Refused(one_line(&reason, REASON_BYTES_MAX))),
+            OpenAnswer::Entity(entity) => Ok(self.insert(entity)),
+            OpenAnswer::Refusal(reason) => {
+                Err(OpenError::Refused(one_line(&reason, REASON_BYTES_MAX)))
+            }
         }
     }
 

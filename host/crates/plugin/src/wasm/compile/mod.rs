@@ -27,7 +27,7 @@ use wasmtime::component::Component;
 pub use self::limits::CompileLimits;
 use self::{
     cache::CodeCache,
-    process::{Failed, Job, TICK, is_set, stopped},
+    process::{CompileError, Job, TICK, is_set, stopped},
     protocol::{Answer, Task},
     strikes::Strikes,
 };
@@ -155,8 +155,8 @@ impl Compile {
                 Err(rejection(rejection::known(&code), message))
             }
             Ok(answer) => Ok(answer),
-            Err(Failed::Over(over)) => Err(self.strikes.add(digest, over, &self.limits)),
-            Err(Failed::Other(rejection)) => Err(rejection),
+            Err(CompileError::Over(over)) => Err(self.strikes.add(digest, over, &self.limits)),
+            Err(CompileError::Other(rejection)) => Err(rejection),
         }
     }
 

@@ -37,14 +37,27 @@ const LAST_WORDS_BYTES_MAX: u64 = 4096;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Failed {
+pub enum CompileError {
     /// The plugin went over a limit, and would again.
     Over(Over),
     /// Another failure, which says nothing about the next attempt.
     Other(Rejection),
 }
 
-impl From<io::Error> for Failed {
+/// Why the exchange with the process has no result.
+enum TalkError {
+    /// The process answered that the plugin went over a limit.
+    Over(Over),
+    Socket(io::Error),
+}
+
+impl From<io::Error> for TalkError {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl From<io::Error> for CompileError {
     fn from(error: io::Error) -> Self {
         Self::Other(rejection(
             rejection::NOT_TRIED,
@@ -63,7 +76,7 @@ pub struct Job<'a> {
 
 impl Job<'_> {
     /// Runs the job to its end.
-    pub fn run(&self) -> Result<Answer, Failed> {
+    pub fn run(&self) -> Result<Answer, CompileError> {
         let (mut socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(TICK))?;
         socket.set_write_timeout(Some(TICK))?;
@@ -76,18 +89,20 @@ impl Job<'_> {
             deadline,
             ended: None,
         };
-        match self.talk(&mut patient) {
-            Ok(answered) => answered,
-            Err(error) => match patient.ended {
-                Some(Ended::Stopped) => Err(Failed::Other(stopped())),
-                Some(Ended::Late) => Err(Failed::Other(self.late())),
-                // The process is gone or its answer is invalid; its end tells more.
-                None => Err(process.why(&error)),
-            },
-        }
+        let error = match self.talk(&mut patient) {
+            Ok(answer) => return Ok(answer),
+            Err(TalkError::Over(over)) => return Err(CompileError::Over(over)),
+            Err(TalkError::Socket(error)) => error,
+        };
+        Err(match patient.ended {
+            Some(WaitEnd::Stop) => CompileError::Other(stopped()),
+            Some(WaitEnd::Deadline) => CompileError::Other(self.over_deadline()),
+            // The process is gone or its answer is invalid; its end tells more.
+            None => process.why(&error),
+        })
     }
 
-    fn talk(&self, socket: &mut Patient<'_>) -> io::Result<Result<Answer, Failed>> {
+    fn talk(&self, socket: &mut Patient<'_>) -> Result<Answer, TalkError> {
         let order = Order {
             task: self.task,
             memory_bytes_max: self.limits.memory_bytes_max,
@@ -97,25 +112,26 @@ impl Job<'_> {
         protocol::write(socket, &order)?;
         socket.write_all(self.bytes)?;
         socket.socket.shutdown(Shutdown::Write)?;
-        Ok(Ok(match protocol::read(socket)? {
+        Ok(match protocol::read(socket)? {
             Answered::Surface(surface) => Answer::Surface(surface),
             Answered::Rejected { code, message } => Answer::Rejected { code, message },
-            Answered::NoMemory => return Ok(Err(Failed::Over(Over::Memory))),
+            Answered::NoMemory => return Err(TalkError::Over(Over::Memory)),
             Answered::Code { bytes, digest } => {
                 if bytes > CODE_BYTES_MAX {
-                    return Ok(Err(Failed::Over(Over::Code)));
+                    return Err(TalkError::Over(Over::Code));
                 }
                 let mut code = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
                 Read::take(socket, bytes).read_to_end(&mut code)?;
                 if Digest::of(&code) != digest {
-                    return Err(io::ErrorKind::InvalidData.into());
+                    let error = io::Error::from(io::ErrorKind::InvalidData);
+                    return Err(error.into());
                 }
                 Answer::Code(code)
             }
-        }))
+        })
     }
 
-    fn late(&self) -> Rejection {
+    fn over_deadline(&self) -> Rejection {
         let limit = self.limits.cpu_time_max;
         rejection(
             rejection::COMPILE_LIMIT,
@@ -129,9 +145,9 @@ impl Job<'_> {
 
 /// Why waiting for the process ended.
 #[derive(Clone, Copy, Debug)]
-enum Ended {
-    Stopped,
-    Late,
+enum WaitEnd {
+    Stop,
+    Deadline,
 }
 
 /// A socket that waits as long as somebody wants the answer.
@@ -139,16 +155,16 @@ struct Patient<'a> {
     socket: &'a mut UnixStream,
     stop: &'a AtomicBool,
     deadline: Instant,
-    ended: Option<Ended>,
+    ended: Option<WaitEnd>,
 }
 
 impl Patient<'_> {
     fn wait<T>(&mut self, mut act: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
         loop {
             if is_set(self.stop) {
-                self.ended = Some(Ended::Stopped);
+                self.ended = Some(WaitEnd::Stop);
             } else if Instant::now() >= self.deadline {
-                self.ended = Some(Ended::Late);
+                self.ended = Some(WaitEnd::Deadline);
             }
             if self.ended.is_some() {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -195,7 +211,7 @@ impl Process {
     }
 
     /// Why the process gave no answer.
-    fn why(&mut self, error: &io::Error) -> Failed {
+    fn why(&mut self, error: &io::Error) -> CompileError {
         let is_gone = matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof
@@ -205,7 +221,7 @@ impl Process {
         let status = is_gone.then(|| self.end()).flatten();
         let Some(status) = status else {
             let words = format!("the compiler's answer cannot be read: {error}");
-            return Failed::Other(rejection(rejection::NOT_COMPILED, words));
+            return CompileError::Other(rejection(rejection::NOT_COMPILED, words));
         };
         let mut words = Vec::new();
         if let Some(stderr) = self.0.stderr.take() {
@@ -237,23 +253,23 @@ impl Drop for Process {
     }
 }
 
-fn why(status: ExitStatus, words: &str) -> Failed {
+fn why(status: ExitStatus, words: &str) -> CompileError {
     use rustix::process::Signal;
     let signal = status.signal();
     let is = |expected: Signal| signal == Some(expected.as_raw());
     if is(Signal::XCPU) {
-        return Failed::Over(Over::Time);
+        return CompileError::Over(Over::Time);
     }
     if words.contains("has overflowed its stack") {
-        return Failed::Over(Over::Stack);
+        return CompileError::Over(Over::Stack);
     }
     // The kernel kills the process if the machine or the container is out of memory.
     if words.contains("memory allocation of") || is(Signal::KILL) {
-        return Failed::Over(Over::Memory);
+        return CompileError::Over(Over::Memory);
     }
     let first = words.lines().find(|line| !line.trim().is_empty());
     let first = first.unwrap_or("it said nothing");
-    Failed::Other(rejection(
+    CompileError::Other(rejection(
         rejection::NOT_COMPILED,
         format!("the compiler ended ({status}): {first}"),
     ))
@@ -299,8 +315,8 @@ mod tests {
     #[test]
     fn the_end_of_a_process_says_which_limit_it_was() {
         let over = |raw: i32, words: &str| match why(ExitStatus::from_raw(raw), words) {
-            Failed::Over(over) => Some(over),
-            Failed::Other(rejection) => {
+            CompileError::Over(over) => Some(over),
+            CompileError::Other(rejection) => {
                 assert_eq!(rejection.code, rejection::NOT_COMPILED);
                 None
             }

@@ -96,6 +96,13 @@ pub fn exported_version<'a>(
     ))
 }
 
+/// The answer of a plugin that is to open an entity.
+pub enum OpenAnswer {
+    Entity(ResourceAny),
+    /// The plugin refuses, for its own reason.
+    Refusal(String),
+}
+
 /// The functions of one instance, in the version of the contract that it speaks. All
 /// of them run the plugin: its results have the contract's shape, but the caller must
 /// check that they make sense.
@@ -110,13 +117,12 @@ impl Contract {
         }
     }
 
-    /// The inner error is the plugin's own reason to refuse.
     pub fn open(
         &self,
         store: &mut Store<State>,
         key: &str,
         saved: Option<&SavedState>,
-    ) -> wasmtime::Result<Result<ResourceAny, String>> {
+    ) -> wasmtime::Result<OpenAnswer> {
         match self {
             Self::V0_1(contract) => contract.open(store, key, saved),
         }

@@ -14,7 +14,7 @@ use self::bindings::{
     Plugin, PluginPre, courtside::plugin::types as wit,
     exports::courtside::plugin::processor::Guest,
 };
-use super::super::state::State;
+use super::{super::state::State, OpenAnswer};
 use crate::{Description, Emission, Event, Outcome, Refusal, SavedState};
 
 mod bindings {
@@ -60,12 +60,13 @@ impl Contract {
         store: &mut Store<State>,
         key: &str,
         saved: Option<&SavedState>,
-    ) -> wasmtime::Result<Result<ResourceAny, String>> {
+    ) -> wasmtime::Result<OpenAnswer> {
         let saved = saved.map(|saved| wit::CheckpointParam {
             format: &saved.format,
             state: &saved.state,
         });
-        self.processor().entity().call_open(store, key, saved)
+        let answer = self.processor().entity().call_open(store, key, saved)?;
+        Ok(answer.map_or_else(OpenAnswer::Refusal, OpenAnswer::Entity))
     }
 
     pub fn process(
