@@ -31,33 +31,53 @@ use crate::{GroupStatus, LogError, MemberStatus};
 /// How long a caller waits for offsets that are being committed.
 const STABLE_WAIT: Duration = Duration::from_millis(500);
 
-type Client = Arc<BaseConsumer<Plain>>;
-type Asker = Arc<AdminClient<Plain>>;
+type OffsetClient = Arc<BaseConsumer<Plain>>;
+type GroupClient = Arc<AdminClient<Plain>>;
 
 /// Shortest time that a client that asks about groups is kept. While a coordinator is
 /// away, many callers may ask in vain, and must not each replace the client.
-const ASKER_TIME_MIN: Duration = Duration::from_secs(1);
+const CLIENT_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// Why a question about a group has no answer.
+pub(super) enum GroupError {
+    /// There is no client to ask with.
+    NoClient(LogError),
+    /// The brokers gave this code instead of an answer.
+    Code(RDKafkaErrorCode),
+}
+
+impl GroupError {
+    /// The log's error, with words for the answer that the brokers did not give.
+    pub fn or_unavailable(self, reason: impl FnOnce(RDKafkaErrorCode) -> String) -> LogError {
+        match self {
+            Self::NoClient(error) => error,
+            Self::Code(code) => LogError::Unavailable {
+                reason: reason(code),
+            },
+        }
+    }
+}
 
 /// Clients for each group whose offsets were ever asked for (a host's pipelines),
 /// and one that asks about any group.
 pub(super) struct Groups {
     config: KafkaConfig,
-    clients: Mutex<HashMap<(String, Isolation), Client>>,
-    asker: Mutex<Option<(Asker, Instant)>>,
+    offset_clients: Mutex<HashMap<(String, Isolation), OffsetClient>>,
+    group_client: Mutex<Option<(GroupClient, Instant)>>,
 }
 
 impl Groups {
     pub fn new(config: &KafkaConfig) -> Self {
         Self {
             config: config.clone(),
-            clients: Mutex::default(),
-            asker: Mutex::default(),
+            offset_clients: Mutex::default(),
+            group_client: Mutex::default(),
         }
     }
 
     pub fn clear(&self) {
-        self.clients.lock().clear();
-        self.asker.lock().take();
+        self.offset_clients.lock().clear();
+        self.group_client.lock().take();
     }
 
     /// Asks the brokers about any group. The client library keeps the coordinator
@@ -68,52 +88,50 @@ impl Groups {
     fn ask<T>(
         &self,
         question: impl Fn(&NativeClient<Plain>, Duration) -> Result<T, RDKafkaErrorCode>,
-    ) -> Result<Result<T, RDKafkaErrorCode>, LogError> {
+    ) -> Result<T, GroupError> {
         let ask = || {
-            let asker = self.asker()?;
-            let answer = question(asker.inner(), self.config.request_timeout / 2);
-            let is_unanswered = answer
-                .as_ref()
-                .is_err_and(|code| is_without_coordinator(*code));
-            if is_unanswered {
-                self.replace(&asker);
+            let client = self.group_client().map_err(GroupError::NoClient)?;
+            let answer = question(client.inner(), self.config.request_timeout / 2);
+            if let Err(code) = &answer
+                && is_without_coordinator(*code)
+            {
+                self.replace(&client);
             }
-            Ok((answer, is_unanswered))
+            answer.map_err(GroupError::Code)
         };
-        let (answer, is_unanswered) = ask()?;
-        if is_unanswered {
-            return Ok(ask()?.0);
+        match ask() {
+            Err(GroupError::Code(code)) if is_without_coordinator(code) => ask(),
+            answer => answer,
         }
-        Ok(answer)
     }
 
-    fn asker(&self) -> Result<Asker, LogError> {
-        let mut asker = self.asker.lock();
-        if let Some((asker, _)) = &*asker {
-            return Ok(Arc::clone(asker));
+    fn group_client(&self) -> Result<GroupClient, LogError> {
+        let mut client = self.group_client.lock();
+        if let Some((client, _)) = &*client {
+            return Ok(Arc::clone(client));
         }
         let created = self
             .config
             .client()
             .create_with_context(Plain { reach: None });
         let created = Arc::new(created.map_err(unavailable)?);
-        *asker = Some((Arc::clone(&created), Instant::now()));
+        *client = Some((Arc::clone(&created), Instant::now()));
         Ok(created)
     }
 
     /// Drops a client, unless another caller has replaced it a moment ago.
-    fn replace(&self, used: &Asker) {
-        let is_used = |(now, since): &mut (Asker, Instant)| {
-            Arc::ptr_eq(now, used) && since.elapsed() >= ASKER_TIME_MIN
+    fn replace(&self, used: &GroupClient) {
+        let is_used = |(now, since): &mut (GroupClient, Instant)| {
+            Arc::ptr_eq(now, used) && since.elapsed() >= CLIENT_TIME_MIN
         };
-        let dropped = self.asker.lock().take_if(is_used);
+        let dropped = self.group_client.lock().take_if(is_used);
         // The client ends outside the lock: it waits for its threads, and other callers
         // need not.
         drop(dropped);
     }
 
-    fn client(&self, group: &str, isolation: Isolation) -> Result<Client, LogError> {
-        let mut clients = self.clients.lock();
+    fn offset_client(&self, group: &str, isolation: Isolation) -> Result<OffsetClient, LogError> {
+        let mut clients = self.offset_clients.lock();
         let key = (group.to_owned(), isolation);
         if let Some(client) = clients.get(&key) {
             return Ok(Arc::clone(client));
@@ -164,19 +182,16 @@ impl Groups {
 
     /// A group's members and state, as the brokers tell them.
     pub fn describe(&self, group: &str) -> Result<DescribedGroup, LogError> {
-        let described = self.ask(|client, time| native::group(client, group, time))?;
-        described.map_err(|code| LogError::Unavailable {
-            reason: format!("the brokers do not describe group {group}: {code}"),
+        let described = self.ask(|client, time| native::group(client, group, time));
+        described.map_err(|error| {
+            error
+                .or_unavailable(|code| format!("the brokers do not describe group {group}: {code}"))
         })
     }
 
     /// Whether a group has committed an offset of a topic, or one of the group's members
     /// has a partition of the topic.
-    pub fn reads(
-        &self,
-        group: &str,
-        (topic, partitions): (&str, u32),
-    ) -> Result<Result<bool, RDKafkaErrorCode>, LogError> {
+    pub fn reads(&self, group: &str, (topic, partitions): (&str, u32)) -> Result<bool, GroupError> {
         self.ask(|client, time| {
             Ok(
                 native::has_committed(client, group, (topic, partitions), time)?
@@ -195,11 +210,11 @@ impl Groups {
         // A commit that just succeeded may still be on its way to the offsets, so the
         // stable ones are waited for. A commit that hangs must not hide the offsets
         // before it.
-        let stable = self.client(group, Isolation::Committed)?;
+        let stable = self.offset_client(group, Isolation::Committed)?;
         match stable.committed_offsets(wanted.clone(), STABLE_WAIT.min(timeout)) {
             Ok(found) => Ok(found),
             Err(_) => self
-                .client(group, Isolation::Uncommitted)?
+                .offset_client(group, Isolation::Uncommitted)?
                 .committed_offsets(wanted, timeout)
                 .map_err(unavailable),
         }

@@ -48,6 +48,7 @@ mod tests;
 mod times;
 mod topics;
 mod transactions;
+mod verdict;
 
 use std::{
     fmt,
@@ -78,7 +79,7 @@ use self::{
     config::Isolation,
     context::Plain,
     errors::unavailable,
-    groups::Groups,
+    groups::{GroupError, Groups},
     ids::Ids,
     member::KafkaMember,
     reachability::Reachability,
@@ -398,16 +399,15 @@ impl RecordLog for Kafka {
     fn reads(&self, group: &str, topic: &Topic) -> Result<bool, LogError> {
         self.shared.check_open()?;
         let partitions = self.shared.topics.partitions(topic)?;
-        let reads = self.groups.reads(group, (&**topic, partitions))?;
-        match reads {
-            Err(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+        match self.groups.reads(group, (&**topic, partitions)) {
+            Err(GroupError::Code(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
                 tracing::warn!(group, %topic, "the brokers do not say what a consumer group reads; the user needs Describe on the group");
                 Ok(false)
             }
-            reads => reads.map_err(|code| LogError::Unavailable {
-                reason: format!(
-                    "the brokers do not say whether group {group} reads {topic}: {code}"
-                ),
+            reads => reads.map_err(|error| {
+                error.or_unavailable(|code| {
+                    format!("the brokers do not say whether group {group} reads {topic}: {code}")
+                })
             }),
         }
     }

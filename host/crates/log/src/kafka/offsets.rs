@@ -24,7 +24,7 @@ use rdkafka::{
 use super::producer::{Quiet, left, retry};
 
 /// How much later than the deadline the client's own error may come.
-const LATE: Duration = Duration::from_millis(500);
+const CLIENT_DELAY_MAX: Duration = Duration::from_millis(500);
 
 /// Offsets to send, and the transaction and the member that they are for.
 pub(super) struct Sending {
@@ -59,10 +59,12 @@ impl OffsetSender {
             Some(thread) => thread,
             None => Thread::start(send)?,
         };
-        let outcome = thread.wait(sending, deadline)?;
+        let sent = thread.wait(sending, deadline);
         // Only a thread that answered is kept. One that hangs ends with its call.
-        self.thread = Some(thread);
-        outcome.map_err(NotSent::Failed)
+        if !matches!(sent, Err(NotSent::Hangs)) {
+            self.thread = Some(thread);
+        }
+        sent
     }
 }
 
@@ -71,14 +73,14 @@ impl Thread {
         send: impl Fn(&Sending, Instant) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<Self, NotSent> {
         let (inbox, sendings) = crossbeam_channel::bounded::<(Sending, Instant)>(1);
-        let (told, outcomes) = crossbeam_channel::bounded(1);
+        let (report, outcomes) = crossbeam_channel::bounded(1);
         let spawned = std::thread::Builder::new()
             .name("send-offsets".to_owned())
             .spawn(move || {
                 while let Ok((sending, deadline)) = sendings.recv() {
                     let outcome = send(&sending, deadline);
                     drop(sending);
-                    if told.send(outcome).is_err() {
+                    if report.send(outcome).is_err() {
                         break;
                     }
                 }
@@ -93,11 +95,13 @@ impl Thread {
         }
     }
 
-    fn wait(&self, sending: Sending, deadline: Instant) -> Result<Result<(), KafkaError>, NotSent> {
+    fn wait(&self, sending: Sending, deadline: Instant) -> Result<(), NotSent> {
         let sent = self.inbox.send((sending, deadline));
         sent.map_err(|_| NotSent::Hangs)?;
-        let outcome = self.outcomes.recv_deadline(deadline + LATE);
-        outcome.map_err(|_| NotSent::Hangs)
+        match self.outcomes.recv_deadline(deadline + CLIENT_DELAY_MAX) {
+            Ok(outcome) => outcome.map_err(NotSent::Failed),
+            Err(_) => Err(NotSent::Hangs),
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use super::{
     errors::is_denial,
     offsets::{NotSent, OffsetSender, Sending},
     producer::{LOOK, Quiet, Refusals, left, retry},
+    verdict::{ClientReport, Stage, Verdict, judge},
 };
 use crate::LogError;
 
@@ -43,21 +44,28 @@ const TIDY_WAIT: Duration = Duration::from_secs(1);
 /// Records that are handed over between two polls for deliveries.
 const RECORDS_PER_LOOK: usize = 1000;
 
-/// Why a transaction was not committed.
+/// A transaction that is not committed, as far as the host knows.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// Nothing was committed, and the worker may try again.
-    Again(LogError),
-    /// Nothing was committed: the brokers refuse records of these topics, most likely
-    /// for their times.
-    Times(BTreeSet<Topic>),
-    /// Nothing was committed: the group does not take offsets of this member under
-    /// its old identity.
-    Generation(String),
-    /// Another producer has the id. A restore finds out what was committed.
-    Fenced(String),
-    /// Nobody knows whether the transaction was committed.
-    Unknown(String),
+pub(super) struct TransactionError {
+    pub verdict: Verdict,
+    pub error: Box<LogError>,
+    /// Topics of records that the brokers refuse, most likely for their times.
+    pub times: BTreeSet<Topic>,
+}
+
+impl TransactionError {
+    pub fn new(verdict: Verdict, error: LogError) -> Self {
+        Self {
+            verdict,
+            error: Box::new(error),
+            times: BTreeSet::new(),
+        }
+    }
+
+    /// An error before the brokers were asked to commit.
+    pub fn before_commit(error: LogError) -> Self {
+        Self::new(Verdict::Abort, error)
+    }
 }
 
 /// How long a worker waits for the end of a producer, which may itself wait for its
@@ -182,39 +190,45 @@ impl Transactions {
         identity: &Arc<ConsumerGroupMetadata>,
         time: Duration,
         allows: &dyn Fn(Instant) -> Result<(), LogError>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TransactionError> {
         let _wait = waits::begin(format!("a commit of {}", self.id));
         let deadline = Instant::now() + time.min(self.config.transaction_timeout);
-        self.ready_by(deadline).map_err(Failure::Again)?;
+        self.ready_by(deadline)
+            .map_err(TransactionError::before_commit)?;
         *self.refusals.lock() = Refusals::default();
         let Some(producer) = self.producer.clone() else {
-            return Err(Failure::Unknown("there is no producer".to_owned()));
+            let reason = "there is no producer".to_owned();
+            let error = LogError::Fenced { reason };
+            return Err(TransactionError::new(Verdict::Unknown, error));
         };
         let filled = fill(&producer, &contents.records, deadline)
             .and_then(|()| self.send_offsets(&producer, contents, identity, deadline));
-        if let Err((phase, error)) = filled {
+        if let Err((stage, error)) = filled {
             drop(producer);
-            let failure = self.fail(phase, &error, deadline);
-            return Err(match (failure, allows(deadline)) {
+            let mut failure = self.fail(stage, &error, deadline);
+            let allowed = allows(deadline);
+            if let Verdict::Abort | Verdict::Renew = failure.verdict
+                && failure.times.is_empty()
+                && let Err(
+                    error @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. }),
+                ) = allowed
+            {
                 // The client's own error says only that something took too long.
-                (
-                    Failure::Again(_),
-                    Err(why @ (LogError::TopicMissing { .. } | LogError::TopicRecreated { .. })),
-                ) => Failure::Again(why),
-                (failure, _) => failure,
-            });
+                failure.error = Box::new(error);
+            }
+            return Err(failure);
         }
-        if let Err(refused) = allows(deadline) {
+        if let Err(error) = allows(deadline) {
             drop(producer);
             self.must_abort = true;
             self.abort(deadline);
-            return Err(Failure::Again(refused));
+            return Err(TransactionError::before_commit(error));
         }
         // The client's own flush looks for deliveries only every 100 ms.
         settle(&producer, deadline);
         let outcome = finish(&producer, deadline);
         drop(producer);
-        outcome.map_err(|(phase, error)| self.fail(phase, &error, deadline))
+        outcome.map_err(|(stage, error)| self.fail(stage, &error, deadline))
     }
 
     fn send_offsets(
@@ -223,7 +237,7 @@ impl Transactions {
         contents: &Contents<'_>,
         identity: &Arc<ConsumerGroupMetadata>,
         deadline: Instant,
-    ) -> Result<(), (Phase, KafkaError)> {
+    ) -> Result<(), (Stage, KafkaError)> {
         if contents.offsets.count() > 0 {
             let sending = Sending {
                 producer: Arc::clone(producer),
@@ -232,10 +246,10 @@ impl Transactions {
             };
             let sent = self.offsets.send(sending, deadline);
             sent.map_err(|error| match error {
-                NotSent::Failed(error) => (Phase::Filling, error),
+                NotSent::Failed(error) => (Stage::Filling, error),
                 NotSent::Hangs => {
                     let code = RDKafkaErrorCode::OperationTimedOut;
-                    (Phase::Hanging, KafkaError::Global(code))
+                    (Stage::Hanging, KafkaError::Global(code))
                 }
             })?;
         }
@@ -243,28 +257,12 @@ impl Transactions {
     }
 
     /// Does what an error asks for before the next transaction.
-    fn fail(&mut self, phase: Phase, error: &KafkaError, deadline: Instant) -> Failure {
-        let reason = format!("transactions of {}: {error}", self.id);
+    fn fail(&mut self, stage: Stage, error: &KafkaError, deadline: Instant) -> TransactionError {
         let fatal = self.producer.as_ref();
         let fatal = fatal.and_then(|producer| producer.client().fatal_error());
-        let seen = match error {
-            KafkaError::Transaction(error) => Seen {
-                code: Some(error.code()),
-                fatal: fatal
-                    .map(|(code, _)| code)
-                    .or_else(|| error.is_fatal().then(|| error.code())),
-                requires_abort: error.txn_requires_abort(),
-            },
-            error => Seen {
-                code: error.rdkafka_error_code(),
-                fatal: fatal.map(|(code, _)| code),
-                // The error is not of the commit request, which fails only with
-                // `KafkaError::Transaction`.
-                requires_abort: true,
-            },
-        };
-        let verdict = judge(phase, &seen);
-        tracing::debug!(id = %self.id, ?phase, ?seen, ?verdict, "a transaction failed");
+        let report = ClientReport::of(error, fatal.map(|(code, _)| code));
+        let verdict = judge(stage, &report);
+        tracing::debug!(id = %self.id, ?stage, ?report, ?verdict, "a transaction failed");
         let refusals = std::mem::take(&mut *self.refusals.lock());
         match verdict {
             // The client has numbered the records that the brokers refused: the next
@@ -284,22 +282,40 @@ impl Transactions {
                 self.is_open = false;
             }
         }
-        if let (Verdict::Abort | Verdict::Renew, Some(topic)) = (verdict, &refusals.size) {
-            return Failure::Again(LogError::Invalid {
-                what: "a record of a commit".to_owned(),
-                reason: format!(
-                    "it is larger than the settings of topic {topic} allow now: {reason}"
-                ),
-            });
-        }
+        let reason = format!("transactions of {}: {error}", self.id);
         match verdict {
-            Verdict::Abort | Verdict::Renew if !refusals.times.is_empty() => {
-                Failure::Times(refusals.times)
+            Verdict::Abort | Verdict::Renew => {
+                let (error, times) = self.refused(error, refusals, reason);
+                TransactionError {
+                    verdict,
+                    error: Box::new(error),
+                    times,
+                }
             }
-            Verdict::Abort | Verdict::Renew => Failure::Again(failed(&self.id, error)),
-            Verdict::Generation => Failure::Generation(reason),
-            Verdict::Fenced => Failure::Fenced(reason),
-            Verdict::Unknown => Failure::Unknown(reason),
+            Verdict::Generation => TransactionError::new(verdict, LogError::Unavailable { reason }),
+            Verdict::Fenced | Verdict::Unknown => {
+                TransactionError::new(verdict, LogError::Fenced { reason })
+            }
+        }
+    }
+
+    /// The error of a transaction of which nothing was committed, and the topics whose
+    /// records the brokers refused for their times.
+    fn refused(
+        &self,
+        error: &KafkaError,
+        refusals: Refusals,
+        reason: String,
+    ) -> (LogError, BTreeSet<Topic>) {
+        if let Some(topic) = refusals.size {
+            let what = "a record of a commit".to_owned();
+            let reason =
+                format!("it is larger than the settings of topic {topic} allow now: {reason}");
+            return (LogError::Invalid { what, reason }, BTreeSet::new());
+        }
+        match refusals.times.first().cloned() {
+            Some(topic) => (LogError::TimeRefused { topic }, refusals.times),
+            None => (failed(&self.id, error), BTreeSet::new()),
         }
     }
 
@@ -379,83 +395,15 @@ fn failed(id: &str, error: &KafkaError) -> LogError {
     }
 }
 
-/// How far a transaction had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The brokers were not asked to commit.
-    Filling,
-    /// The brokers were not asked to commit, and a call of the client does not return.
-    Hanging,
-    Ending,
-}
-
-/// Properties that the client gives an error. They alone decide the verdict.
-#[derive(Clone, Debug)]
-struct Seen {
-    code: Option<RDKafkaErrorCode>,
-    /// The error for which the producer can no longer be used.
-    fatal: Option<RDKafkaErrorCode>,
-    requires_abort: bool,
-}
-
-/// Meaning of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Nothing was committed. The worker aborts the transaction, and may try again.
-    Abort,
-    /// Nothing was committed: the group no longer knows the member by the identity
-    /// that the transaction carried.
-    Generation,
-    /// Nothing was committed, and this producer can no longer be used.
-    Renew,
-    /// Another producer has the id.
-    Fenced,
-    /// The brokers were asked to commit: only the committed offsets tell the outcome.
-    Unknown,
-}
-
-/// Applies the client's rules. A fatal error ends the producer. An error that asks for
-/// an abort says that nothing was committed. Any other error of `commit_transaction`
-/// (which is tried again as long as there is time) leaves the outcome open. So does
-/// a fatal one: the client also raises it for a commit that it had given up and that
-/// succeeded.
-fn judge(phase: Phase, seen: &Seen) -> Verdict {
-    use RDKafkaErrorCode as Code;
-    match (seen.fatal, phase) {
-        (
-            Some(
-                Code::Fenced
-                | Code::ProducerFenced
-                | Code::InvalidProducerEpoch
-                | Code::TransactionCoordinatorFenced,
-            ),
-            _,
-        ) => Verdict::Fenced,
-        (_, Phase::Hanging) | (Some(_), Phase::Filling) => Verdict::Renew,
-        (Some(_), Phase::Ending) => Verdict::Unknown,
-        (None, Phase::Ending) if !seen.requires_abort => Verdict::Unknown,
-        (None, _) => match seen.code {
-            Some(
-                Code::IllegalGeneration
-                | Code::UnknownMemberId
-                | Code::FencedInstanceId
-                | Code::StaleMemberEpoch
-                | Code::FencedMemberEpoch,
-            ) => Verdict::Generation,
-            _ => Verdict::Abort,
-        },
-    }
-}
-
-fn filling(error: KafkaError) -> (Phase, KafkaError) {
-    (Phase::Filling, error)
+fn filling(error: KafkaError) -> (Stage, KafkaError) {
+    (Stage::Filling, error)
 }
 
 fn fill(
     producer: &BaseProducer<Quiet>,
     records: &[(&TopicPartition, Cow<'_, NewRecord>)],
     deadline: Instant,
-) -> Result<(), (Phase, KafkaError)> {
+) -> Result<(), (Stage, KafkaError)> {
     producer.begin_transaction().map_err(filling)?;
     for (index, (place, record)) in records.iter().enumerate() {
         if index % RECORDS_PER_LOOK == RECORDS_PER_LOOK - 1 {
@@ -486,99 +434,12 @@ fn look(producer: &BaseProducer<Quiet>) {
     producer.poll(Duration::ZERO);
 }
 
-fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Phase, KafkaError)> {
+fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Stage, KafkaError)> {
     retry(deadline, || producer.commit_transaction(left(deadline))).map_err(|error| {
         // The flush comes before the commit request: nothing was committed.
         match error {
-            KafkaError::Flush(_) => (Phase::Filling, error),
-            error => (Phase::Ending, error),
+            KafkaError::Flush(_) => (Stage::Filling, error),
+            error => (Stage::Ending, error),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use RDKafkaErrorCode as Code;
-
-    /// Each row: the phase, the error's code, the producer's fatal error, whether the
-    /// client asks for an abort, and the verdict.
-    #[test]
-    fn errors_are_judged_as_the_client_documents_them() {
-        use Phase::{Ending, Filling, Hanging};
-        use Verdict::{Abort, Fenced, Generation, Renew, Unknown};
-        for (phase, code, fatal, requires_abort, verdict) in [
-            // A record was not delivered, or could not be sent.
-            (Filling, Code::MessageTimedOut, None, true, Abort),
-            (Filling, Code::MessageSizeTooLarge, None, true, Abort),
-            // The time was over before the brokers could be asked to commit.
-            (Filling, Code::OperationTimedOut, None, false, Abort),
-            // The group has moved on, or does not know the member.
-            (Filling, Code::IllegalGeneration, None, true, Generation),
-            (Filling, Code::UnknownMemberId, None, true, Generation),
-            (Filling, Code::FencedInstanceId, None, true, Generation),
-            (Filling, Code::StaleMemberEpoch, None, true, Generation),
-            // Nothing was committed, since the brokers were not asked to.
-            (
-                Filling,
-                Code::Fatal,
-                Some(Code::OutOfOrderSequenceNumber),
-                false,
-                Renew,
-            ),
-            (
-                Filling,
-                Code::InvalidTransactionalState,
-                Some(Code::InvalidTransactionalState),
-                false,
-                Renew,
-            ),
-            (Filling, Code::Fenced, Some(Code::Fenced), false, Fenced),
-            (
-                Filling,
-                Code::InvalidProducerEpoch,
-                Some(Code::InvalidProducerEpoch),
-                false,
-                Fenced,
-            ),
-            // The brokers were not asked to commit, whatever the client says later.
-            (Hanging, Code::OperationTimedOut, None, true, Renew),
-            (
-                Hanging,
-                Code::OperationTimedOut,
-                Some(Code::OutOfOrderSequenceNumber),
-                true,
-                Renew,
-            ),
-            // The brokers refused to commit.
-            (Ending, Code::UnknownProducerId, None, true, Abort),
-            (Ending, Code::OperationTimedOut, None, true, Abort),
-            // No answer by the deadline: the request may be on its way.
-            (Ending, Code::OperationTimedOut, None, false, Unknown),
-            (Ending, Code::RequestTimedOut, None, false, Unknown),
-            // A commit that the client had given up may have succeeded.
-            (
-                Ending,
-                Code::Fatal,
-                Some(Code::OperationTimedOut),
-                false,
-                Unknown,
-            ),
-            (Ending, Code::Fenced, Some(Code::Fenced), false, Fenced),
-            (
-                Ending,
-                Code::ProducerFenced,
-                Some(Code::ProducerFenced),
-                true,
-                Fenced,
-            ),
-        ] {
-            let seen = Seen {
-                code: Some(code),
-                fatal,
-                requires_abort,
-            };
-            assert_eq!(judge(phase, &seen), verdict, "{phase:?} {seen:?}");
-        }
-    }
 }

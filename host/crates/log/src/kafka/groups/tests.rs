@@ -29,9 +29,12 @@ fn a_coordinator_that_comes_back_late_costs_no_process() {
         ..KafkaConfig::default()
     });
     let ask = || {
-        groups
-            .ask(|client, time| native::has_committed(client, GROUP, ("scores", 1), time))
-            .unwrap()
+        let answer =
+            groups.ask(|client, time| native::has_committed(client, GROUP, ("scores", 1), time));
+        answer.map_err(|error| match error {
+            GroupError::Code(code) => code,
+            GroupError::NoClient(error) => panic!("{error}"),
+        })
     };
 
     assert_eq!(ask(), Ok(false));

@@ -1,4 +1,4 @@
-//! Commits of a seat: checked, then one transaction.
+//! Commits of a session: checked, then one transaction.
 
 use std::{
     collections::BTreeSet,
@@ -9,36 +9,30 @@ use courtside_process::clock::now_ms;
 use courtside_types::{NewRecord, Offset, PartitionId, Topic, TopicPartition};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList, consumer::Consumer as _};
 
-use super::{gone::Gone, session::MemberSession};
+use super::{
+    end::{Fencing, SessionEnd, SessionError},
+    session::MemberSession,
+};
 use crate::{
     COMMIT_EXTRA_BYTES, Commit, KEY_BYTES_MAX, LogError,
     kafka::{
         convert::number,
         errors::unavailable,
         times::Rules,
-        transactions::{Contents, Failure},
+        transactions::{Contents, TransactionError},
+        verdict::Verdict,
     },
 };
 
-/// Why a commit was not taken.
-pub(super) enum Refused {
-    Log(LogError),
-    /// Another producer has taken the transactional id.
-    Fenced(String),
-    /// The seat can no longer be used.
-    Gone(Gone),
-}
-
-impl From<LogError> for Refused {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
 impl MemberSession {
-    pub(super) fn commit(&mut self, commit: &Commit, deadline: Instant) -> Result<(), Refused> {
+    pub(super) fn commit(
+        &mut self,
+        commit: &Commit,
+        deadline: Instant,
+        fencing: &mut Fencing,
+    ) -> Result<(), SessionError> {
         let left = move || deadline.saturating_duration_since(Instant::now());
-        self.look_after_group().map_err(Refused::Gone)?;
+        self.look_after_group()?;
         if !self.shared.config.assignor.is_eager() {
             // Whenever other members come and go, a generation moves before the client
             // tells of the rebalance, and an epoch moves without any event.
@@ -48,48 +42,49 @@ impl MemberSession {
         let outcome = self.transact(commit, left());
         self.committed_at = Some(Instant::now());
         self.read_since_commit = false;
-        match outcome {
-            Ok(()) => {
-                self.consumer.context().permit();
-                // The commit stands. A copy of the checkpoints that does not follow it is
-                // restored anew.
-                match self.keep(commit) {
-                    Ok(true) => {}
-                    Ok(false) => self.start_over(left()),
-                    Err(error) => {
-                        tracing::warn!(group = %self.spec.group, %error, "copy of the checkpoints cannot be updated, restoring it from the topic");
-                        self.start_over(left());
-                    }
-                }
-                self.shared.tick();
-                Ok(())
-            }
-            Err(Failure::Times(topics)) => {
-                let topic = topics.into_iter().next().unwrap_or_default();
-                Err(LogError::TimeRefused { topic }.into())
-            }
-            Err(Failure::Again(error)) => {
-                if let LogError::Denied { reason } = &error {
+        let Err(TransactionError { verdict, error, .. }) = outcome else {
+            self.consumer.context().permit();
+            self.follow(commit, left);
+            self.shared.tick();
+            return Ok(());
+        };
+        match verdict {
+            Verdict::Abort | Verdict::Renew => {
+                if let LogError::Denied { reason } = &*error {
                     self.consumer.context().deny(reason);
                 }
-                Err(error.into())
             }
-            Err(Failure::Generation(reason)) => {
+            Verdict::Generation => {
                 // Either the member has lost partitions, which `check` refuses, or the
                 // group moved on with it, and the next try is of the new generation.
-                self.look_after_group().map_err(Refused::Gone)?;
+                self.look_after_group()?;
                 self.renew();
                 self.check(commit)?;
-                Err(LogError::Unavailable { reason }.into())
             }
-            Err(Failure::Fenced(reason)) => {
-                self.look_after_group().map_err(Refused::Gone)?;
-                Err(Refused::Fenced(reason))
-            }
-            Err(Failure::Unknown(reason)) => {
-                self.look_after_group().map_err(Refused::Gone)?;
+            Verdict::Fenced => {
+                self.look_after_group()?;
+                if fencing.note(Instant::now()) {
+                    return Err(SessionEnd::rival(*error).into());
+                }
                 self.start_over(left());
-                Err(LogError::Fenced { reason }.into())
+            }
+            Verdict::Unknown => {
+                self.look_after_group()?;
+                self.start_over(left());
+            }
+        }
+        Err(SessionError::Log(*error))
+    }
+
+    /// Takes a commit that stands into the copy of the checkpoints. A copy that does not
+    /// follow it is restored anew.
+    fn follow(&mut self, commit: &Commit, left: impl Fn() -> Duration) {
+        match self.keep(commit) {
+            Ok(true) => {}
+            Ok(false) => self.start_over(left()),
+            Err(error) => {
+                tracing::warn!(group = %self.spec.group, %error, "copy of the checkpoints cannot be updated, restoring it from the topic");
+                self.start_over(left());
             }
         }
     }
@@ -170,14 +165,15 @@ impl MemberSession {
     /// Makes one transaction, and repeats it with other times where the brokers refuse
     /// those of records. The rounds end: each changes a topic's rule, of which a topic
     /// has two at most.
-    fn transact(&mut self, commit: &Commit, time: Duration) -> Result<(), Failure> {
+    fn transact(&mut self, commit: &Commit, time: Duration) -> Result<(), TransactionError> {
         let deadline = Instant::now() + time.min(self.shared.config.transaction_timeout);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let rules = self.shared.times.rules();
             let outcome = self.transact_once(commit, &rules, left);
-            let Err(Failure::Times(refused)) = &outcome else {
-                return outcome;
+            let refused = match &outcome {
+                Err(failure) if !failure.times.is_empty() => &failure.times,
+                _ => return outcome,
             };
             let (times, topics) = (&self.shared.times, &self.shared.topics);
             let mut is_changed = false;
@@ -187,7 +183,7 @@ impl MemberSession {
             if !is_changed {
                 // The refused records had no time, so their times are not the reason.
                 let topics: Vec<&str> = refused.iter().map(|topic| &**topic).collect();
-                return Err(Failure::Again(LogError::Invalid {
+                return Err(TransactionError::before_commit(LogError::Invalid {
                     what: "a record of a commit".to_owned(),
                     reason: format!("the brokers refuse it for topic {}", topics.join(", ")),
                 }));
@@ -203,9 +199,10 @@ impl MemberSession {
         commit: &Commit,
         rules: &Rules,
         time: Duration,
-    ) -> Result<(), Failure> {
-        let again = Failure::Again;
-        let offsets = self.offsets(commit).map_err(again)?;
+    ) -> Result<(), TransactionError> {
+        let offsets = self
+            .offsets(commit)
+            .map_err(TransactionError::before_commit)?;
         let checkpoints: Vec<(TopicPartition, NewRecord)> = commit
             .checkpoints
             .iter()
@@ -230,9 +227,9 @@ impl MemberSession {
             offsets,
         };
         let Some(identity) = &self.identity else {
-            return Err(Failure::Generation(
-                "the worker is not a member of the group now".to_owned(),
-            ));
+            let reason = "the worker is not a member of the group now".to_owned();
+            let error = LogError::Unavailable { reason };
+            return Err(TransactionError::new(Verdict::Generation, error));
         };
         let expected = &self.spec.topics;
         let written = contents.records.iter().map(|(place, _)| &place.topic);

@@ -1,15 +1,18 @@
 //! A worker's membership in a group.
 //!
 //! A [`MemberSession`] is one membership: a consumer, a transactional producer, and the
-//! tasks that were assigned. A seat can come to an end that the client does not
+//! tasks that were assigned. It can come to an end that the client does not
 //! recover from (another host has its name, the brokers refuse it). Its partitions
-//! are lost then, and the member takes a new seat after a while, as often as needed.
+//! are lost then, and the member begins a new one after a while, as often as needed.
 //! So a member lives as long as its worker, and never ends it.
 
 mod commit;
-mod gone;
+mod end;
 mod identity;
+mod leave;
 mod reading;
+mod rebalance;
+mod restoring;
 mod session;
 
 use std::{
@@ -20,30 +23,31 @@ use std::{
 use courtside_process::shutdown::{LEAVE_TIME_MAX, waits};
 use courtside_types::{Offset, PartitionId};
 
-use self::{commit::Refused, gone::Gone, session::MemberSession};
+use self::{
+    end::{Fencing, SessionEnd, SessionError},
+    session::MemberSession,
+};
 use super::shared::Shared;
 use crate::{Commit, GroupSpec, LogError, Member, Polled, name::check_name};
 
 /// Stands for a wait without a limit, whose deadline would overflow.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long a member stays away after it lost its seat for the first time.
+/// How long a member stays away after it lost its session for the first time.
 const AWAY_MIN: Duration = Duration::from_secs(1);
-/// Time after which a lost seat counts as the first one again: the old reason is over.
+/// Time after which a lost session counts as the first one again: the old reason is over.
 const AWAY_FORGOTTEN: Duration = Duration::from_secs(120);
-/// A producer that is fenced again within this time has a rival.
-const RIVAL_WITHIN: Duration = Duration::from_secs(60);
-/// How long a member without a seat sleeps before it checks whether the log is closed.
+/// How long a member without a session sleeps before it checks whether the log is closed.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Kafka's [`Member`]. It belongs to one thread.
 pub(super) struct KafkaMember {
     shared: Arc<Shared>,
     spec: GroupSpec,
-    seat: Option<MemberSession>,
+    session: Option<MemberSession>,
     away: Away,
-    /// Partitions of a lost seat that the next poll reports as lost.
+    /// Partitions of a lost session that the next poll reports as lost.
     lost: Vec<PartitionId>,
-    fenced_at: Option<Instant>,
+    fencing: Fencing,
 }
 
 /// How long to stay away. The time grows with each loss and is partly random, so that
@@ -82,96 +86,81 @@ impl KafkaMember {
             ));
         }
         let mut member = Self {
-            seat: None,
+            session: None,
             shared: Arc::clone(shared),
             spec: spec.clone(),
             away: Away::default(),
             lost: Vec::new(),
-            fenced_at: None,
+            fencing: Fencing::default(),
         };
-        match MemberSession::take(shared, spec) {
-            Ok(seat) => member.seat = Some(seat),
+        match MemberSession::begin(shared, spec) {
+            Ok(session) => member.session = Some(session),
             // A running host waits until this error passes, and so does one that starts.
-            Err(error @ LogError::Unavailable { .. }) => member.stay_away(&Gone {
+            Err(error @ LogError::Unavailable { .. }) => member.stay_away(&SessionEnd {
                 code: error.code(),
-                ..Gone::refused(error.to_string())
+                ..SessionEnd::refused(error.to_string())
             }),
             Err(error) => return Err(error),
         }
         Ok(member)
     }
 
-    fn leave(&mut self, gone: &Gone) {
-        if let Some(seat) = self.seat.take() {
-            self.lost.extend(seat.held());
+    fn leave(&mut self, end: &SessionEnd) {
+        if let Some(session) = self.session.take() {
+            self.lost.extend(session.held());
             self.lost.sort_unstable();
-            end(seat);
+            leave_within(session);
         }
-        self.stay_away(gone);
+        self.stay_away(end);
     }
 
-    fn stay_away(&mut self, gone: &Gone) {
-        let wait = self.away.begin(Instant::now(), gone.away_max);
+    fn stay_away(&mut self, end: &SessionEnd) {
+        let wait = self.away.begin(Instant::now(), end.away_max);
         tracing::warn!(
             group = %self.spec.group,
             worker = self.spec.worker,
             instance = self.shared.instance,
-            code = gone.code,
-            reason = gone.reason,
+            code = end.code,
+            reason = end.reason,
             again_in_s = wait.as_secs_f64(),
             "worker is out of its consumer group, joining it again later",
         );
     }
 
     fn come_back(&mut self) {
-        match MemberSession::take(&self.shared, &self.spec) {
-            Ok(seat) => {
+        match MemberSession::begin(&self.shared, &self.spec) {
+            Ok(session) => {
                 tracing::info!(group = %self.spec.group, worker = self.spec.worker, "worker joins its consumer group again");
-                self.seat = Some(seat);
+                self.session = Some(session);
             }
-            Err(error) => self.stay_away(&Gone {
+            Err(error) => self.stay_away(&SessionEnd {
                 code: error.code(),
-                ..Gone::refused(error.to_string())
+                ..SessionEnd::refused(error.to_string())
             }),
         }
     }
 
-    fn seat(&mut self) -> Result<&mut MemberSession, LogError> {
-        self.seat.as_mut().ok_or_else(|| LogError::Fenced {
+    fn out_of_group(&self) -> LogError {
+        LogError::Fenced {
             reason: format!("worker {} is out of its group", self.spec.worker),
-        })
-    }
-
-    /// Another producer took the transactional id. The first time, that may have been an
-    /// old producer of this host, left by a slow restart, or the brokers, which end
-    /// slow transactions: the member takes the id back. The second time, it is a rival.
-    fn fenced(&mut self, reason: &str, time: Duration) {
-        let now = Instant::now();
-        let before = self.fenced_at.replace(now);
-        let is_rival = before.is_some_and(|before| now < before + RIVAL_WITHIN);
-        if is_rival {
-            let reason = format!("another host commits under the name of this host: {reason}");
-            self.leave(&Gone::taken(reason));
-        } else if let Some(seat) = &mut self.seat {
-            seat.start_over(time);
         }
     }
 }
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            end(seat);
+        if let Some(session) = self.session.take() {
+            leave_within(session);
         }
     }
 }
 
 /// Leaves the group. The client may wait for as long as the brokers are gone. The
 /// worker does not wait with it, and the brokers end the membership.
-fn end(seat: MemberSession) {
-    let (group, worker) = (seat.spec.group.clone(), seat.spec.worker);
+fn leave_within(session: MemberSession) {
+    let (group, worker) = (session.spec.group.clone(), session.spec.worker);
     let name = format!("membership of worker {worker} in group {group}");
-    if !waits::drop_within(&name, LEAVE_TIME_MAX, seat) {
+    if !waits::drop_within(&name, LEAVE_TIME_MAX, session) {
         tracing::warn!(
             code = "membership-left",
             %group,
@@ -191,10 +180,11 @@ impl Member for KafkaMember {
             }
             self.shared.check_open()?;
             let now = Instant::now();
-            if let Some(seat) = &mut self.seat {
-                match seat.poll(deadline, max_bytes) {
-                    Ok(polled) => return polled,
-                    Err(gone) => self.leave(&gone),
+            if let Some(session) = &mut self.session {
+                match session.poll(deadline, max_bytes) {
+                    Ok(polled) => return Ok(polled),
+                    Err(SessionError::Log(error)) => return Err(error),
+                    Err(SessionError::End(end)) => self.leave(&end),
                 }
             } else if self.away.is_over(now) {
                 self.come_back();
@@ -207,19 +197,22 @@ impl Member for KafkaMember {
     }
 
     fn pause(&mut self, partitions: &[PartitionId]) {
-        if let Some(seat) = &mut self.seat {
-            seat.set_paused(partitions, true);
+        if let Some(session) = &mut self.session {
+            session.set_paused(partitions, true);
         }
     }
 
     fn resume(&mut self, partitions: &[PartitionId]) {
-        if let Some(seat) = &mut self.seat {
-            seat.set_paused(partitions, false);
+        if let Some(session) = &mut self.session {
+            session.set_paused(partitions, false);
         }
     }
 
     fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
-        self.seat()?.seek(partition, next)
+        match &mut self.session {
+            Some(session) => session.seek(partition, next),
+            None => Err(self.out_of_group()),
+        }
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), LogError> {
@@ -232,32 +225,31 @@ impl Member for KafkaMember {
         }
         let now = Instant::now();
         let deadline = now.checked_add(time).unwrap_or(now + FOREVER);
-        match self.seat()?.commit(commit, deadline) {
+        let Some(session) = &mut self.session else {
+            return Err(self.out_of_group());
+        };
+        match session.commit(commit, deadline, &mut self.fencing) {
             Ok(()) => Ok(()),
-            Err(Refused::Log(error)) => Err(error),
-            Err(Refused::Fenced(reason)) => {
-                self.fenced(&reason, deadline.saturating_duration_since(Instant::now()));
-                Err(LogError::Fenced { reason })
-            }
-            Err(Refused::Gone(gone)) => {
-                self.leave(&gone);
-                Err(LogError::Fenced {
-                    reason: gone.reason,
-                })
+            Err(SessionError::Log(error)) => Err(error),
+            Err(SessionError::End(end)) => {
+                self.leave(&end);
+                Err(LogError::Fenced { reason: end.reason })
             }
         }
     }
 
     fn is_waited_for(&self) -> bool {
-        self.seat.as_ref().is_some_and(MemberSession::is_waited_for)
+        self.session
+            .as_ref()
+            .is_some_and(MemberSession::is_waited_for)
     }
 
     fn release(&mut self, partitions: &[PartitionId]) {
         self.lost.retain(|lost| !partitions.contains(lost));
-        if let Some(seat) = &mut self.seat
+        if let Some(session) = &mut self.session
             && !partitions.is_empty()
         {
-            seat.release(partitions);
+            session.release(partitions);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Records of a seat's tasks.
+//! Records of a session's tasks.
 //!
 //! Each partition has its own queue, so that partitions are read by turns. A paused
 //! one is simply not read: its queue keeps the records that were fetched ahead.
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use courtside_types::{Offset, PartitionId, Record};
 use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode};
 
-use super::session::{MemberSession, Phase};
+use super::session::{FetchState, MemberSession};
 use crate::{
     Fetched, LogError, Polled,
     kafka::{
@@ -28,14 +28,14 @@ impl MemberSession {
         let mut stopped = Vec::new();
         let mut bytes = 0_usize;
         let count = self.tasks.len();
-        let (late, early) = self.tasks.split_at_mut(self.turn.min(count));
+        let (last, first) = self.tasks.split_at_mut(self.turn.min(count));
         self.turn = if self.turn + 1 < count {
             self.turn + 1
         } else {
             0
         };
-        for task in early.iter_mut().chain(late) {
-            if task.paused || task.phase != Phase::Reading {
+        for task in first.iter_mut().chain(last) {
+            if task.paused || task.state != FetchState::Reading {
                 continue;
             }
             let mut records: Vec<Record> = Vec::new();
@@ -53,7 +53,7 @@ impl MemberSession {
                         Some(
                             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
                         ) => {
-                            task.phase = Phase::Stopped;
+                            task.state = FetchState::Stopped;
                             stopped.push((task.partition, task.next));
                             break;
                         }
@@ -71,7 +71,7 @@ impl MemberSession {
         }
         for (partition, offset) in stopped {
             let error = self.out_of_range(partition, offset);
-            self.told.push_back(Polled::Stopped { partition, error });
+            self.events.push_back(Polled::Stopped { partition, error });
         }
         fetched
     }
@@ -98,7 +98,7 @@ impl MemberSession {
             return;
         };
         let next = task.next;
-        if task.phase == Phase::Reading
+        if task.state == FetchState::Reading
             && let Err(error) = self.seek(partition, next)
         {
             tracing::error!(group = %self.spec.group, %partition, %error, "partition cannot be read again from its next unread offset");
@@ -117,7 +117,7 @@ impl MemberSession {
     pub(super) fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), LogError> {
         self.task(partition)?;
         self.check_range(partition, next)?;
-        let is_stopped = self.task(partition)?.phase == Phase::Stopped;
+        let is_stopped = self.task(partition)?.state == FetchState::Stopped;
         let wait = if is_stopped {
             STOPPED_SEEK
         } else {
@@ -142,9 +142,9 @@ impl MemberSession {
         let task = self.task(partition)?;
         task.highest = task.highest.max(task.next);
         task.next = next;
-        task.phase = Phase::Reading;
-        self.told.retain(|told| {
-            !matches!(told, Polled::Stopped { partition: stopped, .. } if *stopped == partition)
+        task.state = FetchState::Reading;
+        self.events.retain(|event| {
+            !matches!(event, Polled::Stopped { partition: stopped, .. } if *stopped == partition)
         });
         Ok(())
     }
