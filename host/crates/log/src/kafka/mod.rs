@@ -208,22 +208,12 @@ impl Kafka {
             closed: AtomicBool::new(false),
             config,
         });
-        let readers = Readers::new(&shared.config, &shared.changes)?;
-        let pulse = {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name("log-pulse".to_owned())
-                .spawn(move || pulse(&shared))
-                .map_err(|error| LogError::Unavailable {
-                    reason: format!("a thread of the log did not start: {error}"),
-                })?
-        };
         Ok(Arc::new(Self {
             appender: Arc::new(appender),
-            readers,
+            readers: Readers::new(&shared.config, &shared.changes)?,
             groups: Groups::new(&shared.config),
+            pulse: Mutex::new(Some(start_pulse(&shared)?)),
             shared,
-            pulse: Mutex::new(Some(pulse)),
             lock: Mutex::new(Some(lock)),
             _scratch: scratch,
         }))
@@ -257,6 +247,16 @@ fn instance(path: &Path, config: &KafkaConfig) -> Result<String, LogError> {
     let name = format!("host-{:016x}", rand::random::<u64>());
     std::fs::write(&file, &name).map_err(failed)?;
     Ok(name)
+}
+
+fn start_pulse(shared: &Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("log-pulse".to_owned())
+        .spawn(move || pulse(&shared))
+        .map_err(|error| LogError::Unavailable {
+            reason: format!("a thread of the log did not start: {error}"),
+        })
 }
 
 /// Tells watchers that others may have committed, and looks after brokers that

@@ -1,6 +1,7 @@
 //! The engine as a whole, on real directories.
 
 mod cleaning;
+mod compaction;
 mod damage;
 mod disk;
 mod journal;
