@@ -18,7 +18,7 @@ use super::{
     error::ReplayError,
     line::Line,
     recording::Recording,
-    run::{BATCH, Plan, Replayed},
+    run::{BATCH, Case, Plan, Replayed},
 };
 use crate::{
     slots::rehearsal::{Rehearsal, RehearsalOutcome},
@@ -114,62 +114,84 @@ pub fn try_out(
         let objection = rehearse(plugin, partition, key.clone(), stored.into())?;
         tried.objections.extend(objection);
     }
-    let case = recording.case_with(plugin)?;
-    let mut first: Option<(Vec<Line>, Option<Bytes>)> = None;
-    for (how, plan) in PLANS {
-        let replayed = match case.run(plan) {
-            Ok(replayed) => replayed,
-            Err(ReplayError::Stopped { next, code, reason }) => {
-                tried.objections.push(Objection {
-                    code: code.to_owned(),
-                    reason: format!("{how}: at offset {next}: {reason}"),
-                });
-                return Ok(tried);
-            }
-            Err(error) => return Err(error),
-        };
-        let lines = lines(&replayed);
-        match &first {
-            None => first = Some((lines, replayed.checkpoint)),
-            Some((other, checkpoint)) => {
-                let difference = if !same_lines(other, &lines) {
-                    let is_same = |(one, two): &(&Line, &Line)| {
-                        same_lines(std::slice::from_ref(*one), std::slice::from_ref(*two))
-                    };
-                    let at = other.iter().zip(&lines).find(|pair| !is_same(pair));
-                    let source = at.and_then(|(line, _)| line.source);
-                    source.map_or_else(
-                        || "the number of its outputs".to_owned(),
-                        |source| format!("the output of the event at offset {source}"),
-                    )
-                } else if stands_for(checkpoint.as_ref())?
-                    != stands_for(replayed.checkpoint.as_ref())?
-                {
-                    "its checkpoint".to_owned()
-                } else {
-                    continue;
-                };
-                let [(usual, _), ..] = PLANS;
-                tried.objections.push(Objection {
-                    code: "plugin-not-deterministic".to_owned(),
-                    reason: format!(
-                        "{difference} differs between runs with the events {usual} and {how}"
-                    ),
-                });
-            }
-        }
-    }
-    let (lines, checkpoint) = first.unwrap_or_default();
-    if let Some(stored) = checkpoint {
+    let Some(first) = run_all(&recording.case_with(plugin)?, &mut tried.objections)? else {
+        return Ok(tried);
+    };
+    if let Some(stored) = first.checkpoint {
         let objection = rehearse(plugin, partition, key, stored)?;
         tried.objections.extend(objection);
     }
     let Comparison {
         same, differences, ..
-    } = compare(recording, &lines, Headers::ButThePlugin);
+    } = compare(recording, &first.lines, Headers::ButThePlugin);
     (tried.same, tried.differ) = (same, differences.len());
-    count(recording, &lines, &mut tried);
+    count(recording, &first.lines, &mut tried);
     Ok(tried)
+}
+
+/// The outcome of one run.
+struct Run {
+    lines: Vec<Line>,
+    checkpoint: Option<Bytes>,
+}
+
+/// Hands the events over in each way, and returns the first run. An objection tells how
+/// another run differs. Without a run, the plugin cannot process the events.
+fn run_all(case: &Case, objections: &mut Vec<Objection>) -> Result<Option<Run>, ReplayError> {
+    let mut first: Option<Run> = None;
+    for (how, plan) in PLANS {
+        let replayed = match case.run(plan) {
+            Ok(replayed) => replayed,
+            Err(ReplayError::Stopped { next, code, reason }) => {
+                objections.push(Objection {
+                    code: code.to_owned(),
+                    reason: format!("{how}: at offset {next}: {reason}"),
+                });
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let run = Run {
+            lines: lines(&replayed),
+            checkpoint: replayed.checkpoint,
+        };
+        let Some(first) = &first else {
+            first = Some(run);
+            continue;
+        };
+        if let Some(difference) = difference(first, &run)? {
+            let [(usual, _), ..] = PLANS;
+            objections.push(Objection {
+                code: "plugin-not-deterministic".to_owned(),
+                reason: format!(
+                    "{difference} differs between runs with the events {usual} and {how}"
+                ),
+            });
+        }
+    }
+    Ok(first)
+}
+
+/// The first difference between two runs, in words.
+fn difference(one: &Run, other: &Run) -> Result<Option<String>, ReplayError> {
+    if !same_lines(&one.lines, &other.lines) {
+        let is_same = |(one, two): &(&Line, &Line)| {
+            same_lines(std::slice::from_ref(*one), std::slice::from_ref(*two))
+        };
+        let at = one
+            .lines
+            .iter()
+            .zip(&other.lines)
+            .find(|pair| !is_same(pair));
+        let source = at.and_then(|(line, _)| line.source);
+        return Ok(Some(source.map_or_else(
+            || "the number of its outputs".to_owned(),
+            |source| format!("the output of the event at offset {source}"),
+        )));
+    }
+    let (one, other) = (one.checkpoint.as_ref(), other.checkpoint.as_ref());
+    let is_same = stands_for(one)? == stands_for(other)?;
+    Ok((!is_same).then(|| "its checkpoint".to_owned()))
 }
 
 /// The part of a checkpoint that follows from the events alone. The offset does not: an
