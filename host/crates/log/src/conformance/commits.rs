@@ -135,9 +135,9 @@ pub fn records_of_any_time_are_taken(subject: &mut impl Subject) {
     let read = read_all(&*log, &a, 0, 0);
     assert_eq!(read.len(), times.len());
     for (time, record) in times.into_iter().zip(read) {
-        let told = record.header(courtside_types::EVENT_TIME_HEADER);
-        let told = told.map(|text| str::from_utf8(text).unwrap().parse().unwrap());
-        assert_eq!(told.unwrap_or(record.timestamp_ms), time);
+        let event_time = record.header(courtside_types::EVENT_TIME_HEADER);
+        let event_time = event_time.map(|text| str::from_utf8(text).unwrap().parse().unwrap());
+        assert_eq!(event_time.unwrap_or(record.timestamp_ms), time);
     }
 
     // The log takes each record of one request; those whose time the brokers refuse may

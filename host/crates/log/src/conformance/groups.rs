@@ -241,7 +241,7 @@ pub fn a_group_tells_its_status(subject: &mut impl Subject) {
     let mut members = [join(&*log, &group, &a, 0, 2), join(&*log, &group, &a, 1, 2)];
     let mut owned = shared(&mut members, 3);
     let status = log.group_status(&group, &a).unwrap();
-    let mut told: Vec<_> = status
+    let mut shown: Vec<_> = status
         .members
         .iter()
         .map(|member| {
@@ -252,9 +252,9 @@ pub fn a_group_tells_its_status(subject: &mut impl Subject) {
                 .collect::<Vec<_>>()
         })
         .collect();
-    told.sort();
+    shown.sort();
     owned.sort();
-    assert_eq!(told, owned);
+    assert_eq!(shown, owned);
     assert!(status.committed.is_empty());
     drop(members);
     let status = log.group_status(&subject.name("other"), &a).unwrap();

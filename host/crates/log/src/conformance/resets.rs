@@ -86,7 +86,7 @@ pub fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl Subject
         Also::default()
     })
     .unwrap();
-    let told: Vec<_> = moved
+    let counts: Vec<_> = moved
         .iter()
         .map(|one| {
             (
@@ -98,7 +98,7 @@ pub fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl Subject
         })
         .collect();
     assert_eq!(
-        told,
+        counts,
         [(0, Some(Offset(3)), 0, 2), (1, Some(Offset(3)), 0, 2)]
     );
     drop(log);

@@ -22,7 +22,7 @@ use super::{
     batch::Batch,
     config::{EmbeddedConfig, PARTITIONS_MAX},
     rows::{self, OffsetRow, PartitionRow, TopicRow},
-    shared::Shared,
+    state::EmbeddedState,
     store::{self, COMMIT_KEY, META, RECORDS, Store, read_error, write_error},
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Drop for OnlyBackup {
 
 /// The rows of a running engine.
 pub(super) struct SnapshotRows {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedState>,
     /// The snapshot, and the number of the store's opening that it belongs to.
     snapshot: Option<(Snapshot, u64)>,
     space: usize,
@@ -64,7 +64,7 @@ pub(super) struct SnapshotRows {
 }
 
 impl SnapshotRows {
-    pub fn new(shared: &Arc<Shared>) -> Result<Self, LogError> {
+    pub fn new(shared: &Arc<EmbeddedState>) -> Result<Self, LogError> {
         drop(shared.store()?);
         Ok(Self {
             _only: OnlyBackup::take(&shared.backing_up)?,

@@ -9,7 +9,7 @@ use super::{
     config::PARTITIONS_MAX,
     groups::GroupKey,
     rows::{self, CleanupRow, OffsetRow, PartitionRow, TopicRow},
-    shared::Shared,
+    state::EmbeddedState,
     store::{Store, read_error},
     topics::TopicState,
 };
@@ -60,7 +60,7 @@ fn damaged(what: &str) -> LogError {
 }
 
 /// Takes over the rows found in the store, and wakes the readers.
-pub(super) fn apply(shared: &Shared, found: Catalog) {
+pub(super) fn apply(shared: &EmbeddedState, found: Catalog) {
     shared.groups.replace_committed(found.offsets);
     let mut topics = shared.topics.write();
     for (name, row, partitions) in found.topics {
@@ -81,7 +81,7 @@ pub(super) fn apply(shared: &Shared, found: Catalog) {
 
 /// The rows that must be written so that all these topics are there.
 pub(super) fn missing(
-    shared: &Shared,
+    shared: &EmbeddedState,
     specs: &[TopicSpec],
 ) -> Result<Vec<(Topic, TopicRow)>, LogError> {
     let topics = shared.topics.read();
@@ -129,7 +129,7 @@ pub(super) fn missing(
 /// The number of partitions of a new topic. Fails if its name or this number is
 /// invalid.
 pub(super) fn new_partitions(
-    shared: &Shared,
+    shared: &EmbeddedState,
     name: &Topic,
     partitions: Option<u32>,
 ) -> Result<u32, LogError> {
@@ -185,7 +185,7 @@ pub(super) fn encode_topic(row: &TopicRow) -> Result<Vec<u8>, LogError> {
 }
 
 /// Takes over topics that were written.
-pub(super) fn apply_topics(shared: &Shared, rows: Vec<(Topic, TopicRow)>) {
+pub(super) fn apply_topics(shared: &EmbeddedState, rows: Vec<(Topic, TopicRow)>) {
     let mut topics = shared.topics.write();
     for (name, row) in rows {
         if let Ok(topic) = topics.get(&name) {

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use courtside_types::{Key, PartitionId};
 use fjall::Readable as _;
 
-use super::{rows::checkpoint_key, shared::Shared, store::read_error};
+use super::{rows::checkpoint_key, state::EmbeddedState, store::read_error};
 use crate::{Checkpoints, GroupName, LogError};
 
 pub(super) struct GroupCheckpoints {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedState>,
     group: GroupName,
 }
 
 impl GroupCheckpoints {
-    pub fn new(shared: &Arc<Shared>, group: &str) -> Self {
+    pub fn new(shared: &Arc<EmbeddedState>, group: &str) -> Self {
         Self {
             shared: Arc::clone(shared),
             group: group.into(),

@@ -1,10 +1,10 @@
 //! Groups in memory: their members and committed offsets.
 //!
 //! Partition p of the input belongs to worker p modulo the number of workers.
-//! A worker that joins takes the seat of the earlier member with its number, and the
-//! seats of all members that have another number of workers. One thread, the writer,
-//! gives seats and applies commits. So a member that lost its seat cannot commit after
-//! its successor has read the committed offsets.
+//! A worker that joins fences the earlier member with its number, and all members that
+//! have another number of workers. One thread, the writer, lets members join and applies
+//! commits. So a fenced member cannot commit after its successor has read the committed
+//! offsets.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +27,7 @@ pub(super) struct GroupKey {
     pub topic: u32,
 }
 
-/// A member as seen by those that wake it or take its seat.
+/// A member as seen by those that wake it or fence it.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub worker: u32,
@@ -118,8 +118,8 @@ impl Groups {
 
     pub fn leave(&self, key: &GroupKey, member: &Arc<Listener>) {
         if let Some(group) = self.groups.lock().get_mut(key)
-            && let Some(seated) = group.members.get(&member.worker)
-            && Arc::ptr_eq(seated, member)
+            && let Some(current) = group.members.get(&member.worker)
+            && Arc::ptr_eq(current, member)
         {
             group.members.remove(&member.worker);
         }
@@ -240,20 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_has_one_member_and_all_count_workers_alike() {
+    fn a_worker_has_one_member_and_all_count_workers_alike() {
         let groups = Groups::default();
-        let seat = |worker, workers| {
+        let join = |worker, workers| {
             let member = Arc::new(Listener::new(worker, workers));
             groups.join(key(), Arc::clone(&member));
             member
         };
-        let (first, other) = (seat(0, 2), seat(1, 2));
-        let second = seat(0, 2);
+        let (first, other) = (join(0, 2), join(1, 2));
+        let second = join(0, 2);
         assert!(first.is_fenced() && !other.is_fenced() && !second.is_fenced());
-        // A member that lost its seat does not free its successor's when it leaves.
+        // A fenced member does not remove its successor when it leaves.
         groups.leave(&key(), &first);
         assert_eq!(groups.members(&key()).len(), 2);
-        let alone = seat(0, 1);
+        let alone = join(0, 1);
         assert!(second.is_fenced() && other.is_fenced() && !alone.is_fenced());
         groups.leave(&key(), &alone);
         assert!(groups.members(&key()).is_empty());

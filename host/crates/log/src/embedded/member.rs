@@ -14,7 +14,7 @@ use super::{
     parts,
     read::Cursor,
     rows,
-    shared::Shared,
+    state::EmbeddedState,
     topics::TopicState,
     write::{CheckpointRow, CommitRequest, Join, OffsetMove, Request, queue::closed},
 };
@@ -28,13 +28,13 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The embedded engine's [`Member`], which belongs to one thread.
 pub(super) struct EmbeddedMember {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedState>,
     topic: Arc<TopicState>,
     group: GroupKey,
     /// The topics that the member's commits name, with the ids they must have.
     topics: Vec<(Topic, TopicId)>,
-    seat: Arc<Listener>,
-    phase: Phase,
+    listener: Arc<Listener>,
+    state: MembershipState,
     /// Partitions assigned and not released, by number.
     tasks: Vec<AssignedPartition>,
     /// Errors that stopped a partition and that no poll has returned yet.
@@ -44,14 +44,14 @@ pub(super) struct EmbeddedMember {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum MembershipState {
     /// Partitions are to be assigned at the next poll.
     Joining,
     Reading,
     /// The member has lost its partitions. The next poll says so, and the one after
     /// it assigns them anew.
     Lost,
-    /// Another member has the seat, and a poll has said so.
+    /// Another member has taken over this worker, and a poll has said so.
     Out,
 }
 
@@ -63,7 +63,7 @@ struct AssignedPartition {
 }
 
 impl EmbeddedMember {
-    pub fn join(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
+    pub fn join(shared: &Arc<EmbeddedState>, spec: &GroupSpec) -> Result<Self, LogError> {
         let invalid = |reason: &str| LogError::Invalid {
             what: format!("group {:?}", &*spec.group),
             reason: reason.to_owned(),
@@ -79,12 +79,12 @@ impl EmbeddedMember {
             group: spec.group.clone(),
             topic: topic.id,
         };
-        let seat = Arc::new(Listener::new(spec.worker, spec.workers));
+        let listener = Arc::new(Listener::new(spec.worker, spec.workers));
         shared.ask(|reply| {
             Request::Join(Join {
                 topic: Arc::clone(&topic),
                 group: group.clone(),
-                member: Arc::clone(&seat),
+                member: Arc::clone(&listener),
                 reply,
             })
         })?;
@@ -93,8 +93,8 @@ impl EmbeddedMember {
             topic,
             group,
             topics: spec.topics.clone(),
-            seat,
-            phase: Phase::Joining,
+            listener,
+            state: MembershipState::Joining,
             tasks: Vec::new(),
             stopped: VecDeque::new(),
             turn: 0,
@@ -102,11 +102,11 @@ impl EmbeddedMember {
     }
 
     fn assign(&mut self) -> Vec<Assignment> {
-        self.phase = Phase::Reading;
+        self.state = MembershipState::Reading;
         self.turn = 0;
         self.stopped.clear();
         let mut assigned = Vec::new();
-        let owned = (0..self.topic.count()).filter(|partition| self.seat.owns(*partition));
+        let owned = (0..self.topic.count()).filter(|partition| self.listener.owns(*partition));
         for partition in owned {
             let row = self.topic.row(partition);
             let committed = self.shared.groups.committed(&self.group, partition);
@@ -142,7 +142,7 @@ impl EmbeddedMember {
         let mut fetched: Vec<Fetched> = Vec::new();
         let mut bytes = 0;
         let count = self.tasks.len();
-        let (late, early) = self.tasks.split_at_mut(self.turn.min(count));
+        let (last, first) = self.tasks.split_at_mut(self.turn.min(count));
         self.turn = if self.turn + 1 < count {
             self.turn + 1
         } else {
@@ -150,12 +150,12 @@ impl EmbeddedMember {
         };
         let is_next =
             |task: &AssignedPartition| !task.paused && !task.stopped && task.cursor.lags();
-        let mut left = early
+        let mut left = first
             .iter()
-            .chain(&*late)
+            .chain(&*last)
             .filter(|task| is_next(task))
             .count();
-        for task in early.iter_mut().chain(late) {
+        for task in first.iter_mut().chain(last) {
             if !is_next(task) {
                 continue;
             }
@@ -245,28 +245,28 @@ impl Member for EmbeddedMember {
         let now = Instant::now();
         let deadline = now.checked_add(timeout).unwrap_or(now + FOREVER);
         loop {
-            let seen = self.seat.ticks();
-            if self.seat.is_fenced() && self.phase != Phase::Out {
-                self.phase = Phase::Out;
+            let seen = self.listener.ticks();
+            if self.listener.is_fenced() && self.state != MembershipState::Out {
+                self.state = MembershipState::Out;
                 return Ok(self.lose());
             }
-            match self.phase {
-                Phase::Out => {
+            match self.state {
+                MembershipState::Out => {
                     return Err(LogError::Fenced {
-                        reason: format!("another member took over worker {}", self.seat.worker),
+                        reason: format!("another member took over worker {}", self.listener.worker),
                     });
                 }
-                Phase::Lost => {
-                    self.phase = Phase::Joining;
+                MembershipState::Lost => {
+                    self.state = MembershipState::Joining;
                     return Ok(self.lose());
                 }
-                Phase::Joining => {
+                MembershipState::Joining => {
                     let assigned = self.assign();
                     if !assigned.is_empty() {
                         return Ok(Polled::Assigned(assigned));
                     }
                 }
-                Phase::Reading => {}
+                MembershipState::Reading => {}
             }
             let fetched = self.fetch(max_bytes)?;
             if !fetched.is_empty() {
@@ -278,7 +278,7 @@ impl Member for EmbeddedMember {
             if self.shared.queue.is_closed() {
                 return Err(closed());
             }
-            if !self.seat.wait(seen, deadline) {
+            if !self.listener.wait(seen, deadline) {
                 return Ok(Polled::Idle);
             }
         }
@@ -314,9 +314,9 @@ impl Member for EmbeddedMember {
         if commit.is_empty() {
             return Ok(());
         }
-        if self.seat.is_fenced() {
+        if self.listener.is_fenced() {
             return Err(LogError::Fenced {
-                reason: format!("another member took over worker {}", self.seat.worker),
+                reason: format!("another member took over worker {}", self.listener.worker),
             });
         }
         self.check_topics()?;
@@ -327,7 +327,7 @@ impl Member for EmbeddedMember {
         let outcome = self.shared.ask(|reply| {
             Request::Commit(Box::new(CommitRequest {
                 group: self.group.clone(),
-                member: Arc::clone(&self.seat),
+                member: Arc::clone(&self.listener),
                 parts,
                 checkpoints,
                 offsets,
@@ -340,7 +340,7 @@ impl Member for EmbeddedMember {
                     self.task(*partition)?.committed = Some(next.0);
                 }
             }
-            Err(LogError::Fenced { .. }) => self.phase = Phase::Lost,
+            Err(LogError::Fenced { .. }) => self.state = MembershipState::Lost,
             Err(_) => {}
         }
         outcome
@@ -355,9 +355,9 @@ impl Member for EmbeddedMember {
 
 impl Drop for EmbeddedMember {
     fn drop(&mut self) {
-        self.shared.groups.leave(&self.group, &self.seat);
+        self.shared.groups.leave(&self.group, &self.listener);
         let mut listeners = self.topic.listeners.write();
-        listeners.retain(|listener| !Arc::ptr_eq(listener, &self.seat));
+        listeners.retain(|listener| !Arc::ptr_eq(listener, &self.listener));
     }
 }
 

@@ -29,7 +29,7 @@ mod member;
 mod parts;
 mod read;
 mod rows;
-mod shared;
+mod state;
 mod store;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(
@@ -72,7 +72,7 @@ use self::{
     member::EmbeddedMember,
     parts::PartBuilder,
     read::Cursor,
-    shared::Shared,
+    state::EmbeddedState,
     store::Store,
     write::{
         Append, EnsureTopics, Request,
@@ -87,7 +87,7 @@ use super::{
 
 /// The embedded engine. Dropping it closes it.
 pub struct Embedded {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedState>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -116,7 +116,7 @@ impl Embedded {
             reason,
         })?;
         let lock = store::lock(path)?;
-        let shared = Shared {
+        let shared = EmbeddedState {
             path: path.to_owned(),
             queue: Arc::new(Queue::new(
                 usize::try_from(config.queue_bytes_max.as_u64()).unwrap_or(usize::MAX),

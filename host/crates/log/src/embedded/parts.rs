@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     batch::{Builder, Encoded},
-    shared::Shared,
+    state::EmbeddedState,
     topics::TopicState,
     write::Part,
 };
@@ -17,7 +17,7 @@ use crate::{COMMIT_EXTRA_BYTES, LogError};
 
 /// Encodes records for many partitions, each partition's in the order given.
 pub(super) fn encode<'a>(
-    shared: &Shared,
+    shared: &EmbeddedState,
     records: impl Iterator<Item = (&'a TopicPartition, &'a NewRecord)>,
 ) -> Result<Vec<Part>, LogError> {
     let mut parts: Vec<PartBuilder> = Vec::new();
@@ -62,7 +62,7 @@ impl PartBuilder {
         self.partition
     }
 
-    pub fn push(&mut self, shared: &Shared, record: &NewRecord) -> Result<(), LogError> {
+    pub fn push(&mut self, shared: &EmbeddedState, record: &NewRecord) -> Result<(), LogError> {
         let size = check_size(record, shared.record_bytes_max() + COMMIT_EXTRA_BYTES)?;
         if self.open.is_full_for(size) {
             let next = Builder::dense().appended_at(now_ms());

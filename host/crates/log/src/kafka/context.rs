@@ -98,11 +98,11 @@ fn was_written(line: String) -> bool {
 }
 
 /// Context of clients that only ask and read.
-pub(super) struct Plain {
+pub(super) struct PlainContext {
     pub reach: Option<Arc<Reachability>>,
 }
 
-impl ClientContext for Plain {
+impl ClientContext for PlainContext {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
         if let Some(reach) = &self.reach
             && what == FAILED
@@ -121,7 +121,7 @@ impl ClientContext for Plain {
     }
 }
 
-impl ConsumerContext for Plain {}
+impl ConsumerContext for PlainContext {}
 
 thread_local! {
     static END: Cell<Option<u64>> = const { Cell::new(None) };

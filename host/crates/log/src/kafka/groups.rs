@@ -21,7 +21,7 @@ use rdkafka::{
 
 use super::{
     config::{Isolation, KafkaConfig},
-    context::Plain,
+    context::PlainContext,
     convert::number,
     errors::unavailable,
     native::{self, DescribedGroup},
@@ -31,8 +31,8 @@ use crate::{GroupStatus, LogError, MemberStatus};
 /// How long a caller waits for offsets that are being committed.
 const STABLE_WAIT: Duration = Duration::from_millis(500);
 
-type OffsetClient = Arc<BaseConsumer<Plain>>;
-type GroupClient = Arc<AdminClient<Plain>>;
+type OffsetClient = Arc<BaseConsumer<PlainContext>>;
+type GroupClient = Arc<AdminClient<PlainContext>>;
 
 /// Shortest time that a client that asks about groups is kept. While a coordinator is
 /// away, many callers may ask in vain, and must not each replace the client.
@@ -87,7 +87,7 @@ impl Groups {
     /// a question without an answer: the library keeps that question.
     fn ask<T>(
         &self,
-        question: impl Fn(&NativeClient<Plain>, Duration) -> Result<T, RDKafkaErrorCode>,
+        question: impl Fn(&NativeClient<PlainContext>, Duration) -> Result<T, RDKafkaErrorCode>,
     ) -> Result<T, GroupError> {
         let ask = || {
             let client = self.group_client().map_err(GroupError::NoClient)?;
@@ -113,7 +113,7 @@ impl Groups {
         let created = self
             .config
             .client()
-            .create_with_context(Plain { reach: None });
+            .create_with_context(PlainContext { reach: None });
         let created = Arc::new(created.map_err(unavailable)?);
         *client = Some((Arc::clone(&created), Instant::now()));
         Ok(created)
@@ -139,7 +139,7 @@ impl Groups {
         let client = self
             .config
             .consumer(group, isolation)
-            .create_with_context(Plain { reach: None })
+            .create_with_context(PlainContext { reach: None })
             .map_err(unavailable)?;
         let client = Arc::new(client);
         clients.insert(key, Arc::clone(&client));

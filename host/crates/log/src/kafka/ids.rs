@@ -20,7 +20,7 @@ use rdkafka::{
 };
 
 use super::{
-    context::Plain,
+    context::PlainContext,
     errors::{closed, without},
     native,
 };
@@ -45,13 +45,13 @@ pub(super) struct Ids {
 }
 
 /// A question whose answer is to come.
-pub(super) struct Asked {
+pub(super) struct IdRequest {
     topics: Vec<Topic>,
     answer: Receiver<Answer>,
 }
 
 impl Ids {
-    pub fn start(client: Arc<BaseConsumer<Plain>>) -> Result<Self, LogError> {
+    pub fn start(client: Arc<BaseConsumer<PlainContext>>) -> Result<Self, LogError> {
         // Each caller waits for its answer, so there are only a few questions.
         let (questions, inbox) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
@@ -64,7 +64,7 @@ impl Ids {
     }
 
     /// Begins to ask for the ids of topics. An impossible name has none.
-    pub fn ask(&self, topics: Vec<Topic>) -> Asked {
+    pub fn ask(&self, topics: Vec<Topic>) -> IdRequest {
         let (answer, answered) = crossbeam_channel::bounded(1);
         let question = Question {
             topics: topics.clone(),
@@ -72,14 +72,14 @@ impl Ids {
         };
         // A thread that has ended answers nothing, which the caller sees.
         drop(self.questions.send(question));
-        Asked {
+        IdRequest {
             topics,
             answer: answered,
         }
     }
 }
 
-impl Asked {
+impl IdRequest {
     /// The ids, in the order of the topics; none of a topic that is not there.
     pub fn wait(self) -> Result<Vec<Option<TopicId>>, LogError> {
         // A question may have to wait until the one before it is given up.
@@ -116,7 +116,7 @@ impl Asked {
     }
 }
 
-fn answer_all(client: &BaseConsumer<Plain>, inbox: &Receiver<Question>) {
+fn answer_all(client: &BaseConsumer<PlainContext>, inbox: &Receiver<Question>) {
     while let Ok(first) = inbox.recv() {
         let mut questions = vec![first];
         questions.extend(inbox.try_iter());
@@ -136,7 +136,7 @@ fn answer_all(client: &BaseConsumer<Plain>, inbox: &Receiver<Question>) {
     }
 }
 
-fn look(client: &BaseConsumer<Plain>, topics: &[&str]) -> Result<Found, LogError> {
+fn look(client: &BaseConsumer<PlainContext>, topics: &[&str]) -> Result<Found, LogError> {
     if topics.is_empty() {
         return Ok(Found::new());
     }

@@ -32,7 +32,7 @@ mod producer;
 mod reachability;
 mod reader;
 mod restore;
-mod shared;
+mod state;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(
     clippy::expect_used,
@@ -77,14 +77,14 @@ use self::{
     append::Appender,
     checkpoints::{GroupCheckpoints, Store},
     config::Isolation,
-    context::Plain,
+    context::PlainContext,
     errors::unavailable,
     groups::{GroupError, Groups},
     ids::Ids,
     member::KafkaMember,
     reachability::Reachability,
     reader::Readers,
-    shared::Shared,
+    state::KafkaState,
     times::Times,
     topics::Topics,
 };
@@ -108,7 +108,7 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// The Kafka engine. Dropping it closes it.
 pub struct Kafka {
-    shared: Arc<Shared>,
+    shared: Arc<KafkaState>,
     appender: Arc<Appender>,
     readers: Readers,
     groups: Groups,
@@ -173,7 +173,9 @@ impl Kafka {
         let asker = |isolation, reach: Option<Arc<Reachability>>| {
             let config = config.consumer(ASKERS, isolation);
             config
-                .create_with_context::<Plain, BaseConsumer<Plain>>(Plain { reach })
+                .create_with_context::<PlainContext, BaseConsumer<PlainContext>>(PlainContext {
+                    reach,
+                })
                 .map_err(unavailable)
         };
         let committed = Arc::new(asker(Isolation::Committed, Some(Arc::clone(&reach)))?);
@@ -188,7 +190,7 @@ impl Kafka {
             Arc::clone(&reach),
             Arc::clone(&times),
         )?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KafkaState {
             topics: Topics::new(
                 &config,
                 limits.partitions,
@@ -249,7 +251,7 @@ fn instance(path: &Path, config: &KafkaConfig) -> Result<String, LogError> {
     Ok(name)
 }
 
-fn start_pulse(shared: &Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
+fn start_pulse(shared: &Arc<KafkaState>) -> Result<JoinHandle<()>, LogError> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("log-pulse".to_owned())
@@ -261,7 +263,7 @@ fn start_pulse(shared: &Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
 
 /// Tells watchers that others may have committed, and looks after brokers that
 /// could not be reached.
-fn pulse(shared: &Shared) {
+fn pulse(shared: &KafkaState) {
     let mut probed = Instant::now();
     while !shared.is_closed() {
         std::thread::sleep(TICK);

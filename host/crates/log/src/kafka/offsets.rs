@@ -21,14 +21,14 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
-use super::producer::{Quiet, left, retry};
+use super::producer::{TransactionContext, left, retry};
 
 /// How much later than the deadline the client's own error may come.
 const CLIENT_DELAY_MAX: Duration = Duration::from_millis(500);
 
 /// Offsets to send, and the transaction and the member that they are for.
 pub(super) struct Sending {
-    pub producer: Arc<BaseProducer<Quiet>>,
+    pub producer: Arc<BaseProducer<TransactionContext>>,
     pub offsets: TopicPartitionList,
     pub identity: Arc<ConsumerGroupMetadata>,
 }
@@ -134,7 +134,11 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", "127.0.0.1:1");
         Sending {
-            producer: Arc::new(config.create_with_context(Quiet::default()).unwrap()),
+            producer: Arc::new(
+                config
+                    .create_with_context(TransactionContext::default())
+                    .unwrap(),
+            ),
             offsets: TopicPartitionList::new(),
             identity: Arc::new(identity),
         }

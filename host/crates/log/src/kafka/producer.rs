@@ -29,7 +29,7 @@ pub(super) const LOOK: Duration = Duration::from_micros(500);
 /// Context of the producer. Nobody waits for deliveries one by one: a failed one fails
 /// the transaction.
 #[derive(Default)]
-pub(super) struct Quiet {
+pub(super) struct TransactionContext {
     pub refusals: Arc<Mutex<Refusals>>,
     /// A record that was not delivered may be in the log all the same.
     pub is_in_doubt: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ impl Refusals {
     }
 }
 
-impl ClientContext for Quiet {
+impl ClientContext for TransactionContext {
     fn log(&self, level: RDKafkaLogLevel, what: &str, message: &str) {
         context::log(level, what, message);
     }
@@ -61,7 +61,7 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ProducerContext for Quiet {
+impl ProducerContext for TransactionContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {

@@ -207,8 +207,9 @@ mod tests {
         reach.answered();
         assert_eq!(reach.refusal(), None);
 
-        let told = "[thrd:b]: b:1/1: SASL authentication error: bad (after 3ms in state AUTH_REQ)";
-        event(&reach, RDKafkaErrorCode::Authentication, told);
+        let message =
+            "[thrd:b]: b:1/1: SASL authentication error: bad (after 3ms in state AUTH_REQ)";
+        event(&reach, RDKafkaErrorCode::Authentication, message);
         assert_eq!(reach.trouble(), None, "one broker alone is no trouble");
         reach.note_line("b:1/1: Disconnected");
         event(

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::{
     config::{Isolation, KafkaConfig},
-    context::{Plain, take_end},
+    context::{PlainContext, take_end},
     convert::{self, number},
     errors::{of_partition, unavailable},
     topics::Topics,
@@ -44,7 +44,7 @@ pub(super) struct Readers {
 }
 
 struct Lane {
-    consumer: Arc<BaseConsumer<Plain>>,
+    consumer: Arc<BaseConsumer<PlainContext>>,
     open: Mutex<HashMap<(Topic, PartitionId), Opened>>,
     /// Channel that tells watchers of new records.
     changes: Option<watch::Sender<u64>>,
@@ -54,7 +54,7 @@ type Opened = Arc<Mutex<Open>>;
 
 /// A partition with an open queue.
 struct Open {
-    queue: PartitionQueue<Plain>,
+    queue: PartitionQueue<PlainContext>,
     /// The next offset to hand out.
     next: Offset,
     /// No record before this offset is still to be handed out.
@@ -72,7 +72,7 @@ impl Readers {
                 .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB)
                 .set("fetch.wait.max.ms", FETCH_WAIT_MS);
             let consumer = consumer
-                .create_with_context(Plain { reach: None })
+                .create_with_context(PlainContext { reach: None })
                 .map_err(unavailable)?;
             Ok(Lane {
                 consumer: Arc::new(consumer),

@@ -29,10 +29,10 @@ use rdkafka::{
 use super::{
     checkpoints::{Claim, Row, checkpoints_topic},
     config::Isolation,
-    context::{Membership, Plain, take_end},
+    context::{Membership, PlainContext, take_end},
     convert::{self, number},
     errors::{closed, is_denial, unavailable, without},
-    shared::Shared,
+    state::KafkaState,
 };
 use crate::{Bounds, GroupName, GroupSpec, LogError};
 
@@ -50,7 +50,7 @@ const FETCH_AHEAD_KIB: &str = "4096";
 
 /// A partition to restore; the claim tells one assignment from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct RestoreRequest {
     pub partition: PartitionId,
     pub claim: Claim,
 }
@@ -58,13 +58,13 @@ pub(super) struct Wanted {
 /// A partition that is restored.
 #[derive(Debug)]
 pub(super) struct Restored {
-    pub wanted: Wanted,
+    pub wanted: RestoreRequest,
     pub committed: Option<Offset>,
     pub bounds: Bounds,
 }
 
 pub(super) struct Restorer {
-    wanted: Option<Sender<Vec<Wanted>>>,
+    wanted: Option<Sender<Vec<RestoreRequest>>>,
     restored: Receiver<Restored>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -72,7 +72,7 @@ pub(super) struct Restorer {
 
 impl Restorer {
     pub fn start(
-        shared: &Arc<Shared>,
+        shared: &Arc<KafkaState>,
         consumer: &Arc<BaseConsumer<Membership>>,
         spec: &GroupSpec,
     ) -> Result<Self, LogError> {
@@ -103,7 +103,7 @@ impl Restorer {
         })
     }
 
-    pub fn restore(&self, wanted: Vec<Wanted>) {
+    pub fn restore(&self, wanted: Vec<RestoreRequest>) {
         if let Some(inbox) = &self.wanted
             && !wanted.is_empty()
         {
@@ -132,7 +132,7 @@ impl Drop for Restorer {
 }
 
 struct Work {
-    shared: Arc<Shared>,
+    shared: Arc<KafkaState>,
     consumer: Arc<BaseConsumer<Membership>>,
     group: GroupName,
     input: Topic,
@@ -143,7 +143,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(&self, inbox: &Receiver<Vec<Wanted>>) {
+    fn run(&self, inbox: &Receiver<Vec<RestoreRequest>>) {
         while let Ok(wanted) = inbox.recv() {
             while !self.is_stopped() {
                 match self.restore(&wanted) {
@@ -165,7 +165,7 @@ impl Work {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn restore(&self, wanted: &[Wanted]) -> Result<(), LogError> {
+    fn restore(&self, wanted: &[RestoreRequest]) -> Result<(), LogError> {
         let partitions: Vec<_> = wanted.iter().map(|wanted| wanted.partition).collect();
         let committed = self.committed(&partitions)?;
         let topics = &self.shared.topics;
@@ -215,7 +215,7 @@ impl Work {
 
     fn restore_checkpoints(
         &self,
-        wanted: &[Wanted],
+        wanted: &[RestoreRequest],
         partitions: &[PartitionId],
     ) -> Result<(), LogError> {
         let topics = &self.shared.topics;
@@ -258,7 +258,7 @@ impl Work {
 
     /// Reads partitions of the checkpoints to these ends at least: a new leader may
     /// for a moment know of an earlier end.
-    fn read(&self, wanted: &[(Wanted, Offset)]) -> Result<(), LogError> {
+    fn read(&self, wanted: &[(RestoreRequest, Offset)]) -> Result<(), LogError> {
         if wanted.is_empty() {
             return Ok(());
         }
@@ -269,8 +269,8 @@ impl Work {
         config
             .set("enable.partition.eof", "true")
             .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB);
-        let reader: BaseConsumer<Plain> = config
-            .create_with_context(Plain { reach: None })
+        let reader: BaseConsumer<PlainContext> = config
+            .create_with_context(PlainContext { reach: None })
             .map_err(unavailable)?;
         let mut list = TopicPartitionList::with_capacity(wanted.len());
         for (wanted, _) in wanted {

@@ -29,7 +29,7 @@ use super::{
     convert,
     errors::is_denial,
     offsets::{NotSent, OffsetSender, Sending},
-    producer::{LOOK, Quiet, Refusals, left, retry},
+    producer::{LOOK, Refusals, TransactionContext, left, retry},
     verdict::{ClientReport, Stage, Verdict, judge},
 };
 use crate::LogError;
@@ -76,10 +76,10 @@ pub(super) struct Transactions {
     config: KafkaConfig,
     id: String,
     record_bytes_max: usize,
-    producer: Option<Arc<BaseProducer<Quiet>>>,
+    producer: Option<Arc<BaseProducer<TransactionContext>>>,
     offsets: OffsetSender,
     refusals: Arc<Mutex<Refusals>>,
-    /// The producer's [`Quiet::is_in_doubt`].
+    /// The producer's [`TransactionContext::is_in_doubt`].
     is_in_doubt: Arc<AtomicBool>,
     must_abort: bool,
     /// The last producer may have left a transaction open.
@@ -165,11 +165,11 @@ impl Transactions {
             config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
         }
         self.is_in_doubt = Arc::default();
-        let context = Quiet {
+        let context = TransactionContext {
             refusals: Arc::clone(&self.refusals),
             is_in_doubt: Arc::clone(&self.is_in_doubt),
         };
-        let producer: BaseProducer<Quiet> =
+        let producer: BaseProducer<TransactionContext> =
             config.create_with_context(context).map_err(unavailable)?;
         let begun = retry(deadline, || producer.init_transactions(left(deadline)));
         if let Err(error) = begun {
@@ -233,7 +233,7 @@ impl Transactions {
 
     fn send_offsets(
         &mut self,
-        producer: &Arc<BaseProducer<Quiet>>,
+        producer: &Arc<BaseProducer<TransactionContext>>,
         contents: &Contents<'_>,
         identity: &Arc<ConsumerGroupMetadata>,
         deadline: Instant,
@@ -400,7 +400,7 @@ fn filling(error: KafkaError) -> (Stage, KafkaError) {
 }
 
 fn fill(
-    producer: &BaseProducer<Quiet>,
+    producer: &BaseProducer<TransactionContext>,
     records: &[(&TopicPartition, Cow<'_, NewRecord>)],
     deadline: Instant,
 ) -> Result<(), (Stage, KafkaError)> {
@@ -423,18 +423,21 @@ fn fill(
 }
 
 /// Waits until nothing is in flight.
-fn settle(producer: &BaseProducer<Quiet>, deadline: Instant) {
+fn settle(producer: &BaseProducer<TransactionContext>, deadline: Instant) {
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
         look(producer);
     }
 }
 
-fn look(producer: &BaseProducer<Quiet>) {
+fn look(producer: &BaseProducer<TransactionContext>) {
     std::thread::sleep(LOOK);
     producer.poll(Duration::ZERO);
 }
 
-fn finish(producer: &BaseProducer<Quiet>, deadline: Instant) -> Result<(), (Stage, KafkaError)> {
+fn finish(
+    producer: &BaseProducer<TransactionContext>,
+    deadline: Instant,
+) -> Result<(), (Stage, KafkaError)> {
     retry(deadline, || producer.commit_transaction(left(deadline))).map_err(|error| {
         // The flush comes before the commit request: nothing was committed.
         match error {

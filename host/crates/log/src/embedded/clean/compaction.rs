@@ -20,7 +20,7 @@ use courtside_types::Record;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::step::{CHUNK_BYTES, Place, Step, stored_bytes};
+use super::step::{CHUNK_BYTES, PartitionCleaner, Step, stored_bytes};
 use crate::{
     LogError,
     embedded::{
@@ -41,22 +41,22 @@ type Latest = FxHashMap<u128, u64>;
 
 /// Drops superseded records, and tombstones older than `tombstones_before_ms`.
 pub(super) fn apply(
-    place: &Place<'_>,
+    cleaner: &PartitionCleaner<'_>,
     tombstones_before_ms: u64,
     now_ms: u64,
 ) -> Result<(), LogError> {
     loop {
-        let row = place.topic.row(place.partition);
-        let end = row.end.min(place.read_up_to(now_ms));
-        if !is_worth_it(&place.shared.config, row, end) {
+        let row = cleaner.topic.row(cleaner.partition);
+        let end = row.end.min(cleaner.read_up_to(now_ms));
+        if !is_worth_it(&cleaner.shared.config, row, end) {
             return Ok(());
         }
-        let round = map(place, end)?;
+        let round = map(cleaner, end)?;
         if round.end == row.cleaned {
             // The groups have committed only a part of the next batch.
             return Ok(());
         }
-        rewrite(place, &round, tombstones_before_ms)?;
+        rewrite(cleaner, &round, tombstones_before_ms)?;
     }
 }
 
@@ -83,36 +83,45 @@ struct Round {
     bytes: u64,
 }
 
-fn parse(place: &Place<'_>, base: u64, value: fjall::UserValue) -> Result<Batch, LogError> {
-    Batch::parse(base, value).map_err(|damage| damaged(place.topic, place.partition, base, damage))
+fn parse(
+    cleaner: &PartitionCleaner<'_>,
+    base: u64,
+    value: fjall::UserValue,
+) -> Result<Batch, LogError> {
+    Batch::parse(base, value)
+        .map_err(|damage| damaged(cleaner.topic, cleaner.partition, base, damage))
 }
 
-fn records(place: &Place<'_>, base: u64, batch: Batch) -> Result<Vec<Record>, LogError> {
+fn records(
+    cleaner: &PartitionCleaner<'_>,
+    base: u64,
+    batch: Batch,
+) -> Result<Vec<Record>, LogError> {
     batch
         .records()
         .collect::<Result<_, _>>()
-        .map_err(|damage| damaged(place.topic, place.partition, base, damage))
+        .map_err(|damage| damaged(cleaner.topic, cleaner.partition, base, damage))
 }
 
 /// Maps the dirty part before `end`, or less of it once the map has
 /// `compaction_keys_max` keys.
-fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
-    let row = place.topic.row(place.partition);
-    let keys_max = place.shared.config.compaction_keys_max;
+fn map(cleaner: &PartitionCleaner<'_>, end: u64) -> Result<Round, LogError> {
+    let row = cleaner.topic.row(cleaner.partition);
+    let keys_max = cleaner.shared.config.compaction_keys_max;
     let mut round = Round {
         latest: Latest::default(),
         end: row.cleaned,
         bytes: 0,
     };
     while round.end < end {
-        let chunk = place.chunk(round.end, end, CHUNK_BYTES)?;
+        let chunk = cleaner.chunk(round.end, end, CHUNK_BYTES)?;
         if chunk.is_empty() {
             // No batch is left before `end`.
             round.end = end;
         }
         for (base, value) in chunk {
             let bytes = stored_bytes(&value);
-            let batch = parse(place, base, value)?;
+            let batch = parse(cleaner, base, value)?;
             let next = base
                 .saturating_add(batch.head.last_delta.into())
                 .saturating_add(1);
@@ -121,7 +130,7 @@ fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
             if next > end || round.latest.len() >= keys_max {
                 return Ok(round);
             }
-            for record in records(place, base, batch)? {
+            for record in records(cleaner, base, batch)? {
                 if let Some(key) = &record.key {
                     round.latest.insert(xxh3_128(key), record.offset.0);
                 }
@@ -133,7 +142,11 @@ fn map(place: &Place<'_>, end: u64) -> Result<Round, LogError> {
     Ok(round)
 }
 
-fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Result<(), LogError> {
+fn rewrite(
+    cleaner: &PartitionCleaner<'_>,
+    round: &Round,
+    tombstones_before_ms: u64,
+) -> Result<(), LogError> {
     let stays = |head: &Head, record: &Record| {
         let Some(key) = &record.key else {
             return false;
@@ -144,21 +157,21 @@ fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Resul
         let expired = record.value.is_none() && time_ms < tombstones_before_ms;
         !superseded && !expired
     };
-    let mut at = place.topic.row(place.partition).start;
+    let mut at = cleaner.topic.row(cleaner.partition).start;
     let mut merge = Merge::default();
     while at < round.end {
-        let chunk = place.chunk(at, round.end, CHUNK_BYTES)?;
+        let chunk = cleaner.chunk(at, round.end, CHUNK_BYTES)?;
         if chunk.is_empty() {
             break;
         }
         for (base, value) in chunk {
             let bytes = stored_bytes(&value);
-            let batch = parse(place, base, value)?;
+            let batch = parse(cleaner, base, value)?;
             let head = batch.head;
             at = base
                 .saturating_add(head.last_delta.into())
                 .saturating_add(1);
-            let mut kept = records(place, base, batch)?;
+            let mut kept = records(cleaner, base, batch)?;
             kept.retain(|record| stays(&head, record));
             let whole = kept.len() == head.count as usize;
             if whole && head.raw_len >= MERGE_BELOW_BYTES {
@@ -168,13 +181,13 @@ fn rewrite(place: &Place<'_>, round: &Round, tombstones_before_ms: u64) -> Resul
             }
             if merge.step.is_large() {
                 merge.close();
-                place.apply(std::mem::take(&mut merge.step))?;
+                cleaner.apply(std::mem::take(&mut merge.step))?;
             }
         }
     }
     merge.close();
     merge.step.cleaned = Some((round.end, round.bytes));
-    place.apply(merge.step)
+    cleaner.apply(merge.step)
 }
 
 /// Merges the remaining records of neighbouring batches.

@@ -17,8 +17,8 @@ use std::{sync::Arc, thread::JoinHandle};
 use courtside_process::clock::now_ms;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 
-use self::step::{CHUNK_BYTES, Place, Step, stored_bytes};
-use super::{rows::CleanupRow, shared::Shared, topics::TopicState};
+use self::step::{CHUNK_BYTES, PartitionCleaner, Step, stored_bytes};
+use super::{rows::CleanupRow, state::EmbeddedState, topics::TopicState};
 use crate::LogError;
 
 pub(super) struct Cleaner {
@@ -27,7 +27,7 @@ pub(super) struct Cleaner {
 }
 
 impl Cleaner {
-    pub fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
+    pub fn start(shared: &Arc<EmbeddedState>) -> std::io::Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new()
@@ -53,7 +53,7 @@ impl Cleaner {
 
 /// Cleans all partitions. A partition that fails does not hold up the others; the
 /// first error is returned.
-pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
+pub(super) fn clean_all(shared: &EmbeddedState) -> Result<(), LogError> {
     let _cleaning = shared.cleaning.lock();
     let topics: Vec<_> = shared.topics.read().iter().cloned().collect();
     let mut outcome = Ok(());
@@ -63,7 +63,7 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
             if shared.queue.is_closed() {
                 return outcome;
             }
-            let place = Place {
+            let cleaner = PartitionCleaner {
                 shared,
                 topic: &topic,
                 partition,
@@ -72,13 +72,13 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
                 CleanupRow::Delete {
                     retention_ms,
                     retention_bytes,
-                } => retention::apply(&place, *retention_ms, *retention_bytes, now_ms()),
+                } => retention::apply(&cleaner, *retention_ms, *retention_bytes, now_ms()),
                 CleanupRow::Compact {
                     tombstone_retention_ms,
                 } => {
                     let now_ms = now_ms();
                     let before_ms = now_ms.saturating_sub(*tombstone_retention_ms);
-                    compaction::apply(&place, before_ms, now_ms)
+                    compaction::apply(&cleaner, before_ms, now_ms)
                 }
             };
             outcome = outcome.and(cleaned);
@@ -89,9 +89,9 @@ pub(super) fn clean_all(shared: &Shared) -> Result<(), LogError> {
 
 /// Drops all records of a topic, even those that a group has not read. The caller
 /// holds `cleaning`.
-pub(super) fn empty(shared: &Shared, topic: &Arc<TopicState>) -> Result<(), LogError> {
+pub(super) fn empty(shared: &EmbeddedState, topic: &Arc<TopicState>) -> Result<(), LogError> {
     for partition in 0..topic.count() {
-        let place = Place {
+        let cleaner = PartitionCleaner {
             shared,
             topic,
             partition,
@@ -102,7 +102,7 @@ pub(super) fn empty(shared: &Shared, topic: &Arc<TopicState>) -> Result<(), LogE
                 start: Some(row.end),
                 ..Step::default()
             };
-            for (base, value) in place.chunk(row.start, row.end, CHUNK_BYTES)? {
+            for (base, value) in cleaner.chunk(row.start, row.end, CHUNK_BYTES)? {
                 if step.is_large() {
                     step.start = Some(base);
                     break;
@@ -110,7 +110,7 @@ pub(super) fn empty(shared: &Shared, topic: &Arc<TopicState>) -> Result<(), LogE
                 step.remove(base, stored_bytes(&value));
             }
             let more = step.remove.is_empty();
-            place.apply(step)?;
+            cleaner.apply(step)?;
             if more {
                 break;
             }

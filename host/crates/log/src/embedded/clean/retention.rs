@@ -9,7 +9,7 @@
 //! would drop it. The embedded engine differs on purpose: it watches the free room of
 //! the disk, and a plugin that was away loses no events.
 
-use super::step::{CHUNK_BYTES, Place, Step, stored_bytes};
+use super::step::{CHUNK_BYTES, PartitionCleaner, Step, stored_bytes};
 use crate::{
     LogError,
     embedded::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub(super) fn apply(
-    place: &Place<'_>,
+    cleaner: &PartitionCleaner<'_>,
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
     now_ms: u64,
@@ -27,9 +27,9 @@ pub(super) fn apply(
     if retention_ms.is_none() && retention_bytes.is_none() {
         return Ok(());
     }
-    let read = place.read_up_to(now_ms);
+    let read = cleaner.read_up_to(now_ms);
     if retention_ms.is_some() {
-        restamp(place, now_ms)?;
+        restamp(cleaner, now_ms)?;
     }
     let expired = |head: &Head| {
         retention_ms.is_some_and(|ms| head.timestamp_ms_max.saturating_add(ms) < now_ms)
@@ -37,12 +37,12 @@ pub(super) fn apply(
     // Usually no batch is to be dropped, and the first batch alone shows that.
     let mut chunk_bytes = 1;
     loop {
-        let row = place.topic.row(place.partition);
+        let row = cleaner.topic.row(cleaner.partition);
         let mut left_bytes = row.bytes;
         let mut step = Step::default();
-        for (base, value) in place.chunk(row.start, row.end, chunk_bytes)? {
+        for (base, value) in cleaner.chunk(row.start, row.end, chunk_bytes)? {
             let head = Head::parse(&value)
-                .map_err(|damage| damaged(place.topic, place.partition, base, damage))?;
+                .map_err(|damage| damaged(cleaner.topic, cleaner.partition, base, damage))?;
             let next = base
                 .saturating_add(head.last_delta.into())
                 .saturating_add(1);
@@ -59,7 +59,7 @@ pub(super) fn apply(
         if step.remove.is_empty() {
             return Ok(());
         }
-        place.apply(step)?;
+        cleaner.apply(step)?;
         chunk_bytes = CHUNK_BYTES;
     }
 }
@@ -69,18 +69,18 @@ const CLOCK_BACK_MS: u64 = 60_000;
 
 /// Gives batches from the future the current time if the first batch is one, since it
 /// would keep all the others. Usually it is not, and no other batch is read.
-fn restamp(place: &Place<'_>, now_ms: u64) -> Result<(), LogError> {
+fn restamp(cleaner: &PartitionCleaner<'_>, now_ms: u64) -> Result<(), LogError> {
     let is_later = |head: &Head| head.timestamp_ms_max > now_ms.saturating_add(CLOCK_BACK_MS);
-    let end = place.topic.row(place.partition).end;
-    let mut at = place.topic.row(place.partition).start;
+    let end = cleaner.topic.row(cleaner.partition).end;
+    let mut at = cleaner.topic.row(cleaner.partition).start;
     let mut chunk_bytes = 1;
     let mut restamped = 0_u64;
     while at < end {
         let mut step = Step::default();
-        let chunk = place.chunk(at, end, chunk_bytes)?;
+        let chunk = cleaner.chunk(at, end, chunk_bytes)?;
         let from = at;
         for (base, value) in chunk {
-            let damaged = |damage| damaged(place.topic, place.partition, base, damage);
+            let damaged = |damage| damaged(cleaner.topic, cleaner.partition, base, damage);
             let head = Head::parse(&value).map_err(damaged)?;
             if is_later(&head) && !step.is_large() {
                 let batch = Batch::restamped(&value, now_ms).map_err(damaged)?;
@@ -95,7 +95,7 @@ fn restamp(place: &Place<'_>, now_ms: u64) -> Result<(), LogError> {
                 .saturating_add(1);
         }
         if !step.remove.is_empty() {
-            place.apply(step)?;
+            cleaner.apply(step)?;
         }
         if at == from {
             break;
@@ -104,8 +104,8 @@ fn restamp(place: &Place<'_>, now_ms: u64) -> Result<(), LogError> {
     }
     if restamped > 0 {
         tracing::warn!(
-            topic = %place.topic.name,
-            partition = place.partition,
+            topic = %cleaner.topic.name,
+            partition = cleaner.partition,
             batches = restamped,
             "batches have times in the future: the clock was set back, and their retention counts from now"
         );

@@ -11,7 +11,7 @@ use crate::{
         batch::Encoded,
         read::Batches,
         rows::RECORD_KEY_BYTES,
-        shared::Shared,
+        state::EmbeddedState,
         topics::TopicState,
         write::{Clean, Request, queue::closed},
     },
@@ -21,13 +21,13 @@ use crate::{
 pub(super) const CHUNK_BYTES: usize = 2 << 20;
 
 /// The partition that is being cleaned.
-pub(super) struct Place<'a> {
-    pub shared: &'a Shared,
+pub(super) struct PartitionCleaner<'a> {
+    pub shared: &'a EmbeddedState,
     pub topic: &'a Arc<TopicState>,
     pub partition: u32,
 }
 
-impl Place<'_> {
+impl PartitionCleaner<'_> {
     /// The offset before which every group that reads the topic has committed all;
     /// `u64::MAX` if no group reads it. Cleaning does not wait for a group that is away
     /// longer than `group_retention`.
@@ -50,10 +50,10 @@ impl Place<'_> {
             return Err(closed());
         }
         let store = self.shared.store()?;
-        let place = (self.topic.id, self.partition);
+        let partition = (self.topic.id, self.partition);
         let mut bytes = 0;
         let mut chunk = Vec::new();
-        for batch in Batches::from_within(&store, place, from, to) {
+        for batch in Batches::from_within(&store, partition, from, to) {
             let batch = batch?;
             bytes += batch.1.len();
             chunk.push(batch);

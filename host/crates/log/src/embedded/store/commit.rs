@@ -7,7 +7,7 @@
 
 use super::{
     database::SPACES,
-    mark::{Mark, Place},
+    mark::{Mark, PartitionKey},
 };
 use crate::embedded::rows;
 
@@ -73,7 +73,7 @@ pub(super) struct Changes {
     pub touched: [bool; SPACES],
     pub bytes: u64,
     /// `None` for a partition that is deleted.
-    pub ends: Vec<(Place, Option<u64>)>,
+    pub ends: Vec<(PartitionKey, Option<u64>)>,
 }
 
 impl Mark {

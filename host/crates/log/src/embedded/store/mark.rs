@@ -42,7 +42,7 @@ const ENDS_MAX: usize = (SLOT_BYTES - HEAD_BYTES - FIXED_BYTES) / END_BYTES;
 const SYNC_AFTER: Duration = Duration::from_millis(5);
 
 /// Topic id and partition.
-pub(in super::super) type Place = (u32, u32);
+pub(in super::super) type PartitionKey = (u32, u32);
 
 /// The progress of a store: its last commits and the ends of its partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(in super::super) struct Mark {
     /// The number of the last commit that touched each keyspace.
     pub last: [u64; SPACES],
     /// The next offset of each partition.
-    pub ends: BTreeMap<Place, u64>,
+    pub ends: BTreeMap<PartitionKey, u64>,
 }
 
 impl Mark {

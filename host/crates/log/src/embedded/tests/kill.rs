@@ -71,7 +71,7 @@ fn what_was_acknowledged_before_a_kill_is_there() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let told = BufReader::new(child.stdout.take().unwrap())
+        let acknowledged = BufReader::new(child.stdout.take().unwrap())
             .lines()
             .map_while(Result::ok);
         let numbers = |line: &str| {
@@ -79,7 +79,7 @@ fn what_was_acknowledged_before_a_kill_is_there() {
             Some((what.ends_with("committed"), number.parse::<u64>().ok()?))
         };
         let progress = |line: &String| line.contains("appended ") || line.contains("committed ");
-        for (is_commit, number) in told
+        for (is_commit, number) in acknowledged
             .filter(progress)
             .take(lines)
             .filter_map(|line| numbers(&line))

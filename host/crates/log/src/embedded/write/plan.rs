@@ -12,7 +12,7 @@ use crate::{
         batch::{self, Encoded},
         groups::GroupKey,
         rows::{self, OffsetRow, PartitionRow},
-        shared::Shared,
+        state::EmbeddedState,
         store::{Store, batch::Batch, read_error},
         topics::TopicState,
     },
@@ -23,7 +23,7 @@ use crate::{
 const JOIN_BYTES_MAX: u32 = 64 << 10;
 
 pub(super) struct Plan<'a> {
-    shared: &'a Shared,
+    shared: &'a EmbeddedState,
     store: &'a Store,
     batch: Batch<'a>,
     partitions: HashMap<(u32, u32), Planned>,
@@ -57,7 +57,7 @@ pub(super) struct Written {
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(shared: &'a Shared, store: &'a Store, now_ms: u64) -> Self {
+    pub fn new(shared: &'a EmbeddedState, store: &'a Store, now_ms: u64) -> Self {
         Self {
             shared,
             store,
@@ -224,7 +224,7 @@ impl Planned {
 
 impl Written {
     /// Makes the changes visible, and wakes the members that wait for them.
-    pub fn publish(self, shared: &Shared) {
+    pub fn publish(self, shared: &EmbeddedState) {
         for ((group, partition), row) in &self.offsets {
             shared.groups.set_committed(group, *partition, *row);
         }

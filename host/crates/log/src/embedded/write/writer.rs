@@ -38,7 +38,7 @@ use crate::{
         config::WRITE_BYTES_MAX,
         disk::Disk,
         rows::{self, PartitionRow},
-        shared::Shared,
+        state::EmbeddedState,
         store::{self, Store},
     },
 };
@@ -54,7 +54,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const CLEANING_SHARE: u64 = 4;
 
 pub(in super::super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EmbeddedState>,
     disk: Disk,
     trouble: Option<Trouble>,
     backoff: Backoff,
@@ -68,7 +68,7 @@ struct Trouble {
 }
 
 /// Gives callers that still wait an error when the thread ends or unwinds.
-struct Abandon(Arc<Shared>);
+struct Abandon(Arc<EmbeddedState>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
@@ -81,14 +81,14 @@ impl Drop for Abandon {
     }
 }
 
-/// The answers owed for a plan.
+/// The replies that a plan owes.
 #[derive(Default)]
-struct Owed {
+struct Replies {
     appends: Vec<(Append, Vec<u64>)>,
     commits: Vec<crossbeam_channel::Sender<Result<(), LogError>>>,
 }
 
-impl Owed {
+impl Replies {
     fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.commits.is_empty()
     }
@@ -129,7 +129,7 @@ fn next_gather(answered: usize, waiting: usize, took: Duration) -> Gather {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<EmbeddedState>) -> Self {
         Self {
             disk: Disk::new(shared.path.clone()),
             shared,
@@ -210,12 +210,12 @@ impl Writer {
         if requests.is_empty() {
             return;
         }
-        let mut owed = Owed::default();
-        let outcome = self.try_write(requests, &mut owed);
-        owed.answer(&outcome);
+        let mut replies = Replies::default();
+        let outcome = self.try_write(requests, &mut replies);
+        replies.answer(&outcome);
     }
 
-    fn try_write(&mut self, requests: Vec<Request>, owed: &mut Owed) -> Result<(), LogError> {
+    fn try_write(&mut self, requests: Vec<Request>, replies: &mut Replies) -> Result<(), LogError> {
         let bytes: usize = requests.iter().map(Request::stored_bytes).sum();
         let min = self.shared.config.disk_free_min.as_u64();
         let writable = self.check_writable(bytes as u64, min);
@@ -223,7 +223,7 @@ impl Writer {
         let guard = shared.store.read();
         let (Ok(()), Some(store)) = (&writable, guard.as_ref()) else {
             for request in requests {
-                owed.take(request);
+                replies.take(request);
             }
             return writable.and(Err(closed()));
         };
@@ -246,17 +246,17 @@ impl Writer {
                     }
                     let parts = mem::take(&mut append.parts);
                     let offsets = parts.into_iter().map(|part| plan.append(part)).collect();
-                    owed.appends.push((append, offsets));
+                    replies.appends.push((append, offsets));
                 }
                 Request::Commit(mut commit) => match plan.commit(&mut commit) {
-                    Ok(Planning::Planned) => owed.commits.push(commit.reply),
+                    Ok(Planning::Planned) => replies.commits.push(commit.reply),
                     Ok(Planning::Happened) => drop(commit.reply.send(Ok(()))),
                     Err(error) => drop(commit.reply.send(Err(error))),
                 },
                 _ => {}
             }
         }
-        if owed.is_empty() {
+        if replies.is_empty() {
             return Ok(());
         }
         let written = plan.write();

@@ -27,7 +27,7 @@ use self::{
     end::{Fencing, SessionEnd, SessionError},
     session::MemberSession,
 };
-use super::shared::Shared;
+use super::state::KafkaState;
 use crate::{Commit, GroupSpec, LogError, Member, Polled, name::check_name};
 
 /// Stands for a wait without a limit, whose deadline would overflow.
@@ -41,10 +41,10 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Kafka's [`Member`]. It belongs to one thread.
 pub(super) struct KafkaMember {
-    shared: Arc<Shared>,
+    shared: Arc<KafkaState>,
     spec: GroupSpec,
     session: Option<MemberSession>,
-    away: Away,
+    away: RejoinWait,
     /// Partitions of a lost session that the next poll reports as lost.
     lost: Vec<PartitionId>,
     fencing: Fencing,
@@ -53,12 +53,12 @@ pub(super) struct KafkaMember {
 /// How long to stay away. The time grows with each loss and is partly random, so that
 /// two members that push each other out do not come back together.
 #[derive(Debug, Default)]
-struct Away {
+struct RejoinWait {
     wait: Duration,
     until: Option<Instant>,
 }
 
-impl Away {
+impl RejoinWait {
     fn begin(&mut self, now: Instant, max: Duration) -> Duration {
         let is_new = self.until.is_none_or(|until| now > until + AWAY_FORGOTTEN);
         let wait = if is_new { AWAY_MIN } else { self.wait * 2 };
@@ -74,7 +74,7 @@ impl Away {
 }
 
 impl KafkaMember {
-    pub fn join(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
+    pub fn join(shared: &Arc<KafkaState>, spec: &GroupSpec) -> Result<Self, LogError> {
         let invalid = |reason: &str| LogError::Invalid {
             what: format!("group {:?}", &*spec.group),
             reason: reason.to_owned(),
@@ -89,7 +89,7 @@ impl KafkaMember {
             session: None,
             shared: Arc::clone(shared),
             spec: spec.clone(),
-            away: Away::default(),
+            away: RejoinWait::default(),
             lost: Vec::new(),
             fencing: Fencing::default(),
         };
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn who_is_pushed_out_again_and_again_stays_away_longer() {
-        let mut away = Away::default();
+        let mut away = RejoinWait::default();
         let mut now = Instant::now();
         assert!(away.is_over(now));
         let max = Duration::from_secs(60);

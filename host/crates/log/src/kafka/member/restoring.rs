@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::session::{AssignedPartition, FetchState, MemberSession};
 use crate::{
     Assignment, Polled,
-    kafka::{reader::seek, restore::Wanted},
+    kafka::{reader::seek, restore::RestoreRequest},
 };
 
 impl MemberSession {
@@ -45,7 +45,7 @@ impl MemberSession {
                 let claim = self.shared.store.claim(&self.spec.group, task.partition);
                 task.state = FetchState::Restoring;
                 task.claim = Some(claim);
-                wanted.push(Wanted {
+                wanted.push(RestoreRequest {
                     partition: task.partition,
                     claim,
                 });
@@ -59,7 +59,7 @@ impl MemberSession {
         let mut assigned = Vec::new();
         while let Some(restored) = self.restorer.next() {
             let wanted = restored.wanted;
-            let Wanted { partition, claim } = wanted;
+            let RestoreRequest { partition, claim } = wanted;
             let assignment = Assignment {
                 partition,
                 committed: restored.committed,

@@ -31,7 +31,7 @@ use crate::{
         context::{Membership, Rebalance},
         errors::{closed, unavailable},
         restore::Restorer,
-        shared::Shared,
+        state::KafkaState,
         transactions::Transactions,
     },
 };
@@ -47,7 +47,7 @@ const NOTHING_MAX: usize = 8;
 const COMPLAINTS: Duration = Duration::from_secs(30);
 
 pub(super) struct MemberSession {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<KafkaState>,
     pub(super) spec: GroupSpec,
     pub(super) topic: Topic,
     pub(super) checkpoints: Topic,
@@ -104,7 +104,7 @@ impl AssignedPartition {
 }
 
 impl MemberSession {
-    pub(super) fn begin(shared: &Arc<Shared>, spec: &GroupSpec) -> Result<Self, LogError> {
+    pub(super) fn begin(shared: &Arc<KafkaState>, spec: &GroupSpec) -> Result<Self, LogError> {
         let config = &shared.config;
         let needs = format!("Read on group {} and on topic {}", spec.group, spec.input);
         let membership =

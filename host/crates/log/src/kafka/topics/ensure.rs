@@ -28,7 +28,7 @@ use crate::{
     block::block_on,
     kafka::{
         config::message_bytes_max,
-        context::Plain,
+        context::PlainContext,
         errors::{is_denial, unavailable, without},
         times::Bounds,
     },
@@ -92,10 +92,10 @@ impl Topics {
         self.compare_all_settings(&admin, &missing)
     }
 
-    pub(super) fn admin(&self) -> Result<AdminClient<Plain>, LogError> {
+    pub(super) fn admin(&self) -> Result<AdminClient<PlainContext>, LogError> {
         let config: ClientConfig = self.config.client();
         config
-            .create_with_context(Plain { reach: None })
+            .create_with_context(PlainContext { reach: None })
             .map_err(unavailable)
     }
 
@@ -120,7 +120,7 @@ impl Topics {
 
     fn compare_all_settings(
         &self,
-        admin: &AdminClient<Plain>,
+        admin: &AdminClient<PlainContext>,
         specs: &[&TopicSpec],
     ) -> Result<(), LogError> {
         let names: Vec<&str> = specs.iter().map(|spec| &*spec.name).collect();
@@ -169,7 +169,7 @@ impl Topics {
     /// The settings of topics that exist, in the order of their names.
     pub(super) fn describe(
         &self,
-        admin: &AdminClient<Plain>,
+        admin: &AdminClient<PlainContext>,
         names: &[&str],
     ) -> Result<Vec<ConfigResource>, LogError> {
         let deadline = Instant::now() + self.config.request_timeout;
@@ -198,7 +198,7 @@ impl Topics {
     /// may not tell us of, comes without any settings.
     pub(super) fn describe_once(
         &self,
-        admin: &AdminClient<Plain>,
+        admin: &AdminClient<PlainContext>,
         names: &[&str],
     ) -> Result<Vec<ConfigResource>, LogError> {
         if names.is_empty() {
@@ -233,7 +233,7 @@ impl Topics {
     /// Creates a topic; 0 replicas stand for the brokers' default.
     pub(super) fn create<'a>(
         &self,
-        admin: &AdminClient<Plain>,
+        admin: &AdminClient<PlainContext>,
         name: &'a Topic,
         partitions: Option<u32>,
         replicas: i32,

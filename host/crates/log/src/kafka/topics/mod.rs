@@ -21,7 +21,7 @@ use rdkafka::{
 
 use super::{
     config::KafkaConfig,
-    context::Plain,
+    context::PlainContext,
     convert::number,
     errors::{unavailable, without},
 };
@@ -44,7 +44,7 @@ pub(super) struct Topics {
     partitions_default: u32,
     record_bytes_max: usize,
     /// Asks as a reader of committed records.
-    client: Arc<BaseConsumer<Plain>>,
+    client: Arc<BaseConsumer<PlainContext>>,
     known: Mutex<HashMap<Topic, (u32, Instant)>>,
     starts: Mutex<HashMap<Topic, (Vec<Offset>, Instant)>>,
 }
@@ -60,7 +60,7 @@ impl Topics {
         config: &KafkaConfig,
         partitions_default: u32,
         record_bytes_max: usize,
-        client: Arc<BaseConsumer<Plain>>,
+        client: Arc<BaseConsumer<PlainContext>>,
     ) -> Self {
         Self {
             config: config.clone(),
@@ -156,7 +156,7 @@ impl Topics {
     /// and once for the ends.
     pub fn bounds(
         &self,
-        client: &BaseConsumer<Plain>,
+        client: &BaseConsumer<PlainContext>,
         topic: &Topic,
     ) -> Result<Vec<Bounds>, LogError> {
         let all: Vec<_> = (0..self.partitions(topic)?).map(PartitionId).collect();
@@ -204,7 +204,7 @@ impl Topics {
     /// The ends of these partitions, as `client` sees them.
     pub fn ends(
         &self,
-        client: &BaseConsumer<Plain>,
+        client: &BaseConsumer<PlainContext>,
         topic: &Topic,
         partitions: &[PartitionId],
     ) -> Result<Vec<Offset>, LogError> {
@@ -219,7 +219,7 @@ impl Topics {
 
     fn offsets(
         &self,
-        client: &BaseConsumer<Plain>,
+        client: &BaseConsumer<PlainContext>,
         topic: &Topic,
         partitions: &[PartitionId],
         which: KafkaOffset,
@@ -247,7 +247,7 @@ impl Topics {
 
     fn try_offsets(
         &self,
-        client: &BaseConsumer<Plain>,
+        client: &BaseConsumer<PlainContext>,
         topic: &Topic,
         partitions: &[PartitionId],
         which: KafkaOffset,

@@ -27,7 +27,7 @@ use crate::embedded::{
     store::{
         commit::{COMMIT_KEY, CommitRow},
         database::{META, SPACE_IDS, SPACES},
-        mark::Place,
+        mark::PartitionKey,
     },
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Commit {
     pub rows: [Option<CommitRow>; SPACES],
     pub touched: [bool; SPACES],
     pub seqno: u64,
-    pub ends: Vec<(Place, Option<u64>)>,
+    pub ends: Vec<(PartitionKey, Option<u64>)>,
     /// Names of topics, by id.
     pub topics: Vec<(u32, String)>,
 }

@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     database::{META, SPACES},
-    mark::{Mark, Place},
+    mark::{Mark, PartitionKey},
     paths::Paths,
 };
 use crate::{LogError, backup::TakeRow, embedded::config::EmbeddedConfig};
@@ -178,7 +178,7 @@ struct Progress {
     newest: (u64, [u64; SPACES]),
     /// A row in the tables is of another store.
     is_foreign: bool,
-    ends: BTreeMap<Place, u64>,
+    ends: BTreeMap<PartitionKey, u64>,
     topics: BTreeMap<u32, String>,
 }
 

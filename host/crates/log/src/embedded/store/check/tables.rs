@@ -26,7 +26,7 @@ use crate::{
             commit::{COMMIT_KEY, CommitRow},
             database::{self, META, SPACE_IDS, SPACES},
             errors::read_error,
-            mark::Place,
+            mark::PartitionKey,
         },
     },
 };
@@ -39,7 +39,7 @@ const CHECKED_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Flushed {
     pub rows: [Option<CommitRow>; SPACES],
-    pub ends: BTreeMap<Place, u64>,
+    pub ends: BTreeMap<PartitionKey, u64>,
     pub topics: BTreeMap<u32, String>,
 }
 

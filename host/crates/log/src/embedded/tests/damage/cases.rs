@@ -199,16 +199,16 @@ fn a_cut_is_told_in_one_line_with_its_bytes() {
     let outcome =
         tracing::subscriber::with_default(subscriber, || start(dir.path(), Moment::Unanswered).0);
     assert_eq!(outcome, Outcome::Cut);
-    let told = String::from_utf8(lines.0.lock().clone()).unwrap();
-    let cuts: Vec<_> = told
+    let log = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let cuts: Vec<_> = log
         .lines()
         .filter(|line| line.contains("cut off"))
         .collect();
-    assert_eq!(cuts.len(), 1, "{told}");
+    assert_eq!(cuts.len(), 1, "{log}");
     let bytes = to - 4 - LIVES.unanswered_at;
     // The checksum before the trailer may end with zeros itself.
-    let told = (bytes - 8..=bytes).any(|bytes| cuts[0].contains(&format!("bytes={bytes}")));
-    assert!(told, "{cuts:?}");
+    let is_named = (bytes - 8..=bytes).any(|bytes| cuts[0].contains(&format!("bytes={bytes}")));
+    assert!(is_named, "{cuts:?}");
 }
 
 /// Damage that a whole write follows cannot be the end of the last write.

@@ -59,8 +59,8 @@ fn who_was_pushed_out_comes_back() {
     scene.finish(&mut [&mut first]);
     let mut second = scene.hand(1);
     scene.until(&mut [&mut second], |_, hands| !hands[0].held.is_empty());
-    let told = next(&mut *first.member);
-    assert!(matches!(told, Polled::Lost(lost) if lost == [PartitionId(0)]));
+    let polled = next(&mut *first.member);
+    assert!(matches!(polled, Polled::Lost(lost) if lost == [PartitionId(0)]));
     first.held.clear();
     scene.finish(&mut [&mut second]);
     drop(second);

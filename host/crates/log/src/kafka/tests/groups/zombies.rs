@@ -106,10 +106,10 @@ fn a_lost_session_is_told_before_records() {
         scene.until(&mut [&mut other], |scene, _| {
             scene.committed == scene.appended
         });
-        let told = next(&mut *zombie.member);
+        let polled = next(&mut *zombie.member);
         assert!(
-            matches!(&told, Polled::Lost(lost) if *lost == [PartitionId(0)]),
-            "{told:?}"
+            matches!(&polled, Polled::Lost(lost) if *lost == [PartitionId(0)]),
+            "{polled:?}"
         );
         zombie.held.clear();
         scene.finish(&mut [&mut zombie, &mut other]);

@@ -12,13 +12,13 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::sync::watch;
 
 use super::{
-    checkpoints::Store, config::KafkaConfig, context::Plain, errors::closed, ids::Ids,
+    checkpoints::Store, config::KafkaConfig, context::PlainContext, errors::closed, ids::Ids,
     reachability::Reachability, times::Times, topics::Topics,
 };
 use crate::LogError;
 
 /// State that the engine's threads and handles share.
-pub(super) struct Shared {
+pub(super) struct KafkaState {
     pub config: KafkaConfig,
     pub instance: String,
     pub record_bytes_max: usize,
@@ -27,8 +27,8 @@ pub(super) struct Shared {
     pub times: Arc<Times>,
     /// This client and `uncommitted` ask where partitions end, for readers of either
     /// isolation.
-    pub committed: Arc<BaseConsumer<Plain>>,
-    pub uncommitted: BaseConsumer<Plain>,
+    pub committed: Arc<BaseConsumer<PlainContext>>,
+    pub uncommitted: BaseConsumer<PlainContext>,
     pub ids: Ids,
     pub store: Arc<Store>,
     pub reach: Arc<Reachability>,
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub closed: AtomicBool,
 }
 
-impl Shared {
+impl KafkaState {
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -22,7 +22,7 @@ use super::{
 use crate::LogError;
 
 /// State that the engine's threads and handles share.
-pub(super) struct Shared {
+pub(super) struct EmbeddedState {
     pub path: PathBuf,
     pub config: EmbeddedConfig,
     /// `None` while the writer opens the store anew, and once the log is closed.
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub backing_up: Arc<AtomicBool>,
 }
 
-impl Shared {
+impl EmbeddedState {
     pub fn store(&self) -> Result<MappedRwLockReadGuard<'_, Store>, LogError> {
         RwLockReadGuard::try_map(self.store.read(), Option::as_ref).map_err(|_| {
             let trouble = self.trouble.read().clone();
