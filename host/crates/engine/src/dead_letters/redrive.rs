@@ -57,8 +57,8 @@ const PROCESSED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a redrive to its end.
-pub fn run(letters: &DeadLetters, selection: &Selection) -> Result<(), DeadLettersError> {
-    let (log, pipeline) = (&*letters.log, &letters.pipeline);
+pub fn run(dead_letters: &DeadLetters, selection: &Selection) -> Result<(), DeadLettersError> {
+    let (log, pipeline) = (&*dead_letters.log, &dead_letters.pipeline);
     let topic = &pipeline.dead_letter;
     let group = notes::topic(&pipeline.group);
     if !log.group_status(&group, topic)?.members.is_empty() {
@@ -75,12 +75,12 @@ pub fn run(letters: &DeadLetters, selection: &Selection) -> Result<(), DeadLette
     let count = pipeline.partitions;
     let patience = Patience {
         within: ASSIGNED_WITHIN,
-        is_over: &|| letters.is_stopped(),
+        is_over: &|| dead_letters.is_stopped(),
     };
     reset::take_all(log, &mut *member, &group, topic, count, &patience).map_err(
         |error| match error {
             LogError::GroupNotEmpty { .. } => DeadLettersError::Elsewhere,
-            _ if letters.is_stopped() => DeadLettersError::Interrupted,
+            _ if dead_letters.is_stopped() => DeadLettersError::Interrupted,
             error => error.into(),
         },
     )?;
@@ -90,7 +90,7 @@ pub fn run(letters: &DeadLetters, selection: &Selection) -> Result<(), DeadLette
         Selection::All | Selection::Key(_) => all.clone(),
     };
     let mut job = Job {
-        letters,
+        dead_letters,
         selection,
         member: &mut *member,
         looked_up_to: Offset(0),
@@ -114,7 +114,7 @@ fn selects(selection: &Selection, letter: &Letter) -> bool {
 }
 
 struct Job<'a> {
-    letters: &'a DeadLetters,
+    dead_letters: &'a DeadLetters,
     selection: &'a Selection,
     member: &'a mut dyn Member,
     /// Offset up to which the letters that came during the redrive were looked at.
@@ -130,10 +130,10 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn partition(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
-        let letters = self.letters;
-        let (log, topic) = (&*letters.log, &letters.pipeline.dead_letter);
+        let dead_letters = self.dead_letters;
+        let (log, topic) = (&*dead_letters.log, &dead_letters.pipeline.dead_letter);
         self.settle(partition)?;
-        letters.notes.lock().read(log)?;
+        dead_letters.notes.lock().read(log)?;
         let end = self.settled_end(topic, partition)?;
         self.looked_up_to = end;
         self.halted.clear();
@@ -176,13 +176,14 @@ impl Job<'_> {
         topic: &Topic,
         partition: PartitionId,
     ) -> Result<Offset, DeadLettersError> {
-        self.letters.settled_end(topic, partition, COMMITTED_WITHIN)
+        self.dead_letters
+            .settled_end(topic, partition, COMMITTED_WITHIN)
     }
 
     /// Waits until all that the input has by now is processed.
     fn settle(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
-        let letters = self.letters;
-        let (log, pipeline) = (&*letters.log, &letters.pipeline);
+        let dead_letters = self.dead_letters;
+        let (log, pipeline) = (&*dead_letters.log, &dead_letters.pipeline);
         let end = self.settled_end(&pipeline.input, partition)?;
         let mut reached = None;
         let mut deadline = Instant::now() + PROCESSED_WITHIN;
@@ -217,16 +218,16 @@ impl Job<'_> {
     /// Counts the redriven events that are letters again, and collects the letters
     /// that came meanwhile.
     fn look(&mut self, partition: PartitionId) -> Result<(), DeadLettersError> {
-        let letters = self.letters;
-        let topic = &letters.pipeline.dead_letter;
+        let dead_letters = self.dead_letters;
+        let topic = &dead_letters.pipeline.dead_letter;
         let end = self.settled_end(topic, partition)?;
         let mut bytes = 0;
         let mut dead_again = 0;
         let mut newly_failed = Vec::new();
         let mut looked_up_to = end;
-        letters.each(partition, self.looked_up_to, end, |letter| {
+        dead_letters.each(partition, self.looked_up_to, end, |letter| {
             let at = letter.record.offset;
-            let Ok(key) = letter.key(&letters.pipeline) else {
+            let Ok(key) = letter.key(&dead_letters.pipeline) else {
                 return true;
             };
             if letter.is_again {
@@ -244,15 +245,15 @@ impl Job<'_> {
                     return false;
                 }
             }
-            !letters.is_stopped()
+            !dead_letters.is_stopped()
         })?;
-        if letters.is_stopped() {
+        if dead_letters.is_stopped() {
             return Err(DeadLettersError::Interrupted);
         }
         self.looked_up_to = looked_up_to;
         let failed = &self.failed;
         self.fresh.retain(|(key, ..), _| !failed.contains(key));
-        let label = letters.pipeline.name.to_string();
+        let label = dead_letters.pipeline.name.to_string();
         counter!(DEAD_AGAIN, "pipeline" => label).increment(dead_again);
         self.note(|progress| {
             progress.dead_again += dead_again;
@@ -267,7 +268,7 @@ impl Job<'_> {
 
     /// Waits for a moment, and polls meanwhile to stay a member of the group.
     fn rest(&mut self) -> Result<(), DeadLettersError> {
-        if self.letters.is_stopped() {
+        if self.dead_letters.is_stopped() {
             return Err(DeadLettersError::Interrupted);
         }
         match self.member.poll(LOOK, 1) {
@@ -284,6 +285,6 @@ impl Job<'_> {
     }
 
     fn note(&self, change: impl FnOnce(&mut RedriveView)) {
-        change(&mut self.letters.progress.lock());
+        change(&mut self.dead_letters.progress.lock());
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters and redrives as the HTTP doors show them.
+//! Dead letters and redrives as HTTP shows them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A record as a line of JSON: what the doors answer, replay prints and an
+//! A record as a line of JSON: what the routes answer, replay prints and an
 //! export holds. Nothing of a record is lost in it.
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Reads what a host knows of one entity, for the doors below `/pipelines`.
+//! Reads what a host knows of one entity, for the routes below `/pipelines`.
 //!
 //! The log has no index by key. So a request for events reads a partition of the
 //! input from end to end, and a request for outputs reads all partitions of the
@@ -172,7 +172,7 @@ impl EntityHistory {
         key: &[u8],
     ) -> Result<Vec<(PartitionId, TakeoverView)>, LogError> {
         #[derive(Deserialize)]
-        struct Recorded {
+        struct RecordedTakeover {
             slot: String,
             partition: u32,
             seq: u64,
@@ -202,7 +202,7 @@ impl EntityHistory {
                         continue;
                     }
                     let value = record.value.as_deref().unwrap_or_default();
-                    let Ok(recorded) = serde_json::from_slice::<Recorded>(value) else {
+                    let Ok(recorded) = serde_json::from_slice::<RecordedTakeover>(value) else {
                         continue;
                     };
                     let covers =
@@ -258,7 +258,7 @@ impl EntityHistory {
         Ok(Lines {
             key: key.to_owned(),
             pages,
-            wanted: Wanted::Events,
+            kind: LineKind::Events,
         })
     }
 
@@ -302,7 +302,7 @@ impl EntityHistory {
         Ok(Lines {
             key: key.to_owned(),
             pages,
-            wanted: Wanted::Published(sources),
+            kind: LineKind::Published(sources),
         })
     }
 
@@ -376,7 +376,7 @@ struct Sources {
 }
 
 #[derive(Debug)]
-enum Wanted {
+enum LineKind {
     Events,
     Published(Vec<Sources>),
 }
@@ -386,7 +386,7 @@ enum Wanted {
 pub struct Lines {
     key: String,
     pages: VecDeque<Pages>,
-    wanted: Wanted,
+    kind: LineKind,
 }
 
 impl Lines {
@@ -399,7 +399,7 @@ impl Lines {
             };
             let mut text = String::new();
             for record in page {
-                if let Some(line) = self.wanted.line(&self.key, &pages.place, &record) {
+                if let Some(line) = self.kind.line(&self.key, &pages.place, &record) {
                     text += &line.to_json();
                 }
             }
@@ -409,7 +409,7 @@ impl Lines {
     }
 }
 
-impl Wanted {
+impl LineKind {
     fn line(&self, key: &str, place: &TopicPartition, record: &Record) -> Option<Line> {
         let is_own = record.key.as_deref() == Some(key.as_bytes());
         match self {

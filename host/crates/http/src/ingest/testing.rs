@@ -1,4 +1,4 @@
-//! A record log in memory, with faults on demand, for the tests of the doors.
+//! A record log in memory, with faults on demand, for the tests of the routes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -55,21 +55,21 @@ impl Job<'_> {
         end: Offset,
         after: Option<LetterOrder>,
     ) -> Result<Batch, DeadLettersError> {
-        let letters = self.letters;
+        let dead_letters = self.dead_letters;
         let (first, end) = self.range(partition, end)?;
         let mut batch = Batch::default();
         let mut unfit: BTreeMap<String, u64> = BTreeMap::new();
         let is_first = after.is_none();
-        letters.each(partition, first, end, |letter| {
+        dead_letters.each(partition, first, end, |letter| {
             let at = letter.record.offset;
             let is_open = {
-                let notes = letters.notes.lock();
+                let notes = dead_letters.notes.lock();
                 !notes.is_redriven(partition, at) && !notes.is_void(partition, at)
             };
             if !is_open || !selects(self.selection, &letter) {
                 return true;
             }
-            let key = match letter.key(&letters.pipeline) {
+            let key = match letter.key(&dead_letters.pipeline) {
                 Ok(key) => Key::copy_from_slice(key),
                 Err(why) => {
                     if is_first {
@@ -85,9 +85,9 @@ impl Job<'_> {
                 return true;
             }
             batch.add(order, letter);
-            !letters.is_stopped()
+            !dead_letters.is_stopped()
         })?;
-        if letters.is_stopped() {
+        if dead_letters.is_stopped() {
             return Err(DeadLettersError::Interrupted);
         }
         self.note(|progress| {
@@ -104,10 +104,12 @@ impl Job<'_> {
         partition: PartitionId,
         end: Offset,
     ) -> Result<(Offset, Offset), DeadLettersError> {
-        let letters = self.letters;
-        let bounds = letters.log.bounds(&letters.pipeline.dead_letter)?;
+        let dead_letters = self.dead_letters;
+        let bounds = dead_letters
+            .log
+            .bounds(&dead_letters.pipeline.dead_letter)?;
         let start = bounds.get(partition.0 as usize).map(|held| held.start);
-        let first = letters
+        let first = dead_letters
             .notes
             .lock()
             .first_open(partition, start.unwrap_or_default());

@@ -26,13 +26,13 @@ impl Job<'_> {
         partition: PartitionId,
         batch: Batch,
     ) -> Result<(), DeadLettersError> {
-        let letters = self.letters;
+        let dead_letters = self.dead_letters;
         let alone = matches!(self.selection, Selection::One { .. });
         let mut entity: Option<Key> = None;
         let mut commit = Pending::default();
         let mut left = batch.letters.into_iter().peekable();
         while let Some(((key, order, at), letter)) = left.next() {
-            if letters.is_stopped() {
+            if dead_letters.is_stopped() {
                 return Err(DeadLettersError::Interrupted);
             }
             if letter.is_of_halt() {
@@ -40,7 +40,7 @@ impl Job<'_> {
             }
             let ends = left.peek().is_none_or(|((next, ..), _)| *next != key);
             let is_cut_short = batch.rest.as_ref().is_some_and(|(rest, ..)| *rest == key);
-            match letter.event(&*letters.log, &letters.pipeline) {
+            match letter.event(&*dead_letters.log, &dead_letters.pipeline) {
                 Ok(mut event) => {
                     if !alone && entity.as_ref() != Some(&key) {
                         event.headers.push(Header::new(BEGINS, "1"));
@@ -77,8 +77,8 @@ impl Job<'_> {
         pending: &mut Pending,
         kept: Option<(NewRecord, Offset)>,
     ) -> Result<(), DeadLettersError> {
-        let letters = self.letters;
-        let (log, pipeline) = (&*letters.log, &letters.pipeline);
+        let dead_letters = self.dead_letters;
+        let (log, pipeline) = (&*dead_letters.log, &dead_letters.pipeline);
         let events = std::mem::take(&mut pending.events);
         pending.bytes = 0;
         if let Some((event, at)) = kept {
@@ -98,7 +98,7 @@ impl Job<'_> {
             .copied()
             .unwrap_or_default();
         let notes = {
-            let notes = letters.notes.lock();
+            let notes = dead_letters.notes.lock();
             let mut records = notes.with(partition, &redriven);
             records.extend(notes.dropped(partition, held.start));
             let to = place(notes.topic());
@@ -149,7 +149,7 @@ impl Job<'_> {
                 return Err(error.into());
             }
             self.rest()?;
-            if self.letters.log.health() != Health::Ready {
+            if self.dead_letters.log.health() != Health::Ready {
                 continue;
             }
             match self.read_notes(partition) {
@@ -158,16 +158,20 @@ impl Job<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let notes = self.letters.notes.lock();
+        let notes = self.dead_letters.notes.lock();
         let mut letters = redriven.iter();
         Ok(letters.all(|letter| notes.is_redriven(partition, *letter)))
     }
 
     /// Reads all notes that were written up to now.
     fn read_notes(&self, partition: PartitionId) -> Result<(), DeadLettersError> {
-        let topic = self.letters.notes.lock().topic().clone();
+        let topic = self.dead_letters.notes.lock().topic().clone();
         self.settled_end(&topic, partition)?;
-        Ok(self.letters.notes.lock().read(&*self.letters.log)?)
+        Ok(self
+            .dead_letters
+            .notes
+            .lock()
+            .read(&*self.dead_letters.log)?)
     }
 }
 

@@ -15,16 +15,18 @@ use crate::dead_letters::{
 const PLANNED_MAX: u64 = 1_000_000;
 
 /// Counts the letters that a redrive would take now.
-pub fn plan(letters: &DeadLetters, selection: &Selection) -> Result<Plan, DeadLettersError> {
+pub fn plan(dead_letters: &DeadLetters, selection: &Selection) -> Result<Plan, DeadLettersError> {
     let mut plan = Plan {
         complete: true,
         ..Plan::default()
     };
     let mut keys: BTreeSet<u64> = BTreeSet::new();
     let mut looked = 0;
-    let bounds = letters.log.bounds(&letters.pipeline.dead_letter)?;
+    let bounds = dead_letters
+        .log
+        .bounds(&dead_letters.pipeline.dead_letter)?;
     for (partition, held) in (0..).map(PartitionId).zip(bounds) {
-        letters.each(partition, held.start, held.end, |letter| {
+        dead_letters.each(partition, held.start, held.end, |letter| {
             looked += 1;
             if looked > PLANNED_MAX {
                 plan.complete = false;
@@ -34,13 +36,13 @@ pub fn plan(letters: &DeadLetters, selection: &Selection) -> Result<Plan, DeadLe
                 return true;
             }
             let at = letter.record.offset;
-            let notes = letters.notes.lock();
+            let notes = dead_letters.notes.lock();
             if notes.is_redriven(partition, at) {
                 plan.redriven_before += 1;
             } else if notes.is_void(partition, at) {
                 plan.void += 1;
             } else {
-                match letter.key(&letters.pipeline) {
+                match letter.key(&dead_letters.pipeline) {
                     Err(unfit) => *plan.unfit.entry(unfit.code().to_owned()).or_default() += 1,
                     Ok(key) => {
                         if keys.insert(xxhash_rust::xxh3::xxh3_64(key)) && keys.len() <= EXAMPLES {

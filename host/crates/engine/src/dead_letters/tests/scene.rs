@@ -47,11 +47,11 @@ impl Scene {
 
     pub(super) fn swap(&self, is_bad: bool) {
         let slot = SlotName::Default;
-        let (done, told) = crossbeam_channel::bounded(1);
+        let (done, answer) = crossbeam_channel::bounded(1);
         let active = Some(Active::new(slot.clone(), Book::new(is_bad)));
         let order = Order::Activate { slot, active, done };
         assert!(self.worker.as_ref().unwrap().orders().give(order));
-        told.recv().unwrap();
+        answer.recv().unwrap();
     }
 
     pub(super) fn append(&self, key: &str, value: &str) {
@@ -100,8 +100,8 @@ pub(super) fn patience() -> Instant {
 impl Drop for Scene {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
-            let told = worker.orders().give(Order::Stop(Instant::now()));
-            assert!(worker.end(patience()) == End::Clean && told || std::thread::panicking());
+            let is_given = worker.orders().give(Order::Stop(Instant::now()));
+            assert!(worker.end(patience()) == End::Clean && is_given || std::thread::panicking());
         }
     }
 }
