@@ -26,7 +26,7 @@ const QUOTED_CHARS_MAX: usize = 200;
 
 /// The host did not do what it was asked, and may do so later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Away {
+pub(super) struct Unavailable {
     pub(super) reason: String,
     /// How long the host asked to be left alone.
     pub(super) retry_after: Option<Duration>,
@@ -36,7 +36,7 @@ pub(super) struct Away {
 
 /// The host refused for good: asking again does not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum Refusal {
     #[error("play-refused: the host answered {status}: {detail}")]
     Status { status: StatusCode, detail: String },
     #[error(
@@ -49,32 +49,32 @@ pub(super) enum Refused {
 
 /// Outcome of a `POST /score` for its events.
 #[derive(Debug)]
-pub(super) enum Posted {
+pub(super) enum PostOutcome {
     All(Vec<Position>),
     /// Results in the order of the events; None for an event that was not
     /// acknowledged. At least one event was acknowledged, and at least one was
     /// not.
     Some {
         results: Vec<Option<Position>>,
-        away: Away,
+        away: Unavailable,
     },
     /// No event was acknowledged.
-    None(Away),
-    Refused(Refused),
+    None(Unavailable),
+    Refused(Refusal),
 }
 
 /// Outcome of a `GET /games/{id}`.
 #[derive(Debug)]
-pub(super) enum Shown {
+pub(super) enum GameOutcome {
     Output(Box<RawValue>),
     /// The host processed all events, and they led to no output.
     NoOutput,
-    NotYet(Away),
-    Refused(Refused),
+    NotYet(Unavailable),
+    Refused(Refusal),
 }
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct PlayClient {
     http: reqwest::Client,
     base: Url,
     score: Url,
@@ -82,7 +82,7 @@ pub(super) struct Client {
     get_timeout: Duration,
 }
 
-impl Client {
+impl PlayClient {
     pub(super) fn new(host: &HostArgs, tuning: &Tuning) -> anyhow::Result<Self> {
         let base = host.url()?;
         let http = host.http()?.connect_timeout(tuning.post_timeout).build()?;
@@ -97,7 +97,7 @@ impl Client {
     }
 
     /// Sends the events of one request, as NDJSON.
-    pub(super) async fn post(&self, body: Bytes, key: &str, events: usize) -> Posted {
+    pub(super) async fn post(&self, body: Bytes, key: &str, events: usize) -> PostOutcome {
         let request = self
             .http
             .post(self.score.clone())
@@ -107,22 +107,27 @@ impl Client {
             .body(body);
         match answer(request).await {
             Ok((status, retry_after, body)) => judge_post(status, retry_after, &body, events),
-            Err(Unanswered::Away(away)) => Posted::None(away),
-            Err(Unanswered::Refused(refused)) => Posted::Refused(refused),
+            Err(RequestFailure::Away(away)) => PostOutcome::None(away),
+            Err(RequestFailure::Refused(refused)) => PostOutcome::Refused(refused),
         }
     }
 
     /// The game's latest output, once the host has processed its event at
     /// that position.
-    pub(super) async fn game(&self, id: &str, partition: PartitionId, offset: Offset) -> Shown {
+    pub(super) async fn game(
+        &self,
+        id: &str,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> GameOutcome {
         let mut url = under(&self.base, &["games", id]);
         url.query_pairs_mut()
             .append_pair("after", &format!("{partition}:{offset}"));
         let request = self.http.get(url).timeout(self.get_timeout);
         match answer(request).await {
             Ok((status, retry_after, body)) => judge_game(status, retry_after, &body),
-            Err(Unanswered::Away(away)) => Shown::NotYet(away),
-            Err(Unanswered::Refused(refused)) => Shown::Refused(refused),
+            Err(RequestFailure::Away(away)) => GameOutcome::NotYet(away),
+            Err(RequestFailure::Refused(refused)) => GameOutcome::Refused(refused),
         }
     }
 }
@@ -141,12 +146,12 @@ fn under(base: &Url, segments: &[&str]) -> Url {
 type Answer = (StatusCode, Option<Duration>, Vec<u8>);
 
 /// Why no answer came: a later try may get one, or none will.
-enum Unanswered {
-    Away(Away),
-    Refused(Refused),
+enum RequestFailure {
+    Away(Unavailable),
+    Refused(Refusal),
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Unanswered> {
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, RequestFailure> {
     let response = request.send().await.map_err(|error| unanswered(&error))?;
     let status = response.status();
     let retry_after = retry_after(response.headers());
@@ -154,11 +159,11 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Unanswered> 
     Ok((status, retry_after, body))
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Unanswered> {
+async fn read(mut response: Response) -> Result<Vec<u8>, RequestFailure> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(Unanswered::Away(Away {
+            return Err(RequestFailure::Away(Unavailable {
                 reason: format!("an answer over {ANSWER_BYTES_MAX} bytes"),
                 retry_after: None,
                 is_in_doubt: true,
@@ -169,12 +174,12 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Unanswered> {
     Ok(body)
 }
 
-fn unanswered(error: &reqwest::Error) -> Unanswered {
+fn unanswered(error: &reqwest::Error) -> RequestFailure {
     if is_untrusted(error) {
         let detail = root(error);
-        return Unanswered::Refused(Refused::Untrusted { detail });
+        return RequestFailure::Refused(Refusal::Untrusted { detail });
     }
-    Unanswered::Away(Away {
+    RequestFailure::Away(Unavailable {
         reason: root(error),
         retry_after: None,
         // Without a connection, nothing was sent.
@@ -236,8 +241,8 @@ fn detail(problem: &Problem, body: &[u8]) -> String {
     }
 }
 
-fn away(status: StatusCode, detail: &str, retry_after: Option<Duration>) -> Away {
-    Away {
+fn away(status: StatusCode, detail: &str, retry_after: Option<Duration>) -> Unavailable {
+    Unavailable {
         reason: format!("{status}: {detail}"),
         retry_after,
         is_in_doubt: status != StatusCode::TOO_MANY_REQUESTS,
@@ -249,7 +254,7 @@ fn judge_post(
     retry_after: Option<Duration>,
     body: &[u8],
     events: usize,
-) -> Posted {
+) -> PostOutcome {
     if status.is_success() {
         let positions = match serde_json::from_slice(body) {
             Ok(Positions::One(position)) => vec![position],
@@ -257,16 +262,16 @@ fn judge_post(
             Err(_) => Vec::new(),
         };
         if positions.len() == events {
-            return Posted::All(positions);
+            return PostOutcome::All(positions);
         }
-        return Posted::Refused(Refused::Strange {
+        return PostOutcome::Refused(Refusal::Strange {
             detail: format!("{status} without the positions of {events} events"),
         });
     }
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let detail = detail(&problem, body);
     if !is_passing(status) {
-        return Posted::Refused(Refused::Status { status, detail });
+        return PostOutcome::Refused(Refusal::Status { status, detail });
     }
     let mut away = away(status, &detail, retry_after);
     let results: Vec<_> = problem
@@ -280,37 +285,37 @@ fn judge_post(
         .collect();
     // Results that do not match the events one to one acknowledge nothing.
     if results.len() != events {
-        return Posted::None(away);
+        return PostOutcome::None(away);
     }
     // The host reports what became of each event, so no event is in doubt.
     away.is_in_doubt = false;
     if results.iter().all(Option::is_none) {
-        return Posted::None(away);
+        return PostOutcome::None(away);
     }
     if results.iter().all(Option::is_some) {
-        return Posted::All(results.into_iter().flatten().collect());
+        return PostOutcome::All(results.into_iter().flatten().collect());
     }
-    Posted::Some { results, away }
+    PostOutcome::Some { results, away }
 }
 
-fn judge_game(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Shown {
+fn judge_game(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> GameOutcome {
     if status.is_success() {
         return match serde_json::from_slice(body) {
-            Ok(output) => Shown::Output(output),
-            Err(_) => Shown::Refused(Refused::Strange {
+            Ok(output) => GameOutcome::Output(output),
+            Err(_) => GameOutcome::Refused(Refusal::Strange {
                 detail: format!("{status} without JSON"),
             }),
         };
     }
     if status == StatusCode::NOT_FOUND {
-        return Shown::NoOutput;
+        return GameOutcome::NoOutput;
     }
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let detail = detail(&problem, body);
     if is_passing(status) {
-        Shown::NotYet(away(status, &detail, retry_after))
+        GameOutcome::NotYet(away(status, &detail, retry_after))
     } else {
-        Shown::Refused(Refused::Status { status, detail })
+        GameOutcome::Refused(Refusal::Status { status, detail })
     }
 }
 
@@ -324,16 +329,18 @@ mod tests {
         json!({"topic": "t", "partition": 3, "offset": offset})
     }
 
-    fn post(status: u16, body: &serde_json::Value, events: usize) -> Posted {
+    fn post(status: u16, body: &serde_json::Value, events: usize) -> PostOutcome {
         let status = StatusCode::from_u16(status).unwrap();
         judge_post(status, None, body.to_string().as_bytes(), events)
     }
 
     #[test]
     fn positions_acknowledge() {
-        assert!(matches!(post(200, &position(7), 1), Posted::All(all) if all[0].offset.0 == 7));
+        assert!(
+            matches!(post(200, &position(7), 1), PostOutcome::All(all) if all[0].offset.0 == 7)
+        );
         let two = json!([position(7), position(9)]);
-        assert!(matches!(post(201, &two, 2), Posted::All(all) if all[1].offset.0 == 9));
+        assert!(matches!(post(201, &two, 2), PostOutcome::All(all) if all[1].offset.0 == 9));
     }
 
     #[test]
@@ -341,7 +348,7 @@ mod tests {
         for body in [json!([position(7)]), json!({"ok": true}), json!([])] {
             let posted = post(200, &body, 2);
             assert!(
-                matches!(posted, Posted::Refused(Refused::Strange { .. })),
+                matches!(posted, PostOutcome::Refused(Refusal::Strange { .. })),
                 "{posted:?}"
             );
         }
@@ -353,7 +360,7 @@ mod tests {
             "type": "log-unavailable", "title": "x", "status": 503,
             "results": [position(1), {"error": "queue full"}, position(2), {"error": {"a": 1}}],
         });
-        let Posted::Some { results, .. } = post(503, &body, 4) else {
+        let PostOutcome::Some { results, .. } = post(503, &body, 4) else {
             panic!("no partial failure");
         };
         let offsets: Vec<_> = results
@@ -363,19 +370,19 @@ mod tests {
         assert_eq!(offsets, [Some(1), None, Some(2), None]);
         // Results that do not fit the request acknowledge nothing, nor do
         // results that are all errors.
-        assert!(matches!(post(503, &body, 3), Posted::None(_)));
+        assert!(matches!(post(503, &body, 3), PostOutcome::None(_)));
         let none = json!({"results": [{"error": "x"}]});
-        assert!(matches!(post(503, &none, 1), Posted::None(_)));
+        assert!(matches!(post(503, &none, 1), PostOutcome::None(_)));
         // A 503 that acknowledges all events is odd, but leaves nothing to send
         // again.
         let all = json!({"results": [position(1)]});
-        assert!(matches!(post(503, &all, 1), Posted::All(all) if all.len() == 1));
+        assert!(matches!(post(503, &all, 1), PostOutcome::All(all) if all.len() == 1));
     }
 
     #[test]
     fn only_a_host_that_says_so_leaves_no_doubt() {
         let in_doubt = |status, body: serde_json::Value| match post(status, &body, 1) {
-            Posted::None(away) => away.is_in_doubt,
+            PostOutcome::None(away) => away.is_in_doubt,
             other => panic!("{other:?}"),
         };
         assert!(!in_doubt(429, json!({})));
@@ -393,12 +400,12 @@ mod tests {
         let body = json!({"detail": "points must not be negative", "title": "bad event"});
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(
-                matches!(post(status, &body, 1), Posted::None(_)),
+                matches!(post(status, &body, 1), PostOutcome::None(_)),
                 "{status}"
             );
         }
         for status in [301, 400, 404, 413, 415, 422] {
-            let Posted::Refused(refused) = post(status, &body, 1) else {
+            let PostOutcome::Refused(refused) = post(status, &body, 1) else {
                 panic!("{status} is final");
             };
             let text = refused.to_string();
@@ -411,7 +418,7 @@ mod tests {
     fn an_answer_that_is_no_problem_is_quoted() {
         let posted = judge_post(StatusCode::FORBIDDEN, None, b"<html>no</html>\n", 1);
         assert!(
-            matches!(&posted, Posted::Refused(refused)
+            matches!(&posted, PostOutcome::Refused(refused)
                 if refused.to_string().ends_with("403 Forbidden: <html>no</html>")),
             "{posted:?}"
         );
@@ -423,12 +430,12 @@ mod tests {
             judge_game(StatusCode::from_u16(status).unwrap(), None, body.as_bytes())
         };
         assert!(
-            matches!(game(200, "{\"a\": 1.10}"), Shown::Output(raw) if raw.get() == "{\"a\": 1.10}")
+            matches!(game(200, "{\"a\": 1.10}"), GameOutcome::Output(raw) if raw.get() == "{\"a\": 1.10}")
         );
-        assert!(matches!(game(404, "{}"), Shown::NoOutput));
-        assert!(matches!(game(504, "{}"), Shown::NotYet(_)));
-        assert!(matches!(game(400, "{}"), Shown::Refused(_)));
-        assert!(matches!(game(200, "<html>"), Shown::Refused(_)));
+        assert!(matches!(game(404, "{}"), GameOutcome::NoOutput));
+        assert!(matches!(game(504, "{}"), GameOutcome::NotYet(_)));
+        assert!(matches!(game(400, "{}"), GameOutcome::Refused(_)));
+        assert!(matches!(game(200, "<html>"), GameOutcome::Refused(_)));
     }
 
     #[test]

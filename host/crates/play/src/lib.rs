@@ -114,7 +114,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// How a play ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum PlayEnd {
     /// Every event was acknowledged, and processed.
     Complete,
     /// Some events were not, and play has said which and why.
@@ -123,7 +123,7 @@ enum Ended {
     Interrupted,
 }
 
-impl Ended {
+impl PlayEnd {
     const fn exit_code(self) -> u8 {
         match self {
             Self::Complete => 0,
@@ -166,9 +166,9 @@ async fn play(
     tuning: &Tuning,
     terminal: &mut Terminal<'_>,
     interrupted: impl Future<Output = ()> + Send,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<PlayEnd> {
     let tuning = tuning.clone().with_patience(args.timeout);
-    let client = client::Client::new(&args.host, &tuning)?;
+    let client = client::PlayClient::new(&args.host, &tuning)?;
     let programme = Programme::new(args)?;
     if let Programme::Invented { season, .. } = &programme {
         writeln!(terminal.err, "seed {}", season.seed())?;
@@ -188,11 +188,11 @@ async fn play(
         let ended = round
             .play(games, programme.total(), terminal, interrupted.as_mut())
             .await?;
-        if !args.repeat || ended != Ended::Complete {
+        if !args.repeat || ended != PlayEnd::Complete {
             return Ok(ended);
         }
     }
-    Ok(Ended::Complete)
+    Ok(PlayEnd::Complete)
 }
 
 /// The games that are played each round.

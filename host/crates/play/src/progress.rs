@@ -54,12 +54,12 @@ impl Progress {
         };
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = None;
+        let mut reported = None;
         loop {
             ticks.tick().await;
             let sums = ledger.sums();
             let text = line(self.total, &sums, self.began.elapsed());
-            let is_news = told.as_ref() != Some(&sums);
+            let is_news = reported.as_ref() != Some(&sums);
             match &self.bar {
                 Some(bar) => {
                     bar.set_position(match self.total {
@@ -74,7 +74,7 @@ impl Progress {
                 }
                 None => {}
             }
-            told = Some(sums);
+            reported = Some(sums);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep_until};
 
-use super::{client::Away, ledger::Ledger};
+use super::{client::Unavailable, ledger::Ledger};
 
 /// A host that asks for longer than this is asked again all the same: it may
 /// be back early, and one question in half a minute troubles nobody.
@@ -90,7 +90,7 @@ impl<'a> Retry<'a> {
 
     /// Waits until the next attempt is due. The last one is made when the
     /// patience ends.
-    pub(super) async fn pause(&mut self, away: &Away) -> Result<(), GaveUp> {
+    pub(super) async fn pause(&mut self, away: &Unavailable) -> Result<(), GaveUp> {
         let now = Instant::now();
         let end = self.ledger.progress().max(self.since) + self.tuning.patience;
         if now >= end {
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use crate::ledger::GameNumber;
 
-    fn away(retry_after: Option<u64>) -> Away {
-        Away {
+    fn away(retry_after: Option<u64>) -> Unavailable {
+        Unavailable {
             reason: "connection refused".to_owned(),
             retry_after: retry_after.map(Duration::from_secs),
             is_in_doubt: false,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     /// The waits until `retry` gives up.
-    async fn waits(retry: &mut Retry<'_>, away: &Away) -> (Vec<Duration>, GaveUp) {
+    async fn waits(retry: &mut Retry<'_>, away: &Unavailable) -> (Vec<Duration>, GaveUp) {
         let mut waits = Vec::new();
         loop {
             let before = Instant::now();

@@ -6,8 +6,8 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::Semaphore;
 
 use super::{
-    Ended, Games, PlayArgs, Terminal,
-    client::Client,
+    Games, PlayArgs, PlayEnd, Terminal,
+    client::PlayClient,
     ledger::Ledger,
     progress::{Progress, Total, rate},
     report::Report,
@@ -33,7 +33,7 @@ pub(super) struct Script {
 
 pub(super) struct Round<'a> {
     pub(super) args: &'a PlayArgs,
-    pub(super) client: &'a Client,
+    pub(super) client: &'a PlayClient,
     pub(super) tuning: &'a Tuning,
     /// Prefix of each `Idempotency-Key`, which no other run or round has.
     pub(super) name: String,
@@ -46,7 +46,7 @@ impl Round<'_> {
         total: Total,
         terminal: &mut Terminal<'_>,
         interrupted: Pin<&mut I>,
-    ) -> anyhow::Result<Ended>
+    ) -> anyhow::Result<PlayEnd>
     where
         I: Future<Output = ()>,
     {
@@ -55,7 +55,7 @@ impl Round<'_> {
         let mut report = Report::new(terminal.out, self.args.output);
         let end = tokio::select! {
             biased;
-            () = interrupted => End::Interrupted,
+            () = interrupted => RoundEnd::Interrupted,
             never = progress.tell(&ledger, terminal.err) => match never {},
             end = self.to_the_end(games, total, &ledger, &progress, &mut report) => end?,
         };
@@ -75,9 +75,9 @@ impl Round<'_> {
         ledger: &Ledger,
         progress: &Progress,
         report: &mut Report<'_>,
-    ) -> anyhow::Result<End> {
+    ) -> anyhow::Result<RoundEnd> {
         if let Err(gave_up) = self.send(games, total, ledger).await {
-            return Ok(End::GaveUp(gave_up));
+            return Ok(RoundEnd::GaveUp(gave_up));
         }
         let questions = Questions {
             client: self.client,
@@ -126,7 +126,7 @@ impl Round<'_> {
 }
 
 /// How a round came to its end.
-pub(super) enum End {
+pub(super) enum RoundEnd {
     /// Every game was sent, or refused, and then shown.
     Through,
     GaveUp(GaveUp),
@@ -142,7 +142,12 @@ fn rest(ledger: &Ledger, report: &mut Report<'_>) -> std::io::Result<()> {
     report.finish()
 }
 
-fn verdict(end: &End, ledger: &Ledger, total: Total, progress: &Progress) -> (Ended, Vec<String>) {
+fn verdict(
+    end: &RoundEnd,
+    ledger: &Ledger,
+    total: Total,
+    progress: &Progress,
+) -> (PlayEnd, Vec<String>) {
     let sums = ledger.sums();
     let (elapsed, acknowledged) = (progress.elapsed(), sums.acknowledged);
     let time = format!(
@@ -151,7 +156,7 @@ fn verdict(end: &End, ledger: &Ledger, total: Total, progress: &Progress) -> (En
         rate(acknowledged, elapsed)
     );
     let mut lines = failures(ledger);
-    if let End::GaveUp(gave_up) = end {
+    if let RoundEnd::GaveUp(gave_up) = end {
         lines.push(gave_up.to_string());
     }
     let mut lines: Vec<_> = lines
@@ -164,11 +169,11 @@ fn verdict(end: &End, ledger: &Ledger, total: Total, progress: &Progress) -> (En
     };
     let complete = sums.games_complete == games;
     let ended = match end {
-        End::Interrupted => Ended::Interrupted,
-        End::Through if lines.is_empty() => Ended::Complete,
-        End::Through | End::GaveUp(_) => Ended::Incomplete,
+        RoundEnd::Interrupted => PlayEnd::Interrupted,
+        RoundEnd::Through if lines.is_empty() => PlayEnd::Complete,
+        RoundEnd::Through | RoundEnd::GaveUp(_) => PlayEnd::Incomplete,
     };
-    let interrupted = if ended == Ended::Interrupted {
+    let interrupted = if ended == PlayEnd::Interrupted {
         "interrupted: "
     } else {
         ""

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, Posted},
+    client::{PlayClient, PostOutcome},
     ledger::{GameNumber, Ledger},
     pace::{Chunks, Line, Speed},
     retry::{GaveUp, Retry, Tuning},
@@ -37,7 +37,7 @@ pub(super) type Lines = Box<dyn Iterator<Item = Result<Line, serde_json::Error>>
 
 /// Shared by all games of a round.
 pub(super) struct Sending<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a PlayClient,
     pub(super) ledger: &'a Ledger,
     pub(super) tuning: &'a Tuning,
     /// A permit for each request in flight.
@@ -117,12 +117,12 @@ async fn deliver(
     let mut retry = Retry::new(sending.ledger, sending.tuning);
     loop {
         let away = match attempt(sending, &request).await {
-            Posted::All(positions) => {
+            PostOutcome::All(positions) => {
                 let fresh = request.note(positions.iter().map(|_| true));
                 sending.ledger.acknowledge(number, positions.iter(), fresh);
                 return Ok(true);
             }
-            Posted::Some { results, away } => {
+            PostOutcome::Some { results, away } => {
                 let fresh = request.note(results.iter().map(Option::is_some));
                 let positions = results.iter().flatten();
                 sending.ledger.acknowledge(number, positions, fresh);
@@ -135,8 +135,8 @@ async fn deliver(
                 retry = Retry::new(sending.ledger, sending.tuning);
                 away
             }
-            Posted::None(away) => away,
-            Posted::Refused(refused) => {
+            PostOutcome::None(away) => away,
+            PostOutcome::Refused(refused) => {
                 sending.ledger.fail(number, refused.to_string());
                 return Ok(false);
             }
@@ -146,7 +146,7 @@ async fn deliver(
     }
 }
 
-async fn attempt(sending: &Sending<'_>, request: &Request) -> Posted {
+async fn attempt(sending: &Sending<'_>, request: &Request) -> PostOutcome {
     // The semaphore is never closed. A game holds a permit for its request
     // alone, so that its wait for the next event or attempt keeps no other game
     // waiting.

@@ -5,17 +5,17 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::value::RawValue;
 
 use super::{
-    client::{Client, Shown},
+    client::{GameOutcome, PlayClient},
     ledger::{Entry, GameNumber, Ledger},
     progress::Progress,
     report::Report,
     retry::{GaveUp, Retry, Tuning},
-    round::End,
+    round::RoundEnd,
 };
 
 /// The questions for the games of a round, and their bounds.
 pub(super) struct Questions<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a PlayClient,
     pub(super) ledger: &'a Ledger,
     pub(super) tuning: &'a Tuning,
     /// Questions at once.
@@ -29,7 +29,7 @@ impl Questions<'_> {
         &self,
         progress: &Progress,
         report: &mut Report<'_>,
-    ) -> anyhow::Result<End> {
+    ) -> anyhow::Result<RoundEnd> {
         report.set_id_width(self.ledger.id_width());
         let mut shown = stream::iter(0..self.ledger.len())
             .map(|number| self.one(GameNumber(number)))
@@ -40,10 +40,10 @@ impl Questions<'_> {
                     progress.suspend(|| report.row(&entry, output.as_deref()))?;
                 }
                 Ok(None) => {}
-                Err(gave_up) => return Ok(End::GaveUp(gave_up)),
+                Err(gave_up) => return Ok(RoundEnd::GaveUp(gave_up)),
             }
         }
-        Ok(End::Through)
+        Ok(RoundEnd::Through)
     }
 
     /// The game's entry and output, as the report wants them.
@@ -73,10 +73,10 @@ impl Questions<'_> {
         let mut retry = Retry::new(self.ledger, self.tuning);
         let output = loop {
             match self.client.game(id, partition, offset).await {
-                Shown::Output(output) => break Some(output),
-                Shown::NoOutput => break None,
-                Shown::NotYet(away) => retry.pause(&away).await?,
-                Shown::Refused(refused) => {
+                GameOutcome::Output(output) => break Some(output),
+                GameOutcome::NoOutput => break None,
+                GameOutcome::NotYet(away) => retry.pause(&away).await?,
+                GameOutcome::Refused(refused) => {
                     self.ledger.fail(number, refused.to_string());
                     return Ok(None);
                 }

@@ -10,7 +10,7 @@ async fn a_partial_failure_sends_again_what_was_not_acknowledged_alone() {
     let games = games(&[("a", 5)]);
     let (_files, args) = files(&games, &host.url(), &["--batch=4"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     host.check(&games, false);
     let books = host.books.lock();
     let requests: Vec<_> = books
@@ -37,7 +37,7 @@ async fn a_request_whose_answer_is_lost_keeps_its_key() {
     host.books.lock().posts = [Step::ServeAndCut, Step::ServeAndHang, Step::Cut].into();
     let games = games(&[("a", 3)]);
     let (_files, args) = files(&games, &host.url(), &[]);
-    assert_eq!(play_through(&args).await.ended, Ended::Complete);
+    assert_eq!(play_through(&args).await.ended, PlayEnd::Complete);
     host.check(&games, true);
     let books = host.books.lock();
     assert_eq!(books.requests.len(), 4);
@@ -61,7 +61,7 @@ async fn a_partial_failure_after_a_lost_answer_sends_the_same_again() {
     let games = games(&[("a", 3)]);
     let (_files, args) = files(&games, &host.url(), &["--batch=2"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     host.check(&games, true);
     assert_eq!(played.rows()["a"]["acknowledged"], 3);
     let books = host.books.lock();
@@ -80,7 +80,7 @@ async fn a_refusal_is_final_for_its_game_alone() {
     let all = games(&[("bad", 20), ("good", 20)]);
     let (_files, args) = files(&all, &host.url(), &["--batch=4"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Incomplete);
+    assert_eq!(played.ended, PlayEnd::Incomplete);
     assert!(
         played
             .err
@@ -128,16 +128,16 @@ async fn a_host_that_is_not_there_yet_is_waited_for() {
     let (_files, args) = files(&games, &format!("http://{address}"), &[]);
     let come = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        Host::start_at(address, Shared::default())
+        Host::start_at(address, SharedBooks::default())
     };
     let (played, host) = tokio::join!(play_through(&args), come);
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     host.check(&games, true);
 }
 
 #[tokio::test]
 async fn a_host_that_is_killed_again_and_again_counts_each_event_once() {
-    let mut host = Host::start_at(nobody_listens(2), Shared::default());
+    let mut host = Host::start_at(nobody_listens(2), SharedBooks::default());
     let games = games(&[("a", 200), ("b", 150), ("c", 100)]);
     let (_files, args) = files(&games, &host.url(), &["--batch=2", "--connections=2"]);
     let murder = async {
@@ -151,7 +151,7 @@ async fn a_host_that_is_killed_again_and_again_counts_each_event_once() {
         host
     };
     let (played, host) = tokio::join!(play_through(&args), murder);
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     host.check(&games, true);
 }
 
@@ -161,7 +161,7 @@ async fn a_host_that_stays_away_is_given_up() {
     let games = games(&[("a", 30), ("b", 30)]);
     let (_files, args) = files(&games, &format!("http://{address}"), &["--timeout=2s"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Incomplete);
+    assert_eq!(played.ended, PlayEnd::Incomplete);
     assert!(played.err.contains("play-timeout: "), "{}", played.err);
     assert!(played.err.contains("Connection refused"), "{}", played.err);
     assert!(
@@ -180,7 +180,7 @@ async fn what_the_host_does_not_process_in_time_is_not_complete() {
     let games = games(&[("a", 3)]);
     let (_files, args) = files(&games, &host.url(), &["--timeout=200ms"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Incomplete);
+    assert_eq!(played.ended, PlayEnd::Incomplete);
     assert!(played.err.contains("504 Gateway Timeout"), "{}", played.err);
     assert!(played.err.contains("all 3 events"), "{}", played.err);
     assert_eq!(played.rows()["a"]["acknowledged"], 3);
@@ -194,7 +194,7 @@ async fn another_server_is_not_taken_for_a_host() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let (_files, args) = files(&games(&[("a", 3)]), &url, &[]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Incomplete);
+    assert_eq!(played.ended, PlayEnd::Incomplete);
     assert!(
         played.err.contains("play-not-courtside: "),
         "{}",
@@ -236,7 +236,7 @@ proptest! {
             .build()
             .unwrap();
         let played = runtime.block_on(play_through(&args));
-        prop_assert_eq!(played.ended, Ended::Complete);
+        prop_assert_eq!(played.ended, PlayEnd::Complete);
         host.check(&games, ordered);
     }
 }

@@ -66,22 +66,22 @@ pub(super) struct Books {
     pub(super) broken: Vec<String>,
 }
 
-pub(super) type Shared = Arc<Mutex<Books>>;
+pub(super) type SharedBooks = Arc<Mutex<Books>>;
 
 const PARTITION: u32 = 3;
 
 pub(super) struct Host {
-    pub(super) books: Shared,
+    pub(super) books: SharedBooks,
     pub(super) address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Host {
     pub(super) fn start() -> Self {
-        Self::start_at(([127, 0, 0, 1], 0).into(), Shared::default())
+        Self::start_at(([127, 0, 0, 1], 0).into(), SharedBooks::default())
     }
 
-    pub(super) fn start_at(address: SocketAddr, books: Shared) -> Self {
+    pub(super) fn start_at(address: SocketAddr, books: SharedBooks) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -118,7 +118,7 @@ impl Host {
 
     /// Ends the host as `kill -9` would; the events that it had taken are not
     /// lost.
-    pub(super) fn kill(mut self) -> (SocketAddr, Shared) {
+    pub(super) fn kill(mut self) -> (SocketAddr, SharedBooks) {
         self.stop();
         (self.address, Arc::clone(&self.books))
     }
@@ -156,7 +156,7 @@ impl Drop for Host {
     }
 }
 
-async fn score(State(books): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+async fn score(State(books): State<SharedBooks>, headers: HeaderMap, body: Bytes) -> Response {
     let game = books.lock().begin(&headers, &body);
     // This is long enough to notice another request of the game, if there were
     // one.
@@ -300,7 +300,7 @@ fn cut() -> Response {
 }
 
 async fn game(
-    State(books): State<Shared>,
+    State(books): State<SharedBooks>,
     Path(id): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {

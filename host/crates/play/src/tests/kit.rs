@@ -25,7 +25,7 @@ pub(super) fn quick() -> Tuning {
 }
 
 pub(super) struct Played {
-    pub(super) ended: Ended,
+    pub(super) ended: PlayEnd,
     pub(super) out: String,
     pub(super) err: String,
 }

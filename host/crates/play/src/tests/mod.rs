@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use self::{
-    host::{Host, Shared, Step},
+    host::{Host, SharedBooks, Step},
     kit::{files, games, parse, play_through, play_until, quick},
 };
 use super::*;
@@ -25,7 +25,7 @@ async fn every_event_arrives_once_in_order_and_the_scores_are_shown() {
     let games = games(&[("a", 250), ("b", 1), ("c", 99)]);
     let (_files, args) = files(&games, &host.url(), &[]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     assert!(
         played
             .err
@@ -82,7 +82,7 @@ async fn a_host_that_is_not_trusted_is_not_asked_again() {
     let cacert = format!("--cacert={}", directory.path().join("ca.pem").display());
     let (_files, args) = files(&games(&[("a", 3)]), &url, &[&cacert]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Incomplete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Incomplete, "{}", played.err);
     assert!(played.err.contains("play-untrusted: "), "{}", played.err);
     assert!(!played.err.contains("play-timeout"), "{}", played.err);
 }
@@ -93,7 +93,7 @@ async fn connections_bound_the_requests_in_flight() {
     let ids: Vec<_> = (0..20).map(|number| format!("g{number}")).collect();
     let games = ids.iter().map(|id| (id.clone(), 10)).collect();
     let (_files, args) = files(&games, &host.url(), &["--connections=3", "--batch=2"]);
-    assert_eq!(play_through(&args).await.ended, Ended::Complete);
+    assert_eq!(play_through(&args).await.ended, PlayEnd::Complete);
     host.check(&games, true);
     let in_flight_max = host.books.lock().in_flight_max;
     assert!((2..=3).contains(&in_flight_max), "{in_flight_max}");
@@ -121,7 +121,7 @@ async fn scores_are_waited_for() {
     let (_files, mut args) = files(&games, &host.url(), &[]);
     args.output = OutputFormat::Table;
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     assert!(played.out.contains("no output"), "{}", played.out);
 }
 
@@ -140,7 +140,7 @@ async fn an_interrupted_play_says_what_was_done() {
     let interrupted = until(move || books.lock().requests.len() == 2);
     let tuning = Tuning::default();
     let played = play_until(&args, &tuning, interrupted).await;
-    assert_eq!(played.ended, Ended::Interrupted);
+    assert_eq!(played.ended, PlayEnd::Interrupted);
     assert_eq!(played.ended.exit_code(), 130);
     assert!(
         played
@@ -159,7 +159,7 @@ async fn a_loop_plays_on_under_fresh_ids() {
     let books = Arc::clone(&host.books);
     let interrupted = until(move || books.lock().games.contains_key("a-r4"));
     let played = play_until(&args, &quick(), interrupted).await;
-    assert_eq!(played.ended, Ended::Interrupted);
+    assert_eq!(played.ended, PlayEnd::Interrupted);
     let books = host.books.lock();
     assert_eq!(books.broken, Vec::<String>::new());
     for game in ["a", "a-r2", "a-r3"] {
@@ -176,7 +176,7 @@ async fn games_at_their_own_pace_arrive_whole() {
     let games = games(&[("a", 300), ("b", 200)]);
     let (_files, args) = files(&games, &host.url(), &["--speed=5000"]);
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     host.check(&games, true);
 }
 
@@ -186,7 +186,7 @@ async fn invented_games_are_played() {
     let url = format!("--url={}", host.url());
     let args = parse(&["--simulate=40", "--seed=9", "--output=json", &url]).unwrap();
     let played = play_through(&args).await;
-    assert_eq!(played.ended, Ended::Complete, "{}", played.err);
+    assert_eq!(played.ended, PlayEnd::Complete, "{}", played.err);
     assert!(played.err.starts_with("seed 9\n"), "{}", played.err);
     let games: BTreeMap<String, Vec<_>> = Season::new(9)
         .take(40)

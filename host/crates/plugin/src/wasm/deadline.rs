@@ -53,12 +53,12 @@ impl Budget {
 /// The thread that ticks while there are instances; joins on drop.
 #[derive(Debug)]
 pub struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerControl>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct TickerControl {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -71,7 +71,7 @@ struct State {
 
 impl Ticker {
     pub fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<TickerControl>::default();
         let thread = thread::Builder::new().name("plugin-ticker".into()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run(&engine)
@@ -114,7 +114,7 @@ impl Drop for Lease {
     }
 }
 
-impl Shared {
+impl TickerControl {
     fn run(&self, engine: &wasmtime::Engine) {
         let mut state = self.state.lock();
         while !state.stopped {

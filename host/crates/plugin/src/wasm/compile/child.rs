@@ -21,7 +21,7 @@ use super::{
         surface::Surface,
     },
     limits::STACK_BYTES,
-    protocol::{self, Answered, Order, Task},
+    protocol::{self, AnswerFrame, Order, Task},
 };
 use crate::Rejection;
 
@@ -104,15 +104,15 @@ fn address_space_bytes() -> io::Result<u64> {
     Ok(pages * rustix::param::page_size() as u64)
 }
 
-fn do_task(task: Task, bytes: &[u8]) -> (Answered, Vec<u8>) {
+fn do_task(task: Task, bytes: &[u8]) -> (AnswerFrame, Vec<u8>) {
     match task {
         Task::Survey => match Surface::of(bytes) {
-            Ok(surface) => (Answered::Surface(surface), Vec::new()),
+            Ok(surface) => (AnswerFrame::Surface(surface), Vec::new()),
             Err(rejection) => (rejected(rejection), Vec::new()),
         },
         Task::Compile => match compile(bytes) {
             Ok(code) => {
-                let answered = Answered::Code {
+                let answered = AnswerFrame::Code {
                     bytes: code.len() as u64,
                     digest: Digest::of(&code),
                 };
@@ -124,7 +124,7 @@ fn do_task(task: Task, bytes: &[u8]) -> (Answered, Vec<u8>) {
 }
 
 /// Checks what can be checked without the compiler, then compiles.
-fn compile(bytes: &[u8]) -> Result<Vec<u8>, Answered> {
+fn compile(bytes: &[u8]) -> Result<Vec<u8>, AnswerFrame> {
     Surface::of(bytes)
         .and_then(|surface| surface.check())
         .and_then(|()| check_complexity(bytes))
@@ -133,15 +133,15 @@ fn compile(bytes: &[u8]) -> Result<Vec<u8>, Answered> {
     let compiled = engine.and_then(|engine| engine.precompile_component(bytes));
     compiled.map_err(|error| {
         if error.is::<wasmtime::OutOfMemory>() {
-            Answered::NoMemory
+            AnswerFrame::NoMemory
         } else {
             rejected(rejection(rejection::NOT_COMPILED, format!("{error:#}")))
         }
     })
 }
 
-fn rejected(rejection: Rejection) -> Answered {
-    Answered::Rejected {
+fn rejected(rejection: Rejection) -> AnswerFrame {
+    AnswerFrame::Rejected {
         code: rejection.code.to_owned(),
         message: rejection.message,
     }

@@ -17,7 +17,7 @@ use courtside_types::Digest;
 
 use super::{
     limits::{CODE_BYTES_MAX, CompileLimits, Over},
-    protocol::{self, Answer, Answered, Order, Task},
+    protocol::{self, Answer, AnswerFrame, Order, Task},
 };
 use crate::{
     Rejection,
@@ -83,18 +83,18 @@ impl Job<'_> {
         let mut process = Process::start(theirs)?;
         let clock = self.limits.cpu_time_max.saturating_mul(CLOCK_FACTOR);
         let deadline = Instant::now() + clock.min(CLOCK_MAX);
-        let mut patient = Patient {
+        let mut interruptible = InterruptibleSocket {
             socket: &mut socket,
             stop: self.stop,
             deadline,
             ended: None,
         };
-        let error = match self.talk(&mut patient) {
+        let error = match self.talk(&mut interruptible) {
             Ok(answer) => return Ok(answer),
             Err(TalkError::Over(over)) => return Err(CompileError::Over(over)),
             Err(TalkError::Socket(error)) => error,
         };
-        Err(match patient.ended {
+        Err(match interruptible.ended {
             Some(WaitEnd::Stop) => CompileError::Other(stopped()),
             Some(WaitEnd::Deadline) => CompileError::Other(self.over_deadline()),
             // The process is gone or its answer is invalid; its end tells more.
@@ -102,7 +102,7 @@ impl Job<'_> {
         })
     }
 
-    fn talk(&self, socket: &mut Patient<'_>) -> Result<Answer, TalkError> {
+    fn talk(&self, socket: &mut InterruptibleSocket<'_>) -> Result<Answer, TalkError> {
         let order = Order {
             task: self.task,
             memory_bytes_max: self.limits.memory_bytes_max,
@@ -113,10 +113,10 @@ impl Job<'_> {
         socket.write_all(self.bytes)?;
         socket.socket.shutdown(Shutdown::Write)?;
         Ok(match protocol::read(socket)? {
-            Answered::Surface(surface) => Answer::Surface(surface),
-            Answered::Rejected { code, message } => Answer::Rejected { code, message },
-            Answered::NoMemory => return Err(TalkError::Over(Over::Memory)),
-            Answered::Code { bytes, digest } => {
+            AnswerFrame::Surface(surface) => Answer::Surface(surface),
+            AnswerFrame::Rejected { code, message } => Answer::Rejected { code, message },
+            AnswerFrame::NoMemory => return Err(TalkError::Over(Over::Memory)),
+            AnswerFrame::Code { bytes, digest } => {
                 if bytes > CODE_BYTES_MAX {
                     return Err(TalkError::Over(Over::Code));
                 }
@@ -151,14 +151,14 @@ enum WaitEnd {
 }
 
 /// A socket that waits as long as somebody wants the answer.
-struct Patient<'a> {
+struct InterruptibleSocket<'a> {
     socket: &'a mut UnixStream,
     stop: &'a AtomicBool,
     deadline: Instant,
     ended: Option<WaitEnd>,
 }
 
-impl Patient<'_> {
+impl InterruptibleSocket<'_> {
     fn wait<T>(&mut self, mut act: impl FnMut(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
         loop {
             if is_set(self.stop) {
@@ -177,13 +177,13 @@ impl Patient<'_> {
     }
 }
 
-impl Read for Patient<'_> {
+impl Read for InterruptibleSocket<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.wait(|socket| socket.read(into))
     }
 }
 
-impl Write for Patient<'_> {
+impl Write for InterruptibleSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.wait(|socket| socket.write(bytes))
     }

@@ -35,7 +35,7 @@ pub struct Order {
 
 /// The answer; if it announces code, the code follows.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answered {
+pub enum AnswerFrame {
     Surface(Surface),
     Rejected {
         code: String,

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{CompileRun, Compiler as _, Rejection, wasm::rejection};
 
-struct Place {
+struct TestEngine {
     engine: Arc<Engine>,
     config: EngineConfig,
     _dir: tempfile::TempDir,
 }
 
-impl Place {
+impl TestEngine {
     fn new(memory_mib: u64, seconds: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = EngineConfig {
@@ -43,14 +43,14 @@ impl Place {
 
 #[test]
 fn a_function_of_too_many_blocks_and_locals_is_not_compiled() {
-    let rejection = Place::new(1024, 60).rejection(&bomb(1, 20_000, 2_000));
+    let rejection = TestEngine::new(1024, 60).rejection(&bomb(1, 20_000, 2_000));
     assert_eq!(rejection.code, rejection::TOO_COMPLEX, "{rejection}");
 }
 
 #[test]
 fn a_plugin_that_takes_too_much_memory_is_tried_once() {
     let bytes = bomb(1, 4_900, 2_000);
-    let mut place = Place::new(64, 60);
+    let mut place = TestEngine::new(64, 60);
     let first = place.rejection(&bytes);
     assert_eq!(first.code, rejection::COMPILE_LIMIT, "{first}");
     assert!(first.message.contains("plugin.compile_memory_max"));
@@ -68,7 +68,7 @@ fn a_plugin_that_takes_too_much_memory_is_tried_once() {
 
 #[test]
 fn a_plugin_that_takes_too_much_time_is_stopped() {
-    let rejection = Place::new(1024, 1).rejection(&bomb(200, 300, 500));
+    let rejection = TestEngine::new(1024, 1).rejection(&bomb(200, 300, 500));
     assert_eq!(rejection.code, rejection::COMPILE_LIMIT, "{rejection}");
     assert!(
         rejection.message.contains("plugin.compile_time_max"),
@@ -78,7 +78,7 @@ fn a_plugin_that_takes_too_much_time_is_stopped() {
 
 #[test]
 fn a_compile_that_nobody_wants_ends_and_is_no_strike() {
-    let place = Place::new(1024, 60);
+    let place = TestEngine::new(1024, 60);
     let bytes = probe_with(&[]);
     let run = CompileRun::default();
     run.stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -90,14 +90,17 @@ fn a_compile_that_nobody_wants_ends_and_is_no_strike() {
 #[test]
 fn a_survey_needs_no_compiler() {
     let bytes = bomb(1, 20_000, 2_000);
-    let surface = Place::new(64, 1).engine.survey(&bytes, &limits()).unwrap();
+    let surface = TestEngine::new(64, 1)
+        .engine
+        .survey(&bytes, &limits())
+        .unwrap();
     assert_eq!(surface.exports, ["courtside:plugin/processor@0.1.0"]);
     assert!(surface.imports.iter().all(|import| import.offered));
 }
 
 #[test]
 fn a_planted_file_in_the_cache_is_not_run() {
-    let mut place = Place::new(1024, 60);
+    let mut place = TestEngine::new(1024, 60);
     let bytes = probe_with(&[]);
     place.engine.compile(&bytes, &limits()).unwrap();
     let dir = place.config.cache_dir.clone().unwrap();
