@@ -15,64 +15,29 @@
 //! engines work so, at the cost of a few reads at the start.
 
 mod difference;
+mod fields;
 mod moved_keys;
 mod record;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-use std::collections::BTreeMap;
-
-use courtside_log::{Cleanup, LogError, RecordLog, TopicSpec, partitioner::Partitioner};
+use courtside_log::{Cleanup, LogError, RecordLog, TopicSpec};
 use courtside_types::{failure::ErrorCode, topics::LAYOUT_SUFFIX};
-use serde::{Deserialize, Serialize};
 
-pub use self::watch::Watch;
 use self::{
     difference::{added_keys, other_writes, same_input},
     moved_keys::key_in_use,
     record::{append, in_force},
 };
-use crate::pipeline::kept::KeptTopic;
+pub use self::{
+    fields::{Layout, Writes},
+    watch::Watch,
+};
 
 /// Rounds of reading and writing. Each further host that writes a layout at the same
 /// time costs one more.
 const ATTEMPTS: usize = 8;
-
-/// Where the keys of a pipeline's input are, and where its outputs go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Layout {
-    pub input: String,
-    pub partitions: u32,
-    pub partitioner: Partitioner,
-    pub writes: Writes,
-}
-
-/// The topics that a pipeline writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Writes {
-    pub output: KeptTopic,
-    pub outputs: BTreeMap<String, KeptTopic>,
-}
-
-impl Writes {
-    /// The names of the topics.
-    pub fn topics(&self) -> impl Iterator<Item = &str> {
-        let all = std::iter::once(&self.output).chain(self.outputs.values());
-        all.map(|written| written.topic.as_str())
-    }
-
-    /// Every topic, with the name that the configuration has for the output.
-    fn named(&self) -> BTreeMap<String, &KeptTopic> {
-        let outputs = self.outputs.iter();
-        let outputs = outputs.map(|(name, topic)| (format!("outputs.{name}"), topic));
-        outputs
-            .chain([("output".to_owned(), &self.output)])
-            .collect()
-    }
-}
 
 /// Why a pipeline cannot start with its layout.
 #[derive(Debug, thiserror::Error)]

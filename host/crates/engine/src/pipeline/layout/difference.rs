@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Layout;
+use super::fields::Layout;
 use crate::pipeline::kept::KeptTopic;
 
 fn differs<T>(

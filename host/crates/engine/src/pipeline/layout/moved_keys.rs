@@ -10,7 +10,7 @@ use std::{
 use courtside_log::{LogError, RecordLog, partitioner::Method};
 use courtside_types::{PartitionId, Topic};
 
-use super::{Layout, record::read_each};
+use super::{fields::Layout, record::read_each};
 
 /// Bytes of one read where an input is read whole.
 const SCAN_BYTES: usize = 8 << 20;

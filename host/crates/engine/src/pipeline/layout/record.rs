@@ -10,7 +10,7 @@ use courtside_log::{LogError, RecordLog, block::block_on};
 use courtside_types::{NewRecord, Offset, PartitionId, Record, Topic};
 use serde::{Deserialize, Serialize};
 
-use super::Layout;
+use super::fields::Layout;
 
 pub(super) const ONLY: PartitionId = PartitionId(0);
 pub(super) const READ_BYTES: usize = 1 << 20;

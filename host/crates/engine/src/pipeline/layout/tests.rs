@@ -8,15 +8,17 @@ use std::{
 use courtside_log::{
     conformance::{append, assigned, deleted, join, record, wait},
     embedded::{Embedded, EmbeddedConfig},
-    partitioner::Method,
+    partitioner::{Method, Partitioner},
 };
 use courtside_types::Topic;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::{
     record::{ONLY, READ_BYTES, read_each},
     *,
 };
+use crate::pipeline::kept::KeptTopic;
 
 const GROUP: &str = "courtside-scores";
 
