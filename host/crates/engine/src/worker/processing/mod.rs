@@ -6,11 +6,14 @@
 //! beside the open entities; a [`Budget`] bounds those, and the time that running them
 //! takes.
 
+mod call;
+mod checkpoints;
 mod commit;
 mod rollback;
 mod run;
 mod take;
 mod takeover;
+mod task;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,27 +21,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use checkpoints::CheckpointReader;
 use courtside_log::{Checkpoints, Commit, Fetched, LogError};
 pub use courtside_process::clock::now_ms;
-use courtside_types::{Digest, Key, Offset, PartitionId, slot_name::SlotName};
+use courtside_types::{Key, Offset, PartitionId, slot_name::SlotName};
 pub use rollback::OUT_OF_RANGE;
 use rollback::{Confirmed, Directives};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slab::Slab;
 use takeover::first_row;
+use task::PartitionTask;
 
 pub use self::take::usable_key;
 use super::{
     breaker::Breakers,
-    entity::{Entity, Produced},
-    envelope::{Envelope, Halt},
+    entity::Entity,
+    envelope::Halt,
     gauges::PipelineGauges,
     instances::{Active, Actives, Instances},
     position::{PositionRow, Start},
     takeover::{
         partition::Slots,
-        rows::{self, Redo, Row as _},
+        rows::{self, Row as _},
     },
 };
 use crate::pipeline::Pipeline;
@@ -98,77 +102,6 @@ pub struct Counts {
     pub opens: u64,
 }
 
-#[derive(Debug)]
-struct PartitionTask {
-    committed: Offset,
-    /// `taken` counts records since the last commit, `events` those whose processing
-    /// was committed since the partition was assigned.
-    taken: u64,
-    events: u64,
-    /// `counted` is the number of events since the group began or was reset, as of the
-    /// last commit, and `fresh` that of the events since.
-    counted: u64,
-    fresh: u64,
-    /// The partition's position row is to be written, though nothing was processed.
-    is_unwritten: bool,
-    /// The offset of the next record to take.
-    next: Offset,
-    /// Dead letters that belong to no entity.
-    loose: Vec<Produced>,
-    /// The partition has stopped, or waits for a plugin: it takes no records until it is
-    /// resumed.
-    stopped: bool,
-    /// The plugins in the partition's slots, and the events that are processed again.
-    slots: Slots,
-    /// Slots that swapped while this worker had the partition.
-    swapped: FxHashSet<SlotName>,
-    /// Trials that are to be undone.
-    undo: Vec<Undo>,
-    /// Trials that were to be undone when the partition stopped, because the log lacks
-    /// their events.
-    refused: Vec<Undo>,
-    /// The host's rows after this key are to be looked through for rows that are no
-    /// longer of use.
-    sweep: Option<Key>,
-    staged_sweep: Option<Option<Key>>,
-    /// More rows became useless since the sweep began.
-    sweep_again: bool,
-}
-
-/// A trial that is to be undone.
-#[derive(Debug)]
-struct Undo {
-    slot: SlotName,
-    seq: u32,
-    /// The plugin that ran on trial.
-    bad: Digest,
-    /// No event below this offset is processed again.
-    from: Offset,
-    /// When the swap was, in milliseconds since 1970.
-    at: u64,
-    /// The log still has the events that are to be processed again.
-    approved: bool,
-}
-
-impl PartitionTask {
-    /// The offset at which the partition goes on after its last commit.
-    fn position(&self) -> Offset {
-        let redo = self.slots.committed_redo();
-        redo.map_or(self.committed, |redo| redo.next)
-    }
-
-    /// The events that are processed again, as on disk.
-    const fn redo(&self) -> Option<&Redo> {
-        self.slots.committed_redo()
-    }
-
-    /// Whether the partition takes no records, because entities do not have the states
-    /// from before a swap back yet.
-    fn is_held(&self) -> bool {
-        !self.undo.is_empty() || self.redo().is_some_and(|redo| !redo.restoring.is_empty())
-    }
-}
-
 /// All that one worker processes.
 #[derive(Debug)]
 pub struct Processing {
@@ -205,38 +138,6 @@ pub struct Processing {
     /// Partitions that are to be read from another offset now.
     moved: BTreeSet<PartitionId>,
     pub counts: Counts,
-}
-
-struct CheckpointReader(Arc<dyn Checkpoints>);
-
-impl CheckpointReader {
-    /// A committed checkpoint, with the bytes it is made of.
-    fn read(
-        &self,
-        partition: PartitionId,
-        key: &[u8],
-    ) -> Result<Option<(Bytes, Envelope)>, LogError> {
-        let bytes = self.0.get(partition, key)?;
-        bytes
-            .map(|bytes| match Envelope::decode(&bytes) {
-                Ok(envelope) => Ok((bytes, envelope)),
-                Err(error) => Err(LogError::Corrupt {
-                    reason: error.to_string(),
-                }),
-            })
-            .transpose()
-    }
-
-    fn envelope(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Envelope>, LogError> {
-        let read = self.read(partition, key)?;
-        Ok(read.map(|(_, envelope)| envelope))
-    }
-}
-
-impl std::fmt::Debug for CheckpointReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Checkpoints")
-    }
 }
 
 /// The reason why an entity cannot run on.

@@ -17,7 +17,11 @@ use std::{
 use courtside_log::{Checkpoints, Commit, LogError};
 use courtside_types::{Digest, Key, Offset, PartitionId, slot_name::SlotName};
 
-use super::{CheckpointReader, PartitionTask, Processing, Stop, Undo};
+use super::{
+    Processing, Stop,
+    checkpoints::CheckpointReader,
+    task::{PartitionTask, Undo},
+};
 use crate::worker::{
     envelope::Redone as EntityRedone,
     takeover::{

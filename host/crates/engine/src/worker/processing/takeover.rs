@@ -7,7 +7,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use courtside_log::{Checkpoints, Commit, LogError};
 use courtside_types::{Digest, Key, PartitionId, slot_name::SlotName};
 
-use super::{PartitionTask, Processing, rollback::latest};
+use super::{Processing, rollback::latest, task::PartitionTask};
 use crate::worker::{
     entity::Entity,
     instances::Active,
