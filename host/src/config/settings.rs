@@ -40,7 +40,7 @@ pub const SETTINGS: &[Setting] = &[
     set("plugin_dir", Min::None, "plugins: <pipeline>/default.wasm and <pipeline>/keys/<key>.wasm"),
     set("logging.format", Min::None, "text or json"),
     set("logging.filter", Min::None, "what is logged: a level, or directives like \"info,courtside_engine::slots=debug\""),
-    set("http.listen", Min::None, "address and port of the doors"),
+    set("http.listen", Min::None, "address and port of the HTTP server"),
     set("http.connections_max", Min::Count(1), "connections at a time; others wait to be accepted"),
     set("http.subscribers_max", Min::Count(1), "streams of updates at a time, and three quarters of the connections at most; others are answered with 503"),
     set("http.idle_timeout", Min::Millis(100), "how long a connection may take to send a request's head, and so stay idle between two"),
@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
     set("http.read_after_timeout", Min::Millis(1), "how long a read may wait for its write (?after=)"),
     set("http.operate_timeout", Min::Millis(10), "how long a request for a swap or a rollback may take; after that it is answered with operate-timeout"),
     set("http.cors_origins", Min::None, "origins whose pages may read this host from a browser, as [\"https://scores.example\"]; \"*\" is every page"),
-    set("http.tls.certificate", Min::None, "PEM file of the host's certificate with its chain; with it the doors speak TLS, and no plain HTTP. It and the key are read again when they change"),
+    set("http.tls.certificate", Min::None, "PEM file of the host's certificate with its chain; with it the HTTP server speaks TLS, and no plain HTTP. It and the key are read again when they change"),
     set("http.tls.key", Min::None, "PEM file of the certificate's private key"),
     set("http.tls.handshake_timeout", Min::Millis(100), "how long a TLS handshake may take"),
     set("access.tokens_file", Min::None, "TOML file of bearer tokens, with an entry [[tokens]] for each, as `courtside token` prints it; read again when it changes. Without any token, reading and writing is open, and operating is for the host's own machine"),
@@ -119,11 +119,13 @@ pub const SETTINGS: &[Setting] = &[
     set("scoreboard.interval_max", Min::Millis(10), "the longest time between two looks at the log; at most 1 min"),
 ];
 
-/// Checks every value against its minimum.
+/// The largest number that TOML can hold.
+const COUNT_MAX: u64 = i64::MAX as u64;
+
+/// Checks every value against its bounds.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
     let rows = SETTINGS.iter().map(|setting| (setting.path, *setting));
-    check_values(&values(config), rows)
-        .map_err(|(path, problem)| ConfigError::invalid(path, problem))
+    check_values(config, rows).map_err(|(path, problem)| ConfigError::invalid(path, problem))
 }
 
 /// Checks the values of a section that is repeated at another path.
@@ -132,24 +134,31 @@ pub fn check_under<T: Serialize>(path: &str, section: &str, config: &T) -> Resul
         let name = setting.path.strip_prefix(section)?.strip_prefix('.')?;
         Some((name, *setting))
     });
-    check_values(&values(config), rows)
+    check_values(config, rows)
         .map_err(|(name, problem)| ConfigError::invalid(format!("{path}.{name}"), problem))
 }
 
-/// A value under its minimum is returned as its path and the problem.
-fn check_values<'a>(
-    values: &toml::Value,
+/// A value outside its bounds is returned as its path and the problem. The values are
+/// looked up as JSON, because TOML has no number over the maximum, and one such number
+/// would hide all others.
+fn check_values<'a, T: Serialize>(
+    config: &T,
     rows: impl Iterator<Item = (&'a str, Setting)>,
 ) -> Result<(), (&'a str, String)> {
+    let values = serde_json::to_value(config).map_err(|error| ("", error.to_string()))?;
     for (path, setting) in rows {
-        let Some(value) = lookup(values, path) else {
+        let value = path
+            .split('.')
+            .try_fold(&values, |value, name| value.get(name));
+        let Some(value) = value.filter(|value| !value.is_null()) else {
             continue;
         };
+        if value.as_u64().is_some_and(|count| count > COUNT_MAX) {
+            return Err((path, format!("{value} is over the maximum of {COUNT_MAX}")));
+        }
         let is_under = match setting.min {
             Min::None => false,
-            Min::Count(min) => value
-                .as_integer()
-                .is_none_or(|count| u64::try_from(count).is_ok_and(|count| count < min)),
+            Min::Count(min) => value.as_u64().is_none_or(|count| count < min),
             Min::Bytes(min) => size(value).is_none_or(|size| size < min),
             Min::Millis(min) => millis(value).is_none_or(|millis| millis < u128::from(min)),
         };
@@ -238,19 +247,17 @@ fn lookup<'a>(values: &'a toml::Value, path: &str) -> Option<&'a toml::Value> {
         .try_fold(values, |value, name| value.get(name))
 }
 
-fn size(value: &toml::Value) -> Option<u64> {
-    match value {
-        toml::Value::String(text) => text
+fn size(value: &serde_json::Value) -> Option<u64> {
+    match value.as_str() {
+        Some(text) => text
             .parse::<bytesize::ByteSize>()
             .ok()
             .map(|size| size.as_u64()),
-        _ => value
-            .as_integer()
-            .and_then(|count| u64::try_from(count).ok()),
+        None => value.as_u64(),
     }
 }
 
-fn millis(value: &toml::Value) -> Option<u128> {
+fn millis(value: &serde_json::Value) -> Option<u128> {
     humantime(value.as_str()?).map(|duration| duration.as_millis())
 }
 

@@ -49,6 +49,22 @@ fn refused(cases: &[(&str, &str)]) {
     }
 }
 
+/// TOML has no such number, and it must not hide the values after it.
+#[test]
+fn a_number_that_toml_cannot_hold_is_refused() {
+    let path = "worker.call_events_max";
+    for value in ["9223372036854775808", "18446744073709551615"] {
+        let others = [(path, value), ("http.connections_max", "0")];
+        for overrides in [&others[..1], &others] {
+            let error = load("", overrides).unwrap_err().to_string();
+            let problem = "is over the maximum of 9223372036854775807";
+            let is_named = error.contains(path) && error.contains(problem);
+            let is_other = error.contains("http.connections_max");
+            assert!(is_named || is_other, "{error}");
+        }
+    }
+}
+
 #[test]
 fn wrong_values_are_named() {
     refused(&[
