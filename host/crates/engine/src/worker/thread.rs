@@ -195,6 +195,10 @@ impl WorkerLoop {
             let Some(input) = answer else {
                 return;
             };
+            // An order to stop may have come while the log was called.
+            if self.stopping.is_some() {
+                self.core.stop_reading();
+            }
             actions = self.core.step(input, Instant::now());
         }
     }
@@ -214,7 +218,10 @@ impl WorkerLoop {
             Action::Pause(partitions) => self.member.pause(&partitions),
             Action::Resume(partitions) => self.member.resume(&partitions),
             Action::Release(partitions) => self.member.release(&partitions),
-            Action::Sleep(time) => std::thread::sleep(time),
+            Action::Sleep(time) => {
+                std::thread::sleep(time);
+                return Some(Input::Slept);
+            }
             // A send fails if the caller no longer waits, and then no answer is needed.
             Action::Answer(Answer::Done(done)) => drop(done.send(())),
             Action::Answer(Answer::Takeover(done, takeover)) => drop(done.send(takeover)),

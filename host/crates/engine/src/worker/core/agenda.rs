@@ -35,6 +35,7 @@ pub(in crate::worker) enum Input {
     Start(Result<Offset, LogError>),
     /// An error if one of the pipeline's topics is gone or was made anew.
     Topics(Result<(), LogError>),
+    Slept,
 }
 
 /// The end of an [`Action::Commit`].
@@ -46,10 +47,7 @@ pub(in crate::worker) enum CommitEnd {
     /// The log refuses the commit and would refuse it again.
     Refused(LogError),
     /// A deadline passed first.
-    Overdue {
-        /// The worker was told to stop meanwhile, and is out of time.
-        is_stopping: bool,
-    },
+    Overdue,
 }
 
 /// Why a member cannot read a partition from another offset.
@@ -84,6 +82,7 @@ pub(in crate::worker) enum Action {
     Pause(Vec<PartitionId>),
     Resume(Vec<PartitionId>),
     Release(Vec<PartitionId>),
+    /// Asks for [`Input::Slept`].
     Sleep(Duration),
     Answer(Answer),
     Report(Report),
@@ -250,6 +249,7 @@ pub(super) enum Awaiting {
     /// The partition goes on at this offset because of a rollback.
     MoveStart(PartitionId, Offset),
     Topics(AfterTopics),
+    Sleep,
 }
 
 /// What follows from a look at the pipeline's topics.

@@ -52,7 +52,12 @@ impl Core {
     }
 
     pub(super) fn looked_at_topics(&mut self, then: AfterTopics, found: Result<(), LogError>) {
-        let is_back = self.topics.looked(&found, self.now);
+        if self.topics.looked(&found, self.now) {
+            for partition in self.partitions.running() {
+                self.report(partition, PartitionState::Running, None);
+            }
+            self.note_redo();
+        }
         match then {
             AfterTopics::Begin(assignments) => {
                 let jobs: Vec<_> = assignments
@@ -68,7 +73,7 @@ impl Core {
                     .collect();
                 self.agenda.first(jobs);
             }
-            AfterTopics::Watch => self.watched(found, is_back),
+            AfterTopics::Watch => self.watched(found),
             AfterTopics::Stop(partition, error) => {
                 // A topic that was made anew may have fewer records, so an offset of the
                 // topic before is out of its range.
@@ -195,14 +200,8 @@ impl Core {
     }
 
     /// Draws conclusions from a look at the topics that was due.
-    fn watched(&mut self, found: Result<(), LogError>, is_back: bool) {
+    fn watched(&mut self, found: Result<(), LogError>) {
         match found {
-            Ok(()) if is_back => {
-                for partition in self.partitions.running() {
-                    self.report(partition, PartitionState::Running, None);
-                }
-                self.note_redo();
-            }
             Ok(()) => {}
             Err(error @ LogError::TopicRecreated { .. }) => self.stop_all(&error),
             Err(error @ LogError::TopicMissing { .. }) => {

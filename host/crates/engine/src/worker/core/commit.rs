@@ -72,10 +72,7 @@ impl Core {
                 self.give_up(commit, error);
                 CommitOutcome::Refused
             }
-            CommitEnd::Overdue { is_stopping } => {
-                self.is_stopping |= is_stopping;
-                CommitOutcome::Overdue
-            }
+            CommitEnd::Overdue => CommitOutcome::Overdue,
         };
         self.agenda.first([Job::AfterCommit(then, outcome)]);
         if matches!(end, CommitEnd::Fenced) {

@@ -69,6 +69,11 @@ impl GivenUp {
         self.0.values().any(|one| one.is_on_trial)
     }
 
+    #[must_use]
+    pub fn is_on_trial(&self, partition: PartitionId) -> bool {
+        self.0.get(&partition).is_some_and(|one| one.is_on_trial)
+    }
+
     /// Removes the committed partitions, and returns those that were given up before:
     /// their trials went well.
     pub fn take_committed(

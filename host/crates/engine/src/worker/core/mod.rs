@@ -117,6 +117,12 @@ impl Core {
         (processing.entities_open(), processing.instances())
     }
 
+    /// The worker was told to stop. From now on it does not read again what it could not
+    /// commit.
+    pub const fn stop_reading(&mut self) {
+        self.is_stopping = true;
+    }
+
     /// Takes an event or an answer, and says what the loop has to do.
     pub fn step(&mut self, input: Input, now: Instant) -> Vec<Action> {
         self.now = now;
@@ -147,7 +153,8 @@ impl Core {
             (Some(Awaiting::Topics(then)), Input::Topics(found)) => {
                 self.looked_at_topics(then, found);
             }
-            (Some(Awaiting::Poll { .. }), Input::PollFailed) => {}
+            (Some(Awaiting::Poll { .. }), Input::PollFailed)
+            | (Some(Awaiting::Sleep), Input::Slept) => {}
             _ => {
                 tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, "worker was given an answer to another question")
             }
@@ -230,7 +237,7 @@ impl Core {
             Job::Retry(partition, next) => self.retry(partition, next),
             Job::AcceptApart { rest, rewinds } => self.accept_apart(rest, rewinds),
             Job::StopAt(partition, error) => self.stop_at(partition, error),
-            Job::Sleep(time) => self.agenda.act(Action::Sleep(time)),
+            Job::Sleep(time) => self.agenda.ask(Action::Sleep(time), Awaiting::Sleep),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A worker that goes back to its last commit, and partitions that it tries again.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use courtside_log::Fetched;
 use courtside_types::{Offset, PartitionId};
@@ -17,7 +17,10 @@ use crate::worker::{
 impl Core {
     /// Processes polled records.
     pub(super) fn accept(&mut self, fetched: Vec<Fetched>) {
-        match self.processing.accept(fetched) {
+        let accepted = self.processing.accept(fetched);
+        // Plugins may have taken long, and a commit may be due since.
+        self.now = Instant::now();
+        match accepted {
             Ok(stops) => self.stop_partitions(stops),
             Err(interrupted) => self.start_over(&interrupted),
         }
@@ -50,6 +53,10 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, partition: PartitionId, next: Offset) {
+        // The commit before may have ended the trial, or lost the partition.
+        if !self.given_up.is_on_trial(partition) {
+            return;
+        }
         let begun = self.processing.position_row(partition).and_then(|row| {
             let start = row.map_or_else(|| Start::fresh(next), |row| Start::of(&row));
             self.processing.assign(partition, start)

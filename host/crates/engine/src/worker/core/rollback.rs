@@ -7,7 +7,7 @@ use courtside_types::{Offset, PartitionId};
 
 use super::{
     Core, RETRY_WAIT_MIN,
-    agenda::{Action, AfterSeek, Job, Report},
+    agenda::{AfterSeek, Job, Report},
     partitions::State,
 };
 use crate::worker::{
@@ -36,7 +36,7 @@ impl Core {
             Ok(_) => self.processing.approve(partition),
             Err(error) => {
                 tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "rollback waits: the partition's first offset cannot be read");
-                self.agenda.act(Action::Sleep(RETRY_WAIT_MIN));
+                self.agenda.first([Job::Sleep(RETRY_WAIT_MIN)]);
             }
         }
     }

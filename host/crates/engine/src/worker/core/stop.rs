@@ -39,6 +39,10 @@ impl Core {
 
     /// Stops a partition, of which the member reads no more.
     pub(super) fn stop_for(&mut self, partition: PartitionId, error: &LogError) {
+        // The commit before may have lost it.
+        if !self.partitions.contains(partition) {
+            return;
+        }
         let code = self.code_of(partition, error);
         tracing::error!(pipeline = %self.pipeline.name, worker = self.worker, partition = partition.0, code, reason = %error, "partition is not processed");
         self.processing.unassign(&[partition]);

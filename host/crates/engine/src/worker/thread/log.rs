@@ -76,8 +76,7 @@ impl WorkerLoop {
                 deadline = Some(now + self.pipeline.settings.drain_deadline);
             }
             if self.must_stop() || deadline.is_some_and(|deadline| now >= deadline) {
-                let is_stopping = self.stopping.is_some();
-                return CommitEnd::Overdue { is_stopping };
+                return CommitEnd::Overdue;
             }
             std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
             wait = (wait * 2).clamp(RETRY_WAIT_MIN, RETRY_WAIT_MAX);

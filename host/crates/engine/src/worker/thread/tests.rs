@@ -100,7 +100,14 @@ fn running(script: &Arc<Mutex<Script>>) -> WorkerLoop {
 
 /// A worker without a plugin, whose checkpoints are in this memory.
 fn running_on(script: &Arc<Mutex<Script>>, memory: Arc<Memory>) -> WorkerLoop {
-    let pipeline = pipeline(16, 16);
+    running_of(pipeline(16, 16), script, memory)
+}
+
+fn running_of(
+    pipeline: Arc<Pipeline>,
+    script: &Arc<Mutex<Script>>,
+    memory: Arc<Memory>,
+) -> WorkerLoop {
     let interrupt = Arc::<AtomicBool>::default();
     let now = Instant::now();
     let core = Core::new(
@@ -287,6 +294,27 @@ fn what_is_revoked_is_committed_and_then_released() {
             Call::Commit(vec![(P, Offset(1)), (Q, Offset(1))]),
             Call::Release(vec![P]),
         ]
+    );
+}
+
+/// The time that a plugin takes counts, too, so a slow one is committed after each poll.
+#[test]
+fn a_commit_that_becomes_due_while_events_are_processed_is_made_at_once() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q]), records(&[])].into(),
+        works: true,
+        ..Script::default()
+    }));
+    let mut pipeline = (*pipeline(16, 16)).clone();
+    pipeline.settings.commit_interval = Duration::from_nanos(1);
+    let mut running = running_of(Arc::new(pipeline), &script, Arc::default());
+    activate(&mut running, Some("a"));
+    for _ in 0..2 {
+        running.step();
+    }
+    assert_eq!(
+        script.lock().unwrap().calls,
+        [Call::Commit(vec![(P, Offset(1)), (Q, Offset(1))])]
     );
 }
 

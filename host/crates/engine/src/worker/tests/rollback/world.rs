@@ -161,7 +161,8 @@ impl World {
                 let state = (status.state, status.code);
                 self.host.states.insert(partition, state);
             }
-            Action::Sleep(_) | Action::Answer(_) | Action::Report(_) => {}
+            Action::Sleep(_) => return Some(Input::Slept),
+            Action::Answer(_) | Action::Report(_) => {}
         }
         None
     }
