@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::record_log::{open_admin, open_backup, open_log};
 use self::{
     overview::Overview,
-    pipelines::{Starter, door},
+    pipelines::{Starter, endpoint},
 };
 use crate::{config::Config, topics};
 
@@ -46,7 +46,7 @@ const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a host that ends waits for a read of the scoreboard.
 const SCOREBOARD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A host without its doors.
+/// A host without its HTTP server.
 pub struct Host {
     log: Arc<dyn RecordLog>,
     overview: Arc<Overview>,
@@ -91,7 +91,7 @@ impl Host {
             compiler,
             stop,
         };
-        let mut doors = Vec::new();
+        let mut endpoints = Vec::new();
         let mut boards = Vec::new();
         let mut pipelines = Vec::new();
         for name in topics::in_order(config) {
@@ -99,7 +99,7 @@ impl Host {
                 continue;
             };
             let (pipeline, layout) = starter.prepare(name, settings)?;
-            doors.push(door(&pipeline, name, settings)?);
+            endpoints.push(endpoint(&pipeline, name, settings)?);
             boards.push(BoardSpec {
                 pipeline: pipeline.name.clone(),
                 group: pipeline.group.clone(),
@@ -108,7 +108,7 @@ impl Host {
             });
             pipelines.push((pipeline, layout));
         }
-        let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), doors);
+        let ingest = Ingest::new(Arc::clone(&log), config.ingest.clone(), endpoints);
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
             .or_fail("start-failed", "the scoreboard cannot start")?;
 
@@ -149,7 +149,7 @@ impl Host {
         Arc::clone(&self.log)
     }
 
-    /// The host as its doors see it.
+    /// The host as its HTTP server sees it.
     #[must_use]
     pub fn operator(&self) -> Arc<dyn Operator> {
         Arc::clone(&self.overview) as _
@@ -204,7 +204,7 @@ impl Host {
         ends
     }
 
-    /// Closes the log, once nobody processes and the doors are closed.
+    /// Closes the log, once no worker runs and the HTTP server has ended.
     pub fn close(&mut self, by: Instant) -> Ends {
         let mut ends = Ends::default();
         // A scoreboard that still reads has nothing to lose.

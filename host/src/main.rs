@@ -17,7 +17,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a host: the doors, the record log, and the pipelines' workers.
+    /// Run a host: the HTTP server, the record log, and the pipelines' workers.
     Serve(cli::serve::ServeArgs),
     /// Play game files, or invented games, into a host.
     Play(play::PlayArgs),

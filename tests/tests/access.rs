@@ -1,5 +1,5 @@
 //! A host with tokens: who gets in, by the commands that people use, and what the
-//! log says of it. The doors' own tests have every route and every token.
+//! log says of it. The unit tests of HTTP have every route and every token.
 
 use std::{
     fs,

@@ -140,7 +140,7 @@ async fn serve(
         started = &mut starting => started??,
         () = shutdown.token().cancelled() => return give_up(shutdown, starting).await,
     };
-    let doors = http::App {
+    let server = http::App {
         log: host.log(),
         ingest: Arc::clone(&host.ingest),
         scoreboard: Arc::clone(&host.scoreboard),
@@ -151,7 +151,7 @@ async fn serve(
         tls,
         reload,
     };
-    let mut doors = tokio::spawn(http::serve(listener, doors, shutdown.token().clone()));
+    let mut server = tokio::spawn(http::serve(listener, server, shutdown.token().clone()));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.logging.format == LogFormat::Text {
         let greeting = greeting(address, &config);
@@ -163,25 +163,25 @@ async fn serve(
     }
 
     let ended = tokio::select! {
-        // A shutdown closes the doors as well, so it is checked before them.
+        // A shutdown closes the server as well, so it is checked before the server.
         biased;
         () = shutdown.token().cancelled() => Ok(()),
         error = host.failed() => Err(error),
-        _ = &mut doors => Err(coded!("doors-closed", "the HTTP server ended by itself")),
+        _ = &mut server => Err(coded!("doors-closed", "the HTTP server ended by itself")),
     };
-    stop(host, doors, shutdown).await?;
+    stop(host, server, shutdown).await?;
     ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// Ends a host: requests under way are answered, workers commit, the log is
 /// closed. If one of these does not end in time, the process ends here.
-async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn stop(mut host: Host, server: JoinHandle<()>, shutdown: &Shutdown) -> anyhow::Result<()> {
     shutdown.begin(None);
     tracing::info!(signal = shutdown.signal(), "stopping");
     let started = Instant::now();
-    let mut doors = tokio::spawn(close_doors(doors));
+    let mut server = tokio::spawn(close_server(server));
     tokio::select! {
-        _ = &mut doors => {}
+        _ = &mut server => {}
         () = tokio::time::sleep(HEAD_START) => {}
     }
     let by = shutdown.end_by();
@@ -190,8 +190,8 @@ async fn stop(mut host: Host, doors: JoinHandle<()>, shutdown: &Shutdown) -> any
         (host, ends)
     });
     let (mut host, drained) = draining.await?;
-    if !doors.is_finished() {
-        drop(doors.await);
+    if !server.is_finished() {
+        drop(server.await);
     }
     let by = shutdown.close_by();
     let closing = tokio::task::spawn_blocking(move || {
@@ -237,10 +237,10 @@ fn free(host: Host, ends: Ends) -> anyhow::Result<()> {
 }
 
 /// Waits until the requests under way are answered, or cut.
-async fn close_doors(doors: JoinHandle<()>) {
+async fn close_server(server: JoinHandle<()>) {
     let _wait = waits::begin("requests under way");
-    if !doors.is_finished()
-        && let Err(error) = doors.await
+    if !server.is_finished()
+        && let Err(error) = server.await
     {
         tracing::error!(%error, "the HTTP server did not close cleanly");
     }

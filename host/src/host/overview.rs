@@ -34,10 +34,10 @@ pub struct Working {
     pub traced: Arc<EntityHistory>,
 }
 
-/// The parts of a host that its doors may ask.
+/// The parts of a host that its HTTP server may ask.
 pub struct Overview {
     pub log: Arc<dyn RecordLog>,
-    /// RequestSender the log for the figures of `/metrics`.
+    /// Asks the log for the figures of `/metrics`.
     pub asked: Arc<Asked>,
     pub data_dir: PathBuf,
     pub pipelines: Vec<Working>,

@@ -23,7 +23,7 @@ use courtside_engine::{
     },
     worker::{status::PipelineStatus, thread::Worker},
 };
-use courtside_http::ingest::{Door, KeyRule, Schema};
+use courtside_http::ingest::{Endpoint, KeyRule, Schema};
 use courtside_log::{LogError, RecordLog, partitioner::Method};
 use courtside_plugin_host::Compiler;
 use courtside_types::{
@@ -261,8 +261,12 @@ fn processing(config: &Config, plugin: &PluginConfig) -> WorkerSettings {
     }
 }
 
-pub fn door(pipeline: &Pipeline, name: &str, settings: &PipelineConfig) -> anyhow::Result<Door> {
-    Ok(Door {
+pub fn endpoint(
+    pipeline: &Pipeline,
+    name: &str,
+    settings: &PipelineConfig,
+) -> anyhow::Result<Endpoint> {
+    Ok(Endpoint {
         pipeline: pipeline.name.clone(),
         topic: pipeline.input.clone(),
         partitions: pipeline.partitions,

@@ -34,7 +34,7 @@ pub async fn pipelines_share_topics_and_follow_each_other(engine: Engine) {
     for game in &mut games {
         host.accepts_all("/score", &game.lines).await;
     }
-    // Both doors lead to the one topic.
+    // Both endpoints lead to the one topic.
     let late = host.accepts("/events/rebounds", &point("late", 1)).await;
     for game in &games {
         let of = |pipeline: &'static str| {

@@ -1,4 +1,4 @@
-//! HTTP: the doors of a host.
+//! HTTP: the API of a host, its streams and its page.
 //!
 //! [`serve`] lives as long as the host. Handlers are thin: events go to
 //! [`ingest`], reads to the [`scoreboard`],

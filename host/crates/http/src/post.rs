@@ -24,7 +24,7 @@ use super::{
     problem::{PositionView, Problem, answers},
     query::Segment,
 };
-use crate::ingest::{Door, Format, IdempotencyKey, Receipt, SCORES};
+use crate::ingest::{Endpoint, Format, IdempotencyKey, Receipt, SCORES};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -189,11 +189,11 @@ pub async fn events(
 }
 
 async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Response, Problem> {
-    let Some(door) = app.ingest.door(pipeline) else {
+    let Some(endpoint) = app.ingest.endpoint(pipeline) else {
         let detail = format!("there is no pipeline {pipeline:?}");
         return Err(Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail).closing());
     };
-    let accepted = take(app, door, request).await;
+    let accepted = take(app, endpoint, request).await;
     match &accepted {
         Ok(receipt) => {
             let count = receipt
@@ -201,23 +201,23 @@ async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Res
                 .iter()
                 .filter(|result| result.is_ok())
                 .count();
-            metrics::counter!("courtside_ingest_events_total", "pipeline" => door.pipeline.to_string())
+            metrics::counter!("courtside_ingest_events_total", "pipeline" => endpoint.pipeline.to_string())
                 .increment(u64::try_from(count).unwrap_or(u64::MAX));
         }
-        Err(problem) => refused(door, problem.code()),
+        Err(problem) => refused(endpoint, problem.code()),
     }
-    answer(accepted?).inspect_err(|problem| refused(door, problem.code()))
+    answer(accepted?).inspect_err(|problem| refused(endpoint, problem.code()))
 }
 
-fn refused(door: &Door, code: &'static str) {
+fn refused(endpoint: &Endpoint, code: &'static str) {
     metrics::counter!(
         "courtside_ingest_refused_total",
-        "pipeline" => door.pipeline.to_string(), "code" => code
+        "pipeline" => endpoint.pipeline.to_string(), "code" => code
     )
     .increment(1);
 }
 
-async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt, Problem> {
+async fn take(app: &SharedApp, endpoint: &Endpoint, request: Request) -> Result<Receipt, Problem> {
     let (parts, body) = request.into_parts();
     let format = format(&parts.headers).map_err(Problem::closing)?;
     let key = idempotency_key(&parts.headers).map_err(Problem::closing)?;
@@ -225,7 +225,7 @@ async fn take(app: &SharedApp, door: &Door, request: Request) -> Result<Receipt,
     let (body, _held) = body::read_events(app, &parts.headers, body)
         .await
         .map_err(Problem::closing)?;
-    Ok(app.ingest.accept(door, format, key, body).await?)
+    Ok(app.ingest.accept(endpoint, format, key, body).await?)
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, Problem> {

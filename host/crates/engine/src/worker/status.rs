@@ -1,4 +1,4 @@
-//! The status of a pipeline's partitions, as its workers report it to the doors.
+//! The status of a pipeline's partitions, as its workers report it to the API.
 
 use std::{
     collections::BTreeMap,

@@ -21,7 +21,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    Door, Format, Schema,
+    Endpoint, Format, Schema,
     error::{Fault, Place, Reason, Refused},
     score,
 };
@@ -50,7 +50,7 @@ pub(super) struct Events {
 }
 
 pub(super) fn read(
-    door: &Door,
+    endpoint: &Endpoint,
     limits: Limits,
     format: Format,
     body: &Bytes,
@@ -65,7 +65,7 @@ pub(super) fn read(
         return Err(Fault::new(Reason::InvalidJson, detail).at(Place::Whole));
     }
     let mut reader = Reader {
-        door,
+        endpoint,
         limits,
         body,
         stamp,
@@ -103,7 +103,7 @@ fn trim(text: &str) -> &str {
 }
 
 struct Reader<'a> {
-    door: &'a Door,
+    endpoint: &'a Endpoint,
     limits: Limits,
     body: &'a Bytes,
     stamp: Stamp<'a>,
@@ -159,7 +159,7 @@ impl Reader<'_> {
         let mut headers = Vec::new();
         if let Some(idempotency_key) = self.stamp.idempotency_key {
             let idempotency_key = idempotency_key.to_owned();
-            headers.push(self.door.mark.clone());
+            headers.push(self.endpoint.mark.clone());
             headers.push(Header::new(IDEMPOTENCY_HEADER, idempotency_key));
             if among_many {
                 let count = self.counts.entry(key.clone()).or_default();
@@ -167,8 +167,8 @@ impl Reader<'_> {
                 *count = count.saturating_add(1);
             }
         }
-        let door = self.door;
-        let partition = door.partitioner.partition(&key, door.partitions);
+        let endpoint = self.endpoint;
+        let partition = endpoint.partitioner.partition(&key, endpoint.partitions);
         let record = NewRecord {
             timestamp_ms: self.stamp.timestamp_ms,
             key: Some(key),
@@ -181,14 +181,14 @@ impl Reader<'_> {
 
     fn key<'t>(&self, text: &'t str, place: Place) -> Result<Cow<'t, str>, Fault> {
         let levels = self.limits.levels;
-        match self.door.schema {
-            None => self.door.key.find(text, levels, place),
+        match self.endpoint.schema {
+            None => self.endpoint.key.find(text, levels, place),
             Some(Schema::Score) => {
                 let game_id = score::check(text, levels, place)?;
-                if self.door.key.pointer() == super::GAME_ID_POINTER {
+                if self.endpoint.key.pointer() == super::GAME_ID_POINTER {
                     Ok(game_id)
                 } else {
-                    self.door.key.find(text, levels, place)
+                    self.endpoint.key.find(text, levels, place)
                 }
             }
         }

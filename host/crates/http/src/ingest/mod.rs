@@ -39,7 +39,7 @@ pub use self::{
     media::{Format, UnsupportedMediaType},
 };
 
-/// The pipeline whose door is `POST /score`.
+/// The pipeline whose endpoint is `POST /score`.
 pub const SCORES: &str = "scores";
 
 /// Where a score event has its key.
@@ -58,14 +58,14 @@ pub enum Schema {
 
 /// A pipeline's way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Door {
+pub struct Endpoint {
     pub pipeline: ByteString,
     pub topic: Topic,
     pub partitions: u32,
     pub partitioner: Arc<Partitioner>,
     pub key: KeyRule,
     pub schema: Option<Schema>,
-    /// The header that says that this door wrote a record. Records with other
+    /// The header that says that this endpoint wrote a record. Records with other
     /// headers of the host have it.
     pub mark: Header,
 }
@@ -100,7 +100,7 @@ pub struct Reservation(Option<OwnedSemaphorePermit>);
 pub struct Ingest {
     log: Arc<dyn RecordLog>,
     config: IngestConfig,
-    doors: BTreeMap<ByteString, Door>,
+    endpoints: BTreeMap<ByteString, Endpoint>,
     in_flight: Arc<Semaphore>,
     /// Bounds the large bodies that are read at a time: their records take more
     /// memory than the bodies do, until the log's own bound counts the records.
@@ -111,7 +111,7 @@ impl std::fmt::Debug for Ingest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ingest")
             .field("config", &self.config)
-            .field("doors", &self.doors)
+            .field("endpoints", &self.endpoints)
             .finish_non_exhaustive()
     }
 }
@@ -120,16 +120,16 @@ impl Ingest {
     pub fn new(
         log: Arc<dyn RecordLog>,
         config: IngestConfig,
-        doors: impl IntoIterator<Item = Door>,
+        endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Self {
         let in_flight = usize_of(config.in_flight_bytes_max).min(Semaphore::MAX_PERMITS);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             log,
             config,
-            doors: doors
+            endpoints: endpoints
                 .into_iter()
-                .map(|door| (door.pipeline.clone(), door))
+                .map(|endpoint| (endpoint.pipeline.clone(), endpoint))
                 .collect(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
             large: Semaphore::new(threads),
@@ -142,8 +142,8 @@ impl Ingest {
     }
 
     #[must_use]
-    pub fn door(&self, pipeline: &str) -> Option<&Door> {
-        self.doors.get(pipeline)
+    pub fn endpoint(&self, pipeline: &str) -> Option<&Endpoint> {
+        self.endpoints.get(pipeline)
     }
 
     /// Counts bytes that a request is about to hold.
@@ -164,7 +164,7 @@ impl Ingest {
     /// [`IngestError::Timeout`]).
     pub async fn accept(
         self: &Arc<Self>,
-        pipeline: &Door,
+        pipeline: &Endpoint,
         format: Format,
         key: Option<IdempotencyKey>,
         body: Bytes,
@@ -174,12 +174,14 @@ impl Ingest {
         } else {
             // Nobody closes the semaphore, so the acquisition cannot fail.
             let _turn = self.large.acquire().await.map_err(|_| IngestError::Busy)?;
-            let (ingest, door) = (Arc::clone(self), pipeline.clone());
-            tokio::task::spawn_blocking(move || ingest.append(&door, format, key.as_ref(), &body))
-                .await
-                .map_err(|error| LogError::Unavailable {
-                    reason: format!("reading the events failed: {error}"),
-                })??
+            let (ingest, endpoint) = (Arc::clone(self), pipeline.clone());
+            tokio::task::spawn_blocking(move || {
+                ingest.append(&endpoint, format, key.as_ref(), &body)
+            })
+            .await
+            .map_err(|error| LogError::Unavailable {
+                reason: format!("reading the events failed: {error}"),
+            })??
         };
         let results = tokio::time::timeout(self.config.append_timeout, appended)
             .await
@@ -189,7 +191,7 @@ impl Ingest {
 
     fn append(
         &self,
-        door: &Door,
+        endpoint: &Endpoint,
         format: Format,
         key: Option<&IdempotencyKey>,
         body: &Bytes,
@@ -203,11 +205,11 @@ impl Ingest {
             timestamp_ms: now_ms(),
             idempotency_key: key.map(|key| &*key.0),
         };
-        let Events { many, records } = body::read(door, limits, format, body, stamp)?;
+        let Events { many, records } = body::read(endpoint, limits, format, body, stamp)?;
         if records.is_empty() {
             return Ok((many, Box::pin(std::future::ready(Vec::new()))));
         }
-        Ok((many, self.log.append(&door.topic, records)?))
+        Ok((many, self.log.append(&endpoint.topic, records)?))
     }
 }
 

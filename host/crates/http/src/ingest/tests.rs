@@ -18,7 +18,7 @@ const GOOD: &str =
 
 fn ingest(config: IngestConfig) -> (Arc<MemoryLog>, Arc<Ingest>) {
     let log = MemoryLog::new(&[("NBA-Games", 4), ("Bets", 3)]);
-    let door = |pipeline: &str, topic: &str, partitions, key: &str, schema| Door {
+    let endpoint = |pipeline: &str, topic: &str, partitions, key: &str, schema| Endpoint {
         pipeline: pipeline.into(),
         topic: topic.into(),
         partitions,
@@ -27,11 +27,11 @@ fn ingest(config: IngestConfig) -> (Arc<MemoryLog>, Arc<Ingest>) {
         schema,
         mark: Identity::default().mark(),
     };
-    let doors = [
-        door(SCORES, "NBA-Games", 4, GAME_ID_POINTER, Some(Schema::Score)),
-        door("bets", "Bets", 3, "/bet/id", None),
+    let endpoints = [
+        endpoint(SCORES, "NBA-Games", 4, GAME_ID_POINTER, Some(Schema::Score)),
+        endpoint("bets", "Bets", 3, "/bet/id", None),
     ];
-    let ingest = Ingest::new(log.clone(), config, doors);
+    let ingest = Ingest::new(log.clone(), config, endpoints);
     (log, Arc::new(ingest))
 }
 
@@ -41,8 +41,8 @@ async fn send(
     format: Format,
     body: impl Into<Bytes>,
 ) -> Result<Receipt, IngestError> {
-    let door = ingest.door(pipeline).unwrap();
-    ingest.accept(door, format, None, body.into()).await
+    let endpoint = ingest.endpoint(pipeline).unwrap();
+    ingest.accept(endpoint, format, None, body.into()).await
 }
 
 /// Sends a body that must be refused, and checks that nothing was appended.
@@ -163,9 +163,12 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
         (Format::NdJson, format!("\n{GOOD}\r\n \t\n{GOOD}")),
     ] {
         let (log, ingest) = ingest(IngestConfig::default());
-        let door = ingest.door(SCORES).unwrap();
+        let endpoint = ingest.endpoint(SCORES).unwrap();
         let key = IdempotencyKey::new(b"try-7");
-        let receipt = ingest.accept(door, format, key, body.into()).await.unwrap();
+        let receipt = ingest
+            .accept(endpoint, format, key, body.into())
+            .await
+            .unwrap();
         assert!(receipt.many);
         let records = log.records("NBA-Games");
         assert_eq!(records.len(), 2);
@@ -174,7 +177,7 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
             let header = |name| record.header(name).map(|value| value.to_vec());
             assert_eq!(
                 header(TOPIC_HEADER),
-                door.mark.value.as_deref().map(<[u8]>::to_vec)
+                endpoint.mark.value.as_deref().map(<[u8]>::to_vec)
             );
             assert_eq!(header(IDEMPOTENCY_HEADER), Some(b"try-7".to_vec()));
             assert_eq!(
@@ -189,7 +192,7 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
 #[tokio::test]
 async fn events_are_numbered_by_key() {
     let (log, ingest) = ingest(IngestConfig::default());
-    let door = ingest.door(SCORES).unwrap();
+    let endpoint = ingest.endpoint(SCORES).unwrap();
     let games = [
         "LAL-BOS", "NYK-CHI", "LAL-BOS", "GSW-PHX", "NYK-CHI", "LAL-BOS",
     ];
@@ -199,7 +202,7 @@ async fn events_are_numbered_by_key() {
         .collect();
     let key = IdempotencyKey::new(b"try-7");
     ingest
-        .accept(door, Format::NdJson, key, lines.into())
+        .accept(endpoint, Format::NdJson, key, lines.into())
         .await
         .unwrap();
     for (game, count) in [("LAL-BOS", 3), ("NYK-CHI", 2), ("GSW-PHX", 1)] {
@@ -223,7 +226,7 @@ async fn a_key_goes_where_its_pipelines_partitioner_says() {
         manual: [("LAL-BOS".to_owned(), 7)].into(),
         fallback: Method::Crc32,
     };
-    let door = Door {
+    let endpoint = Endpoint {
         pipeline: SCORES.into(),
         topic: "NBA-Games".into(),
         partitions: 8,
@@ -232,7 +235,7 @@ async fn a_key_goes_where_its_pipelines_partitioner_says() {
         schema: Some(Schema::Score),
         mark: Identity::default().mark(),
     };
-    let ingest = Arc::new(Ingest::new(log, IngestConfig::default(), [door]));
+    let ingest = Arc::new(Ingest::new(log, IngestConfig::default(), [endpoint]));
     let games = ["LAL-BOS", "NYK-CHI", "GSW-PHX", "MIA-ORL"];
     for (game, partition) in games.into_iter().zip([
         PartitionId(7),

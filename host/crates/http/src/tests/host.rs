@@ -51,7 +51,7 @@ use crate::operator::Operator;
 use crate::{
     App, HttpConfig,
     ingest::{
-        Door, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
+        Endpoint, GAME_ID_POINTER, Ingest, IngestConfig, KeyRule, SCORES, Schema,
         testing::{MemoryLog, eventually},
     },
     router,
@@ -201,7 +201,7 @@ impl TestHost {
         let mut config = HttpConfig::default();
         let mut ingest = IngestConfig::default();
         configure(&mut config, &mut ingest);
-        let door = |pipeline: &str, topic: &str, partitions, pointer: &str, schema| Door {
+        let endpoint = |pipeline: &str, topic: &str, partitions, pointer: &str, schema| Endpoint {
             pipeline: pipeline.into(),
             topic: topic.into(),
             partitions,
@@ -216,9 +216,9 @@ impl TestHost {
             input: input.into(),
             output: output.into(),
         };
-        let doors = [
-            door(SCORES, INPUT, 2, GAME_ID_POINTER, Some(Schema::Score)),
-            door("bets", "Bets", 1, "/bet/id", None),
+        let endpoints = [
+            endpoint(SCORES, INPUT, 2, GAME_ID_POINTER, Some(Schema::Score)),
+            endpoint("bets", "Bets", 1, "/bet/id", None),
         ];
         let boards = vec![
             spec(SCORES, INPUT, OUTPUT),
@@ -228,7 +228,7 @@ impl TestHost {
         let metrics = http::prometheus().unwrap().build_recorder().handle();
         let host = App {
             log: log.clone(),
-            ingest: Arc::new(Ingest::new(log.clone(), ingest, doors)),
+            ingest: Arc::new(Ingest::new(log.clone(), ingest, endpoints)),
             scoreboard: Scoreboard::start(log.clone(), ScoreboardConfig::default(), boards)
                 .unwrap(),
             operator: operator.clone(),
