@@ -9,18 +9,21 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use courtside_log::{GroupSpec, LogError, Member, RecordLog};
-use courtside_process::shutdown::{self, End};
+use courtside_process::{
+    backoff::Backoff,
+    shutdown::{self, End},
+};
 use courtside_types::{Offset, PartitionId};
 use crossbeam_channel::Receiver;
 
 use self::watch::IdentityWatch;
 pub use super::orders::{Order, Orders, Takeover};
 use super::{
-    core::{Action, Answer, Core, Input, RETRY_WAIT_MIN},
+    core::{Action, Answer, Core, Input, RETRY},
     metrics::Handles,
     status::PipelineStatus,
 };
@@ -77,7 +80,7 @@ impl Worker {
             interrupt: orders.interrupt(),
             starts,
             watch: IdentityWatch::of_log(log, &pipeline.identity),
-            poll_retry_wait: RETRY_WAIT_MIN,
+            poll_backoff: RETRY,
             handles: Handles::new(&pipeline.name, worker),
             stopping: None,
         };
@@ -126,7 +129,7 @@ struct WorkerLoop {
     starts: Starts,
     watch: IdentityWatch,
     /// How long to wait after the next poll that fails.
-    poll_retry_wait: Duration,
+    poll_backoff: Backoff,
     /// The metrics that the worker counts in.
     handles: Handles,
     /// The instant by which a stopping worker must have ended.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use courtside_log::{Assignment, Commit, Fetched, LogError, Polled};
+use courtside_process::backoff::Backoff;
 use courtside_types::{Offset, PartitionId};
 use crossbeam_channel::Sender;
 
@@ -256,8 +257,8 @@ pub(super) enum Awaiting {
 pub(super) enum AfterTopics {
     /// These partitions were assigned.
     Begin(Vec<Assignment>),
-    /// These partitions are tried again, each with the wait before the next try.
-    BeginAgain(Vec<(Assignment, Duration)>),
+    /// These partitions are tried again, each with its waits before further tries.
+    BeginAgain(Vec<(Assignment, Backoff)>),
     /// It was time to look.
     Watch,
     /// The partition cannot be read on.

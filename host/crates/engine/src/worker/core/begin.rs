@@ -1,13 +1,12 @@
 //! How a worker begins with partitions, and what it does when a topic was deleted and
 //! made anew. Offsets and checkpoints of the topic before mean nothing in the new one.
 
-use std::time::Duration;
-
 use courtside_log::{Assignment, LogError};
+use courtside_process::backoff::Backoff;
 use courtside_types::PartitionId;
 
 use super::{
-    Core, RETRY_WAIT_MAX, RETRY_WAIT_MIN,
+    Core, RETRY,
     agenda::{Action, AfterSeek, AfterTopics, Awaiting, Job, Report},
     partitions::{PendingStart, State},
 };
@@ -38,9 +37,8 @@ impl Core {
         if due.is_empty() {
             return;
         }
-        let longer = |wait: Duration| (wait * 2).min(RETRY_WAIT_MAX);
         let due = due.into_iter();
-        let due = due.map(|start| (start.assignment, longer(start.wait)));
+        let due = due.map(|start| (start.assignment, start.backoff));
         self.look_at_topics(AfterTopics::BeginAgain(due.collect()));
         self.agenda.first(Job::AFTER_BEGIN);
     }
@@ -69,7 +67,9 @@ impl Core {
             AfterTopics::BeginAgain(due) => {
                 let jobs: Vec<_> = due
                     .iter()
-                    .filter_map(|(assignment, wait)| self.begin_again(assignment, *wait, &found))
+                    .filter_map(|(assignment, backoff)| {
+                        self.begin_again(assignment, *backoff, &found)
+                    })
                     .collect();
                 self.agenda.first(jobs);
             }
@@ -99,7 +99,7 @@ impl Core {
                 then: AfterSeek::Read,
             }),
             Err(refusal) => {
-                self.not_begun(assignment, RETRY_WAIT_MIN, &refusal);
+                self.not_begun(assignment, RETRY, &refusal);
                 None
             }
         }
@@ -108,7 +108,7 @@ impl Core {
     fn begin_again(
         &mut self,
         assignment: &Assignment,
-        wait: Duration,
+        backoff: Backoff,
         topics: &Result<(), LogError>,
     ) -> Option<Job> {
         let partition = assignment.partition;
@@ -122,7 +122,7 @@ impl Core {
                 })
             }
             Err(refusal) => {
-                self.not_begun(assignment, wait, &refusal);
+                self.not_begun(assignment, backoff, &refusal);
                 None
             }
         }
@@ -143,9 +143,9 @@ impl Core {
         Ok(start)
     }
 
-    fn not_begun(&mut self, assignment: &Assignment, wait: Duration, refusal: &Refusal) {
+    fn not_begun(&mut self, assignment: &Assignment, backoff: Backoff, refusal: &Refusal) {
         match refusal {
-            Refusal::Log(error) => self.put_off(assignment, wait, error),
+            Refusal::Log(error) => self.put_off(assignment, backoff, error),
             refusal => self.refuse(
                 &[assignment.partition],
                 refusal.code(),
@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// An error that may pass has the partition wait, any other stops it.
-    fn put_off(&mut self, assignment: &Assignment, wait: Duration, error: &LogError) {
+    fn put_off(&mut self, assignment: &Assignment, mut backoff: Backoff, error: &LogError) {
         let partition = assignment.partition;
         if !error.may_pass() {
             return self.refuse(&[partition], error.code(), &error.to_string());
@@ -166,8 +166,8 @@ impl Core {
         self.report(partition, PartitionState::Waiting, Some(why));
         let start = PendingStart {
             assignment: assignment.clone(),
-            wait,
-            at: self.now + wait,
+            at: self.now + backoff.next_wait(),
+            backoff,
         };
         self.partitions.set(partition, State::Starting(start));
     }

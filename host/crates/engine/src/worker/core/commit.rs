@@ -8,7 +8,7 @@ use std::{
 use courtside_log::{Commit, LogError};
 
 use super::{
-    Core, RETRY_WAIT_MIN,
+    Core,
     agenda::{
         Action, AfterCommit, Answer, Awaiting, CommitEnd, CommitOutcome, Committing, Job, Progress,
         Report,
@@ -89,7 +89,7 @@ impl Core {
         let entities = self.processing.entities_pending();
         self.processing.settle(commit);
         self.note_recovered(commit);
-        self.run_retry_wait = RETRY_WAIT_MIN;
+        self.run_backoff.reset();
         if self.pace.committed(entities, opened, self.now) {
             self.processing.set_budget(self.pace.budget());
         }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use courtside_process::backoff::Backoff;
 use courtside_types::{Offset, PartitionId};
 
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ pub(super) struct GivenUp(BTreeMap<PartitionId, Try>);
 struct Try {
     /// The committed offset.
     next: Offset,
-    wait: Duration,
+    backoff: Backoff,
     /// When the partition is tried, or when its trial began.
     at: Instant,
     is_on_trial: bool,
@@ -33,12 +34,12 @@ impl GivenUp {
     /// Notes that a partition does not go on after its committed offset. Each time in a
     /// row the partition waits for longer.
     pub fn add(&mut self, partition: PartitionId, next: Offset, now: Instant) {
-        let before = self.0.get(&partition).map(|known| known.wait);
-        let wait = before.map_or(WAIT_MIN, |wait| (wait * 2).min(WAIT_MAX));
+        let before = self.0.get(&partition).map(|known| known.backoff);
+        let mut backoff = before.unwrap_or(Backoff::new(WAIT_MIN, WAIT_MAX));
         let waiting = Try {
             next,
-            wait,
-            at: now + wait,
+            at: now + backoff.next_wait(),
+            backoff,
             is_on_trial: false,
         };
         self.0.insert(partition, waiting);

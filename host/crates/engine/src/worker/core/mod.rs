@@ -27,6 +27,7 @@ use std::{
 };
 
 use courtside_log::{Checkpoints, Polled};
+use courtside_process::backoff::Backoff;
 use courtside_types::PartitionId;
 
 pub(super) use self::agenda::{Action, Answer, CommitEnd, Input, Progress, Report, SeekError};
@@ -45,8 +46,8 @@ use crate::pipeline::Pipeline;
 
 /// How long an idle worker waits in a poll, and so how late it may notice an order.
 const IDLE_WAIT: Duration = Duration::from_millis(25);
-pub(super) const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
-pub(super) const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The waits between tries of one call of the log.
+pub(super) const RETRY: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// All that a worker knows.
 pub(super) struct Core {
@@ -62,7 +63,7 @@ pub(super) struct Core {
     /// The time of the current step.
     now: Instant,
     /// How long to wait after the next log error that interrupts a run.
-    run_retry_wait: Duration,
+    run_backoff: Backoff,
     /// How many times the worker went back to what is committed.
     rewinds: u64,
     /// When an idle worker may write its own rows again, after a write that failed.
@@ -96,7 +97,7 @@ impl Core {
             pace,
             agenda: Agenda::default(),
             now,
-            run_retry_wait: RETRY_WAIT_MIN,
+            run_backoff: RETRY,
             rewinds: 0,
             chores_at: now,
             resuming: Vec::new(),

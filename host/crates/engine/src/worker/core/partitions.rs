@@ -1,11 +1,9 @@
 //! The partitions of a worker, each in one state.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use courtside_log::Assignment;
+use courtside_process::backoff::Backoff;
 use courtside_types::PartitionId;
 
 /// The state of one partition. The worker reports it to the pipeline's status, which
@@ -28,7 +26,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct PendingStart {
     pub assignment: Assignment,
-    pub wait: Duration,
+    pub backoff: Backoff,
     /// When the start is tried again.
     pub at: Instant,
 }

@@ -6,7 +6,7 @@ use courtside_log::Fetched;
 use courtside_types::{Offset, PartitionId};
 
 use super::{
-    Core, RETRY_WAIT_MAX,
+    Core,
     agenda::{Action, AfterSeek, Awaiting, Job, Report, SeekError},
 };
 use crate::worker::{
@@ -84,8 +84,8 @@ impl Core {
             Interrupted::Log(error) => {
                 let waits = Report::CommitWaits(error.code(), error.to_string());
                 self.agenda.report(waits);
-                self.agenda.first([Job::Sleep(self.run_retry_wait)]);
-                self.run_retry_wait = (self.run_retry_wait * 2).min(RETRY_WAIT_MAX);
+                self.agenda
+                    .first([Job::Sleep(self.run_backoff.next_wait())]);
             }
         }
         self.rewind();

@@ -1,12 +1,12 @@
 //! The rollbacks of a worker: they begin, move partitions back, and end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use courtside_log::LogError;
 use courtside_types::{Offset, PartitionId};
 
 use super::{
-    Core, RETRY_WAIT_MIN,
+    Core,
     agenda::{AfterSeek, Job, Report},
     partitions::State,
 };
@@ -14,6 +14,9 @@ use crate::worker::{
     processing::OUT_OF_RANGE,
     status::{PartitionState, PartitionStatus},
 };
+
+/// The wait after the log did not say which events of a partition it still has.
+const START_WAIT: Duration = Duration::from_millis(20);
 
 impl Core {
     /// Begins the rollbacks that are wanted, one after another.
@@ -36,7 +39,7 @@ impl Core {
             Ok(_) => self.processing.approve(partition),
             Err(error) => {
                 tracing::warn!(pipeline = %self.pipeline.name, partition = partition.0, code = error.code(), %error, "rollback waits: the partition's first offset cannot be read");
-                self.agenda.first([Job::Sleep(RETRY_WAIT_MIN)]);
+                self.agenda.first([Job::Sleep(START_WAIT)]);
             }
         }
     }

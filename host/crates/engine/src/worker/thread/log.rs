@@ -7,7 +7,7 @@ use courtside_types::{Offset, PartitionId};
 
 use super::WorkerLoop;
 use crate::worker::{
-    core::{CommitEnd, Input, RETRY_WAIT_MAX, RETRY_WAIT_MIN, SeekError},
+    core::{CommitEnd, Input, RETRY, SeekError},
     metrics::Change,
 };
 
@@ -18,7 +18,7 @@ impl WorkerLoop {
     pub(super) fn poll(&mut self, wait: Duration, bytes_max: usize) -> Input {
         match self.member.poll(wait, bytes_max) {
             Ok(polled) => {
-                self.poll_retry_wait = RETRY_WAIT_MIN;
+                self.poll_backoff.reset();
                 match &polled {
                     Polled::Assigned(assignments) => {
                         let given = assignments.iter().map(|given| given.partition);
@@ -32,8 +32,7 @@ impl WorkerLoop {
             }
             Err(error) => {
                 tracing::warn!(pipeline = %self.pipeline.name, worker = self.worker, code = error.code(), %error, "poll of the record log failed, trying again");
-                std::thread::sleep(self.poll_retry_wait);
-                self.poll_retry_wait = (self.poll_retry_wait * 2).min(RETRY_WAIT_MAX);
+                std::thread::sleep(self.poll_backoff.next_wait());
                 Input::PollFailed
             }
         }
@@ -46,6 +45,7 @@ impl WorkerLoop {
         let started = Instant::now();
         // The first retry comes at once: a group that has just moved on takes it.
         let mut wait = Duration::ZERO;
+        let mut backoff = RETRY;
         loop {
             deadline = deadline.into_iter().chain(self.stopping).min();
             let written = match deadline {
@@ -79,14 +79,14 @@ impl WorkerLoop {
                 return CommitEnd::Overdue;
             }
             std::thread::sleep(deadline.map_or(wait, |deadline| wait.min(deadline - now)));
-            wait = (wait * 2).clamp(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
+            wait = backoff.next_wait();
         }
     }
 
     /// Makes the member read a partition from `next`.
     pub(super) fn seek(&mut self, partition: PartitionId, next: Offset) -> Result<(), SeekError> {
         let since = Instant::now();
-        let mut wait = RETRY_WAIT_MIN;
+        let mut backoff = RETRY;
         loop {
             let Err(error) = self.member.seek(partition, next) else {
                 return Ok(());
@@ -103,8 +103,7 @@ impl WorkerLoop {
             if !error.may_pass() || since.elapsed() >= within || self.must_stop() {
                 return Err(SeekError::Failed(error));
             }
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(RETRY_WAIT_MAX);
+            std::thread::sleep(backoff.next_wait());
         }
     }
 }

@@ -8,6 +8,7 @@ mod rollback;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use courtside_log::{Assignment, Bounds, Commit, Fetched, Polled};
@@ -128,7 +129,7 @@ fn running_of(
         interrupt,
         starts: Box::new(|_| Ok(Offset(0))),
         watch: IdentityWatch::new(Box::new(|_| Ok(Vec::new())), &Identity::default()),
-        poll_retry_wait: RETRY_WAIT_MIN,
+        poll_backoff: RETRY,
         handles: Handles::new("scores", 0),
         stopping: None,
     }
