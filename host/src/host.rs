@@ -15,7 +15,7 @@ use courtside_engine::{
 };
 use courtside_http::{
     Operator,
-    gauges::asked::Asked,
+    gauges::log_gauges::LogGauges,
     ingest::Ingest,
     scoreboard::{BoardSpec, Scoreboard},
 };
@@ -117,7 +117,7 @@ impl Host {
             started.push(starter.start(pipeline, layout)?);
         }
         let mut overview = Overview {
-            asked: Asked::new(
+            log_gauges: LogGauges::new(
                 Arc::clone(&log),
                 started
                     .iter()

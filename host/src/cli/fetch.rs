@@ -24,7 +24,7 @@ const QUOTED_CHARS_MAX: usize = 200;
 
 /// A host, and the entity to ask for.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct EntityRequest {
     pub host: HostArgs,
     pub pipeline: String,
     pub key: String,
@@ -32,7 +32,7 @@ pub struct Asked {
     pub partition: Option<PartitionId>,
 }
 
-impl Asked {
+impl EntityRequest {
     /// Fetches all that the host knows of the entity.
     pub async fn recording(&self) -> anyhow::Result<Recording> {
         let client = self

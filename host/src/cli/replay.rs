@@ -35,7 +35,7 @@ use super::{
     failure::complain,
     operator::{OutputArgs, start_logging},
 };
-use crate::{cli::fetch::Asked, config::SCORES};
+use crate::{cli::fetch::EntityRequest, config::SCORES};
 
 /// Exit status: an error prevented an answer.
 const FAILED: u8 = 2;
@@ -55,7 +55,7 @@ struct EntityArgs {
 
 impl EntityArgs {
     fn fetch(&self, key: &str) -> anyhow::Result<Recording> {
-        let asked = Asked {
+        let asked = EntityRequest {
             host: self.host.clone(),
             pipeline: self.pipeline.clone(),
             key: key.to_owned(),

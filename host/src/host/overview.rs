@@ -16,7 +16,7 @@ use courtside_engine::{
 };
 use courtside_http::{
     Operator,
-    gauges::{asked::Asked, pipelines::Seen},
+    gauges::{log_gauges::LogGauges, pipelines::PipelineReport},
 };
 use courtside_log::{LogError, RecordLog};
 use courtside_process::{exposition::Exposition, usage};
@@ -38,7 +38,7 @@ pub struct Working {
 pub struct Overview {
     pub log: Arc<dyn RecordLog>,
     /// Asks the log for the figures of `/metrics`.
-    pub asked: Arc<Asked>,
+    pub log_gauges: Arc<LogGauges>,
     pub data_dir: PathBuf,
     pub pipelines: Vec<Working>,
 }
@@ -80,17 +80,17 @@ impl Operator for Overview {
         }
     }
 
-    fn figures(&self, out: &mut Exposition) {
+    fn gauges(&self, out: &mut Exposition) {
         usage::disk(&self.data_dir, out);
-        for (working, told) in self.pipelines.iter().zip(self.asked.ask()) {
-            let seen = Seen {
+        for (working, log_answer) in self.pipelines.iter().zip(self.log_gauges.ask()) {
+            let report = PipelineReport {
                 pipeline: &working.pipeline,
                 status: &working.status,
                 slots: &working.slots,
                 letters: &working.letters,
-                told,
+                log_answer,
             };
-            seen.collect(out);
+            report.collect(out);
         }
     }
 

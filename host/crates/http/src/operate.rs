@@ -104,7 +104,7 @@ pub async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> 
         let mut out = Exposition::default();
         usage::collect(&mut out);
         logging::collect(&mut out);
-        app.operator.figures(&mut out);
+        app.operator.gauges(&mut out);
         let reasons = not_ready(&app);
         out.flag(&READY, &[], reasons.is_empty());
         let codes: BTreeSet<_> = reasons.into_iter().map(|reason| reason.code).collect();

@@ -33,7 +33,7 @@ pub trait Operator: Send + Sync + 'static {
     fn groups(&self) -> GroupsView;
     fn not_ready(&self) -> Vec<NotReady>;
     /// The host's present figures, for Prometheus.
-    fn figures(&self, out: &mut Exposition);
+    fn gauges(&self, out: &mut Exposition);
     /// A pipeline, for questions about its entities.
     fn traced(&self, pipeline: &str) -> Option<Arc<EntityHistory>>;
     /// A backup of the log and of the host's copies of plugins.

@@ -4,7 +4,7 @@
 //! These counts are not in the recorder that has the rest, which forgets nothing: a
 //! partition that left would go on to show the lag that it had. They are kept here for
 //! as long as this host has the partition or the slot, and read when somebody asks for
-//! them (`figures/`). A worker holds the numbers that it counts in, so a call of a
+//! them (`gauges/`). A worker holds the numbers that it counts in, so a call of a
 //! plugin costs two looks at the clock and four additions to numbers that no other
 //! worker writes.
 
@@ -25,7 +25,7 @@ use super::instances::Active;
 
 /// The counts of one partition since a worker of this host has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartitionFigures {
+pub struct PartitionGauges {
     pub committed: Offset,
     pub events: u64,
     pub commits: u64,
@@ -33,7 +33,7 @@ pub struct PartitionFigures {
 
 /// One worker's counts of the plugins of one slot.
 #[derive(Debug, Default)]
-pub struct SlotFigures {
+pub struct SlotGauges {
     calls: AtomicU64,
     call_nanos: AtomicU64,
     events: AtomicU64,
@@ -42,7 +42,7 @@ pub struct SlotFigures {
     instances: AtomicU64,
 }
 
-impl SlotFigures {
+impl SlotGauges {
     /// Counts a call of a plugin with events.
     pub fn called(&self, events: usize, took: Duration) {
         self.calls.fetch_add(1, Relaxed);
@@ -86,7 +86,7 @@ pub struct SlotSums {
 }
 
 impl SlotSums {
-    fn add(&mut self, one: &SlotFigures) {
+    fn add(&mut self, one: &SlotGauges) {
         self.calls += one.calls.load(Relaxed);
         self.call_time += Duration::from_nanos(one.call_nanos.load(Relaxed));
         self.events += one.events.load(Relaxed);
@@ -101,13 +101,13 @@ impl SlotSums {
 struct OfSlot {
     /// The plugin that instances were made of last.
     plugin: Weak<dyn Plugin>,
-    workers: BTreeMap<u32, Arc<SlotFigures>>,
+    workers: BTreeMap<u32, Arc<SlotGauges>>,
 }
 
 /// All figures of a pipeline.
 #[derive(Default)]
 pub struct PipelineGauges {
-    partitions: Mutex<BTreeMap<PartitionId, PartitionFigures>>,
+    partitions: Mutex<BTreeMap<PartitionId, PartitionGauges>>,
     slots: Mutex<BTreeMap<SlotName, OfSlot>>,
     /// CPU time of each worker's thread.
     workers: Mutex<BTreeMap<u32, Duration>>,
@@ -115,18 +115,18 @@ pub struct PipelineGauges {
 
 impl std::fmt::Debug for PipelineGauges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PipelineFigures")
+        f.write_str("PipelineGauges")
     }
 }
 
 impl PipelineGauges {
     /// Notes that a worker has a partition from now on, whose counts begin at 0.
     pub fn assigned(&self, partition: PartitionId, committed: Offset) {
-        let figures = PartitionFigures {
+        let gauges = PartitionGauges {
             committed,
-            ..PartitionFigures::default()
+            ..PartitionGauges::default()
         };
-        self.partitions.lock().insert(partition, figures);
+        self.partitions.lock().insert(partition, gauges);
     }
 
     /// Notes the partitions that a commit moved: each with its committed offset, and
@@ -134,10 +134,10 @@ impl PipelineGauges {
     pub fn committed(&self, moved: impl Iterator<Item = (PartitionId, Offset, u64)>) {
         let mut partitions = self.partitions.lock();
         for (partition, committed, events) in moved {
-            if let Some(figures) = partitions.get_mut(&partition) {
-                figures.committed = committed;
-                figures.events = events;
-                figures.commits += 1;
+            if let Some(gauges) = partitions.get_mut(&partition) {
+                gauges.committed = committed;
+                gauges.events = events;
+                gauges.commits += 1;
             }
         }
     }
@@ -147,14 +147,14 @@ impl PipelineGauges {
     }
 
     #[must_use]
-    pub fn partitions(&self) -> BTreeMap<PartitionId, PartitionFigures> {
+    pub fn partitions(&self) -> BTreeMap<PartitionId, PartitionGauges> {
         self.partitions.lock().clone()
     }
 
     /// The figures in which a worker counts its calls of a plugin, to be held by the
     /// caller.
     #[must_use]
-    pub fn of_slot(&self, worker: u32, active: &Active) -> Arc<SlotFigures> {
+    pub fn of_slot(&self, worker: u32, active: &Active) -> Arc<SlotGauges> {
         let mut slots = self.slots.lock();
         let plugin = Arc::downgrade(&active.plugin);
         let slot = slots
@@ -256,39 +256,39 @@ mod tests {
 
     #[test]
     fn a_slot_is_what_all_workers_counted_until_it_is_gone() {
-        let figures = PipelineGauges::default();
+        let gauges = PipelineGauges::default();
         let active = Active::new(SlotName::Default, Faulty::new("a", &["faulty/1"]));
         for worker in 0..2 {
-            let of_worker = figures.of_slot(worker, &active);
+            let of_worker = gauges.of_slot(worker, &active);
             of_worker.called(8, Duration::from_millis(3));
             of_worker.failed(FailureKind::Contract);
         }
-        let again = figures.of_slot(0, &active);
+        let again = gauges.of_slot(0, &active);
         again.refused();
-        let sums = figures.slots(|_| true);
+        let sums = gauges.slots(|_| true);
         let sums = &sums[&SlotName::Default];
         assert_eq!((sums.calls, sums.events, sums.refusals), (2, 16, 1));
         assert_eq!(sums.call_time, Duration::from_millis(6));
         assert_eq!(sums.failures[FailureKind::Contract as usize], 2);
-        assert!(figures.slots(|_| false).is_empty());
-        assert!(figures.slots(|_| true).is_empty(), "it stays forgotten");
+        assert!(gauges.slots(|_| false).is_empty());
+        assert!(gauges.slots(|_| true).is_empty(), "it stays forgotten");
     }
 
     #[test]
     fn a_partition_that_comes_back_counts_from_nothing() {
-        let figures = PipelineGauges::default();
+        let gauges = PipelineGauges::default();
         let id = PartitionId(3);
-        figures.assigned(id, Offset(7));
-        figures.committed([(id, Offset(9), 2)].into_iter());
-        assert_eq!(figures.partitions()[&id].commits, 1);
-        figures.forget(id);
-        figures.committed([(id, Offset(11), 4)].into_iter());
-        assert!(figures.partitions().is_empty(), "it is somebody else's");
-        figures.assigned(id, Offset(20));
-        let expected = PartitionFigures {
+        gauges.assigned(id, Offset(7));
+        gauges.committed([(id, Offset(9), 2)].into_iter());
+        assert_eq!(gauges.partitions()[&id].commits, 1);
+        gauges.forget(id);
+        gauges.committed([(id, Offset(11), 4)].into_iter());
+        assert!(gauges.partitions().is_empty(), "it is somebody else's");
+        gauges.assigned(id, Offset(20));
+        let expected = PartitionGauges {
             committed: Offset(20),
-            ..PartitionFigures::default()
+            ..PartitionGauges::default()
         };
-        assert_eq!(figures.partitions()[&id], expected);
+        assert_eq!(gauges.partitions()[&id], expected);
     }
 }

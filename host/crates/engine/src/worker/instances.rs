@@ -11,7 +11,7 @@ use courtside_plugin_host::{EntityId, Failure, Instance, Plugin};
 use courtside_types::{Digest, Key, slot_name::SlotName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::gauges::{PipelineGauges, SlotFigures};
+use super::gauges::{PipelineGauges, SlotGauges};
 use crate::pipeline::Pipeline;
 
 /// A plugin in force in a slot. Each activation makes a new one, even of a plugin that
@@ -127,7 +127,7 @@ pub struct Held {
     /// The instance was made for one suspect, and takes no other entity.
     pub alone: bool,
     /// The figures in which the instance's calls are counted.
-    pub figures: Arc<SlotFigures>,
+    pub gauges: Arc<SlotGauges>,
     /// The entities that live in the instance, by their numbers in the worker.
     residents: FxHashSet<usize>,
 }
@@ -140,7 +140,7 @@ pub struct Instances {
     pipeline: Arc<Pipeline>,
     next: u64,
     /// The pipeline's figures, and the number of the worker that has the instances.
-    figures: Option<(Arc<PipelineGauges>, u32)>,
+    gauges: Option<(Arc<PipelineGauges>, u32)>,
     reaper: crossbeam_channel::Sender<Box<dyn Instance>>,
 }
 
@@ -167,14 +167,14 @@ impl Instances {
             room: HashMap::new(),
             pipeline,
             next: 0,
-            figures: None,
+            gauges: None,
             reaper,
         }
     }
 
     /// Sets the figures in which instances that are made from now on count their calls.
-    pub fn count_in(&mut self, figures: Arc<PipelineGauges>, worker: u32) {
-        self.figures = Some((figures, worker));
+    pub fn count_in(&mut self, gauges: Arc<PipelineGauges>, worker: u32) {
+        self.gauges = Some((gauges, worker));
     }
 
     #[must_use]
@@ -215,14 +215,14 @@ impl Instances {
             active: Arc::clone(active),
             instance: active.plugin.instantiate()?,
             alone,
-            figures: self
-                .figures
+            gauges: self
+                .gauges
                 .as_ref()
-                .map(|(figures, worker)| figures.of_slot(*worker, active))
+                .map(|(gauges, worker)| gauges.of_slot(*worker, active))
                 .unwrap_or_default(),
             residents: FxHashSet::default(),
         };
-        held.figures.instance_made();
+        held.gauges.instance_made();
         self.held.insert(id, held);
         if !alone {
             self.room.entry(active.slot.clone()).or_default().push(id);
@@ -266,7 +266,7 @@ impl Instances {
         let Some(held) = self.held.remove(&id) else {
             return Vec::new();
         };
-        held.figures.instance_gone();
+        held.gauges.instance_gone();
         self.full(&held.active.slot, id);
         let residents = held.residents.into_iter().collect();
         // If the reaper is behind, the instance is dropped here.

@@ -76,7 +76,7 @@ pub struct PipelineStatus {
     waits: Mutex<BTreeMap<u32, Wait>>,
     /// By worker, why one of the pipeline's topics is gone or was made anew.
     topics_gone: Mutex<BTreeMap<u32, (&'static str, String)>>,
-    figures: Arc<PipelineGauges>,
+    gauges: Arc<PipelineGauges>,
 }
 
 impl PipelineStatus {
@@ -88,7 +88,7 @@ impl PipelineStatus {
         let mut held = self.partitions.lock();
         for partition in partitions {
             held.remove(partition);
-            self.figures.forget(*partition);
+            self.gauges.forget(*partition);
         }
     }
 
@@ -147,8 +147,8 @@ impl PipelineStatus {
     }
 
     #[must_use]
-    pub const fn figures(&self) -> &Arc<PipelineGauges> {
-        &self.figures
+    pub const fn gauges(&self) -> &Arc<PipelineGauges> {
+        &self.gauges
     }
 
     #[must_use]

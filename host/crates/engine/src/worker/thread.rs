@@ -69,7 +69,7 @@ impl Worker {
             orders.interrupt(),
             Instant::now(),
         );
-        core.count_in(Arc::clone(status.figures()));
+        core.count_in(Arc::clone(status.gauges()));
         let running = WorkerLoop {
             pipeline: Arc::clone(pipeline),
             status: Arc::clone(status),

@@ -4,5 +4,5 @@
 //! Nothing is kept between two requests, so a series is there as long as its subject,
 //! and no longer.
 
-pub mod asked;
+pub mod log_gauges;
 pub mod pipelines;

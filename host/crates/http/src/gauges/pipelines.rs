@@ -18,7 +18,7 @@ use courtside_plugin_host::FailureKind;
 use courtside_process::exposition::{Exposition, Metric};
 use courtside_types::PartitionId;
 
-use super::asked::Told;
+use super::log_gauges::LogAnswer;
 
 static COMMITTED: Metric = Metric::gauge(
     "courtside_committed_offset",
@@ -112,27 +112,27 @@ static REDRIVING: Metric = Metric::gauge(
 );
 
 /// The parts of one pipeline that its figures come from.
-pub struct Seen<'a> {
+pub struct PipelineReport<'a> {
     pub pipeline: &'a Pipeline,
     pub status: &'a PipelineStatus,
     pub slots: &'a SlotViews,
     pub letters: &'a DeadLetters,
-    pub told: Told,
+    pub log_answer: LogAnswer,
 }
 
-impl std::fmt::Debug for Seen<'_> {
+impl std::fmt::Debug for PipelineReport<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Seen({})", self.pipeline.name)
     }
 }
 
-impl Seen<'_> {
+impl PipelineReport<'_> {
     /// Adds all figures of the pipeline.
     pub fn collect(&self, out: &mut Exposition) {
         let pipeline = ("pipeline", &*self.pipeline.name);
         let redriving = self.letters.progress().state == RedriveState::Running;
         out.flag(&REDRIVING, &[pipeline], redriving);
-        for (worker, cpu_time) in self.status.figures().workers() {
+        for (worker, cpu_time) in self.status.gauges().workers() {
             let labels = [pipeline, ("worker", &worker.to_string())];
             out.add(&WORKER_CPU, &labels, cpu_time.as_secs_f64());
         }
@@ -143,7 +143,7 @@ impl Seen<'_> {
 
     fn group(&self, out: &mut Exposition) {
         let pipeline = ("pipeline", &*self.pipeline.name);
-        let Told { group, bounds } = &self.told;
+        let LogAnswer { group, bounds } = &self.log_answer;
         let answers = group.is_some() && bounds.is_some();
         out.flag(&LOG_ANSWERS, &[pipeline], answers);
         let Some(group) = group else {
@@ -184,16 +184,16 @@ impl Seen<'_> {
                 out.flag(&BLOCKED, &labels, true);
             }
         }
-        for (id, figures) in self.status.figures().partitions() {
+        for (id, gauges) in self.status.gauges().partitions() {
             let number = id.to_string();
             let labels = [pipeline, ("partition", &number)];
-            out.count(&COMMITTED, &labels, figures.committed.0);
-            out.count(&EVENTS, &labels, figures.events);
-            out.count(&COMMITS, &labels, figures.commits);
-            let bounds = self.told.bounds.as_ref();
+            out.count(&COMMITTED, &labels, gauges.committed.0);
+            out.count(&EVENTS, &labels, gauges.events);
+            out.count(&COMMITS, &labels, gauges.commits);
+            let bounds = self.log_answer.bounds.as_ref();
             if let Some(bounds) = bounds.and_then(|all| all.get(id.0 as usize)) {
                 // Records that retention deleted before the commit are no lag.
-                let next = figures.committed.0.max(bounds.start.0);
+                let next = gauges.committed.0.max(bounds.start.0);
                 out.count(&END, &labels, bounds.end.0);
                 out.count(&LAG, &labels, bounds.end.0.saturating_sub(next));
             }
@@ -207,7 +207,7 @@ impl Seen<'_> {
             let slot = name.to_string();
             self.slot(&[pipeline, ("slot", &slot)], view, out);
         }
-        let counted = self.status.figures();
+        let counted = self.status.gauges();
         let mut counted = counted.slots(|name| views.contains_key(name));
         // A slot whose first instance is not made yet has no counters, and gets
         // zeros: a series that began with its first failure would show no increase.

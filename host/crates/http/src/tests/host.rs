@@ -122,7 +122,7 @@ impl Operator for FakeOperator {
         self.not_ready.lock().clone()
     }
 
-    fn figures(&self, _: &mut Exposition) {}
+    fn gauges(&self, _: &mut Exposition) {}
 
     fn traced(&self, pipeline: &str) -> Option<Arc<EntityHistory>> {
         let traced = self.traced.lock();

@@ -71,14 +71,14 @@ pub(crate) fn pipeline() -> Pipeline {
 }
 
 /// A host whose pipeline `scores` can be asked, with the state that it keeps.
-struct Asked {
+struct LogGauges {
     host: TestHost,
     dir: tempfile::TempDir,
     checkpoints: Arc<MemoryCheckpoints>,
     status: Arc<PipelineStatus>,
 }
 
-impl Asked {
+impl LogGauges {
     fn new(partitioner: Partitioner) -> Self {
         let host = TestHost::new();
         let dir = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ impl Asked {
 
 #[tokio::test]
 async fn events_are_those_of_the_key_with_all_their_bytes() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     asked.event(1, "LAL-BOS", b"{\"a\":1}");
     asked.event(1, "other", b"no");
     asked.event(1, "LAL-BOS", &[0xff, 0]);
@@ -180,7 +180,7 @@ async fn events_are_those_of_the_key_with_all_their_bytes() {
 
 #[tokio::test]
 async fn where_any_partition_may_have_them_all_are_read() {
-    let asked = Asked::new(Method::Random.into());
+    let asked = LogGauges::new(Method::Random.into());
     for partition in [2, 0, 1] {
         asked.event(partition, "a", b"1");
     }
@@ -191,7 +191,7 @@ async fn where_any_partition_may_have_them_all_are_read() {
 
 #[tokio::test]
 async fn outputs_are_those_of_the_keys_events_under_whatever_key() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     asked.event(1, "LAL-BOS", b"1");
     asked.event(1, "other", b"2");
     asked.event(1, "LAL-BOS", b"3");
@@ -222,7 +222,7 @@ async fn outputs_are_those_of_the_keys_events_under_whatever_key() {
 
 #[tokio::test]
 async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     asked.event(1, "LAL-BOS", b"1");
     asked.host.log.commit(1, 1);
     let takeover = |slot: &str, partition: u32, seq: u32| NewRecord {
@@ -294,7 +294,7 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
 
 #[tokio::test]
 async fn a_plugin_comes_by_its_digest_as_long_as_it_is_kept() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     let digest = Digest::of(b"a plugin");
     let path = format!("/pipelines/scores/plugins/{digest}.wasm");
     let answer = asked.host.get(&path).await;
@@ -316,7 +316,7 @@ async fn a_plugin_comes_by_its_digest_as_long_as_it_is_kept() {
 
 #[tokio::test]
 async fn bad_questions_are_answered_as_such() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     for what in ["events", "outputs", "checkpoints"] {
         let ask = async |query: &str| {
             let path = format!("/pipelines/scores/{what}/a{query}");
@@ -342,7 +342,7 @@ async fn bad_questions_are_answered_as_such() {
 
 #[tokio::test]
 async fn a_few_read_the_log_through_and_others_wait() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     // The events fill more pages than the host reads ahead.
     for _ in 0..8 {
         asked.event(1, "LAL-BOS", &vec![b'x'; 600 << 10]);
@@ -386,7 +386,7 @@ async fn a_few_read_the_log_through_and_others_wait() {
 
 #[tokio::test]
 async fn a_path_that_is_not_utf_8_is_answered_as_a_problem() {
-    let asked = Asked::manual();
+    let asked = LogGauges::manual();
     for path in [
         "events/%ff",
         "outputs/%ff",

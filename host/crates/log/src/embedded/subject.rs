@@ -26,12 +26,12 @@ pub fn open(dir: &Path) -> Arc<Embedded> {
     Embedded::open(dir, config()).unwrap()
 }
 
-pub struct Subjected {
+pub struct EmbeddedSubject {
     dir: TempDir,
     log: Arc<Embedded>,
 }
 
-impl Default for Subjected {
+impl Default for EmbeddedSubject {
     fn default() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path());
@@ -39,7 +39,7 @@ impl Default for Subjected {
     }
 }
 
-impl Subject for Subjected {
+impl Subject for EmbeddedSubject {
     fn log(&self) -> Arc<dyn RecordLog> {
         Arc::clone(&self.log) as _
     }

@@ -66,14 +66,14 @@ pub fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
     wait(admin.delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
-pub struct Subjected {
+pub struct KafkaSubject {
     dir: TempDir,
     brokers: String,
     prefix: String,
     log: Option<Arc<Kafka>>,
 }
 
-impl Subjected {
+impl KafkaSubject {
     #[must_use]
     pub fn new(brokers: String) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ impl Subjected {
     }
 }
 
-impl Subject for Subjected {
+impl Subject for KafkaSubject {
     fn log(&self) -> Arc<dyn RecordLog> {
         Arc::clone(self.log.as_ref().unwrap()) as _
     }

@@ -8,11 +8,11 @@ mod topics;
 
 use super::{
     Kafka,
-    subject::{Subjected, brokers, cluster, config, delete_before, limits, prefix},
+    subject::{KafkaSubject, brokers, cluster, config, delete_before, limits, prefix},
 };
 use crate::conformance::conformance;
 
 conformance!(match brokers() {
-    Some(brokers) => Subjected::new(brokers),
+    Some(brokers) => KafkaSubject::new(brokers),
     None => return,
 });

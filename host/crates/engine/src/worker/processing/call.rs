@@ -90,7 +90,7 @@ impl Processing {
         let opened = held.instance.open(&String::from_utf8_lossy(key), saved);
         let alone = held.alone;
         if let Err(OpenError::Failed(failure)) = &opened {
-            held.figures.failed(failure.kind);
+            held.gauges.failed(failure.kind);
         }
         match opened {
             Ok(entity) => Ok(Home { instance, entity }),
@@ -112,7 +112,7 @@ impl Processing {
         self.counts.calls += 1;
         let started = Instant::now();
         let outcome = held.instance.process(home.entity, &events);
-        held.figures.called(count, started.elapsed());
+        held.gauges.called(count, started.elapsed());
         drop(events);
         match outcome.and_then(|outcome| output::check(&self.pipeline, count, outcome)) {
             Ok(outcome) => self.call_went_well(id, home, count, outcome),
@@ -128,7 +128,7 @@ impl Processing {
         if let Some(held) = self.instances.get_mut(home.instance)
             && let Some(entity) = self.entities.get_mut(id)
         {
-            held.figures.failed(failure.kind);
+            held.gauges.failed(failure.kind);
             if held.alone {
                 if failure.kind.is_costly() {
                     entity.overruns += 1;
@@ -164,7 +164,7 @@ impl Processing {
         let held = self.instances.get_mut(home.instance)?;
         let refused = outcome.refused;
         if refused.is_some() {
-            held.figures.refused();
+            held.gauges.refused();
         }
         let active = Arc::clone(&held.active);
         entity.overruns = 0;
@@ -243,7 +243,7 @@ impl Processing {
                 None
             }
             Err(failure) => {
-                held.figures.failed(failure.kind);
+                held.gauges.failed(failure.kind);
                 self.note_costly(id, Step::Checkpoint, failure.kind);
                 self.retire_and_rewind(home.instance);
                 Some(Hurdle::Halted(halt_of(&failure)))

@@ -254,7 +254,7 @@ impl Processing {
                         saved
                     }
                     Err(failure) => {
-                        held.figures.failed(failure.kind);
+                        held.gauges.failed(failure.kind);
                         self.suspect(id, &failure);
                         self.retire_and_rewind(home.instance);
                         return false;

@@ -272,8 +272,8 @@ impl Processing {
     }
 
     /// Sets the figures in which the calls of plugins are counted.
-    pub fn count_in(&mut self, figures: Arc<PipelineGauges>, worker: u32) {
-        self.instances.count_in(figures, worker);
+    pub fn count_in(&mut self, gauges: Arc<PipelineGauges>, worker: u32) {
+        self.instances.count_in(gauges, worker);
     }
 
     /// How many events of a partition were processed and committed since it was

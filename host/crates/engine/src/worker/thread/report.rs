@@ -25,7 +25,7 @@ impl WorkerLoop {
         let (status, worker) = (&self.status, self.worker);
         match report {
             Report::Partition(partition, reported) => status.set(partition, reported),
-            Report::Assigned(partition, next) => status.figures().assigned(partition, next),
+            Report::Assigned(partition, next) => status.gauges().assigned(partition, next),
             Report::Forgotten(partitions) => status.forget(partitions.iter()),
             Report::CommitWaits(code, reason) => status.waits_for(worker, code, reason),
             Report::Committed => status.goes_on(worker),
@@ -44,7 +44,7 @@ impl WorkerLoop {
             progress.took,
         );
         let moved = progress.moved.iter().copied();
-        self.status.figures().committed(moved);
+        self.status.gauges().committed(moved);
         if let Some(gap) = progress.gap {
             self.handles.gap(gap);
         }
@@ -57,8 +57,8 @@ impl WorkerLoop {
     fn report_gauges(&self) {
         let (entities, instances) = self.core.open();
         self.handles.hold(entities, instances);
-        let figures = self.status.figures();
-        figures.worker_used(self.worker, thread_cpu_time());
+        let gauges = self.status.gauges();
+        gauges.worker_used(self.worker, thread_cpu_time());
     }
 
     pub(super) fn rebalanced(&self, change: Change, partitions: &[PartitionId]) {

@@ -8,7 +8,7 @@ mod journal;
 mod kill;
 mod reopening;
 
-use super::subject::{Subjected, config, open};
+use super::subject::{EmbeddedSubject, config, open};
 use crate::conformance::conformance;
 
-conformance!(Subjected::default());
+conformance!(EmbeddedSubject::default());

@@ -10,7 +10,7 @@ macro_rules! on_each_engine {
             use super::*;
             $(#[test]
             fn $case() {
-                $module::$case(&mut embedded::subject::Subjected::default());
+                $module::$case(&mut embedded::subject::EmbeddedSubject::default());
             })*
         }
 
@@ -19,7 +19,7 @@ macro_rules! on_each_engine {
             $(#[test]
             fn $case() {
                 if let Some(brokers) = kafka::subject::brokers() {
-                    $module::$case(&mut kafka::subject::Subjected::new(brokers));
+                    $module::$case(&mut kafka::subject::KafkaSubject::new(brokers));
                 }
             })*
         }

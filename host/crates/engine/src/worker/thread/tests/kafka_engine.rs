@@ -9,7 +9,7 @@ use std::{
 use courtside_log::{
     RecordLog,
     conformance::{Subject as _, deleted, record, wait},
-    kafka::subject::{Subjected, brokers, config},
+    kafka::subject::{KafkaSubject, brokers, config},
 };
 use courtside_types::PartitionId;
 use rdkafka::{
@@ -76,7 +76,7 @@ fn an_input_made_anew_under_a_worker_is_not_skipped() {
     let Some(brokers) = brokers() else { return };
     let tools = Tools::new(&brokers);
     for count in [3, 5, 12] {
-        let subject = Subjected::new(brokers.clone());
+        let subject = KafkaSubject::new(brokers.clone());
         let log = subject.log();
         let pipeline = scene(&subject);
         events(&*log, &pipeline, 5);
@@ -94,7 +94,7 @@ fn an_input_made_anew_under_a_worker_is_not_skipped() {
 #[test]
 fn checkpoints_that_are_gone_are_told_by_their_own_code() {
     let Some(brokers) = brokers() else { return };
-    let (tools, subject) = (Tools::new(&brokers), Subjected::new(brokers.clone()));
+    let (tools, subject) = (Tools::new(&brokers), KafkaSubject::new(brokers.clone()));
     let log = subject.log();
     let pipeline = scene(&subject);
     let checkpoints = log.checkpoints_topic(&pipeline.group).unwrap().name;
@@ -126,7 +126,7 @@ fn checkpoints_that_are_gone_are_told_by_their_own_code() {
 )]
 fn an_offset_that_another_program_commits_is_only_told() {
     let Some(brokers) = brokers() else { return };
-    let subject = Subjected::new(brokers.clone());
+    let subject = KafkaSubject::new(brokers.clone());
     let log = subject.log();
     let pipeline = scene(&subject);
     events(&*log, &pipeline, 5);
@@ -164,7 +164,7 @@ fn an_offset_that_another_program_commits_is_only_told() {
 #[test]
 fn what_a_group_keeps_is_not_made_anew_under_its_offsets() {
     let Some(brokers) = brokers() else { return };
-    let (tools, subject) = (Tools::new(&brokers), Subjected::new(brokers.clone()));
+    let (tools, subject) = (Tools::new(&brokers), KafkaSubject::new(brokers.clone()));
     let log = subject.log();
     let pipeline = scene(&subject);
     let (group, input) = (&pipeline.group, &pipeline.input);

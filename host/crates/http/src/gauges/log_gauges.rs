@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The log's answers about one pipeline; `None` where it did not answer.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct LogAnswer {
     pub group: Option<GroupStatus>,
     /// Bounds of the partitions of the pipeline's input.
     pub bounds: Option<Vec<Bounds>>,
@@ -25,24 +25,24 @@ struct State {
     is_asking: bool,
     /// How many times the log has answered.
     round: u64,
-    told: Vec<Told>,
+    answers: Vec<LogAnswer>,
 }
 
 /// Asks the log for the figures of all pipelines.
-pub struct Asked {
+pub struct LogGauges {
     log: Arc<dyn RecordLog>,
     pipelines: Vec<Arc<Pipeline>>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl std::fmt::Debug for Asked {
+impl std::fmt::Debug for LogGauges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Asked")
+        f.write_str("LogGauges")
     }
 }
 
-impl Asked {
+impl LogGauges {
     #[must_use]
     pub fn new(log: Arc<dyn RecordLog>, pipelines: Vec<Arc<Pipeline>>) -> Arc<Self> {
         Arc::new(Self {
@@ -55,11 +55,11 @@ impl Asked {
 
     /// The log's answers of now about each pipeline, in their order.
     #[must_use]
-    pub fn ask(self: &Arc<Self>) -> Vec<Told> {
+    pub fn ask(self: &Arc<Self>) -> Vec<LogAnswer> {
         self.ask_within(PATIENCE)
     }
 
-    fn ask_within(self: &Arc<Self>, patience: Duration) -> Vec<Told> {
+    fn ask_within(self: &Arc<Self>, patience: Duration) -> Vec<LogAnswer> {
         let mut state = self.state.lock();
         if !state.is_asking {
             let asked = Arc::clone(self);
@@ -72,19 +72,19 @@ impl Asked {
         let is_new = |state: &mut State| state.round == before && state.is_asking;
         self.changed.wait_while_for(&mut state, is_new, patience);
         if state.round == before {
-            return vec![Told::default(); self.pipelines.len()];
+            return vec![LogAnswer::default(); self.pipelines.len()];
         }
-        state.told.clone()
+        state.answers.clone()
     }
 
     fn run(&self) {
-        let told = self.pipelines.iter().map(|pipeline| Told {
+        let answers = self.pipelines.iter().map(|pipeline| LogAnswer {
             group: self.log.group_status(&pipeline.group, &pipeline.input).ok(),
             bounds: self.log.bounds(&pipeline.input).ok(),
         });
-        let told = told.collect();
+        let answers = answers.collect();
         let mut state = self.state.lock();
-        state.told = told;
+        state.answers = answers;
         state.round += 1;
         state.is_asking = false;
         self.changed.notify_all();
@@ -100,13 +100,13 @@ mod tests {
     fn a_log_that_does_not_answer_is_not_waited_for() {
         let pipeline = Arc::new(pipeline());
         let log = MemoryLog::new(&[(&*pipeline.input, 1)]);
-        let asked = Asked::new(Arc::clone(&log) as _, vec![pipeline]);
-        let answers = |told: &[Told]| {
-            let [told] = told else {
-                panic!("one pipeline, and {} answers", told.len());
+        let asked = LogGauges::new(Arc::clone(&log) as _, vec![pipeline]);
+        let answers = |answers: &[LogAnswer]| {
+            let [answer] = answers else {
+                panic!("one pipeline, and {} answers", answers.len());
             };
-            assert_eq!(told.group.is_some(), told.bounds.is_some());
-            told.group.is_some()
+            assert_eq!(answer.group.is_some(), answer.bounds.is_some());
+            answer.group.is_some()
         };
         let long = Duration::from_secs(60);
         assert!(answers(&asked.ask_within(long)));
