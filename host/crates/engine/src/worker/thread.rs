@@ -159,8 +159,8 @@ impl WorkerLoop {
         self.interrupt.store(false, Ordering::Relaxed);
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Stop(told) => {
-                    self.stopping = Some(told + self.pipeline.settings.drain_deadline);
+                Order::Stop(at) => {
+                    self.stopping = Some(at + self.pipeline.settings.drain_deadline);
                     return;
                 }
                 order => self.take(Input::Order(order)),
@@ -174,9 +174,9 @@ impl WorkerLoop {
         // An order needs a commit first, so one that arrives here is dropped. Its
         // caller sees that no answer will come, and gives it again.
         if self.stopping.is_none()
-            && let Ok(Order::Stop(told)) = self.inbox.try_recv()
+            && let Ok(Order::Stop(at)) = self.inbox.try_recv()
         {
-            self.stopping = Some(told + self.pipeline.settings.drain_deadline);
+            self.stopping = Some(at + self.pipeline.settings.drain_deadline);
         }
         self.stopping
             .is_some_and(|deadline| Instant::now() >= deadline)

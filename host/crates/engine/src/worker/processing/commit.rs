@@ -53,7 +53,7 @@ impl Processing {
         let mut commit = Commit::default();
         let now_ms = now_ms();
         self.keep_house(&mut commit, now_ms)?;
-        let told = std::mem::take(&mut commit.records);
+        let takeovers = std::mem::take(&mut commit.records);
         let kept: BTreeSet<PartitionId> = commit
             .checkpoints
             .iter()
@@ -77,7 +77,7 @@ impl Processing {
                     (place, record)
                 },
             )
-            .chain(told)
+            .chain(takeovers)
             .collect();
         if commit.is_empty() {
             // The sweep may have looked through rows and found none to delete, which is

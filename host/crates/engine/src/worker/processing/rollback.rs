@@ -341,24 +341,26 @@ impl PartitionTask {
         now: u64,
         host: &str,
     ) -> Result<Vec<TakeoverRecord>, LogError> {
-        let mut told = Vec::new();
+        let mut takeovers = Vec::new();
         for undo in self.undo.iter().filter(|undo| undo.approved) {
             let slot = &undo.slot;
             if let Some(undone) = self.slots.take_back(slot, undo.seq, self.committed, now) {
                 let kind = Kind::Rollback;
-                let of = self.slots.told(slot, kind, partition, host, self.committed);
-                told.extend(of.map(|told| TakeoverRecord {
+                let of = self
+                    .slots
+                    .takeover_record(slot, kind, partition, host, self.committed);
+                takeovers.extend(of.map(|takeover| TakeoverRecord {
                     previous: undone.digest,
-                    ..told
+                    ..takeover
                 }));
             }
         }
-        if !told.is_empty() {
+        if !takeovers.is_empty() {
             // The rollback must be on disk before the first entity is brought back.
-            return Ok(told);
+            return Ok(takeovers);
         }
         let Some(mut redo) = self.slots.redo().cloned() else {
-            return Ok(told);
+            return Ok(takeovers);
         };
         let mut left = Left {
             rows: RESTORED_MAX,
@@ -373,7 +375,7 @@ impl PartitionTask {
         }
         redo.ended = redo.restoring.is_empty() && redo.next >= self.committed;
         self.slots.stage_redo(redo);
-        Ok(told)
+        Ok(takeovers)
     }
 
     /// Brings back the entities that one trial touched. Returns false if some are left.

@@ -69,17 +69,24 @@ impl Processing {
 
     /// Puts the host's own rows into a commit.
     pub(super) fn keep_house(&mut self, commit: &mut Commit, now: u64) -> Result<(), LogError> {
-        let mut told = Vec::new();
+        let mut takeovers = Vec::new();
         let bytes_max = self.pipeline.settings.commit_bytes_max;
         for (partition, task) in &mut self.tasks {
             if task.is_restoring() {
                 let host = &self.pipeline.host;
                 let checkpoints = &self.checkpoints;
-                told.extend(task.restore(*partition, checkpoints, commit, bytes_max, now, host)?);
+                takeovers.extend(task.restore(
+                    *partition,
+                    checkpoints,
+                    commit,
+                    bytes_max,
+                    now,
+                    host,
+                )?);
             }
         }
-        self.take_over_default(&mut told, now);
-        let kept = self.keep_befores(commit, &mut told, now)?;
+        self.take_over_default(&mut takeovers, now);
+        let kept = self.keep_befores(commit, &mut takeovers, now)?;
         self.confirm_old(now);
         self.sweep(commit, SWEPT_MAX + 2 * kept)?;
         for (partition, task) in &mut self.tasks {
@@ -89,7 +96,9 @@ impl Processing {
             }
         }
         if let Some(place) = &self.pipeline.plugins {
-            let records = told.iter().map(|told| (place.clone(), told.record()));
+            let records = takeovers
+                .iter()
+                .map(|takeover| (place.clone(), takeover.record()));
             commit.records.extend(records);
         }
         Ok(())
@@ -141,7 +150,7 @@ impl Processing {
     /// Records the takeover of the default slot's plugin in each partition, even
     /// without events: a rollback must know of each partition which plugin ran there
     /// before.
-    fn take_over_default(&mut self, told: &mut Vec<TakeoverRecord>, now: u64) {
+    fn take_over_default(&mut self, takeovers: &mut Vec<TakeoverRecord>, now: u64) {
         let Some(active) = self.actives.default().cloned() else {
             return;
         };
@@ -155,7 +164,7 @@ impl Processing {
                     host: &self.pipeline.host,
                     is_trial,
                 };
-                told.extend(task.take_over(&context, &active, directive));
+                takeovers.extend(task.take_over(&context, &active, directive));
             }
         }
     }
@@ -165,7 +174,7 @@ impl Processing {
     fn keep_befores(
         &mut self,
         commit: &mut Commit,
-        told: &mut Vec<TakeoverRecord>,
+        takeovers: &mut Vec<TakeoverRecord>,
         now: u64,
     ) -> Result<usize, LogError> {
         let mut kept = 0;
@@ -190,13 +199,13 @@ impl Processing {
             if *slot != SlotName::Default {
                 if !task.has_taken_over(active) {
                     let directive = latest(&self.directives, slot);
-                    told.extend(task.take_over(&context, active, directive));
+                    takeovers.extend(task.take_over(&context, active, directive));
                 }
             } else if let Some((own, row)) = task.slots.own(&entity.key)
                 && row.digest.is_some()
             {
                 let directive = latest(&self.directives, &own);
-                told.extend(task.leave(&context, &own, directive));
+                takeovers.extend(task.leave(&context, &own, directive));
             }
             if task.keep_before(&*self.checkpoints.0, commit, entity, slot)? {
                 kept += 1;
@@ -305,7 +314,7 @@ impl PartitionTask {
         };
         let kind = self.slots.take_over(slot, takes);
         self.slots
-            .told(slot, kind, context.partition, context.host, self.committed)
+            .takeover_record(slot, kind, context.partition, context.host, self.committed)
     }
 
     /// Keeps an entity's state from before the commit, if the commit is the first of the

@@ -340,7 +340,7 @@ impl Slots {
 
     /// The announcement of a slot's latest takeover.
     #[must_use]
-    pub fn told(
+    pub fn takeover_record(
         &self,
         slot: &SlotName,
         kind: Kind,

@@ -71,21 +71,28 @@ fn a_swap_is_told_in_the_commit_of_what_it_touches() {
     let other = world.slots(1).get(&SlotName::Default).cloned().unwrap();
     assert_eq!(other.digest, row.digest);
     assert_eq!(world.reserved(&rows::BEFORES), 2);
-    let told: Vec<_> = world
-        .told
+    let takeovers: Vec<_> = world
+        .takeovers
         .iter()
-        .filter(|told| told.partition == P)
-        .map(|told| (told.kind, told.seq, told.offset, &*told.plugin))
+        .filter(|takeover| takeover.partition == P)
+        .map(|takeover| {
+            (
+                takeover.kind,
+                takeover.seq,
+                takeover.offset,
+                &*takeover.plugin,
+            )
+        })
         .collect();
     assert_eq!(
-        told,
+        takeovers,
         [
             (Kind::Swap, 1, Offset(0), "good@1"),
             (Kind::Swap, 2, Offset(1), "bad@1"),
         ]
     );
     assert_eq!(
-        world.told.last().unwrap().previous,
+        world.takeovers.last().unwrap().previous,
         Some(Digest::of(b"good"))
     );
     // Neither a swap to the same plugin nor a restart is a takeover.
@@ -94,7 +101,7 @@ fn a_swap_is_told_in_the_commit_of_what_it_touches() {
     world.event(0, "k2", "x");
     world.drain();
     assert_eq!(world.slots(0).get(&SlotName::Default), Some(&row));
-    assert_eq!(world.told.len(), 4);
+    assert_eq!(world.takeovers.len(), 4);
 }
 
 #[test]
@@ -245,8 +252,13 @@ fn a_rollback_undoes_every_stint_of_the_bad_plugin() {
         assert_eq!(world.entities(), without_bad_plugins(&events));
         assert_eq!(plugins_on_trial(&world, 0), []);
         assert_eq!(world.reserved(&rows::BEFORES), 0);
-        let rollbacks = world.told.iter().filter(|told| told.kind == Kind::Rollback);
-        let rollbacks: Vec<_> = rollbacks.filter(|told| told.partition == P).collect();
+        let rollbacks = world
+            .takeovers
+            .iter()
+            .filter(|takeover| takeover.kind == Kind::Rollback);
+        let rollbacks: Vec<_> = rollbacks
+            .filter(|takeover| takeover.partition == P)
+            .collect();
         assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");
         assert_eq!(rollbacks[0].previous, Some(Digest::of(b"bad")));
         assert_eq!(rollbacks[0].digest, Some(Digest::of(b"good")));
@@ -277,7 +289,10 @@ fn moves_between_hosts_that_differ_use_up_no_swap() {
     }
     let on_trial = bads.map(|bad| Some(Digest::of(bad.as_bytes())));
     assert_eq!(plugins_on_trial(&world, 0), on_trial);
-    let returns = world.told.iter().filter(|told| told.kind == Kind::Return);
+    let returns = world
+        .takeovers
+        .iter()
+        .filter(|takeover| takeover.kind == Kind::Return);
     assert_eq!(returns.count(), 10);
     for (bad, to) in [("bad3", "bad2"), ("bad2", "bad1"), ("bad1", "good")] {
         world.roll_back(&SlotName::Default, bad, Some(to));
@@ -340,11 +355,18 @@ fn a_rollback_is_told_and_leaves_nothing_behind() {
     assert_eq!(world.redone(), [(P, redone)]);
     world.drain();
     assert_eq!(world.redone(), []);
-    let told = world.told.iter().find(|told| told.kind == Kind::Rollback);
-    let told = told.unwrap();
-    assert_eq!((told.offset, told.until), (Offset(1), Some(Offset(4))));
-    assert_eq!((told.digest, told.attempt), (Some(Digest::of(b"good")), 2));
-    assert_eq!(told.previous, Some(Digest::of(b"bad")));
+    let mut takeovers = world.takeovers.iter();
+    let rollback = takeovers.find(|takeover| takeover.kind == Kind::Rollback);
+    let rollback = rollback.unwrap();
+    assert_eq!(
+        (rollback.offset, rollback.until),
+        (Offset(1), Some(Offset(4)))
+    );
+    assert_eq!(
+        (rollback.digest, rollback.attempt),
+        (Some(Digest::of(b"good")), 2)
+    );
+    assert_eq!(rollback.previous, Some(Digest::of(b"bad")));
     assert_eq!(world.reserved(&rows::BEFORES), 0);
     assert_eq!(world.reserved(&rows::LATES), 0);
     assert_eq!(world.committed[&P], Offset(4));
@@ -421,7 +443,12 @@ fn a_directive_that_was_withdrawn_takes_nothing_back() {
     world.withdraw(&SlotName::Default, 7);
     world.is_deaf = false;
     world.drain();
-    assert!(world.told.iter().all(|told| told.kind == Kind::Swap));
+    assert!(
+        world
+            .takeovers
+            .iter()
+            .all(|takeover| takeover.kind == Kind::Swap)
+    );
 }
 
 #[test]
@@ -754,7 +781,7 @@ fn a_rollback_is_not_dropped_by_a_confirmation_of_the_plugin_that_it_brings_back
         world.event(0, "k2", "1");
         world.drain();
         assert_eq!(
-            world.told.last().map(|told| told.kind),
+            world.takeovers.last().map(|takeover| takeover.kind),
             Some(Kind::Rollback)
         );
         world.entities()
@@ -780,7 +807,7 @@ fn what_is_to_be_taken_back_is_not_confirmed_meanwhile() {
     world.is_deaf = false;
     world.drain();
     assert_eq!(
-        world.told.last().map(|told| told.kind),
+        world.takeovers.last().map(|takeover| takeover.kind),
         Some(Kind::Rollback)
     );
     let published = world.last_published();

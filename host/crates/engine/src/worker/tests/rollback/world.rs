@@ -25,7 +25,7 @@ pub(super) struct World {
     pub committed: BTreeMap<PartitionId, Offset>,
     pub directives: Vec<Directive>,
     pub published: Vec<NewRecord>,
-    pub told: Vec<TakeoverRecord>,
+    pub takeovers: Vec<TakeoverRecord>,
     pub commits: usize,
     /// The log cannot be asked whether it has what a rollback needs.
     pub is_deaf: bool,
@@ -83,7 +83,7 @@ impl World {
             committed: BTreeMap::new(),
             directives: Vec::new(),
             published: Vec::new(),
-            told: Vec::new(),
+            takeovers: Vec::new(),
             commits: 0,
             is_deaf: false,
             dies: false,
@@ -379,9 +379,9 @@ impl World {
         }
         for (place, record) in &commit.records {
             if &*place.topic == "test.plugins" {
-                let told = TakeoverRecord::parse(record.value.as_ref().unwrap()).unwrap();
-                assert_eq!(record.key.as_deref(), Some(told.key().as_bytes()));
-                self.told.push(told);
+                let takeover = TakeoverRecord::parse(record.value.as_ref().unwrap()).unwrap();
+                assert_eq!(record.key.as_deref(), Some(takeover.key().as_bytes()));
+                self.takeovers.push(takeover);
                 continue;
             }
             let source = header(record, &output::SOURCE).unwrap();

@@ -274,11 +274,11 @@ pub(crate) fn a_rollback_goes_on_over_restarts(subject: &mut impl Subject) {
             assert_eq!(of, [(None, "good")], "{source}");
         }
     }
-    let told = read_all(&*log, &plugins, 0, 0);
-    let told: Vec<_> = told
+    let takeovers = read_all(&*log, &plugins, 0, 0);
+    let takeovers: Vec<_> = takeovers
         .iter()
         .map(|record| TakeoverRecord::parse(record.value.as_ref().unwrap()).unwrap())
-        .filter(|told| told.kind == Kind::Rollback)
+        .filter(|takeover| takeover.kind == Kind::Rollback)
         .collect();
-    assert_eq!(told.len(), PARTITIONS as usize, "{told:?}");
+    assert_eq!(takeovers.len(), PARTITIONS as usize, "{takeovers:?}");
 }
