@@ -41,7 +41,7 @@ use self::{
     scene::{Scene, append, partition, patience, redrive},
 };
 use super::{
-    DeadLetters, DeadLettersError, Filter, From, notes,
+    DeadLetters, DeadLettersError, Filter, From, event, notes,
     view::{LetterState, RedriveState, RedriveView, Selection},
 };
 use crate::{
@@ -142,6 +142,38 @@ fn an_input_that_another_pipeline_writes_takes_no_redriven_events() {
     let second = joined(&*scene.log, "second", &elsewhere);
     is_refused(&scene.letters(), &["pipeline of group second writes it"]);
     drop((harmless, second));
+}
+
+/// A group writes its dead letters, too, and another pipeline may read them.
+#[test]
+fn an_input_of_dead_letters_of_another_group_takes_no_redriven_events() {
+    let scene = Scene::new();
+    let elsewhere = Topic::from("elsewhere");
+    let pipeline = Arc::new(Pipeline {
+        input: event::topic("other"),
+        ..(*scene.pipeline).clone()
+    });
+    let topics = [deleted(&elsewhere, 1), deleted(&pipeline.input, 1)];
+    scene.log.ensure_topics(&topics).unwrap();
+    let layout = Layout {
+        input: elsewhere.to_string(),
+        partitions: 1,
+        partitioner: Partitioner::default(),
+        writes: Writes {
+            output: KeptTopic::table("x"),
+            outputs: BTreeMap::new(),
+        },
+    };
+    layout::settle(&*scene.log, "other", &layout).unwrap();
+    let letters = || DeadLetters::new(Arc::clone(&scene.log), Arc::clone(&pipeline));
+    // A pipeline that is not at work writes nothing.
+    assert_eq!(
+        redrive(&letters(), Selection::All).state,
+        RedriveState::Done
+    );
+    let other = joined(&*scene.log, "other", &elsewhere);
+    is_refused(&letters(), &["pipeline of group other writes it"]);
+    drop(other);
 }
 
 #[test]

@@ -106,6 +106,7 @@ macro_rules! conformance {
             a_reset_moves_offsets_and_checkpoints_together,
             a_reset_of_some_partitions_leaves_the_others,
             a_reset_is_refused_while_somebody_is_there,
+            a_reset_planned_for_the_topic_before_moves_nothing,
             a_reset_mends_a_partition_whose_offset_is_gone,
         );
     };

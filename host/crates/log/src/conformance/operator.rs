@@ -17,7 +17,7 @@ use crate::{
     admin::{Admin, NewTopic, TopicChange},
 };
 
-fn new(name: &Topic, partitions: u32) -> NewTopic {
+pub(super) fn new(name: &Topic, partitions: u32) -> NewTopic {
     NewTopic {
         name: name.clone(),
         partitions: Some(partitions),
@@ -207,14 +207,18 @@ pub fn a_topic_that_is_read_is_not_deleted(subject: &mut impl Subject) {
     assert!(status.committed.is_empty(), "offsets go with their topic");
 }
 
-fn id(log: &dyn RecordLog, topic: &Topic) -> Option<TopicId> {
+pub(super) fn id(log: &dyn RecordLog, topic: &Topic) -> Option<TopicId> {
     let ids = log.topic_ids(std::slice::from_ref(topic)).unwrap();
     let [id] = ids[..] else { panic!("{ids:?}") };
     id
 }
 
 /// Waits until a topic no longer has the known id, and returns the other one.
-fn other_id(log: &dyn RecordLog, topic: &Topic, known: Option<TopicId>) -> Option<TopicId> {
+pub(super) fn other_id(
+    log: &dyn RecordLog,
+    topic: &Topic,
+    known: Option<TopicId>,
+) -> Option<TopicId> {
     let since = Instant::now();
     loop {
         let now = id(log, topic);

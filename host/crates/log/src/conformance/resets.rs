@@ -7,7 +7,7 @@ use courtside_types::{Key, Offset, PartitionId, Topic};
 use super::{
     HANGS_AFTER, Subject,
     kit::{append, assigned, deleted, fetched, idle, join},
-    operator::code,
+    operator::{code, id, new, other_id},
 };
 use crate::{
     Commit, Member, RecordLog,
@@ -165,6 +165,25 @@ pub fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subject) {
 
 /// The committed offset is no longer in the log, and only a reset gets the partition
 /// going.
+/// The plan is of the topic before, whose offsets mean nothing in the new one.
+pub fn a_reset_planned_for_the_topic_before_moves_nothing(subject: &mut impl Subject) {
+    let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
+    processed(&*log, &a, &group);
+    let before = id(&*log, &a);
+    let topics = vec![(a.clone(), before.unwrap())];
+    let plan = reset::plan(&*log, &group, &a, &[], Target::Latest).unwrap();
+    log.delete_topic(&a).unwrap();
+    assert_eq!(other_id(&*log, &a, before), None);
+    log.create_topic(&new(&a, 2)).unwrap();
+    other_id(&*log, &a, None);
+    let spec = reset::member(&group, &a, topics);
+    let refused = reset::apply(&*log, spec, &plan, |_| Also::default());
+    assert_eq!(code(refused), "topic-recreated");
+    for partition in 0..2 {
+        assert_eq!(checkpoints(&*log, &group, partition), 3);
+    }
+}
+
 pub fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl Subject) {
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
