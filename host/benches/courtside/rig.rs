@@ -185,7 +185,7 @@ impl Rig {
         groups.iter().map(|group| group.lag).sum()
     }
 
-    /// Opens the doors.
+    /// Starts the HTTP server.
     pub fn open(&self, runtime: &Runtime) -> (SocketAddr, CancellationToken) {
         let metrics = http::prometheus()
             .expect("a recorder")

@@ -324,7 +324,8 @@ fn clocks_are_shown_in_one_way() {
         ("PT09M42.00S", "9:42"),
         ("0:51.6", "0:51.6"),
         ("PT00M51.60S", "0:51.6"),
-        // A producer that writes past the HTTP door may have words of its own.
+        // A producer that writes to the topic itself, and not over HTTP, may have words
+        // of its own.
         ("half-time", "half-time"),
     ] {
         let game = played(GAME, &[event(1, "other", json!({"clock": clock}))]);

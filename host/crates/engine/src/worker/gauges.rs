@@ -4,8 +4,8 @@
 //! These counts are not in the recorder that has the rest, which forgets nothing: a
 //! partition that left would go on to show the lag that it had. They are kept here for
 //! as long as this host has the partition or the slot, and read when somebody asks for
-//! them (`gauges/`). A worker holds the numbers that it counts in, so a call of a
-//! plugin costs two looks at the clock and four additions to numbers that no other
+//! them (`gauges/` of HTTP). A worker holds the numbers that it counts in, so a call of
+//! a plugin costs two looks at the clock and four additions to numbers that no other
 //! worker writes.
 
 use std::{

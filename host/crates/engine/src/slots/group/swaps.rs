@@ -356,7 +356,7 @@ mod tests {
         let order = directive(1, 2);
         let mut history = recorded([swap(0, 0, None, "a"), swap(0, 1, Some("a"), "b")]);
         assert!(!history.runs_again(&order));
-        // A host that has not heard of the order takes over in another partition.
+        // A host that has not read the directive takes over in another partition.
         history.record(swap(1, 3, Some("a"), "b"));
         assert!(!history.runs_again(&order));
         history.record(TakeoverRecord {

@@ -108,8 +108,8 @@ impl<'a> Plan<'a> {
         first
     }
 
-    /// Adds a commit to the plan, unless its member has lost its seat or its offsets do
-    /// not move from the committed ones.
+    /// Adds a commit to the plan, unless its member is fenced or its offsets do not
+    /// move from the committed ones.
     pub fn commit(&mut self, request: &mut CommitRequest) -> Result<Planning, LogError> {
         if request.member.is_fenced() {
             return Err(LogError::Fenced {

@@ -1,11 +1,11 @@
 //! One membership: from joining until the session is given up.
 //!
-//! The session restores an assigned partition (see
-//! [`restore`](crate::kafka::restore)) before the worker learns of it. It tells the
-//! worker of a revoked partition at once, and the worker may commit for that one until it releases
-//! it: the callback of a rebalance returns at once, and the client takes the next step
-//! only when the partitions are let go of. Until then the client fetches nothing new
-//! for this member either; other members go on.
+//! The session restores an assigned partition (see [`restore`](crate::kafka::restore))
+//! before the worker learns of it. It tells the worker of a revoked partition at once,
+//! and the worker may commit for the partition until it releases it. The callback of a
+//! rebalance returns at once, and the client takes the next step only when the session
+//! lets go of the partitions. Until then the client fetches nothing new for this
+//! member; other members go on.
 
 use std::{
     collections::VecDeque,
