@@ -1,4 +1,4 @@
-//! The rules of a configuration that are about more than one setting's minimum.
+//! The rules of a configuration beside the bounds of single settings.
 
 use std::collections::BTreeSet;
 

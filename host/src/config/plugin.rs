@@ -1,4 +1,4 @@
-//! How much plugins may use, and what a pipeline or a slot has otherwise.
+//! How much plugins may use, and the settings that differ for a pipeline or a slot.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The running host, as requests ask it.
+//! The running host, as requests over HTTP see it.
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! How a pipeline is prepared in the log, and set to work.
+//! The start of a pipeline: its topics and group in the log, its workers, and its
+//! slots.
 
 use std::{
     sync::Arc,

@@ -25,7 +25,8 @@ pub struct HttpConfig {
     pub write_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// The page gives up a stream after a minute of silence.
+    /// It must stay under a minute, because the page gives up a stream that is silent
+    /// for so long.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     #[serde(with = "humantime_serde")]

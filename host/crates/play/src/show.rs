@@ -18,13 +18,13 @@ pub(super) struct Questions<'a> {
     pub(super) client: &'a PlayClient,
     pub(super) ledger: &'a Ledger,
     pub(super) tuning: &'a Tuning,
-    /// Questions at once.
+    /// The most questions at a time.
     pub(super) connections: usize,
 }
 
 impl Questions<'_> {
     /// Shows every game in the order they began, as soon as the host has it. An error
-    /// is one of writing the report.
+    /// says that the report could not be written.
     pub(super) async fn show_all(
         &self,
         progress: &Progress,

@@ -129,14 +129,13 @@ pub fn try_out(
     Ok(tried)
 }
 
-/// The outcome of one run.
 struct Run {
     lines: Vec<Line>,
     checkpoint: Option<Bytes>,
 }
 
-/// Hands the events over in each way, and returns the first run. An objection tells how
-/// another run differs. Without a run, the plugin cannot process the events.
+/// Hands the events over in each way, and returns the first run. Each run that differs
+/// from it adds an objection. Returns none if the plugin cannot process the events.
 fn run_all(case: &Case, objections: &mut Vec<Objection>) -> Result<Option<Run>, ReplayError> {
     let mut first: Option<Run> = None;
     for (how, plan) in PLANS {

@@ -146,7 +146,7 @@ impl WorkerLoop {
         tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
     }
 
-    /// The orders that wait, and one turn.
+    /// Carries out the orders that wait, and then one turn.
     fn step(&mut self) {
         self.take_orders();
         if self.stopping.is_none() {

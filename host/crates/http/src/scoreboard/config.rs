@@ -18,7 +18,7 @@ pub struct ScoreboardConfig {
     /// Under load, the records that come in this time are taken together.
     #[serde(with = "humantime_serde")]
     pub interval_min: Duration,
-    /// For a change that nobody told the scoreboard of.
+    /// After this time, the scoreboard also finds a change that nobody reported to it.
     #[serde(with = "humantime_serde")]
     pub interval_max: Duration,
 }

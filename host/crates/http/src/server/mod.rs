@@ -134,7 +134,7 @@ struct Server {
 }
 
 impl Server {
-    /// Also follows the files of tokens and certificates.
+    /// Makes the server, and begins to follow the files of tokens and certificates.
     fn new(app: App, shutdown: CancellationToken, kill: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())

@@ -1,4 +1,4 @@
-//! A plugin that writes events into a book, and misbehaves as they say.
+//! A plugin that writes events into a book, and misbehaves as the events say.
 
 use super::*;
 

@@ -17,9 +17,9 @@ const SCAN_BYTES: usize = 8 << 20;
 /// How often such a reading logs how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// A new key of the map that has events in the partition to which it went until now, in
-/// words. The check reads such partitions up to the first such event, and whole where
-/// there is none.
+/// Names a new key of the map, in words, if the partition to which the key went until
+/// now has events of it. The check reads such a partition up to the first such event;
+/// without one, it reads the partition whole.
 pub(super) fn key_in_use(
     log: &dyn RecordLog,
     from: &Layout,

@@ -1,4 +1,4 @@
-//! Which plugin ran at which events.
+//! Timelines: the plugin that ran at each event.
 
 use super::*;
 

@@ -7,7 +7,6 @@ use courtside_types::slot_name::SlotName;
 
 use crate::slots::topic::Confirmation;
 
-/// The confirmations of all slots.
 #[derive(Debug, Default)]
 pub struct Confirmations {
     latest: BTreeMap<SlotName, Confirmation>,

@@ -15,7 +15,6 @@ use crate::{
     worker::takeover::{DIRECTIVES_MAX, Directive},
 };
 
-/// The directives of all slots.
 #[derive(Debug, Default)]
 pub struct Directives {
     slots: BTreeMap<SlotName, SlotDirectives>,
@@ -123,7 +122,7 @@ impl Directives {
             .collect()
     }
 
-    /// Notes that no worker has a directive any more.
+    /// Notes that the workers no longer have a directive.
     pub fn withdrawn(&mut self, slot: &SlotName, id: u64) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.given.remove(&id);
@@ -163,7 +162,7 @@ impl Directives {
         rolled_back.is_some_and(|rolled_back| rolled_back.has(digest))
     }
 
-    /// The undone plugins that no standing directive undoes any more.
+    /// The undone plugins of which no directive stands.
     #[must_use]
     pub fn to_release(&self) -> Vec<(SlotName, Digest)> {
         let slots = self.slots.iter();
@@ -181,8 +180,8 @@ impl Directives {
             .collect()
     }
 
-    /// Lets an undone plugin be taken from the directory again. False says that no
-    /// directive of the slot was ever followed.
+    /// Lets an undone plugin be taken from the directory again. Returns false if this
+    /// host never followed a directive of the slot.
     pub fn release(&mut self, slot: &SlotName, digest: Digest) -> bool {
         let slot = self.slots.get_mut(slot);
         let rolled_back = slot.and_then(|slot| slot.rolled_back.as_mut());

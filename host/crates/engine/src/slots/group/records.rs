@@ -1,5 +1,5 @@
-//! All that the host remembers of the topic. Only the last [`SLOTS_KEPT`] slots that a
-//! record was about are remembered, and those in which a directive stands.
+//! All that the host remembers of the topic. It remembers only the last [`SLOTS_KEPT`]
+//! slots that a record was about, and those in which a directive stands.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

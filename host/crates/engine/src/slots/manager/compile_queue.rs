@@ -184,7 +184,7 @@ impl CompileQueue {
                 let started = Instant::now();
                 let compiled = compiler.compile_for(&bytes, pipeline.limits_of(&slot), &run);
                 metrics::swap_took(&pipeline.name, "compile", started.elapsed());
-                // Nobody may want the outcome any more. A full channel wakes the loop
+                // Perhaps nobody waits for the outcome. A full channel wakes the loop
                 // as well.
                 drop(done.try_send(compiled));
                 let _ = wake.try_send(());

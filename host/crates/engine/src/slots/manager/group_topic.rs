@@ -65,7 +65,6 @@ impl GroupTopic {
         self.records.directives_mut()
     }
 
-    /// Reads the new records.
     pub fn read(&mut self, library: &Library, stopping: &AtomicBool) {
         let records = &mut self.records;
         let stops = || stopping.load(Ordering::Relaxed);
@@ -82,7 +81,7 @@ impl GroupTopic {
         }
     }
 
-    /// Appends a record, without a wait for its outcome.
+    /// Appends a record, and does not wait for the outcome.
     pub fn write(&self, record: NewRecord) -> Result<(), LogError> {
         self.tail.write(record)
     }

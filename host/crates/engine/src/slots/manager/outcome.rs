@@ -4,7 +4,6 @@ use courtside_plugin_host::Rejection;
 
 use crate::slots::request::RequestError;
 
-/// The outcome of taking a file.
 pub(super) enum SwapOutcome {
     /// The file's plugin runs; after a removal, the plugin that runs without the file.
     Runs,

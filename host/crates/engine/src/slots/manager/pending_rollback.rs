@@ -51,8 +51,8 @@ impl PendingRollback {
         });
     }
 
-    /// Gives up a directive that nobody waits for any more, or that the log has not
-    /// taken.
+    /// Gives up a directive that the operator no longer waits for, or that the log has
+    /// not taken.
     pub fn check(&mut self) {
         let Some(pending) = &mut self.pending else {
             return;

@@ -40,7 +40,7 @@ impl SlotTable {
         self.slots.get(name)
     }
 
-    /// A slot, which is made if it is not there.
+    /// A slot. The table makes it if it is missing.
     pub fn get_or_make(&mut self, name: &SlotName) -> &mut Slot {
         self.slots.entry(name.clone()).or_insert_with(|| {
             metrics::slot_is_there(&self.pipeline, &name.to_string());
@@ -133,7 +133,7 @@ impl SlotTable {
         self.slots.get(name).and_then(Slot::entry)
     }
 
-    /// Judges a slot's file anew. A missing file means no more than it did.
+    /// Judges a slot's file anew. The decision on a missing file stays as it is.
     pub fn reconsider_file(&mut self, name: &SlotName) {
         if let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.has_file()) {
             slot.reconsider_file();

@@ -1,4 +1,4 @@
-//! Plugins of the group's topic that nobody needs any more.
+//! Plugins of the group's topic that nobody needs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use courtside_types::Digest;
 
-/// How often the manager looks for plugins that nobody needs any more.
+/// How often the manager looks for plugins that nobody needs.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A plugin that nobody has needed for this long goes.
 const UNUSED_FOR: Duration = Duration::from_secs(60 * 60);
@@ -15,7 +15,7 @@ const UNUSED_FOR: Duration = Duration::from_secs(60 * 60);
 const SHARED_MAX: usize = 256;
 
 pub(super) struct UnusedPlugins {
-    /// Since when nobody has named each plugin.
+    /// The time since which nobody has named each plugin.
     since: BTreeMap<Digest, Instant>,
     looked_at: Instant,
 }

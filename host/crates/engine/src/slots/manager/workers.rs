@@ -34,7 +34,6 @@ impl From<WorkersStopped> for RequestError {
     }
 }
 
-/// The workers of the pipeline.
 #[derive(Clone, Copy)]
 pub(super) struct Workers<'a> {
     orders: &'a [Orders],

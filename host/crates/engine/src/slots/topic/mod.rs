@@ -61,7 +61,7 @@ pub struct Presence {
 pub struct Confirmation {
     pub slot: SlotName,
     pub digest: Option<Digest>,
-    /// When the operator confirmed; the record has a timestamp.
+    /// The time at which the operator confirmed. The record has it as a timestamp.
     #[serde(rename = "at", with = "time")]
     pub at_ms: u64,
 }

@@ -77,8 +77,8 @@ impl Tail {
         self.append(record).map(drop)
     }
 
-    /// As [`write`](Self::write), for a caller that wants to know sooner where the append
-    /// fails.
+    /// Appends a record as [`write`](Self::write) does. A caller that waits for the
+    /// returned future learns sooner that the append failed.
     pub fn append(
         &self,
         record: NewRecord,

@@ -30,7 +30,6 @@ pub(in crate::worker) enum Input {
     /// The poll failed, and its turn is over.
     PollFailed,
     CommitEnded(CommitEnd),
-    /// A seek ended.
     Sought(Result<(), SeekError>),
     /// The first offset that the log still has of a partition.
     Start(Result<Offset, LogError>),
@@ -108,7 +107,7 @@ pub(in crate::worker) enum Report {
     Forgotten(Vec<PartitionId>),
     /// The worker cannot commit, because of an error with this code and text.
     CommitWaits(&'static str, String),
-    /// Nothing waits to be committed any more.
+    /// Nothing waits to be committed.
     Committed,
     /// A commit is settled.
     Progress(Progress),
@@ -187,9 +186,9 @@ pub(super) enum Job {
 /// The contents of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Committing {
-    /// What is pending.
+    /// The pending events alone.
     Pending,
-    /// What is pending, and what an idle worker has to write.
+    /// The pending events, and the rows that an idle worker writes.
     WithChores,
 }
 
@@ -221,7 +220,7 @@ pub(super) enum AfterCommit {
     End,
 }
 
-/// What follows from a seek that went well.
+/// The next step after a seek that went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterSeek {
     /// The partition is not paused.
@@ -253,13 +252,13 @@ pub(super) enum Awaiting {
     Sleep,
 }
 
-/// What follows from a look at the pipeline's topics.
+/// The reason for a look at the pipeline's topics, which says what follows from it.
 pub(super) enum AfterTopics {
     /// These partitions were assigned.
     Begin(Vec<Assignment>),
     /// These partitions are tried again, each with its waits before further tries.
     BeginAgain(Vec<(Assignment, Backoff)>),
-    /// It was time to look.
+    /// The look was due.
     Watch,
     /// The partition cannot be read on.
     Stop(PartitionId, LogError),
@@ -304,7 +303,7 @@ impl Agenda {
         self.awaiting = Some(awaiting);
     }
 
-    /// What the core waits for, which it does no longer.
+    /// Takes the answer that the core waits for; the core no longer waits.
     pub const fn take_awaiting(&mut self) -> Option<Awaiting> {
         self.awaiting.take()
     }

@@ -43,8 +43,8 @@ impl Core {
         self.agenda.first(Job::AFTER_BEGIN);
     }
 
-    /// Looks at the pipeline's topics. The worker may have no partition whose own status
-    /// would say that one is gone or was made anew.
+    /// Looks at the pipeline's topics. The loop notes the outcome in the worker's
+    /// status, because the worker may have no partition whose status has it.
     pub(super) fn look_at_topics(&mut self, then: AfterTopics) {
         self.agenda.ask(Action::CheckTopics, Awaiting::Topics(then));
     }

@@ -1,4 +1,5 @@
-//! Commits: what is pending is written, and what follows from the end of that.
+//! Commits: the worker writes what is pending, and draws conclusions from the end of
+//! the commit.
 
 use std::{
     sync::Arc,

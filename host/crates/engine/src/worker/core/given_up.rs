@@ -1,7 +1,7 @@
 //! Partitions that a worker gave up, and when it tries each again.
 //!
-//! The log refused a commit for a reason that does not pass by itself: an output takes
-//! no records of that size any more, or is gone. Somebody may mend that, and then the
+//! The log refused a commit for a reason that does not pass by itself: an output no
+//! longer takes records of that size, or is gone. Somebody may mend that, and then the
 //! partition goes on without being asked. While a partition is on trial, each
 //! partition's events are committed by themselves, so the one that cannot be committed
 //! stops no other.

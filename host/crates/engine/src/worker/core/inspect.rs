@@ -1,4 +1,4 @@
-//! What tests ask of a core.
+//! Requests to a core that only tests make.
 
 use courtside_types::{Offset, PartitionId};
 

@@ -49,8 +49,8 @@ impl Pace {
         }
     }
 
-    /// The budget of a run. A poll that could not be smaller has none, and is run to its
-    /// end.
+    /// The budget of a run. A poll of the smallest size has no budget, so its run goes
+    /// to the end.
     pub fn budget(&self) -> Option<Budget> {
         (self.poll_bytes > 1).then(|| Budget {
             bytes_max: self.commit_bytes_max * BUDGET_COMMITS,

@@ -15,7 +15,6 @@ use crate::worker::{
 };
 
 impl Core {
-    /// Processes polled records.
     pub(super) fn accept(&mut self, fetched: Vec<Fetched>) {
         let accepted = self.processing.accept(fetched);
         // Plugins may have taken long, and a commit may be due since.
@@ -53,7 +52,8 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, partition: PartitionId, next: Offset) {
-        // The commit before may have ended the trial, or lost the partition.
+        // The commit before may have ended the trial, and the worker may have lost the
+        // partition.
         if !self.given_up.is_on_trial(partition) {
             return;
         }
@@ -129,8 +129,8 @@ impl Core {
         }
     }
 
-    /// A seek ended. When it failed the partition stops, because reading on from another
-    /// offset would skip events.
+    /// Goes on after a seek. If it failed the partition stops, because reading on from
+    /// another offset would skip events.
     pub(super) fn sought(
         &mut self,
         partition: PartitionId,

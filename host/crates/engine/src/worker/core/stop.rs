@@ -37,9 +37,9 @@ impl Core {
         }
     }
 
-    /// Stops a partition, of which the member reads no more.
+    /// Stops a partition, which the member no longer reads.
     pub(super) fn stop_for(&mut self, partition: PartitionId, error: &LogError) {
-        // The commit before may have lost it.
+        // The worker may have lost the partition at the commit before.
         if !self.partitions.contains(partition) {
             return;
         }

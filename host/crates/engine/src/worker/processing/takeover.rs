@@ -361,7 +361,7 @@ impl PartitionTask {
             && let Some(redo) = self.redo()
         {
             entity.late = Some(self.next);
-            // Once the partition has caught up, no entity is late any more.
+            // Once the partition has caught up, no entity is late.
             if self.next < self.committed {
                 let row = rows::late_key(redo.id, &entity.key);
                 let value = rows::encode_offset(self.next);

@@ -38,8 +38,8 @@ impl WorkerLoop {
         }
     }
 
-    /// Writes a commit, however often that takes, but not after this deadline, nor after
-    /// that of a stop or a revoke.
+    /// Tries to write a commit, again and again until the deadline: this one, or the
+    /// earlier one of a stop or a revoke.
     pub(super) fn commit(&mut self, commit: &Commit, mut deadline: Option<Instant>) -> CommitEnd {
         self.status.waits(self.worker);
         let started = Instant::now();

@@ -76,8 +76,8 @@ impl MemberSession {
         Err(SessionError::Log(*error))
     }
 
-    /// Takes a commit that stands into the copy of the checkpoints. A copy that does not
-    /// follow it is restored anew.
+    /// Adds a settled commit to the copy of the checkpoints. The session restores a
+    /// copy anew that cannot follow the commit.
     fn follow(&mut self, commit: &Commit, left: impl Fn() -> Duration) {
         match self.keep(commit) {
             Ok(true) => {}

@@ -1,4 +1,5 @@
-//! Anything happens in any order, and in the end the bad plugins have never been.
+//! The property of rollbacks: anything happens in any order, and in the end all is as
+//! if the bad plugins had never run.
 
 use super::*;
 

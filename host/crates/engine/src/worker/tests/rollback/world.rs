@@ -37,7 +37,7 @@ pub(super) struct World {
     pub other: Option<Host>,
 }
 
-/// What a host has in memory.
+/// The memory of a host, which ends with it.
 pub(super) struct Host {
     pub core: Core,
     /// The member's place in each partition that it has.
@@ -97,7 +97,7 @@ impl World {
         world
     }
 
-    /// Gives the core an input and what it polls, and does what follows.
+    /// Gives the core an input and the result of its poll, and carries out its actions.
     pub fn take(&mut self, input: Input, polled: Option<Polled>) {
         let actions = self.host.core.step(input, Instant::now());
         self.carry_out(actions, polled);
