@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use courtside_engine::pipeline::identity::Identity;
-use courtside_http::ingest::{Door, Format, Ingest, IngestConfig, KeyRule, Schema};
+use courtside_http::ingest::{Endpoint, Format, Ingest, IngestConfig, KeyRule, Schema};
 use courtside_log::{
     Bounds, Checkpoints, GroupName, GroupSpec, GroupStatus, Health, LogError, Member, RecordLog,
     TopicSpec, partitioner::Partitioner,
@@ -118,13 +118,13 @@ impl RecordLog for Taken {
 struct Rig {
     taken: Arc<Taken>,
     ingest: Arc<Ingest>,
-    door: Door,
+    endpoint: Endpoint,
     runtime: Runtime,
 }
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let taken = Arc::<Taken>::default();
-    let door = Door {
+    let endpoint = Endpoint {
         pipeline: "scores".into(),
         topic: TOPIC,
         partitions: PARTITIONS,
@@ -135,9 +135,9 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
     };
     let log: Arc<dyn RecordLog> = Arc::clone(&taken) as _;
     Rig {
-        ingest: Arc::new(Ingest::new(log, IngestConfig::default(), [door.clone()])),
+        ingest: Arc::new(Ingest::new(log, IngestConfig::default(), [endpoint.clone()])),
         taken,
-        door,
+        endpoint,
         runtime: tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -157,7 +157,7 @@ fuzz_target!(|input: (bool, &[u8])| {
     let body = Bytes::copy_from_slice(body);
     let answer = rig
         .runtime
-        .block_on(rig.ingest.accept(&rig.door, format, None, body));
+        .block_on(rig.ingest.accept(&rig.endpoint, format, None, body));
     let taken = std::mem::take(&mut *rig.taken.0.lock());
     let Ok(receipt) = answer else {
         assert!(taken.is_empty(), "refused, and appended");
