@@ -368,4 +368,45 @@ mod tests {
         assert_eq!(journal.written_bytes().unwrap(), 0);
         assert_eq!(journal.has_batch_behind(0).unwrap(), Some(false));
     }
+
+    /// A file of whole batches, and then these bytes.
+    fn with_tail(tail: &[u8]) -> (tempfile::TempDir, Journal) {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), &EmbeddedConfig::default()).unwrap());
+        let path = dir.path().join("db/0.jnl");
+        let mut whole = Journal::open(&path).unwrap();
+        while let Step::Commit(_) = whole.next().unwrap() {}
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.truncate(usize::try_from(whole.position()).unwrap());
+        bytes.extend_from_slice(tail);
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        while let Step::Commit(_) = journal.next().unwrap() {}
+        assert_eq!(journal.written_bytes().unwrap(), tail.len() as u64);
+        (dir, journal)
+    }
+
+    /// Every byte of the tail may begin a batch, and none does.
+    #[test]
+    fn a_torn_write_of_equal_bytes_is_no_batch() {
+        let (_dir, mut journal) = with_tail(&vec![START; 1 << 20]);
+        assert_eq!(journal.has_batch_behind(0).unwrap(), Some(false));
+    }
+
+    /// Each head claims an item as long as many heads, so reading them all would take
+    /// the square of the tail's length.
+    #[test]
+    fn a_search_for_batches_ends_though_each_head_claims_much() {
+        let mut head = vec![START];
+        head.extend(1_u32.to_le_bytes());
+        head.extend(7_u64.to_le_bytes());
+        head.extend([ITEM, VALUE, 0]);
+        head.extend(SPACE_IDS[META].to_le_bytes());
+        head.extend(1_u16.to_le_bytes());
+        head.extend([60_000_u32.to_le_bytes(); 2].concat());
+        let mut tail = head.repeat(20_000);
+        tail.push(START);
+        let (_dir, mut journal) = with_tail(&tail);
+        assert_eq!(journal.has_batch_behind(0).unwrap(), None);
+    }
 }
