@@ -4,6 +4,10 @@
 //! cleanly, so its mark is exact and its tables hold every row. The backup reads the
 //! source a page at a time through a snapshot. The snapshot holds up no writer, and
 //! keeps rows that compaction would have dropped until the last page.
+//!
+//! A copy of files under a pause would be faster, but writers would wait for the whole
+//! copy. Hard links of a store at work do not show one moment. The price of rows: the
+//! host reads its log once through the block cache, and the new store compacts it anew.
 
 use std::{
     collections::BTreeMap,

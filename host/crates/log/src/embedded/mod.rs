@@ -15,6 +15,10 @@
 //! compaction drops records that a reading group has not committed yet. Committed
 //! offsets are kept however long a group is away, although cleaning no longer waits
 //! for the group after `group_retention`.
+//!
+//! Kafka would delete the records that a group has not read. Here nobody could read
+//! them elsewhere: the engine has no cluster, and an operator who outgrows one machine
+//! takes Kafka.
 
 mod admin;
 mod backup;

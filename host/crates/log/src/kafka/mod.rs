@@ -15,6 +15,10 @@
 //! transaction takes an offset of its own in each partition it wrote, so offsets
 //! have gaps; a record of time 0 gets the time of its append; retention is the
 //! brokers', and does not wait for a group.
+//!
+//! Before a commit ends, a look at the topics' [ids] must show that the input and the
+//! checkpoints are still the same topics. That look begins after the worker's last
+//! poll.
 
 mod admin;
 mod append;

@@ -3,6 +3,11 @@
 //! The producer is made when it is first needed, and anew after an error that the
 //! client does not recover from. `init_transactions` ends a transaction that a
 //! predecessor of the same id left open, so ids are stable over restarts.
+//!
+//! A producer is not used again after it gave up a transaction whose records may be in
+//! the log. The client would give the next records the sequence numbers of the old
+//! ones. Brokers would then drop the next records as copies, while their transaction
+//! succeeds.
 
 use std::{
     borrow::Cow,

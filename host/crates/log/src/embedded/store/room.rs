@@ -5,6 +5,12 @@
 //! all keyspaces have flushed the file's commits. Its own limit asks for flushes
 //! and stops no writer. So a commit waits here until the files, the commit and one
 //! more file together stay within `journal_bytes_max`.
+//!
+//! The bound is at least 192 MiB: fjall keeps one file while its commits are written
+//! out and writes to another, and a commit needs room beside them. With commits of
+//! 20 MiB, the journal reached 256 MB when the host only asked for flushes, and 172 MB
+//! when commits waited. At 192 MiB writers wait at each file (560 MB take 2.3 s). At
+//! the default of 256 MiB a file is written out meanwhile (1.2 s).
 
 use std::{
     io::{self, ErrorKind},

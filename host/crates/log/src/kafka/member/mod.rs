@@ -5,6 +5,14 @@
 //! recover from (another host has its name, the brokers refuse it). Its partitions
 //! are lost then, and the member begins a new one after a while, as often as needed.
 //! So a member lives as long as its worker, and never ends it.
+//!
+//! A commit carries the [identity] under which its partitions were assigned. When a
+//! membership ends, its tasks are void at once, even if the client has not reported the
+//! end yet. Another member may have had the partitions in between, and brokers would
+//! accept the old commits under the next membership.
+//!
+//! At a clean stop a member leaves its group ([leave]). A static member stays if
+//! `kafka.leave_at_stop` is false, or if the assignor is `consumer`.
 
 mod commit;
 mod end;

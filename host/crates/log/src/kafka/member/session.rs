@@ -6,6 +6,9 @@
 //! rebalance returns at once, and the client takes the next step only when the session
 //! lets go of the partitions. Until then the client fetches nothing new for this
 //! member; other members go on.
+//!
+//! So nothing waits for a worker under the client's lock. A worker that cannot commit
+//! by `worker.drain_deadline` releases its partitions without a commit.
 
 use std::{
     collections::VecDeque,

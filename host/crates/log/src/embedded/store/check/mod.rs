@@ -5,6 +5,13 @@
 //! written out; the [journals](journal) must go on from there, commit by commit,
 //! to the [mark](super::mark). Damage behind the mark is the end of a write that
 //! was not acknowledged, and may be cut off.
+//!
+//! A store that ends before its mark stays as it is. No switch accepts the loss: the
+//! log would give out offsets a second time, and readers would skip the new records.
+//!
+//! The check compares manifests with their checksums, which fjall does not do. It
+//! compares only the newest 256 MiB of tables and blobs, so that a start stays short.
+//! The version of fjall is pinned, because the check knows its format.
 
 mod files;
 mod journal;
