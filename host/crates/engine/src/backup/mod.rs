@@ -9,6 +9,10 @@
 //!
 //! Memory: a page of rows at the host, a commit of some megabytes at the command,
 //! and one plugin's file at each.
+//!
+//! A setting such as `backup.dir`, below which the host would write, would also keep a
+//! request from naming paths. Rows over HTTP can go to another machine as well, and a
+//! full disk there is not the host's.
 
 pub mod frames;
 pub mod manifest;

@@ -8,6 +8,9 @@
 //!
 //! The log is asked when a redrive begins, which costs a few questions for each of
 //! its groups. A group that comes later is not seen.
+//!
+//! The answer comes from the log's groups and their recorded layouts, and not from this
+//! host's configuration alone.
 
 use std::fmt;
 

@@ -3,6 +3,9 @@
 //! A topic is one of two kinds, whoever reads or writes it. A stream keeps every
 //! record until retention takes it; a table keeps the latest record of each key.
 //! A pipeline reads a stream and writes tables, unless it says otherwise.
+//!
+//! Each place of the configuration that names a topic must say the same kind, and the
+//! topic's `cleanup.policy` must agree. A refusal names only steps that drop no record.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -13,6 +13,8 @@
 //! record is in force if it names the one that it replaces, so of two hosts that
 //! start at once the first to write wins, and each sees what the other wrote. Both
 //! engines work so, at the cost of a few reads at the start.
+//!
+//! An operator can read the layouts as any other topic.
 
 mod difference;
 mod fields;

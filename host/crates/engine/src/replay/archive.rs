@@ -12,6 +12,9 @@
 //!
 //! A later version of this format has another number; files that a version does not know
 //! are ignored. A recording always makes the same bytes.
+//!
+//! The format is tar and not zip: an archive is written and read as a stream, and every
+//! machine has `tar`.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,15 @@
 //! Workers: threads that own partitions, run their records through plugins and
 //! commit, one transaction after another.
+//!
+//! [`core`] decides what a worker does next, and [`thread`] does it.
+//! [`processing`] puts events through plugins and makes commits. [`output`] makes
+//! outputs and dead letters, with the host's headers. [`takeover`] records which plugin
+//! ran where, and [`envelope`] is the checkpoint as stored. Only [`status`] knows how
+//! long a worker has waited to commit, and every other part asks there.
+//!
+//! A worker is a member of its group by itself. One member for each host would need a
+//! second assignment, of partitions to workers. A revoke concerns one thread, which can
+//! finish its events and commit before it releases the partition.
 
 mod breaker;
 mod core;

@@ -4,6 +4,9 @@
 //! A manager has one compile at a time; other files wait for their turn. The end of a
 //! compile wakes the loop, which then takes the file as if it had been compiled at
 //! once.
+//!
+//! Only the file that is compiled and other new files wait for a compile. A plugin that
+//! ran before is compiled in a lane of its own ([`Lane::Restore`]).
 
 use std::{
     collections::BTreeMap,

@@ -11,6 +11,10 @@
 //! | `plugin/<digest>/<n>` | a piece of a plugin |
 //!
 //! Takeovers are written by workers, all else by the managers of slots.
+//!
+//! A directive stands until another one takes its place, and every host follows the
+//! directives that it finds. So it does not matter which host an operator asked. A host
+//! knows that a record is there when it reads the record; nobody waits for an append.
 
 pub mod tail;
 

@@ -5,6 +5,20 @@
 //! until an action list asks for no answer: then the turn is over. The core reads
 //! checkpoints and calls plugins through [`Processing`], but it writes nothing and waits
 //! for nobody.
+//!
+//! An input is the records of a poll, an order, or the end of a commit. Actions are to
+//! poll, commit, seek, pause or report. [`partitions`] has the one state of each
+//! partition.
+//!
+//! A commit is due when a poll comes back empty, after `worker.commit_interval`, or at
+//! `worker.commit_bytes_max` ([`pace`]). A poll may lead to too much: a plugin emits
+//! megabytes an event, or uses its whole deadline for each. The worker then goes back
+//! to its last commit and reads less at a time ([`retry`]). It also goes back while a
+//! swap or the end of the host waits for it, once a run has taken 250 ms.
+//!
+//! A stopped partition is tried again if the reason may pass ([`given_up`]). A
+//! partition that waits for a plugin is not tried by the clock. The next activation,
+//! rollback or confirmation in any slot tries all partitions that wait ([`stop`]).
 
 mod agenda;
 mod begin;

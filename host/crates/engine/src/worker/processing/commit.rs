@@ -1,4 +1,7 @@
 //! Makes commits of what was run, with checkpoints from the plugins.
+//!
+//! A commit of events that are processed again repeats the committed offset, because a
+//! commit without offsets would not be fenced. So the committed offset never goes back.
 
 use std::{collections::BTreeSet, time::Instant};
 

@@ -5,6 +5,17 @@
 //! memory. Memory therefore holds the events and emissions since the last commit,
 //! beside the open entities; a [`Budget`] bounds those, and the time that running them
 //! takes.
+//!
+//! When an instance fails, its entities open again from their committed checkpoints and
+//! their events run again. The result does not change, because plugins are
+//! deterministic; the SDK's harness checks that they are.
+//!
+//! When an instance fails in a call, the entity of that call becomes a suspect. A
+//! suspect runs alone, one event a call, and only an event that fails there again
+//! becomes a dead letter. A failure in `open` or `checkpoint` that repeats when the
+//! entity runs alone halts that entity and no other. A call that goes over a limit also
+//! delays every other entity of the worker, for which there is the
+//! [breaker](super::breaker).
 
 mod call;
 mod checkpoints;

@@ -11,6 +11,9 @@
 //! Memory holds one row for each slot of each partition at hand. The disk holds the
 //! states of the entities touched since the oldest swap that is not confirmed, once for
 //! each of at most [`TRIALS_MAX`] swaps.
+//!
+//! The topic `<group>.plugins` has no such states. It is for people, and for messages
+//! between hosts; checkpoints work alike on both engines.
 
 pub mod history;
 pub mod partition;
