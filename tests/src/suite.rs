@@ -2,6 +2,9 @@
 //!
 //! Where Kafka is not available, its trials are reported as ignored, and the
 //! suite prints the reason at the end.
+//!
+//! A trial is a named case of libtest-mimic. One test function for all cases would hide
+//! which one failed.
 
 use std::{panic::RefUnwindSafe, pin::Pin, process::ExitCode};
 

@@ -1,4 +1,8 @@
 //! Shared by the operator's commands: how they write an answer, and how they ask.
+//!
+//! Tables are drawn by comfy-table, without its terminal part; tabled is larger, for no
+//! use here. Columns are measured with unicode-width, which comfy-table has anyway,
+//! because names are not all Latin.
 
 use std::io::{BufRead as _, IsTerminal as _};
 

@@ -1,5 +1,8 @@
 //! Reading the configuration from its sources: defaults, `courtside.toml`, the
 //! environment and flags.
+//!
+//! The crate figment names the source of a value in its errors, which the crate config
+//! does not.
 
 use std::{collections::BTreeMap, path::Path};
 

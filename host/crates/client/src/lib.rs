@@ -1,5 +1,8 @@
 //! How a command gets to a host: the host's address, the token that the command
 //! shows, and the certificates that it believes.
+//!
+//! The root certificates are the system's. Those of Mozilla, built in, would lack a
+//! company's own authority.
 
 pub mod terminal;
 

@@ -2,6 +2,11 @@
 //!
 //! A stream of this kind costs its reader's connection nothing but a checksum. Each
 //! part ends at a whole byte, so a reader can use it as soon as it has come.
+//!
+//! gzip is the only encoding of streams, because every client has it.
+//!
+//! The crate async-compression, and the layer of tower-http that compresses lists and
+//! the page, would compress each answer anew and hold a state for each stream.
 
 use axum::{
     http::{

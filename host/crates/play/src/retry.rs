@@ -1,4 +1,6 @@
 //! How long to wait before asking again, and when to stop asking.
+//!
+//! The waits are those of the crate backon, and not a loop of our own.
 
 use std::time::Duration;
 

@@ -1,4 +1,10 @@
 //! Prometheus' text format.
+//!
+//! The exporter of the crate `metrics` forgets no series, so series that come and go
+//! are written here, beside it.
+//!
+//! The macros of `metrics` stand at the place of the event. The crate prometheus-client
+//! has a registry that would have to be handed around.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 

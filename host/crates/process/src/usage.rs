@@ -1,5 +1,8 @@
 //! The figures of the process, under the names that all clients of Prometheus use.
 //! A figure that this system does not tell is left out.
+//!
+//! Four files of `/proc` and the clock have all of it. The crate `metrics-process`
+//! would bring a dozen crates for that.
 
 use std::{
     fs,

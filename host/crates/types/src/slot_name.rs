@@ -1,4 +1,7 @@
 //! The names of slots, and the files they come from.
+//!
+//! A slot is named by its file, such as `scores/keys/2026-11-20-LAL-BOS`. So a game
+//! called `default` is not the default slot.
 
 use std::{fmt, path::PathBuf};
 

@@ -4,6 +4,10 @@
 //! before the handlers, and names the scope in the description of each. A check
 //! is one SHA-256 and a comparison with each token; it comes before the body is
 //! read, so a refused request costs no more.
+//!
+//! A route's scope stands where the route is made ([`routes`](super::routes)), and
+//! nowhere else. A test walks all routes of the description with every token. No token
+//! is in a log, an address or an argument of a command.
 
 pub mod authority;
 mod config;

@@ -3,6 +3,11 @@
 //! An id is a list of `PARTITION:OFFSET`, joined by commas. An entry says that the
 //! reader got every game of that partition whose latest output stands at this
 //! offset or before. The reader has not begun a partition without an entry.
+//!
+//! An id says which updates were delivered, whichever host delivered them. Each
+//! partition's updates are delivered in the order of offsets. So a host that is behind
+//! the reader's last host skips the updates that the id covers, and no reader sees a
+//! game go back.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

@@ -4,6 +4,9 @@
 //! [`HttpConfig::connections_max`](super::HttpConfig) connections are open; a
 //! WebSocket counts for as long as it lives, and a TLS handshake from its first
 //! byte. Hyper itself answers bytes that are not HTTP, with a status and no body.
+//!
+//! Limits on a socket are set through socket2, because rustix has no
+//! `TCP_NOTSENT_LOWAT`.
 
 pub(super) mod connection;
 pub(super) mod tls;

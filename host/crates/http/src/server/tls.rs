@@ -3,6 +3,10 @@
 //! The host reads both again when they change. New connections get the new
 //! certificate, and open ones keep theirs. A handshake counts as a connection from
 //! its first byte, and must end within a timeout.
+//!
+//! TLS is that of rustls on ring. The OpenSSL that librdkafka brings has a Rust binding
+//! that is as large, and unsafe below. The default of rustls, aws-lc-rs, builds longer
+//! and wants cmake. The crate reqwest 0.12 takes ring as well.
 
 use std::{
     io,

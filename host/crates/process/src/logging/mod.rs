@@ -2,6 +2,10 @@
 //!
 //! The log must never hold the host up, nor end it. So every line goes through a
 //! [`LogQueue`], also those of a panic, and the last words of a host that ends.
+//!
+//! One thread writes, and no other thread waits for it longer than [`END_WAIT_MAX`].
+//! Commands write through the `terminal` of the crate `courtside-client`. The macros
+//! `println!` and `eprintln!` panic where nobody reads, so the workspace denies them.
 
 mod stderr;
 mod writer;

@@ -5,6 +5,10 @@
 //! The queue costs [`QUEUE_BYTES_MAX`] at most. A line that finds no room, or that
 //! cannot be written, is dropped and counted, and the writer says how many are
 //! missing where the gap is, once it can write again.
+//!
+//! The queue is our own. That of `tracing-appender` is bounded in lines and not in
+//! bytes, it does not count what it fails to write, and its guard may panic as it
+//! drops.
 
 use std::{
     collections::VecDeque,

@@ -5,6 +5,10 @@
 //! where a bound does not: it ends the process at the last deadline, whatever
 //! the other threads do, and names what it leaves behind ([`waits`]). The module
 //! lives as long as the process, and costs one thread.
+//!
+//! Calls of librdkafka without a bound are made on threads that can be left behind. The
+//! process ends by `_exit`, because a destructor could hang, too. Acknowledged events
+//! are safe from a kill at any moment.
 
 mod exit;
 mod last_resort;

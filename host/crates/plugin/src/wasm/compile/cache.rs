@@ -5,6 +5,10 @@
 //! its file is damaged, comes from elsewhere or was put there by somebody else. The key
 //! is a file beside the code, which its owner alone can read. Files are bounded in
 //! number and bytes; the cache removes those that were used longest ago.
+//!
+//! The cache is our own. Wasmtime's trusts every file in its folder, and compiles a
+//! missing one in the process that asks. The price is `Component::deserialize`, which
+//! is unsafe ([`code`](super::code)).
 
 use std::{
     fs::{self, File},

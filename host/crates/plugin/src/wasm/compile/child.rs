@@ -1,6 +1,9 @@
 //! The compile process: the host's own program once more, started with a command
 //! of its own. It bounds itself, reads a plugin from standard input, which is a
 //! socket, and answers on it.
+//!
+//! The kernel's limits are set through rustix, which the host has already. A pool of
+//! cgroups needs rights that a container does not give.
 
 use std::{
     fs::File,

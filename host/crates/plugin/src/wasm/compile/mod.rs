@@ -6,6 +6,10 @@
 //! runs at a time, and beside it one that a rollback or the host's start waits for.
 //! The host keeps code on disk under a key of its own ([`cache`]), and a note of each
 //! file that went over a bound ([`strikes`]); [`code`] makes code callable.
+//!
+//! Every part that compiles goes this way: slots, `plugin check`, `replay`, benchmarks
+//! and tests. The host takes code only from the child, with the code's digest, or from
+//! the cache, with an authentication code.
 
 mod cache;
 pub mod child;
