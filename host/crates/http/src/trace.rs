@@ -49,18 +49,18 @@ const PAGES_AHEAD: usize = 2;
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The pipeline, the key and the partitions that a request is about.
-struct Asked {
+struct EntityRequest {
     traced: Arc<EntityHistory>,
     key: String,
     partitions: Vec<PartitionId>,
     permit: OwnedSemaphorePermit,
 }
 
-fn asked(
+fn request(
     app: &SharedApp,
     (pipeline, key): (String, String),
     parameters: &Parameters,
-) -> Result<Asked, Problem> {
+) -> Result<EntityRequest, Problem> {
     let traced = traced(app, &pipeline)?;
     let partitions = match parameters.partition()? {
         None => traced.partitions_of(key.as_bytes()),
@@ -83,7 +83,7 @@ fn asked(
     if parameters.flag("background")? && app.scans.available_permits() + 1 < SCANS_MAX {
         return Err(busy());
     }
-    Ok(Asked {
+    Ok(EntityRequest {
         traced,
         key,
         partitions,
@@ -117,14 +117,14 @@ pub async fn checkpoint(
     Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Json<EntityView>, Problem> {
-    let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
+    let request = request(&app, place, &Parameters::of(&uri, &["partition"])?)?;
     let view = blocking(move || {
-        let Asked {
+        let EntityRequest {
             traced,
             key,
             partitions,
             permit: _permit,
-        } = asked;
+        } = request;
         traced.entity(&*app.log, &key, &partitions)
     });
     Ok(Json(view.await??))
@@ -157,14 +157,14 @@ pub async fn events(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(&uri, &["partition", "after", "background"])?;
     let after = parameters.after()?;
-    let asked = asked(&app, place, &parameters)?;
-    answer(app, asked, move |app, asked| {
-        let Asked {
+    let request = request(&app, place, &parameters)?;
+    answer(app, request, move |app, request| {
+        let EntityRequest {
             traced,
             key,
             partitions,
             ..
-        } = asked;
+        } = request;
         traced.events(&*app.log, key, partitions, after)
     })
     .await
@@ -192,14 +192,14 @@ pub async fn outputs(
     Segment(place): Segment<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let asked = asked(&app, place, &Parameters::of(&uri, &["partition"])?)?;
-    answer(app, asked, |app, asked| {
-        let Asked {
+    let request = request(&app, place, &Parameters::of(&uri, &["partition"])?)?;
+    answer(app, request, |app, request| {
+        let EntityRequest {
             traced,
             key,
             partitions,
             ..
-        } = asked;
+        } = request;
         traced.outputs(&*app.log, key, partitions)
     })
     .await
@@ -244,18 +244,18 @@ pub async fn plugin(
 /// later one cuts the answer short.
 async fn answer(
     app: SharedApp,
-    asked: Asked,
-    open: impl FnOnce(&SharedApp, &Asked) -> Result<Lines, LogError> + Send + 'static,
+    request: EntityRequest,
+    open: impl FnOnce(&SharedApp, &EntityRequest) -> Result<Lines, LogError> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let (opened, app, asked) = blocking(move || {
-        let opened = open(&app, &asked);
-        (opened, app, asked)
+    let (opened, app, request) = blocking(move || {
+        let opened = open(&app, &request);
+        (opened, app, request)
     })
     .await?;
     let mut lines = opened?;
     let (sender, pages) = mpsc::channel::<io::Result<Bytes>>(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let _held = asked.permit;
+        let _held = request.permit;
         let mut sent = Instant::now();
         loop {
             let page = match lines.next(&*app.log) {

@@ -71,14 +71,14 @@ pub(crate) fn pipeline() -> Pipeline {
 }
 
 /// A host whose pipeline `scores` can be asked, with the state that it keeps.
-struct LogGauges {
+struct TracedHost {
     host: TestHost,
     dir: tempfile::TempDir,
     checkpoints: Arc<MemoryCheckpoints>,
     status: Arc<PipelineStatus>,
 }
 
-impl LogGauges {
+impl TracedHost {
     fn new(partitioner: Partitioner) -> Self {
         let host = TestHost::new();
         let dir = tempfile::tempdir().unwrap();
@@ -148,13 +148,13 @@ impl LogGauges {
 
 #[tokio::test]
 async fn events_are_those_of_the_key_with_all_their_bytes() {
-    let asked = LogGauges::manual();
-    asked.event(1, "LAL-BOS", b"{\"a\":1}");
-    asked.event(1, "other", b"no");
-    asked.event(1, "LAL-BOS", &[0xff, 0]);
-    asked.event(2, "LAL-BOS", b"of another entity");
-    asked.event(1, "x/y", b"path");
-    let lines = asked.lines("/pipelines/scores/events/LAL-BOS").await;
+    let traced = TracedHost::manual();
+    traced.event(1, "LAL-BOS", b"{\"a\":1}");
+    traced.event(1, "other", b"no");
+    traced.event(1, "LAL-BOS", &[0xff, 0]);
+    traced.event(2, "LAL-BOS", b"of another entity");
+    traced.event(1, "x/y", b"path");
+    let lines = traced.lines("/pipelines/scores/events/LAL-BOS").await;
     assert_eq!(
         lines[0],
         json!({"topic": INPUT, "partition": 1, "offset": 0, "timestamp_ms": 5, "key": "LAL-BOS",
@@ -163,44 +163,47 @@ async fn events_are_those_of_the_key_with_all_their_bytes() {
     assert_eq!(lines[1]["offset"], 2);
     assert_eq!(lines[1]["value"], json!({"hex": "ff00"}));
     assert_eq!(lines.len(), 2);
-    let after = asked
+    let after = traced
         .lines("/pipelines/scores/events/LAL-BOS?after=1:0")
         .await;
     assert_eq!(after, lines[1..]);
-    let elsewhere = asked
+    let elsewhere = traced
         .lines("/pipelines/scores/events/LAL-BOS?partition=2")
         .await;
     assert_eq!(elsewhere[0]["value"], "of another entity");
-    assert_eq!(asked.lines("/pipelines/scores/events/x%2Fy").await.len(), 1);
     assert_eq!(
-        asked.lines("/pipelines/scores/events/none").await,
+        traced.lines("/pipelines/scores/events/x%2Fy").await.len(),
+        1
+    );
+    assert_eq!(
+        traced.lines("/pipelines/scores/events/none").await,
         [] as [Value; 0]
     );
 }
 
 #[tokio::test]
 async fn where_any_partition_may_have_them_all_are_read() {
-    let asked = LogGauges::new(Method::Random.into());
+    let traced = TracedHost::new(Method::Random.into());
     for partition in [2, 0, 1] {
-        asked.event(partition, "a", b"1");
+        traced.event(partition, "a", b"1");
     }
-    let lines = asked.lines("/pipelines/scores/events/a").await;
+    let lines = traced.lines("/pipelines/scores/events/a").await;
     let partitions: Vec<_> = lines.iter().map(|line| line["partition"].clone()).collect();
     assert_eq!(partitions, [0, 1, 2]);
 }
 
 #[tokio::test]
 async fn outputs_are_those_of_the_keys_events_under_whatever_key() {
-    let asked = LogGauges::manual();
-    asked.event(1, "LAL-BOS", b"1");
-    asked.event(1, "other", b"2");
-    asked.event(1, "LAL-BOS", b"3");
-    asked.published(OUTPUT, "LAL-BOS", "NBA-Games/1/0");
-    asked.published(OUTPUT, "other", "NBA-Games/1/1");
-    asked.published(OUTPUT, "league", "NBA-Games/1/2");
-    asked.published(OUTPUT, "LAL-BOS", "NBA-Games/2/0");
-    asked.published(DEAD_LETTERS, "LAL-BOS", "NBA-Games/1/2");
-    let lines = asked.lines("/pipelines/scores/outputs/LAL-BOS").await;
+    let traced = TracedHost::manual();
+    traced.event(1, "LAL-BOS", b"1");
+    traced.event(1, "other", b"2");
+    traced.event(1, "LAL-BOS", b"3");
+    traced.published(OUTPUT, "LAL-BOS", "NBA-Games/1/0");
+    traced.published(OUTPUT, "other", "NBA-Games/1/1");
+    traced.published(OUTPUT, "league", "NBA-Games/1/2");
+    traced.published(OUTPUT, "LAL-BOS", "NBA-Games/2/0");
+    traced.published(DEAD_LETTERS, "LAL-BOS", "NBA-Games/1/2");
+    let lines = traced.lines("/pipelines/scores/outputs/LAL-BOS").await;
     let seen: Vec<_> = lines
         .iter()
         .map(|line| {
@@ -222,9 +225,9 @@ async fn outputs_are_those_of_the_keys_events_under_whatever_key() {
 
 #[tokio::test]
 async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
-    let asked = LogGauges::manual();
-    asked.event(1, "LAL-BOS", b"1");
-    asked.host.log.commit(1, 1);
+    let traced = TracedHost::manual();
+    traced.event(1, "LAL-BOS", b"1");
+    traced.host.log.commit(1, 1);
     let takeover = |slot: &str, partition: u32, seq: u32| NewRecord {
         timestamp_ms: 5,
         key: Some(format!("takeover/{slot}/{partition}/{seq}").into()),
@@ -243,7 +246,7 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
         takeover("keys/other", 1, 1),
         takeover("default", 0, 1),
     ] {
-        asked.host.log.put(TAKEOVERS, 0, record);
+        traced.host.log.put(TAKEOVERS, 0, record);
     }
     let envelope = Envelope {
         digest: Digest::of(b"p"),
@@ -256,13 +259,13 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
             state: Bytes::from_static(b"{}"),
         }),
     };
-    asked.checkpoints.put(
+    traced.checkpoints.put(
         PartitionId(1),
         Bytes::from_static(b"LAL-BOS"),
         envelope.encode(),
     );
     let path = "/pipelines/scores/checkpoints/LAL-BOS";
-    let elsewhere = asked.host.get(path).await.json();
+    let elsewhere = traced.host.get(path).await.json();
     assert_eq!(elsewhere["partitions"][0]["held"], false);
     assert_eq!(elsewhere["partitions"][0]["checkpoint"], Value::Null);
 
@@ -272,8 +275,8 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
         code: None,
         reason: None,
     };
-    asked.status.set(PartitionId(1), here);
-    let view = asked.host.get(path).await.json();
+    traced.status.set(PartitionId(1), here);
+    let view = traced.host.get(path).await.json();
     assert_eq!(view["slot"], "default");
     assert_eq!(view["pipeline"]["limits"]["call_cpu_time_max_ms"], 1500);
     let at = &view["partitions"][0];
@@ -294,19 +297,19 @@ async fn a_checkpoint_comes_with_what_decides_on_the_processing() {
 
 #[tokio::test]
 async fn a_plugin_comes_by_its_digest_as_long_as_it_is_kept() {
-    let asked = LogGauges::manual();
+    let traced = TracedHost::manual();
     let digest = Digest::of(b"a plugin");
     let path = format!("/pipelines/scores/plugins/{digest}.wasm");
-    let answer = asked.host.get(&path).await;
+    let answer = traced.host.get(&path).await;
     answer.is_problem(404, "plugin-not-found");
-    let store = PluginStore::open(asked.dir.path()).unwrap();
+    let store = PluginStore::open(traced.dir.path()).unwrap();
     store.keep(digest, b"a plugin").unwrap();
-    let answer = asked.host.get(&path).await;
+    let answer = traced.host.get(&path).await;
     assert_eq!(&*answer.body, b"a plugin");
     assert_eq!(answer.header("content-type"), Some("application/wasm"));
     for strange in ["active.json", "..%2Factive.json", "1234.wasm"] {
         let path = format!("/pipelines/scores/plugins/{strange}");
-        asked
+        traced
             .host
             .get(&path)
             .await
@@ -316,11 +319,11 @@ async fn a_plugin_comes_by_its_digest_as_long_as_it_is_kept() {
 
 #[tokio::test]
 async fn bad_questions_are_answered_as_such() {
-    let asked = LogGauges::manual();
+    let traced = TracedHost::manual();
     for what in ["events", "outputs", "checkpoints"] {
         let ask = async |query: &str| {
             let path = format!("/pipelines/scores/{what}/a{query}");
-            asked.host.get(&path).await
+            traced.host.get(&path).await
         };
         ask("?partition=x")
             .await
@@ -330,24 +333,24 @@ async fn bad_questions_are_answered_as_such() {
             .is_problem(400, "no-such-partition");
         ask("?limit=1").await.is_problem(400, "invalid-parameter");
         let path = format!("/pipelines/none/{what}/a");
-        let answer = asked.host.get(&path).await;
+        let answer = traced.host.get(&path).await;
         answer.is_problem(404, "pipeline-not-found");
     }
     for query in ["after=1", "background=1"] {
         let path = format!("/pipelines/scores/events/a?{query}");
-        let answer = asked.host.get(&path).await;
+        let answer = traced.host.get(&path).await;
         answer.is_problem(400, "invalid-parameter");
     }
 }
 
 #[tokio::test]
 async fn a_few_read_the_log_through_and_others_wait() {
-    let asked = LogGauges::manual();
+    let traced = TracedHost::manual();
     // The events fill more pages than the host reads ahead.
     for _ in 0..8 {
-        asked.event(1, "LAL-BOS", &vec![b'x'; 600 << 10]);
+        traced.event(1, "LAL-BOS", &vec![b'x'; 600 << 10]);
     }
-    let router = asked.host.router();
+    let router = traced.host.router();
     let ask = async |query: &str| {
         let request = Request::get(format!("/pipelines/scores/events/LAL-BOS{query}"));
         let request = request.body(Body::empty()).unwrap();
@@ -386,14 +389,14 @@ async fn a_few_read_the_log_through_and_others_wait() {
 
 #[tokio::test]
 async fn a_path_that_is_not_utf_8_is_answered_as_a_problem() {
-    let asked = LogGauges::manual();
+    let traced = TracedHost::manual();
     for path in [
         "events/%ff",
         "outputs/%ff",
         "checkpoints/%ff",
         "plugins/%ff.wasm",
     ] {
-        let answer = asked.host.get(&format!("/pipelines/scores/{path}")).await;
+        let answer = traced.host.get(&format!("/pipelines/scores/{path}")).await;
         answer.is_problem(400, "invalid-path");
     }
 }
