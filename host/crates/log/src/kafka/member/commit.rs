@@ -117,6 +117,11 @@ impl MemberSession {
         if ends.first().is_some_and(|end| next <= *end) {
             return Ok(());
         }
+        // An offset beyond the end may be one of the topic before.
+        let expected = &self.spec.topics;
+        let topics = expected.iter().map(|(topic, _)| topic.clone()).collect();
+        let deadline = Instant::now() + self.shared.config.request_timeout;
+        self.shared.ids.ask(topics).check(expected, deadline)?;
         Err(self.out_of_range(partition, next))
     }
 
