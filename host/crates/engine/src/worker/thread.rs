@@ -172,11 +172,14 @@ impl WorkerLoop {
     /// that comes while a commit is tried again and again is seen here.
     fn must_stop(&mut self) -> bool {
         // An order needs a commit first, so one that arrives here is dropped. Its
-        // caller sees that no answer will come, and gives it again.
-        if self.stopping.is_none()
-            && let Ok(Order::Stop(at)) = self.inbox.try_recv()
+        // caller sees that no answer will come, and gives it again. An order to stop may
+        // stand behind others.
+        while self.stopping.is_none()
+            && let Ok(order) = self.inbox.try_recv()
         {
-            self.stopping = Some(at + self.pipeline.settings.drain_deadline);
+            if let Order::Stop(at) = order {
+                self.stopping = Some(at + self.pipeline.settings.drain_deadline);
+            }
         }
         self.stopping
             .is_some_and(|deadline| Instant::now() >= deadline)

@@ -354,6 +354,34 @@ fn a_revoke_ends_at_the_drain_deadline() {
     );
 }
 
+/// Each try that knows of no deadline may take as long as a transaction.
+#[test]
+fn a_stop_behind_other_orders_bounds_the_next_try() {
+    let script = Arc::new(Mutex::new(Script {
+        polls: [assigned(), records(&[P, Q])].into(),
+        ..Script::default()
+    }));
+    let mut running = running(&script);
+    for _ in 0..2 {
+        running.step();
+    }
+    let (sender, inbox) = crossbeam_channel::unbounded();
+    for id in 0..3 {
+        let (done, _answer) = crossbeam_channel::bounded(1);
+        let slot = SlotName::Default;
+        sender.send(Order::Withdraw { slot, id, done }).unwrap();
+    }
+    sender.send(Order::Stop(Instant::now())).unwrap();
+    running.inbox = inbox;
+    // The first order needs a commit, which fails, and the others wait meanwhile.
+    running.step();
+    assert!(running.stopping.is_some());
+    let script = script.lock().unwrap();
+    let commits = script.calls.iter();
+    let commits = commits.filter(|call| matches!(call, Call::Commit(_)));
+    assert_eq!(commits.count(), script.times.len() + 1);
+}
+
 /// The revoke comes while a commit is tried again and again. The group waits for it no
 /// longer than for a revoke that came before the commit.
 #[test]
