@@ -10,7 +10,6 @@ use courtside_plugin_host::{Emission, Event, Failure, OpenError, Outcome, SavedS
 use super::{
     Hurdle, NotOpened, Processing, Stop,
     checkpoints::CheckpointReader,
-    corrupt,
     run::{halt_for, halt_of},
 };
 use crate::{
@@ -263,12 +262,7 @@ fn saved_state(
     if let Some(Loaded { saved }) = entity.loaded.take() {
         return Ok(saved);
     }
-    let read = match checkpoints.read(entity.partition, &entity.key) {
-        Err(LogError::Corrupt { reason }) => {
-            return Err(Hurdle::Stopped(corrupt(&entity.key, &reason)).into());
-        }
-        read => read?,
-    };
+    let read = checkpoints.read(entity.partition, &entity.key)?;
     let (bytes, saved) = read
         .map(|(bytes, envelope)| (bytes, envelope.saved))
         .unzip();

@@ -6,7 +6,15 @@ use bytes::Bytes;
 use courtside_log::{Checkpoints, LogError};
 use courtside_types::PartitionId;
 
+use super::Stop;
 use crate::worker::envelope::Envelope;
+
+/// The reason why a checkpoint could not be read.
+pub(super) enum NotRead {
+    /// The checkpoint cannot be used, and stops its partition.
+    Unusable(Stop),
+    Log(LogError),
+}
 
 /// Committed checkpoints, as the parts of processing read them.
 pub(super) struct CheckpointReader(pub Arc<dyn Checkpoints>);
@@ -14,6 +22,21 @@ pub(super) struct CheckpointReader(pub Arc<dyn Checkpoints>);
 impl CheckpointReader {
     /// A committed checkpoint, with the bytes it is made of.
     pub fn read(
+        &self,
+        partition: PartitionId,
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Envelope)>, NotRead> {
+        self.decoded(partition, key).map_err(|error| match error {
+            LogError::Corrupt { reason } => NotRead::Unusable(Stop {
+                code: "checkpoint-corrupt",
+                reason: format!("checkpoint of {}: {reason}", String::from_utf8_lossy(key)),
+                waits: false,
+            }),
+            error => NotRead::Log(error),
+        })
+    }
+
+    fn decoded(
         &self,
         partition: PartitionId,
         key: &[u8],
@@ -34,7 +57,7 @@ impl CheckpointReader {
         partition: PartitionId,
         key: &[u8],
     ) -> Result<Option<Envelope>, LogError> {
-        let read = self.read(partition, key)?;
+        let read = self.decoded(partition, key)?;
         Ok(read.map(|(_, envelope)| envelope))
     }
 }

@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use checkpoints::CheckpointReader;
+use checkpoints::{CheckpointReader, NotRead};
 use courtside_log::{Checkpoints, Commit, Fetched, LogError};
 pub use courtside_process::clock::now_ms;
 use courtside_types::{Key, Offset, PartitionId, slot_name::SlotName};
@@ -172,6 +172,15 @@ enum NotOpened {
 impl From<Hurdle> for NotOpened {
     fn from(hurdle: Hurdle) -> Self {
         Self::Hurdle(hurdle)
+    }
+}
+
+impl From<NotRead> for NotOpened {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Unusable(stop) => Self::Hurdle(Hurdle::Stopped(stop)),
+            NotRead::Log(error) => Self::Log(error),
+        }
     }
 }
 
@@ -488,13 +497,5 @@ impl Processing {
             }
             self.forget(id);
         }
-    }
-}
-
-fn corrupt(key: &[u8], reason: &str) -> Stop {
-    Stop {
-        code: "checkpoint-corrupt",
-        reason: format!("checkpoint of {}: {reason}", String::from_utf8_lossy(key)),
-        waits: false,
     }
 }

@@ -12,7 +12,7 @@ use courtside_types::{
     },
 };
 
-use super::{Processing, Stop, corrupt};
+use super::{Processing, Stop, checkpoints::NotRead};
 use crate::worker::{
     entity::{Committed, Entity, Loaded, Pending, Prepared, Produced, Verdict},
     envelope::{Halt, Recent, Redone},
@@ -28,13 +28,6 @@ struct Read {
     halted: Option<Halt>,
     redone: Vec<Redone>,
     saved: Option<SavedState>,
-}
-
-/// The reason why an entity's checkpoint could not be read.
-enum NotRead {
-    /// The checkpoint cannot be used, and stops the partition.
-    Unusable(Stop),
-    Log(LogError),
 }
 
 impl Processing {
@@ -233,13 +226,8 @@ impl Processing {
     /// Reads an entity's checkpoint. A checkpoint that cannot be used stops the
     /// partition.
     fn read(&self, partition: PartitionId, key: &Key) -> Result<Read, NotRead> {
-        let (bytes, envelope) = match self.checkpoints.read(partition, key) {
-            Err(LogError::Corrupt { reason }) => {
-                return Err(NotRead::Unusable(corrupt(key, &reason)));
-            }
-            Err(error) => return Err(NotRead::Log(error)),
-            Ok(None) => return Ok(Read::default()),
-            Ok(Some(read)) => read,
+        let Some((bytes, envelope)) = self.checkpoints.read(partition, key)? else {
+            return Ok(Read::default());
         };
         let position = self.tasks.get(&partition).map(|task| task.committed);
         if let Some(position) = position
