@@ -197,11 +197,9 @@ pub(super) enum Committing {
 pub(super) enum CommitOutcome {
     /// The log has the commit, or nothing had to be written.
     Committed,
-    /// The worker went back to its last commit, because the member was fenced or the run
-    /// was interrupted.
-    Rewound,
-    /// The log refuses the commit, so its partitions stopped.
-    Refused,
+    /// The log does not have the commit. The worker went back to the one before, or
+    /// stopped the partitions.
+    Failed,
     /// A deadline passed first, and everything is still pending.
     Overdue,
 }
@@ -254,10 +252,9 @@ pub(super) enum Awaiting {
 
 /// The reason for a look at the pipeline's topics, which says what follows from it.
 pub(super) enum AfterTopics {
-    /// These partitions were assigned.
-    Begin(Vec<Assignment>),
-    /// These partitions are tried again, each with its waits before further tries.
-    BeginAgain(Vec<(Assignment, Backoff)>),
+    /// The worker begins with these partitions. A partition that is tried again has the
+    /// waits before further tries.
+    Begin(Vec<(Assignment, Option<Backoff>)>),
     /// The look was due.
     Watch,
     /// The partition cannot be read on.

@@ -26,7 +26,8 @@ impl Core {
             self.agenda.report(assigned);
             self.report(partition, PartitionState::Running, None);
         }
-        self.look_at_topics(AfterTopics::Begin(assignments));
+        let starts = assignments.into_iter().map(|assignment| (assignment, None));
+        self.look_at_topics(AfterTopics::Begin(starts.collect()));
         self.agenda.first(Job::AFTER_BEGIN);
     }
 
@@ -38,8 +39,8 @@ impl Core {
             return;
         }
         let due = due.into_iter();
-        let due = due.map(|start| (start.assignment, start.backoff));
-        self.look_at_topics(AfterTopics::BeginAgain(due.collect()));
+        let due = due.map(|start| (start.assignment, Some(start.backoff)));
+        self.look_at_topics(AfterTopics::Begin(due.collect()));
         self.agenda.first(Job::AFTER_BEGIN);
     }
 
@@ -57,18 +58,11 @@ impl Core {
             self.note_redo();
         }
         match then {
-            AfterTopics::Begin(assignments) => {
-                let jobs: Vec<_> = assignments
-                    .iter()
-                    .filter_map(|assignment| self.begin_first(assignment, &found))
-                    .collect();
-                self.agenda.first(jobs);
-            }
-            AfterTopics::BeginAgain(due) => {
-                let jobs: Vec<_> = due
+            AfterTopics::Begin(starts) => {
+                let jobs: Vec<_> = starts
                     .iter()
                     .filter_map(|(assignment, backoff)| {
-                        self.begin_again(assignment, *backoff, &found)
+                        self.try_begin(assignment, *backoff, &found)
                     })
                     .collect();
                 self.agenda.first(jobs);
@@ -86,46 +80,35 @@ impl Core {
         }
     }
 
-    fn begin_first(
+    /// Begins with a partition, and returns the seek that this needs. The partition is
+    /// paused if it has the backoff of a try before.
+    fn try_begin(
         &mut self,
         assignment: &Assignment,
-        topics: &Result<(), LogError>,
-    ) -> Option<Job> {
-        match self.begin(assignment, topics) {
-            Ok(start) if start.next == assignment.next() => None,
-            Ok(start) => Some(Job::Seek {
-                partition: assignment.partition,
-                next: start.next,
-                then: AfterSeek::Read,
-            }),
-            Err(refusal) => {
-                self.not_begun(assignment, RETRY, &refusal);
-                None
-            }
-        }
-    }
-
-    fn begin_again(
-        &mut self,
-        assignment: &Assignment,
-        backoff: Backoff,
+        backoff: Option<Backoff>,
         topics: &Result<(), LogError>,
     ) -> Option<Job> {
         let partition = assignment.partition;
-        match self.begin(assignment, topics) {
-            Ok(start) => {
-                self.report(partition, PartitionState::Running, None);
-                Some(Job::Seek {
-                    partition,
-                    next: start.next,
-                    then: AfterSeek::Resume,
-                })
-            }
+        let start = match self.begin(assignment, topics) {
+            Ok(start) => start,
             Err(refusal) => {
-                self.not_begun(assignment, backoff, &refusal);
-                None
+                self.not_begun(assignment, backoff.unwrap_or(RETRY), &refusal);
+                return None;
             }
-        }
+        };
+        let then = if backoff.is_some() {
+            self.report(partition, PartitionState::Running, None);
+            AfterSeek::Resume
+        } else if start.next == assignment.next() {
+            return None;
+        } else {
+            AfterSeek::Read
+        };
+        Some(Job::Seek {
+            partition,
+            next: start.next,
+            then,
+        })
     }
 
     fn begin(

@@ -36,7 +36,7 @@ impl Core {
         };
         match prepared {
             Err(interrupted) => {
-                let outcome = CommitOutcome::Rewound;
+                let outcome = CommitOutcome::Failed;
                 self.agenda.first([Job::AfterCommit(then, outcome)]);
                 self.start_over(&interrupted);
             }
@@ -68,10 +68,10 @@ impl Core {
                 self.settle(commit, took);
                 return;
             }
-            CommitEnd::Fenced => CommitOutcome::Rewound,
+            CommitEnd::Fenced => CommitOutcome::Failed,
             CommitEnd::Refused(ref error) => {
                 self.give_up(commit, error);
-                CommitOutcome::Refused
+                CommitOutcome::Failed
             }
             CommitEnd::Overdue => CommitOutcome::Overdue,
         };
@@ -168,7 +168,7 @@ impl Core {
             AfterCommit::Confirm(done) => match outcome {
                 CommitOutcome::Committed => self.agenda.act(Action::Answer(Answer::Done(done))),
                 CommitOutcome::Overdue => self.rewind(),
-                CommitOutcome::Rewound | CommitOutcome::Refused => {}
+                CommitOutcome::Failed => {}
             },
             AfterCommit::End => {
                 if is_overdue {
