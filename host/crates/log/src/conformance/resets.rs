@@ -10,9 +10,9 @@ use super::{
     operator::{code, id, new, other_id},
 };
 use crate::{
-    Commit, Member, RecordLog,
+    Commit, LogError, Member, RecordLog,
     admin::Admin,
-    reset::{self, Also, Target},
+    reset::{self, Also, Move, Moved, Target},
 };
 
 /// A commit with a checkpoint for each key.
@@ -78,14 +78,22 @@ pub(super) fn checkpoints(log: &dyn RecordLog, group: &str, partition: u32) -> u
     found.unwrap().len()
 }
 
+/// Makes the planned moves, and writes nothing else with them.
+fn apply(
+    log: &dyn RecordLog,
+    input: &Topic,
+    group: &str,
+    plan: &[Move],
+) -> Result<Vec<Moved>, LogError> {
+    let spec = reset::member(group, input, Vec::new());
+    reset::apply(log, spec, plan, |_| Also::default())
+}
+
 pub fn a_reset_moves_offsets_and_checkpoints_together(subject: &mut impl Subject) {
     let (log, a, group) = (subject.admin(), subject.name("a"), subject.name("g"));
     processed(&*log, &a, &group);
     let plan = reset::plan(&*log, &group, &a, &[], Target::Earliest).unwrap();
-    let moved = reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
-        Also::default()
-    })
-    .unwrap();
+    let moved = apply(&*log, &a, &group, &plan).unwrap();
     let counts: Vec<_> = moved
         .iter()
         .map(|one| {
@@ -124,10 +132,7 @@ pub fn a_reset_of_some_partitions_leaves_the_others(subject: &mut impl Subject) 
     let none = [PartitionId(2)];
     assert_eq!(code(to(Target::Latest, &none)), "no-such-partition");
     let plan = to(Target::At(Offset(1)), &one).unwrap();
-    reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
-        Also::default()
-    })
-    .unwrap();
+    apply(&*log, &a, &group, &plan).unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
@@ -150,9 +155,7 @@ pub fn a_reset_is_refused_while_somebody_is_there(subject: &mut impl Subject) {
     let refused = reset::plan(&*log, &group, &a, &[], Target::Earliest);
     assert_eq!(code(refused), "group-not-empty");
     // The member joined after the plan was made.
-    let refused = reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
-        Also::default()
-    });
+    let refused = apply(&*log, &a, &group, &plan);
     assert_eq!(code(refused), "group-not-empty");
     // The member did not notice the refused reset.
     append(&*log, &a, 0, &["d"]);
@@ -207,10 +210,7 @@ pub fn a_reset_mends_a_partition_whose_offset_is_gone(subject: &mut impl Subject
     until_empty(&*log, &a, &group);
     let gone = [PartitionId(0)];
     let plan = reset::plan(&*log, &group, &a, &gone, Target::Earliest).unwrap();
-    reset::apply(&*log, reset::member(&group, &a, Vec::new()), &plan, |_| {
-        Also::default()
-    })
-    .unwrap();
+    apply(&*log, &a, &group, &plan).unwrap();
     until_empty(&*log, &a, &group);
     let mut member = join(&*log, &group, &a, 0, 1);
     let all = assigned(&mut *member, 2);
