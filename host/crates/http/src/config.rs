@@ -25,8 +25,8 @@ pub struct HttpConfig {
     pub write_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// It must stay under a minute, because the page gives up a stream that is silent
-    /// for so long.
+    /// The heartbeat stays under a minute, because the page gives up a stream that is
+    /// silent for a minute.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     #[serde(with = "humantime_serde")]

@@ -34,7 +34,8 @@ pub struct GroupRecords {
     directives: Directives,
     confirmations: Confirmations,
     confirm_after: Duration,
-    /// The number of records so far.
+    /// Each record about a slot has the next number, which tells the slots in use from
+    /// those that the group may forget.
     clock: u64,
 }
 

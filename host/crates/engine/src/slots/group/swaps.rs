@@ -24,7 +24,7 @@ pub struct SwapHistory {
     swaps: VecDeque<Swap>,
     /// The number of each partition's latest swap.
     latest: BTreeMap<PartitionId, u64>,
-    /// The number of swaps so far, with those that are no longer remembered.
+    /// Each swap has the next number, and keeps it when older swaps are forgotten.
     count: u64,
 }
 
