@@ -23,6 +23,7 @@ use courtside_types::{
 };
 use metrics_exporter_prometheus::Matcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     descriptors,
@@ -162,15 +163,29 @@ async fn serve(
             .or_fail("start-failed", "the thread of the greeting cannot start")?;
     }
 
-    let ended = tokio::select! {
-        // A shutdown closes the server as well, so it is checked before the server.
-        biased;
-        () = shutdown.token().cancelled() => Ok(()),
-        error = host.failed() => Err(error),
-        _ = &mut server => Err(coded!("doors-closed", "the HTTP server ended by itself")),
-    };
+    let ended = until_end(shutdown.token(), host.failed(), &mut server).await;
     stop(host, server, shutdown).await?;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits until the host is told to stop, or until one of its parts ends by itself.
+async fn until_end(
+    stop: &CancellationToken,
+    failed: impl Future<Output = anyhow::Error>,
+    server: impl Future,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        error = failed => Err(error),
+        // An order to stop closes the server on another thread, maybe after this
+        // poll has looked at `stop`.
+        _ = server => if stop.is_cancelled() {
+            Ok(())
+        } else {
+            Err(coded!("doors-closed", "the HTTP server ended by itself"))
+        },
+    }
 }
 
 /// Ends a host: requests under way are answered, workers commit, the log is
@@ -301,4 +316,33 @@ fn greeting(address: SocketAddr, config: &Config) -> String {
 "#
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use super::*;
+
+    fn never() -> impl Future<Output = anyhow::Error> {
+        std::future::pending()
+    }
+
+    #[tokio::test]
+    async fn a_stop_during_a_look_at_the_parts_is_no_failure() {
+        let stop = CancellationToken::new();
+        let server = poll_fn(|_| {
+            stop.cancel();
+            Poll::Ready(())
+        });
+        until_end(&stop, never(), server).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_by_itself_ends_the_host_with_an_error() {
+        let stop = CancellationToken::new();
+        let server = std::future::ready(());
+        let error = until_end(&stop, never(), server).await.unwrap_err();
+        assert_eq!(code(&error), Some("doors-closed"));
+    }
 }
