@@ -26,7 +26,7 @@ use super::{
     body,
     operate::blocking,
     problem::{Problem, answers},
-    query::{Parameters, Segment},
+    query::{Parameters, Segment, wrong},
 };
 
 /// The largest body of a request to redrive, which names a key at most.
@@ -167,9 +167,6 @@ pub async fn list(
     ];
     let parameters = Parameters::of(&uri, &known)?;
     let letters = letters(&app, &pipeline?.0)?;
-    let wrong = |name: &str, detail: &str| {
-        Problem::field("invalid-parameter", name, format!("{name}: {detail}"))
-    };
     let partition = parameters.get("partition").map(|text| {
         let number = text.parse().map(PartitionId);
         number.map_err(|_| wrong("partition", "must be a number"))
@@ -287,10 +284,8 @@ pub async fn progress(
 }
 
 fn letters(app: &SharedApp, pipeline: &str) -> Result<Arc<DeadLetters>, Problem> {
-    app.operator.letters(pipeline).ok_or_else(|| {
-        let detail = format!("there is no pipeline {pipeline:?}");
-        Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
-    })
+    let letters = app.operator.letters(pipeline);
+    letters.ok_or_else(|| Problem::no_pipeline(pipeline))
 }
 
 impl From<DeadLettersError> for Problem {

@@ -210,10 +210,7 @@ pub(super) fn board<'a>(
             (board.or_else(|| scoreboard.only_board()), SCORES)
         }
     };
-    board.ok_or_else(|| {
-        let detail = format!("there is no pipeline {name:?}");
-        Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
-    })
+    board.ok_or_else(|| Problem::no_pipeline(name))
 }
 
 async fn wait(app: &Shared, board: &Arc<Board>, parameters: &Parameters) -> Result<(), Problem> {

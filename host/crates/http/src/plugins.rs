@@ -80,7 +80,7 @@ pub async fn put(
     request: Request,
 ) -> Result<Json<SlotView>, Problem> {
     let Some(bytes_max) = app.operator.plugin_bytes_max(&of.pipeline, &of.slot) else {
-        return Err(Problem::from(RequestError::NoSuchPipeline(of.pipeline)).closing());
+        return Err(Problem::no_pipeline(&of.pipeline).closing());
     };
     let (parts, body) = request.into_parts();
     let too_large = |problem: Problem| {

@@ -190,8 +190,7 @@ pub async fn events(
 
 async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Response, Problem> {
     let Some(endpoint) = app.ingest.endpoint(pipeline) else {
-        let detail = format!("there is no pipeline {pipeline:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail).closing());
+        return Err(Problem::no_pipeline(pipeline).closing());
     };
     let accepted = take(app, endpoint, request).await;
     match &accepted {

@@ -9,6 +9,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use courtside_engine::slots::request::RequestError;
 use courtside_log::LogError;
 use courtside_types::Position;
 use serde::Serialize;
@@ -110,6 +111,10 @@ impl Problem {
 
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", detail)
+    }
+
+    pub fn no_pipeline(name: &str) -> Self {
+        RequestError::NoSuchPipeline(name.to_owned()).into()
     }
 
     #[must_use]

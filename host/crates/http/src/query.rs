@@ -104,7 +104,7 @@ pub fn cursor_of(key: &Key) -> String {
     hex::encode(key)
 }
 
-fn wrong(name: &str, detail: impl Into<String>) -> Problem {
+pub fn wrong(name: &str, detail: impl Into<String>) -> Problem {
     let detail = format!("{name}: {}", detail.into());
     Problem::field("invalid-parameter", name, detail)
 }

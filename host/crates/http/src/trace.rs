@@ -92,10 +92,8 @@ fn request(
 }
 
 fn traced(app: &SharedApp, pipeline: &str) -> Result<Arc<EntityHistory>, Problem> {
-    app.operator.traced(pipeline).ok_or_else(|| {
-        let detail = format!("there is no pipeline {pipeline:?}");
-        Problem::new(StatusCode::NOT_FOUND, "pipeline-not-found", detail)
-    })
+    let traced = app.operator.traced(pipeline);
+    traced.ok_or_else(|| Problem::no_pipeline(pipeline))
 }
 
 /// The checkpoint of a key, and what decides on its processing.
@@ -158,16 +156,10 @@ pub async fn events(
     let parameters = Parameters::of(&uri, &["partition", "after", "background"])?;
     let after = parameters.after()?;
     let request = request(&app, place, &parameters)?;
-    answer(app, request, move |app, request| {
-        let EntityRequest {
-            traced,
-            key,
-            partitions,
-            ..
-        } = request;
-        traced.events(&*app.log, key, partitions, after)
-    })
-    .await
+    let events = move |app: &SharedApp, of: &EntityRequest| {
+        of.traced.events(&*app.log, &of.key, &of.partitions, after)
+    };
+    answer(app, request, events).await
 }
 
 /// The published outputs of a key's events, and its dead letters.
@@ -193,16 +185,9 @@ pub async fn outputs(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let request = request(&app, place, &Parameters::of(&uri, &["partition"])?)?;
-    answer(app, request, |app, request| {
-        let EntityRequest {
-            traced,
-            key,
-            partitions,
-            ..
-        } = request;
-        traced.outputs(&*app.log, key, partitions)
-    })
-    .await
+    let outputs =
+        |app: &SharedApp, of: &EntityRequest| of.traced.outputs(&*app.log, &of.key, &of.partitions);
+    answer(app, request, outputs).await
 }
 
 /// A plugin's file, by its digest.
@@ -253,32 +238,10 @@ async fn answer(
     })
     .await?;
     let mut lines = opened?;
-    let (sender, pages) = mpsc::channel::<io::Result<Bytes>>(PAGES_AHEAD);
+    let (sender, pages) = mpsc::channel(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let _held = request.permit;
-        let mut sent = Instant::now();
-        loop {
-            let page = match lines.next(&*app.log) {
-                Ok(None) => return,
-                // A client that is gone shows only by a page that cannot be sent.
-                Ok(Some(page)) if page.is_empty() && sent.elapsed() >= ALIVE_EVERY => {
-                    Ok(Bytes::from_static(b"\n"))
-                }
-                Ok(Some(page)) => Ok(Bytes::from(page)),
-                Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "answer with records cut short by an error");
-                    Err(io::Error::other(error.to_string()))
-                }
-            };
-            let is_end = page.is_err();
-            let is_empty = page.as_ref().is_ok_and(Bytes::is_empty);
-            if sender.is_closed() || !is_empty && sender.blocking_send(page).is_err() || is_end {
-                return;
-            }
-            if !is_empty {
-                sent = Instant::now();
-            }
-        }
+        send_pages(|| lines.next(&*app.log), &sender);
     });
     let body = stream::unfold(pages, async |mut pages| {
         let page = pages.recv().await?;
@@ -291,4 +254,54 @@ async fn answer(
         Body::from_stream(body),
     )
         .into_response())
+}
+
+/// Sends pages until the last one, an error, or the end of the client.
+fn send_pages(
+    mut next: impl FnMut() -> Result<Option<String>, LogError>,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut sent = Instant::now();
+    loop {
+        let page = match next() {
+            Ok(None) => return,
+            // A client that is gone shows only by a page that cannot be sent.
+            Ok(Some(page)) if page.is_empty() && sent.elapsed() >= ALIVE_EVERY => {
+                Ok(Bytes::from_static(b"\n"))
+            }
+            Ok(Some(page)) => Ok(Bytes::from(page)),
+            Err(error) => {
+                tracing::warn!(code = error.code(), %error, "answer with records cut short by an error");
+                Err(io::Error::other(error.to_string()))
+            }
+        };
+        let is_end = page.is_err();
+        let is_empty = page.as_ref().is_ok_and(Bytes::is_empty);
+        if sender.is_closed() || !is_empty && sender.blocking_send(page).is_err() || is_end {
+            return;
+        }
+        if !is_empty {
+            sent = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_without_lines_ends_when_its_client_is_gone() {
+        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
+        let (mut client, mut read) = (Some(pages), 0);
+        let next = || {
+            read += 1;
+            if read == 3 {
+                client.take();
+            }
+            Ok((read < 1_000).then(String::new))
+        };
+        send_pages(next, &sender);
+        assert_eq!(read, 3);
+    }
 }
