@@ -64,8 +64,8 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// Opens the log and starts every pipeline. A step that fails because the log
-    /// does not answer is tried again, until `stop` is cancelled or
-    /// `START_PATIENCE` is over.
+    /// does not answer is tried again, until `stop` is cancelled or two minutes are
+    /// over.
     pub fn start(config: &Config, stop: &CancellationToken) -> anyhow::Result<Self> {
         let log = open_log(config)?;
         let compiler = Engine::new(EngineConfig {
@@ -99,7 +99,7 @@ impl Host {
                 continue;
             };
             let (pipeline, layout) = starter.prepare(name, settings)?;
-            endpoints.push(endpoint(&pipeline, name, settings)?);
+            endpoints.push(endpoint(&pipeline, settings)?);
             boards.push(BoardSpec {
                 pipeline: pipeline.name.clone(),
                 group: pipeline.group.clone(),
@@ -112,28 +112,20 @@ impl Host {
         let scoreboard = Scoreboard::start(Arc::clone(&log), config.scoreboard.clone(), boards)
             .or_fail("start-failed", "the scoreboard cannot start")?;
 
-        let mut started = Vec::new();
+        let (mut working, mut workers, mut managers) = (Vec::new(), Vec::new(), Vec::new());
         for (pipeline, layout) in pipelines {
-            started.push(starter.start(pipeline, layout)?);
+            let started = starter.start(pipeline, layout)?;
+            working.push(started.working);
+            workers.extend(started.workers);
+            managers.push(started.manager);
         }
-        let mut overview = Overview {
-            log_gauges: LogGauges::new(
-                Arc::clone(&log),
-                started
-                    .iter()
-                    .map(|one| Arc::clone(&one.working.pipeline))
-                    .collect(),
-            ),
+        let of_pipelines = working.iter().map(|one| Arc::clone(&one.pipeline));
+        let overview = Overview {
+            log_gauges: LogGauges::new(Arc::clone(&log), of_pipelines.collect()),
             log: Arc::clone(&log),
             data_dir: config.data_dir.clone(),
-            pipelines: Vec::new(),
+            pipelines: working,
         };
-        let (mut workers, mut managers) = (Vec::new(), Vec::new());
-        for one in started {
-            overview.pipelines.push(one.working);
-            workers.extend(one.workers);
-            managers.push(one.manager);
-        }
         Ok(Self {
             log,
             overview: Arc::new(overview),

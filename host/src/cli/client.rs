@@ -17,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 /// A stream has no time limit of its own: it ends when its reader does.
 const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
+/// The code of an answer that no Courtside host gives.
+pub const UNREACHABLE: &str = "host-unreachable";
+
 /// The fields of a host's problem document that are shown to a person.
 #[derive(Deserialize)]
 struct Problem {
@@ -73,7 +76,7 @@ impl Client {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Opened::Later(no_answer(url.as_str(), &error).into()),
             Err(_) => {
-                return Opened::Later(coded!("host-unreachable", "no answer from {url} in time"));
+                return Opened::Later(coded!(UNREACHABLE, "no answer from {url} in time"));
             }
         };
         let status = answer.status();
@@ -83,7 +86,7 @@ impl Client {
         // If the body breaks off, the status alone is reported.
         let body = tokio::time::timeout(TIMEOUT, answer.bytes()).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        let error = problem(url, status, &body);
+        let error = problem(&body, || format!("{url} answered {status}")).into();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             Opened::Later(error)
         } else {
@@ -121,24 +124,24 @@ impl Client {
         let status = answer.status();
         let body = answer.bytes().await.map_err(|error| {
             coded!(
-                "host-unreachable",
+                UNREACHABLE,
                 "the answer from {url} was cut short: {}",
                 root(&error)
             )
         })?;
         if !status.is_success() {
-            return Err(problem(url, status, &body));
+            return Err(problem(&body, || format!("{url} answered {status}")).into());
         }
-        serde_json::from_slice(&body).or_fail_with("host-unreachable", || {
+        serde_json::from_slice(&body).or_fail_with(UNREACHABLE, || {
             format!("the answer from {url} is of another version")
         })
     }
 }
 
 /// The error of an answer that is no success: the host's own words, if it has any.
-fn problem(url: &Url, status: StatusCode, body: &[u8]) -> anyhow::Error {
+pub fn problem(body: &[u8], otherwise: impl FnOnce() -> String) -> Failure {
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => Failure::new(problem.code, problem.detail).into(),
-        Err(_) => coded!("host-unreachable", "{url} answered {status}"),
+        Ok(problem) => Failure::new(problem.code, problem.detail),
+        Err(_) => Failure::new(UNREACHABLE, otherwise()),
     }
 }

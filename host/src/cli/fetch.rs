@@ -11,10 +11,9 @@ use courtside_types::{Digest, PartitionId, coded, failure::Failure};
 use futures_util::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
-use serde::Deserialize;
 
-/// The code of an answer that no Courtside host gives.
-const UNREACHABLE: &str = "host-unreachable";
+use super::client::{UNREACHABLE, problem};
+
 /// How long a host may be silent: it may read much before it finds something.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 /// Most bytes of a line, which is a record, in hexadecimal digits at worst.
@@ -207,22 +206,14 @@ fn encoded(name: &str) -> String {
 
 /// The answer if it is a success; otherwise an error in the host's words.
 async fn well(answer: Response) -> Result<Response, Failure> {
-    #[derive(Deserialize)]
-    struct Problem {
-        code: String,
-        detail: String,
-    }
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
     }
     let body = answer.bytes().await.unwrap_or_default();
-    Err(serde_json::from_slice::<Problem>(&body).map_or_else(
-        |_| {
-            let text = String::from_utf8_lossy(&body);
-            let quoted: String = text.chars().take(QUOTED_CHARS_MAX).collect();
-            Failure::new(UNREACHABLE, format!("{status}: {quoted}"))
-        },
-        |problem| Failure::new(problem.code, problem.detail),
-    ))
+    Err(problem(&body, || {
+        let text = String::from_utf8_lossy(&body);
+        let quoted: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+        format!("{status}: {quoted}")
+    }))
 }

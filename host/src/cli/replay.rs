@@ -55,13 +55,13 @@ struct EntityArgs {
 
 impl EntityArgs {
     fn fetch(&self, key: &str) -> anyhow::Result<Recording> {
-        let asked = EntityRequest {
+        let request = EntityRequest {
             host: self.host.clone(),
             pipeline: self.pipeline.clone(),
             key: key.to_owned(),
             partition: self.partition.map(PartitionId),
         };
-        block_on(asked.recording())?
+        block_on(request.recording())?
     }
 }
 

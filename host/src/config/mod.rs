@@ -181,9 +181,3 @@ impl Config {
             .unwrap_or_else(|| format!("courtside-{pipeline}"))
     }
 }
-
-/// A size as a `usize`; a larger size becomes the largest `usize`.
-#[must_use]
-pub fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}

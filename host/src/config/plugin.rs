@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use courtside_plugin_host::{Limits, wasm::CompileLimits};
+use courtside_types::usize_of;
 use serde::{Deserialize, Serialize};
-
-use super::bytes;
 
 /// How much a plugin may use, and how many entities share an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,11 +42,11 @@ impl PluginConfig {
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
-            memory_bytes_max: bytes(self.memory_bytes_max),
+            memory_bytes_max: usize_of(self.memory_bytes_max),
             call_cpu_time_max: self.call_cpu_time_max,
-            emitted_bytes_max: bytes(self.emitted_bytes_max),
-            checkpoint_bytes_max: bytes(self.checkpoint_bytes_max),
-            plugin_bytes_max: bytes(self.plugin_bytes_max),
+            emitted_bytes_max: usize_of(self.emitted_bytes_max),
+            checkpoint_bytes_max: usize_of(self.checkpoint_bytes_max),
+            plugin_bytes_max: usize_of(self.plugin_bytes_max),
         }
     }
 

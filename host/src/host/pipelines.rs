@@ -28,14 +28,15 @@ use courtside_http::ingest::{Endpoint, KeyRule, Schema};
 use courtside_log::{LogError, RecordLog, partitioner::Method};
 use courtside_plugin_host::Compiler;
 use courtside_types::{
-    PartitionId, Topic, TopicPartition, coded,
+    PartitionId, Topic, coded,
     failure::{ErrorCode as _, Failure, OrFail as _},
+    usize_of,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::overview::Working;
 use crate::{
-    config::{Config, PipelineConfig, PluginConfig, SCORES, bytes},
+    config::{Config, PipelineConfig, PluginConfig, SCORES},
     topics,
 };
 
@@ -81,17 +82,15 @@ impl Starter<'_> {
             })?);
         }
         let store = self.config.data_dir.join("plugins").join(&*pipeline.name);
-        let topic = TopicPartition {
-            topic: slots::topic::name(&pipeline.group),
-            partition: slots::topic::ONLY,
-        };
+        let topic = slots::topic::place(&pipeline.group);
+        let checkpoints = log.checkpoints(&pipeline.group).map_err(Failure::of)?;
         let store = PluginStore::open(&store).or_fail_with("plugin-store-failed", || {
             format!("{} cannot be used", store.display())
         })?;
         let library = Arc::new(Library::new(store, Arc::clone(log), topic.topic.clone()));
         let manager = Manager::start(Setup {
             compiler: Arc::clone(&self.compiler),
-            checkpoints: log.checkpoints(&pipeline.group).map_err(Failure::of)?,
+            checkpoints: Arc::clone(&checkpoints),
             partitions: (0..pipeline.partitions).map(PartitionId).collect(),
             workers: workers
                 .iter()
@@ -108,7 +107,7 @@ impl Starter<'_> {
         .or_fail("start-failed", "the thread of the slots cannot start")?;
         let traced = EntityHistory {
             partitioner: layout.partitioner.clone(),
-            checkpoints: log.checkpoints(&pipeline.group).map_err(Failure::of)?,
+            checkpoints,
             status: Arc::clone(&status),
             slots: manager.views(),
             pipeline: Arc::clone(&pipeline),
@@ -158,10 +157,7 @@ fn pipeline(
     log.ensure_group(&group, &input).map_err(Failure::of)?;
     let identity = Identity::of(log, &group, &input).map_err(Failure::of)?;
     let dead_letter = dead_letters::topic(&group);
-    let plugins = TopicPartition {
-        topic: slots::topic::name(&group),
-        partition: slots::topic::ONLY,
-    };
+    let plugins = slots::topic::place(&group);
     let output = |kept: &KeptTopic| -> anyhow::Result<Output> {
         let topic: Topic = kept.topic.as_str().into();
         let partitions = log.partitions(&topic)?;
@@ -250,10 +246,10 @@ fn processing(config: &Config, plugin: &PluginConfig) -> WorkerSettings {
     WorkerSettings {
         workers,
         commit_interval: worker.commit_interval,
-        commit_bytes_max: bytes(worker.commit_bytes_max),
-        poll_bytes_max: bytes(worker.poll_bytes_max),
+        commit_bytes_max: usize_of(worker.commit_bytes_max),
+        poll_bytes_max: usize_of(worker.poll_bytes_max),
         call_events_max: worker.call_events_max,
-        call_bytes_max: bytes(worker.call_bytes_max),
+        call_bytes_max: usize_of(worker.call_bytes_max),
         entities_per_instance: plugin.entities_per_instance,
         entities_open_max: worker.entities_open_max.div_ceil(workers as usize),
         entity_idle: worker.entity_idle,
@@ -262,11 +258,8 @@ fn processing(config: &Config, plugin: &PluginConfig) -> WorkerSettings {
     }
 }
 
-pub fn endpoint(
-    pipeline: &Pipeline,
-    name: &str,
-    settings: &PipelineConfig,
-) -> anyhow::Result<Endpoint> {
+pub fn endpoint(pipeline: &Pipeline, settings: &PipelineConfig) -> anyhow::Result<Endpoint> {
+    let name = &*pipeline.name;
     Ok(Endpoint {
         pipeline: pipeline.name.clone(),
         topic: pipeline.input.clone(),

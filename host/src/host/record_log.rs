@@ -11,9 +11,10 @@ use courtside_log::{
 use courtside_types::{
     coded,
     failure::{Failure, OrFail as _},
+    usize_of,
 };
 
-use crate::config::{Config, bytes};
+use crate::config::Config;
 
 /// Opens the record log that the configuration names.
 pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn RecordLog>> {
@@ -72,8 +73,8 @@ pub fn open_admin(config: &Config, create: bool) -> anyhow::Result<Arc<dyn Admin
 fn limits(config: &Config) -> kafka::Limits {
     kafka::Limits {
         partitions: config.log.partitions,
-        record_bytes_max: bytes(config.log.record_bytes_max),
-        queue_bytes_max: bytes(config.log.queue_bytes_max),
+        record_bytes_max: usize_of(config.log.record_bytes_max),
+        queue_bytes_max: usize_of(config.log.queue_bytes_max),
         tombstone_retention: config.topics.tombstone_retention,
     }
 }

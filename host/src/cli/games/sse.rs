@@ -22,6 +22,7 @@ pub struct Parser {
     /// The last line ended with a carriage return: a line feed belongs to it.
     after_return: bool,
 }
+
 /// An event larger than any that a host sends.
 #[derive(Debug, thiserror::Error)]
 #[error("an event of the stream is larger than {EVENT_BYTES_MAX} bytes")]

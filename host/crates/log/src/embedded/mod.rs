@@ -59,7 +59,7 @@ use std::{
 };
 
 use courtside_process::clock::now_ms;
-use courtside_types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId};
+use courtside_types::{NewRecord, Offset, PartitionId, Position, Record, Topic, TopicId, usize_of};
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
@@ -122,9 +122,7 @@ impl Embedded {
         let lock = store::lock(path)?;
         let shared = EmbeddedState {
             path: path.to_owned(),
-            queue: Arc::new(Queue::new(
-                usize::try_from(config.queue_bytes_max.as_u64()).unwrap_or(usize::MAX),
-            )),
+            queue: Arc::new(Queue::new(usize_of(config.queue_bytes_max))),
             config,
             store: RwLock::new(None),
             topics: RwLock::default(),

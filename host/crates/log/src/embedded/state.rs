@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use courtside_types::usize_of;
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
@@ -51,7 +52,7 @@ impl EmbeddedState {
     }
 
     pub fn record_bytes_max(&self) -> usize {
-        usize::try_from(self.config.record_bytes_max.as_u64()).unwrap_or(usize::MAX)
+        usize_of(self.config.record_bytes_max)
     }
 
     /// A group without members no longer reads its topic if its last commit is before

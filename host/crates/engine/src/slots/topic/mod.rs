@@ -22,8 +22,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use courtside_process::clock::now_ms;
 use courtside_types::{
-    Digest, Header, Key, NewRecord, PartitionId, Record, Topic, slot_name::SlotName,
-    topics::PLUGINS_SUFFIX,
+    Digest, Header, Key, NewRecord, PartitionId, Record, Topic, TopicPartition,
+    slot_name::SlotName, topics::PLUGINS_SUFFIX,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -44,6 +44,15 @@ const PIECES_HEADER: &str = "courtside-pieces";
 #[must_use]
 pub fn name(group: &str) -> Topic {
     format!("{group}{PLUGINS_SUFFIX}").into()
+}
+
+/// The only partition of a group's topic.
+#[must_use]
+pub fn place(group: &str) -> TopicPartition {
+    TopicPartition {
+        topic: name(group),
+        partition: ONLY,
+    }
 }
 
 /// The plugin that a host runs in a slot.

@@ -11,7 +11,7 @@ use courtside_log::{
     embedded::{Embedded, EmbeddedConfig},
 };
 use courtside_plugin_host::{CompileRun, Compiler, Limits, Plugin};
-use courtside_types::{PartitionId, TopicPartition};
+use courtside_types::PartitionId;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -22,7 +22,7 @@ use crate::{
         manager::SlotsConfig,
         request::{Answer, RequestError, RequestKind, RequestResult},
         store::PluginStore,
-        topic::{self, ONLY},
+        topic,
         view::{FileState, SlotView},
     },
     worker::{
@@ -84,7 +84,7 @@ impl Place {
         let pipeline = pipeline(1, 1);
         let log: Arc<dyn RecordLog> = Arc::<Embedded>::clone(&self.log);
         let store = PluginStore::open(self.dir.path().join("copies")).unwrap();
-        let topic = topic::name("test");
+        let topic = topic::place("test");
         let status = PipelineStatus::default();
         let partition = PartitionStatus {
             worker: 0,
@@ -100,11 +100,8 @@ impl Place {
             workers: Vec::new(),
             status: Arc::new(status),
             dir: self.dir.path().join("dir"),
-            library: Arc::new(Library::new(store, Arc::clone(&log), topic.clone())),
-            topic: TopicPartition {
-                topic,
-                partition: ONLY,
-            },
+            library: Arc::new(Library::new(store, Arc::clone(&log), topic.topic.clone())),
+            topic,
             config: SlotsConfig {
                 settle: Duration::ZERO,
                 ..SlotsConfig::default()
