@@ -29,14 +29,6 @@ pub enum PlayError {
 
 impl ErrorCode for PlayError {
     fn code(&self) -> &str {
-        PlayError::code(self)
-    }
-}
-
-impl PlayError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "play-file-unreadable",
             Self::Directory { .. } => "play-file-is-directory",

@@ -190,6 +190,8 @@ impl Recorded {
 
 #[cfg(test)]
 mod tests {
+    use courtside_types::failure::ErrorCode as _;
+
     use super::*;
 
     fn games(text: &str) -> Result<Vec<RecordedGame>, PlayError> {

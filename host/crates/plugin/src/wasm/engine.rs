@@ -44,20 +44,14 @@ pub enum EngineError {
 
 impl ErrorCode for EngineError {
     fn code(&self) -> &str {
-        EngineError::code(self)
-    }
-}
-
-impl EngineError {
-    /// The stable code of `docs/errors.md`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
         match self {
             Self::Cache { .. } => "plugin-cache-unusable",
             Self::Start { .. } => "plugin-engine-failed",
         }
     }
+}
 
+impl EngineError {
     fn start(error: impl std::fmt::Display) -> Self {
         Self::Start {
             reason: format!("{error:#}"),

@@ -1,7 +1,7 @@
 //! Calls of a well-behaved plugin: its input and its results.
 
 use bytes::Bytes;
-use courtside_types::{Digest, Header};
+use courtside_types::{Digest, Header, failure::ErrorCode as _};
 
 use super::{
     super::{Engine, EngineConfig},
