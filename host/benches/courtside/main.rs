@@ -14,7 +14,7 @@
 )]
 
 mod client;
-mod doors;
+mod http_api;
 mod kafka;
 mod load;
 mod native;
@@ -34,8 +34,8 @@ const ALL: &[(&str, fn())] = &[
     ("pipeline", pipeline::wasm_and_native),
     ("games", pipeline::many_games),
     ("idle", pipeline::a_million_games),
-    ("latency", doors::latency),
-    ("post", doors::post),
+    ("latency", http_api::latency),
+    ("post", http_api::post),
     ("subscribers", subscribers::plain),
     ("subscribers-gzip", subscribers::gzip),
     ("subscribers-websocket", subscribers::websocket),

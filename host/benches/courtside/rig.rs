@@ -191,7 +191,7 @@ impl Rig {
             .expect("a recorder")
             .build_recorder()
             .handle();
-        let doors = http::App {
+        let app = http::App {
             log: Arc::clone(&self.log),
             ingest: Arc::clone(&self.host.ingest),
             scoreboard: Arc::clone(&self.host.scoreboard),
@@ -207,7 +207,7 @@ impl Rig {
             .block_on(http::bind(self.config.http.listen))
             .expect("a port");
         let address = listener.local_addr().expect("an address");
-        runtime.spawn(http::serve(listener, doors, stop.clone()));
+        runtime.spawn(http::serve(listener, app, stop.clone()));
         (address, stop)
     }
 

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Client, doors::name, load, process::Process};
+use crate::{client::Client, http_api::name, load, process::Process};
 
 const SUBSCRIBERS: usize = 10_000;
 const GAMES: usize = 13;

@@ -16,7 +16,7 @@ use rdkafka::{
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{Cluster, GROUP, PARTITIONS, limit};
-use crate::{doors, load, rig::Rig};
+use crate::{http_api, load, rig::Rig};
 
 /// 1,000 games to their ends through `nba-scoring`, and the bare transaction
 /// loop over the same input, by turns.
@@ -80,7 +80,7 @@ pub fn post() {
     let Some(cluster) = Cluster::up() else {
         return;
     };
-    doors::post_with(&[("kafka.brokers", &cluster.brokers)]);
+    http_api::post_with(&[("kafka.brokers", &cluster.brokers)]);
 }
 
 /// The time from the moment a POST is sent to the moment that a consumer of
@@ -105,7 +105,7 @@ pub fn latency() {
                 };
                 let at = Instant::now();
                 let value = message.payload().unwrap_or_default();
-                if seen.send((doors::name(value, "last_seq"), at)).is_err() {
+                if seen.send((http_api::name(value, "last_seq"), at)).is_err() {
                     return;
                 }
             }
@@ -113,14 +113,15 @@ pub fn latency() {
     };
     // The broker has just started, and runs its code interpreted at first. So the first
     // half minute, which says little about its later speed, is left out.
-    let mut sendings = runtime.block_on(doors::send_steadily(address, doors::steady_lines(50)));
+    let mut sendings =
+        runtime.block_on(http_api::send_steadily(address, http_api::steady_lines(50)));
     let warm = sendings.len() * 3 / 5;
     sendings.sort_by_key(|(_, at)| *at);
     sendings.drain(..warm);
     std::thread::sleep(Duration::from_secs(2));
     done.store(true, Ordering::Relaxed);
     reader.join().expect("the reader");
-    doors::print_latency("POST to a read_committed consumer", sightings, sendings);
+    http_api::print_latency("POST to a read_committed consumer", sightings, sendings);
     stop.cancel();
     rig.stop();
 }

@@ -65,7 +65,7 @@ impl HttpConfig {
         self.subscribers_max.min(connections)
     }
 
-    /// A rule between values that does not hold, in words.
+    /// Refuses values that are wrong together, with an error that names the rule.
     pub fn check(&self) -> Result<(), String> {
         check_origins(&self.cors_origins).map_err(|wrong| format!("http.cors_origins: {wrong}"))?;
         self.tls.check()

@@ -62,10 +62,10 @@ impl LogGauges {
     fn ask_within(self: &Arc<Self>, patience: Duration) -> Vec<LogAnswer> {
         let mut state = self.state.lock();
         if !state.is_asking {
-            let asked = Arc::clone(self);
+            let gauges = Arc::clone(self);
             let spawned = std::thread::Builder::new()
                 .name("figures".to_owned())
-                .spawn(move || asked.run());
+                .spawn(move || gauges.run());
             state.is_asking = spawned.is_ok();
         }
         let before = state.round;
@@ -100,7 +100,7 @@ mod tests {
     fn a_log_that_does_not_answer_is_not_waited_for() {
         let pipeline = Arc::new(pipeline());
         let log = MemoryLog::new(&[(&*pipeline.input, 1)]);
-        let asked = LogGauges::new(Arc::clone(&log) as _, vec![pipeline]);
+        let gauges = LogGauges::new(Arc::clone(&log) as _, vec![pipeline]);
         let answers = |answers: &[LogAnswer]| {
             let [answer] = answers else {
                 panic!("one pipeline, and {} answers", answers.len());
@@ -109,12 +109,12 @@ mod tests {
             answer.group.is_some()
         };
         let long = Duration::from_secs(60);
-        assert!(answers(&asked.ask_within(long)));
+        assert!(answers(&gauges.ask_within(long)));
         let stalled = log.stall();
         for _ in 0..3 {
-            assert!(!answers(&asked.ask_within(Duration::from_millis(5))));
+            assert!(!answers(&gauges.ask_within(Duration::from_millis(5))));
         }
         drop(stalled);
-        assert!(answers(&asked.ask_within(long)));
+        assert!(answers(&gauges.ask_within(long)));
     }
 }

@@ -122,7 +122,7 @@ pub struct PipelineReport<'a> {
 
 impl std::fmt::Debug for PipelineReport<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Seen({})", self.pipeline.name)
+        write!(f, "PipelineReport({})", self.pipeline.name)
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! Only what a scoring plugin relies on is checked, so that a client sees its
 //! mistake at once and not as a dead letter. Unknown fields pass untouched.
-//!
-//! So `nba-scoring` refuses no event for its shape that was accepted here.
+//! `nba-scoring` refuses no event for its shape that was accepted here.
 
 use std::borrow::Cow;
 

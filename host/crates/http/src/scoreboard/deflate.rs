@@ -4,10 +4,8 @@
 //! it and ends at a byte. Such a part can follow any other, so every reader's
 //! stream is put together from the same parts, and none needs a compressor of its
 //! own (256 KB each). The price is that a value is not written as its difference
-//! from the one before. Each thread has one compressor.
-//!
-//! So a stream shrinks to a half or a third, and not to a tenth. A compressor for each
-//! stream would also cost CPU time for every reader.
+//! from the one before: a stream shrinks to a half or a third, and not to a tenth.
+//! Each thread has one compressor, and readers cost no CPU time for compression.
 
 use std::cell::RefCell;
 

@@ -253,7 +253,7 @@ async fn requests_are_counted() {
     crate::describe();
     host.post("/score", "application/json", GOOD).await;
     host.post("/score", "application/json", "{").await;
-    let gauges = String::from_utf8(host.get("/metrics").await.body.to_vec()).unwrap();
+    let metrics = String::from_utf8(host.get("/metrics").await.body.to_vec()).unwrap();
     for line in [
         r#"courtside_http_requests_total{method="POST",route="/score",status="200"} 1"#,
         r#"courtside_http_requests_total{method="POST",route="/score",status="400"} 1"#,
@@ -261,7 +261,7 @@ async fn requests_are_counted() {
         r#"courtside_ingest_refused_total{pipeline="scores",code="invalid-json"} 1"#,
         r#"courtside_http_request_duration_seconds_count{method="POST",route="/score"} 2"#,
     ] {
-        assert!(gauges.contains(line), "{line} is not in\n{gauges}");
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }
 
