@@ -14,6 +14,7 @@
 )]
 
 mod client;
+mod cpu;
 mod http_api;
 mod kafka;
 mod load;

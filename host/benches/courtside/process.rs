@@ -10,11 +10,9 @@ use std::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{client::Client, rig};
+use crate::{client::Client, cpu, rig};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// The unit in which `/proc` counts time.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A host, which is killed when this is dropped.
 pub struct Process {
@@ -88,13 +86,7 @@ impl Process {
 
     /// The CPU time that the host has had of all cores together.
     pub fn cpu(&self) -> Duration {
-        let stat = self.proc("stat");
-        // The fields stand behind the name, which may have anything in it.
-        let (_, fields) = stat.rsplit_once(") ").expect("a name");
-        let ticks = fields.split(' ').skip(11).take(2);
-        ticks
-            .map(|ticks| TICK * ticks.parse::<u32>().expect("a number"))
-            .sum()
+        cpu::of_process(self.child.id())
     }
 
     fn proc(&self, file: &str) -> String {

@@ -15,7 +15,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
 };
 
-use crate::rig::{INPUT, OUTPUT};
+use crate::{
+    cpu,
+    rig::{INPUT, OUTPUT},
+};
 
 pub const GROUP: &str = "courtside-scores";
 pub const PARTITIONS: i32 = 8;
@@ -26,13 +29,16 @@ pub struct Cluster {
     pub brokers: String,
 }
 
+/// Where the broker of this process is kept.
+fn dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()))
+}
+
 fn script(arguments: &[&str]) -> String {
-    let dir =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/kafka/cluster");
     let output = Command::new(script)
         .args(arguments)
-        .env("COURTSIDE_KAFKA_DIR", dir)
+        .env("COURTSIDE_KAFKA_DIR", dir())
         .output()
         .expect("the cluster's script");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -50,6 +56,12 @@ impl Cluster {
         }
         let brokers = script(&["up"]);
         Some(Self { brokers })
+    }
+
+    /// CPU time that the broker has had.
+    pub fn cpu(&self) -> Duration {
+        let pid = std::fs::read_to_string(dir().join("1/pid")).expect("the broker's pid");
+        cpu::of_process(pid.trim().parse().expect("a number"))
     }
 
     pub fn client(&self) -> ClientConfig {

@@ -16,7 +16,11 @@ use rdkafka::{
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{Cluster, GROUP, PARTITIONS, limit};
-use crate::{http_api, load, rig::Rig};
+use crate::{
+    cpu::{self, CpuTimes},
+    http_api, load,
+    rig::Rig,
+};
 
 /// 1,000 games to their ends through `nba-scoring`, and the bare transaction
 /// loop over the same input, by turns.
@@ -33,9 +37,11 @@ pub fn pipeline() {
         };
         let rig = Rig::new(false, &[("kafka.brokers", &cluster.brokers)]);
         rig.preload(&runtime, &lines);
+        let (before, broker_before) = (CpuTimes::now(), cluster.cpu());
         let started = rig.activate();
         cluster.drain(GROUP);
         let ours = started.elapsed();
+        let (after, broker_cpu) = (CpuTimes::now(), cluster.cpu() - broker_before);
         let output_bytes = rig.output_bytes();
         rig.stop();
 
@@ -44,6 +50,11 @@ pub fn pipeline() {
             "round {round}, courtside: {:.2} s, {:.0} events/s, outputs of {output_bytes} bytes",
             ours.as_secs_f64(),
             rate(ours)
+        );
+        after.print_since(&before, lines.len());
+        println!(
+            "  CPU of the broker: {:.2} us an event",
+            cpu::an_event(broker_cpu, lines.len())
         );
         for (name, value_bytes) in [("as-large", output_bytes), ("as-they-came", bytes)] {
             create(&runtime, &cluster, name);
