@@ -152,6 +152,10 @@ const OF_MEMBERS: &[&str] = &[POLL_INTERVAL_MAX, "group.remote.assignor"];
 const POLL_INTERVAL_MAX: &str = "max.poll.interval.ms";
 const POLL_INTERVAL_MAX_DEFAULT: Duration = Duration::from_secs(300);
 
+const BATCH_BYTES_MAX: &str = "batch.size";
+/// The client's own default.
+const BATCH_BYTES_MAX_DEFAULT: usize = 1_000_000;
+
 /// Parts of property names that mark a secret.
 const SECRET: &[&str] = &["password", "secret", "key.pem", "oauthbearer.config"];
 
@@ -317,6 +321,15 @@ impl KafkaConfig {
             config.set("client.id", format!("courtside-{instance}-{worker}"));
         }
         config
+    }
+
+    /// The most bytes of a batch before its compression.
+    pub(super) fn batch_bytes_max(&self, record_bytes_max: usize) -> usize {
+        let set = self.properties.get(BATCH_BYTES_MAX);
+        let bytes = set.and_then(|bytes| bytes.parse().ok());
+        bytes
+            .unwrap_or(BATCH_BYTES_MAX_DEFAULT)
+            .min(message_bytes_max(record_bytes_max))
     }
 
     fn poll_interval_max(&self) -> Duration {

@@ -79,6 +79,18 @@ pub(super) fn base_record<'a, D: IntoOpaque>(
     base
 }
 
+/// The most bytes that a record takes in a batch before its compression.
+pub(super) fn sent_bytes_max(record: &NewRecord) -> usize {
+    // Lengths and numbers take up to this.
+    const OF_RECORD: usize = 36;
+    const OF_HEADER: usize = 10;
+    let headers = record.headers.len().saturating_mul(OF_HEADER);
+    record
+        .size()
+        .saturating_add(headers)
+        .saturating_add(OF_RECORD)
+}
+
 /// A partition's number as the clients have it.
 pub(super) fn number(partition: PartitionId) -> i32 {
     i32::try_from(partition.0).unwrap_or(i32::MAX)

@@ -1,7 +1,7 @@
 //! Calls of librdkafka that `rdkafka` does not pass on: the brokers' id of a member,
 //! the members of a group under either protocol, the offsets that a group has
 //! committed (without a client of that group), the ids of topics, a header's name as
-//! bytes, and whether an undelivered record may be in the log.
+//! bytes, whether an undelivered record may be in the log, and the flush of a producer.
 //!
 //! This is the engine's only unsafe code: it calls the C library with pointers that
 //! live in this module, and no raw pointer leaves it.
@@ -38,7 +38,7 @@ use rdkafka::{
         rd_kafka_admin_op_t, rd_kafka_consumer_group_state_name, rd_kafka_error_code,
         rd_kafka_event_DescribeConsumerGroups_result, rd_kafka_event_DescribeTopics_result,
         rd_kafka_event_ListConsumerGroupOffsets_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_event_t, rd_kafka_group_result_error,
+        rd_kafka_event_error, rd_kafka_event_t, rd_kafka_flush, rd_kafka_group_result_error,
         rd_kafka_group_result_partitions, rd_kafka_header_get_all, rd_kafka_mem_free,
         rd_kafka_memberid, rd_kafka_message_headers, rd_kafka_message_status,
         rd_kafka_msg_status_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
@@ -127,6 +127,15 @@ pub(super) fn may_be_there(message: &BorrowedMessage<'_>) -> bool {
     // SAFETY: the message lives as long as the borrow.
     let status = unsafe { rd_kafka_message_status(message.ptr()) };
     status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+}
+
+/// Has a producer send the records that wait for their `linger.ms` at once, and waits
+/// until none is left or the time is over. The thread sleeps meanwhile. `rdkafka`'s own
+/// flush polls instead.
+pub(super) fn flush<C: ClientContext>(client: &Client<C>, time: Duration) {
+    let ms = c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX);
+    // SAFETY: the handle lives as long as the client. The call keeps nothing.
+    unsafe { rd_kafka_flush(client.native_ptr(), ms) };
 }
 
 /// A group, as the brokers describe it.

@@ -54,12 +54,19 @@ struct Thread {
 }
 
 impl OffsetSender {
-    pub fn send(&mut self, sending: Sending, deadline: Instant) -> Result<(), NotSent> {
+    /// Sends offsets. `meanwhile` runs until it is done, and should end once the answer
+    /// is there, which its argument tells.
+    pub fn send(
+        &mut self,
+        sending: Sending,
+        deadline: Instant,
+        meanwhile: impl FnOnce(&dyn Fn() -> bool),
+    ) -> Result<(), NotSent> {
         let thread = match self.thread.take() {
             Some(thread) => thread,
             None => Thread::start(send)?,
         };
-        let sent = thread.wait(sending, deadline);
+        let sent = thread.wait(sending, deadline, meanwhile);
         // Only a thread that answered is kept. One that hangs ends with its call.
         if !matches!(sent, Err(NotSent::Hangs)) {
             self.thread = Some(thread);
@@ -95,9 +102,15 @@ impl Thread {
         }
     }
 
-    fn wait(&self, sending: Sending, deadline: Instant) -> Result<(), NotSent> {
+    fn wait(
+        &self,
+        sending: Sending,
+        deadline: Instant,
+        meanwhile: impl FnOnce(&dyn Fn() -> bool),
+    ) -> Result<(), NotSent> {
         let sent = self.inbox.send((sending, deadline));
         sent.map_err(|_| NotSent::Hangs)?;
+        meanwhile(&|| !self.outcomes.is_empty());
         match self.outcomes.recv_deadline(deadline + CLIENT_DELAY_MAX) {
             Ok(outcome) => outcome.map_err(NotSent::Failed),
             Err(_) => Err(NotSent::Hangs),
@@ -154,12 +167,12 @@ mod tests {
         let mut sender = OffsetSender {
             thread: Some(hanging.unwrap()),
         };
-        let sent = sender.send(sending(), Instant::now());
+        let sent = sender.send(sending(), Instant::now(), |_| {});
         assert!(matches!(sent, Err(NotSent::Hangs)), "{sent:?}");
         assert!(sender.thread.is_none());
         // Without a transaction the client refuses: the call was made, and returned.
         let deadline = Instant::now() + Duration::from_secs(60);
-        let sent = sender.send(sending(), deadline);
+        let sent = sender.send(sending(), deadline, |_| {});
         assert!(matches!(sent, Err(NotSent::Failed(_))), "{sent:?}");
         assert!(sender.thread.is_some());
         drop(hold);

@@ -22,9 +22,8 @@ use rdkafka::{
 
 use super::{context, errors::is_of_time, native};
 
-/// How often the worker looks whether records are still in flight. It sleeps in between:
-/// the client's own waits are in whole milliseconds, and spin through shorter times.
-pub(super) const LOOK: Duration = Duration::from_micros(500);
+/// Time between two tries of a call.
+const RETRY_WAIT: Duration = Duration::from_micros(500);
 
 /// Context of the producer. Nobody waits for deliveries one by one: a failed one fails
 /// the transaction.
@@ -100,7 +99,7 @@ pub(super) fn retry(
             Err(KafkaError::Transaction(error))
                 if error.is_retriable() && Instant::now() < deadline =>
             {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(RETRY_WAIT);
             }
             outcome => return outcome,
         }

@@ -28,13 +28,15 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer as _, PurgeConfig},
 };
+use rustc_hash::FxHashMap;
 
 use super::{
     config::KafkaConfig,
     convert,
     errors::is_denial,
+    native,
     offsets::{NotSent, OffsetSender, Sending},
-    producer::{LOOK, Refusals, TransactionContext, left, retry},
+    producer::{Refusals, TransactionContext, left, retry},
     verdict::{ClientReport, Stage, Verdict, judge},
 };
 use crate::LogError;
@@ -44,10 +46,17 @@ use crate::LogError;
 /// 5456 and 5511). So idle connections end after a while; see also [`OffsetSender`].
 const IDLE_PROPERTY: &str = "connections.max.idle.ms";
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Records wait for a flush, which sends at most one batch of each partition. The client
+/// would otherwise spin: while five records of a partition are under way and others
+/// wait, its thread looks again and again whether it may send these.
+const LINGER: Duration = Duration::from_millis(500);
+const BATCH_RECORDS_MAX: &str = "batch.num.messages";
+/// The largest number that the client takes: bytes alone limit a batch.
+const BATCH_RECORDS: u32 = 1_000_000;
 /// Shortest time between two tries of an idle worker to end an open transaction.
 const TIDY_WAIT: Duration = Duration::from_secs(1);
-/// Records that are handed over between two polls for deliveries.
-const RECORDS_PER_LOOK: usize = 1000;
+/// The longest time of one flush. Failed deliveries are polled for in between.
+const FLUSH_TIME: Duration = Duration::from_millis(50);
 
 /// A transaction that is not committed, as far as the host knows.
 #[derive(Debug)]
@@ -165,7 +174,11 @@ impl Transactions {
             .set("transactional.id", &self.id)
             .set("transaction.timeout.ms", &timeout)
             .set("message.timeout.ms", &timeout)
+            .set("linger.ms", LINGER.as_millis().to_string())
             .set("delivery.report.only.error", "true");
+        if !self.config.properties.contains_key(BATCH_RECORDS_MAX) {
+            config.set(BATCH_RECORDS_MAX, BATCH_RECORDS.to_string());
+        }
         if !self.config.properties.contains_key(IDLE_PROPERTY) {
             config.set(IDLE_PROPERTY, IDLE_MAX.as_millis().to_string());
         }
@@ -206,8 +219,13 @@ impl Transactions {
             let error = LogError::Fenced { reason };
             return Err(TransactionError::new(Verdict::Unknown, error));
         };
-        let filled = fill(&producer, &contents.records, deadline)
-            .and_then(|()| self.send_offsets(&producer, contents, identity, deadline));
+        let filled = fill(
+            &producer,
+            &contents.records,
+            self.config.batch_bytes_max(self.record_bytes_max),
+            deadline,
+        )
+        .and_then(|()| self.send_offsets(&producer, contents, identity, deadline));
         if let Err((stage, error)) = filled {
             drop(producer);
             let mut failure = self.fail(stage, &error, deadline);
@@ -229,7 +247,6 @@ impl Transactions {
             self.abort(deadline);
             return Err(TransactionError::before_commit(error));
         }
-        // The client's own flush looks for deliveries only every 100 ms.
         settle(&producer, deadline);
         let outcome = finish(&producer, deadline);
         drop(producer);
@@ -249,7 +266,13 @@ impl Transactions {
                 offsets: contents.offsets.clone(),
                 identity: Arc::clone(identity),
             };
-            let sent = self.offsets.send(sending, deadline);
+            // The records are sent while the offsets are.
+            let sent = self.offsets.send(sending, deadline, |is_answered| {
+                while !is_answered() && producer.in_flight_count() > 0 && Instant::now() < deadline
+                {
+                    flush(producer);
+                }
+            });
             sent.map_err(|error| match error {
                 NotSent::Failed(error) => (Stage::Filling, error),
                 NotSent::Hangs => {
@@ -407,12 +430,15 @@ fn filling(error: KafkaError) -> (Stage, KafkaError) {
 fn fill(
     producer: &BaseProducer<TransactionContext>,
     records: &[(&TopicPartition, Cow<'_, NewRecord>)],
+    batch_bytes_max: usize,
     deadline: Instant,
 ) -> Result<(), (Stage, KafkaError)> {
     producer.begin_transaction().map_err(filling)?;
-    for (index, (place, record)) in records.iter().enumerate() {
-        if index % RECORDS_PER_LOOK == RECORDS_PER_LOOK - 1 {
-            producer.poll(Duration::ZERO);
+    let mut batches = Batches::new(batch_bytes_max);
+    for (place, record) in records {
+        if !batches.add(place, record) {
+            settle(producer, deadline);
+            batches.begin(place, record);
         }
         let mut waiting = convert::base_record(place, record, ());
         while let Err((error, back)) = producer.send(waiting) {
@@ -420,22 +446,54 @@ fn fill(
             if !is_full || Instant::now() >= deadline {
                 return Err(filling(error));
             }
-            look(producer);
+            flush(producer);
             waiting = back;
         }
     }
     Ok(())
 }
 
-/// Waits until nothing is in flight.
-fn settle(producer: &BaseProducer<TransactionContext>, deadline: Instant) {
-    while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        look(producer);
+/// The batches that the next flush sends: one of each partition.
+struct Batches<'a> {
+    bytes: FxHashMap<&'a TopicPartition, usize>,
+    bytes_max: usize,
+}
+
+impl<'a> Batches<'a> {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes: FxHashMap::default(),
+            bytes_max,
+        }
+    }
+
+    /// Adds a record to its partition's batch, unless the batch has no room for it.
+    fn add(&mut self, place: &'a TopicPartition, record: &NewRecord) -> bool {
+        let bytes = self.bytes.entry(place).or_default();
+        let sum = bytes.saturating_add(convert::sent_bytes_max(record));
+        let has_room = *bytes == 0 || sum <= self.bytes_max;
+        if has_room {
+            *bytes = sum;
+        }
+        has_room
+    }
+
+    /// Begins new batches, the first of which has the record.
+    fn begin(&mut self, place: &'a TopicPartition, record: &NewRecord) {
+        self.bytes.clear();
+        self.add(place, record);
     }
 }
 
-fn look(producer: &BaseProducer<TransactionContext>) {
-    std::thread::sleep(LOOK);
+/// Sends what waits, and waits until nothing is in flight.
+fn settle(producer: &BaseProducer<TransactionContext>, deadline: Instant) {
+    while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        flush(producer);
+    }
+}
+
+fn flush(producer: &BaseProducer<TransactionContext>) {
+    native::flush(producer.client(), FLUSH_TIME);
     producer.poll(Duration::ZERO);
 }
 
@@ -450,4 +508,39 @@ fn finish(
             error => (Stage::Ending, error),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use courtside_types::PartitionId;
+
+    use super::*;
+
+    #[test]
+    fn a_flush_sends_at_most_one_batch_of_each_partition() {
+        let places = [0, 1].map(|partition| TopicPartition {
+            topic: "scores".into(),
+            partition: PartitionId(partition),
+        });
+        let record = |bytes: usize| NewRecord {
+            timestamp_ms: 0,
+            key: None,
+            headers: Vec::new(),
+            value: Some(Bytes::from(vec![b'x'; bytes])),
+        };
+        let mut batches = Batches::new(1_000);
+        for place in &places {
+            assert!(batches.add(place, &record(400)));
+            assert!(batches.add(place, &record(400)));
+            assert!(!batches.add(place, &record(400)));
+        }
+        // After a flush, each partition has room again.
+        batches.begin(&places[0], &record(400));
+        assert!(batches.add(&places[0], &record(400)));
+        assert!(batches.add(&places[1], &record(800)));
+        // A record larger than a batch is a batch of its own.
+        batches.begin(&places[0], &record(5_000));
+        assert!(!batches.add(&places[0], &record(1)));
+    }
 }

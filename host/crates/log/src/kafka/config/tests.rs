@@ -41,6 +41,14 @@ fn properties_pass_through_and_are_checked() {
     }
 }
 
+#[test]
+fn a_batch_is_as_large_as_the_client_makes_it() {
+    assert_eq!(KafkaConfig::default().batch_bytes_max(1 << 20), 1_000_000);
+    assert_eq!(with("batch.size", "5000").batch_bytes_max(1 << 20), 5_000);
+    let largest = message_bytes_max(1_000);
+    assert_eq!(KafkaConfig::default().batch_bytes_max(1_000), largest);
+}
+
 /// The client refuses properties that do not go together when it is made.
 #[test]
 fn every_assignor_makes_a_member() {
