@@ -21,6 +21,7 @@ pub mod conformance;
 pub mod embedded;
 mod error;
 pub mod kafka;
+mod latest;
 pub mod memory;
 mod name;
 pub mod partitioner;
@@ -37,7 +38,7 @@ use courtside_types::{
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use self::error::LogError;
+pub use self::{error::LogError, latest::LatestRecords};
 
 /// How a topic discards old records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,6 +275,21 @@ pub trait RecordLog: Send + Sync + 'static {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Record>, LogError>;
+
+    /// The latest record of each key of the committed records from `from` on that are
+    /// before the end of `bounds`, which the log told a moment ago. Reads about
+    /// `max_bytes` at most, and an empty answer means that no record is left there.
+    fn read_latest(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        from: Offset,
+        bounds: Bounds,
+        max_bytes: usize,
+    ) -> Result<LatestRecords, LogError> {
+        let records = self.read(topic, partition, from, max_bytes)?;
+        Ok(LatestRecords::of(records, bounds.end))
+    }
 
     /// The topic that a group's checkpoints are in, where the engine keeps them
     /// in one.

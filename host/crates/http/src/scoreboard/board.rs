@@ -16,7 +16,7 @@ use bytestring::ByteString;
 use courtside_log::{Bounds, GroupName, LogError, RecordLog};
 use courtside_types::{Key, NotReady, Offset, PartitionId, Record, Topic, usize_of};
 use parking_lot::{Mutex, RwLock};
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::FxBuildHasher;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -382,14 +382,14 @@ impl Board {
         state.next.clone()
     }
 
-    /// Takes records of one partition, which is now read up to `next`.
+    /// Takes the latest records of a stretch of one partition, which is now read up to
+    /// `next`.
     pub(super) fn apply(&self, partition: usize, records: &[Record], next: Offset) {
         let Ok(id) = u32::try_from(partition) else {
             return;
         };
-        let latest = latest_of_each(records);
         let mut touched = [false; WAKES];
-        for records in latest.chunks(APPLY_COUNT_MAX) {
+        for records in records.chunks(APPLY_COUNT_MAX) {
             let mut state = self.state.write();
             for record in records {
                 state.games.apply(PartitionId(id), record);
@@ -423,19 +423,6 @@ impl Board {
     pub(super) fn set_fault(&self, fault: Option<NotReady>) {
         *self.fault.lock() = fault;
     }
-}
-
-/// The last record of each key, in the order of offsets: readers need not see the
-/// earlier records of the same read.
-fn latest_of_each(records: &[Record]) -> Vec<&Record> {
-    let mut seen = FxHashSet::with_capacity_and_hasher(records.len(), FxBuildHasher);
-    let mut latest: Vec<_> = records
-        .iter()
-        .rev()
-        .filter(|record| record.key.as_ref().is_some_and(|key| seen.insert(key)))
-        .collect();
-    latest.reverse();
-    latest
 }
 
 fn wake_of(key: &[u8]) -> usize {

@@ -101,14 +101,10 @@ impl Follower {
             if bounds.end > next {
                 let id = PartitionId(u32::try_from(partition).unwrap_or(u32::MAX));
                 let max_bytes = usize_of(self.config.read_bytes_max);
-                let records = self.log.read(topic, id, next, max_bytes)?;
-                // An empty read says that no record is left before the end seen
-                // above: the offsets up to it are compacted away, or are markers.
-                read = records
-                    .last()
-                    .map_or(bounds.end, |record| record.offset.next());
-                board.apply(partition, &records, read);
-                count(board, records.len());
+                let latest = self.log.read_latest(topic, id, next, *bounds, max_bytes)?;
+                read = latest.next;
+                board.apply(partition, &latest.records, read);
+                count(board, latest.read);
                 more |= read < bounds.end;
             }
             caught_up &= ends.get(partition).is_none_or(|end| read >= *end);

@@ -57,6 +57,7 @@ macro_rules! conformance {
             records_are_read_as_appended,
             positions_are_those_read_back,
             a_read_is_bounded_but_never_empty,
+            the_latest_record_of_each_key_is_read_once,
             appenders_keep_their_order,
             bounds_are_the_offsets_held,
             everything_survives_reopening,

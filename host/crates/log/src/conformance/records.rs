@@ -100,6 +100,49 @@ pub fn a_read_is_bounded_but_never_empty(subject: &mut impl Subject) {
     assert_eq!(read(1_000_000, 1000), [0; 0]);
 }
 
+pub fn the_latest_record_of_each_key_is_read_once(subject: &mut impl Subject) {
+    let (log, a) = (subject.log(), subject.name("a"));
+    log.ensure_topics(&[deleted(&a, 1)]).unwrap();
+    let mut new: Vec<_> = ["a", "b", "a", "c", "b", "a"]
+        .into_iter()
+        .enumerate()
+        .map(|(n, key)| (PartitionId(0), record(key, &n.to_string())))
+        .collect();
+    new[3].1.key = None;
+    wait(log.append(&a, new).unwrap());
+    let bounds = log.bounds(&a).unwrap()[0];
+    // An answer may end before the end of the partition.
+    let read_from = |from: u64, max_bytes| {
+        let (mut found, mut next, mut read) = (Vec::new(), Offset(from), 0);
+        while next < bounds.end {
+            let latest = log
+                .read_latest(&a, PartitionId(0), next, bounds, max_bytes)
+                .unwrap();
+            assert!(latest.next > next);
+            (next, read) = (latest.next, read + latest.read);
+            found.extend(latest.records.iter().map(|record| record.offset.0));
+        }
+        (found, next, read)
+    };
+    let (found, next, read) = read_from(0, 1 << 20);
+    assert!(found.ends_with(&[4, 5]) && found.is_sorted(), "{found:?}");
+    assert_eq!((next, read), (bounds.end, 6));
+    // A read that ends early, reads in steps, and reads that go back.
+    let first = log.read(&a, PartitionId(0), Offset(0), 1).unwrap();
+    assert_eq!(first.len(), 1);
+    assert_eq!(read_from(1, 1), (vec![1, 2, 4, 5], bounds.end, 5));
+    let (found, next, read) = read_from(2, 1 << 20);
+    assert!(found.ends_with(&[4, 5]) && found.is_sorted(), "{found:?}");
+    assert_eq!((next, read), (bounds.end, 4));
+    let none = log
+        .read_latest(&a, PartitionId(0), bounds.end, bounds, 1)
+        .unwrap();
+    assert_eq!(
+        (none.records, none.next, none.read),
+        (vec![], bounds.end, 0)
+    );
+}
+
 pub fn appenders_keep_their_order(subject: &mut impl Subject) {
     let (log, a) = (subject.log(), subject.name("a"));
     log.ensure_topics(&[deleted(&a, 2)]).unwrap();

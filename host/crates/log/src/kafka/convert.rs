@@ -24,7 +24,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
         room.split().freeze()
     };
     Record {
-        offset: Offset(u64::try_from(message.offset()).unwrap_or_default()),
+        offset: offset(message),
         timestamp_ms: message
             .timestamp()
             .to_millis()
@@ -40,6 +40,10 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
             .collect(),
         value: message.payload().map(&mut copy),
     }
+}
+
+pub(super) fn offset(message: &BorrowedMessage<'_>) -> Offset {
+    Offset(u64::try_from(message.offset()).unwrap_or_default())
 }
 
 /// Stands for the time of a record that has none. Every broker takes such a record,

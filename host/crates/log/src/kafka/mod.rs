@@ -97,8 +97,8 @@ pub use self::{
     config::{Assignor, KafkaConfig, Limits},
 };
 use super::{
-    Bounds, Checkpoints, Cleanup, GroupName, GroupSpec, GroupStatus, Health, LogError, Member,
-    RecordLog, TopicSpec,
+    Bounds, Checkpoints, Cleanup, GroupName, GroupSpec, GroupStatus, Health, LatestRecords,
+    LogError, Member, RecordLog, TopicSpec,
 };
 
 /// The `group.id` of clients that only ask, and join no group.
@@ -358,6 +358,19 @@ impl RecordLog for Kafka {
         let topics = &self.shared.topics;
         topics.check(topic, partition)?;
         self.readers.read(topics, topic, partition, from, max_bytes)
+    }
+
+    fn read_latest(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        from: Offset,
+        bounds: Bounds,
+        max_bytes: usize,
+    ) -> Result<LatestRecords, LogError> {
+        self.shared.check_open()?;
+        let place = (topic, partition);
+        self.readers.read_latest(place, from, bounds, max_bytes)
     }
 
     fn checkpoints_topic(&self, group: &str) -> Option<TopicSpec> {

@@ -17,6 +17,7 @@ use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
     error::KafkaError,
+    message::{BorrowedMessage, Message as _},
 };
 use tokio::sync::watch;
 
@@ -27,7 +28,10 @@ use super::{
     errors::{of_partition, unavailable},
     topics::Topics,
 };
-use crate::LogError;
+use crate::{
+    Bounds, LogError,
+    latest::{LatestRecords, are_latest},
+};
 
 /// The `group.id` of these consumers, which join no group.
 const READERS: &str = "courtside-readers";
@@ -109,12 +113,43 @@ impl Readers {
         if from >= end {
             return Ok(Vec::new());
         }
+        let place = (topic, partition);
+        self.read_on_lane(place, from, |open, deadline| {
+            open.read(place, end, bytes_max, deadline)
+        })
+    }
+
+    /// The latest committed record of each key from `from` on, before the end of
+    /// `bounds`.
+    pub fn read_latest(
+        &self,
+        place: (&Topic, PartitionId),
+        from: Offset,
+        bounds: Bounds,
+        bytes_max: usize,
+    ) -> Result<LatestRecords, LogError> {
+        let from = from.max(bounds.start);
+        if from >= bounds.end {
+            return Ok(LatestRecords::of(Vec::new(), bounds.end));
+        }
+        self.read_on_lane(place, from, |open, deadline| {
+            open.read_latest(place, bounds.end, bytes_max, deadline)
+        })
+    }
+
+    /// Reads where a consumer can go on at `from`, or lets one jump there.
+    fn read_on_lane<T>(
+        &self,
+        (topic, partition): (&Topic, PartitionId),
+        from: Offset,
+        read: impl Fn(&mut Open, Instant) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
         let deadline = Instant::now() + self.timeout;
         let open = self.follow.open(topic, partition, from)?;
         let mut following = open.lock();
         if following.advance(from) {
-            let read = following.read(topic, partition, end, bytes_max, deadline);
-            return read.inspect_err(|_| self.follow.close(topic, partition));
+            let outcome = read(&mut following, deadline);
+            return outcome.inspect_err(|_| self.follow.close(topic, partition));
         }
         drop(following);
         let open = self.jump.open(topic, partition, from)?;
@@ -125,8 +160,8 @@ impl Readers {
             jumping.covered = from;
             jumping.held = None;
         }
-        let read = jumping.read(topic, partition, end, bytes_max, deadline);
-        read.inspect_err(|_| self.jump.close(topic, partition))
+        let outcome = read(&mut jumping, deadline);
+        outcome.inspect_err(|_| self.jump.close(topic, partition))
     }
 }
 
@@ -224,10 +259,10 @@ impl Open {
         true
     }
 
+    /// Waits only where it has no record yet; otherwise it takes those that are there.
     fn read(
         &mut self,
-        topic: &Topic,
-        partition: PartitionId,
+        place: (&Topic, PartitionId),
         end: Offset,
         bytes_max: usize,
         deadline: Instant,
@@ -235,55 +270,131 @@ impl Open {
         let mut records = Vec::new();
         let mut bytes = 0_usize;
         loop {
-            // Only a read that has no record yet waits; otherwise it takes those that
-            // are there.
             let is_enough = !records.is_empty() && bytes >= bytes_max;
             if is_enough || self.covered >= end && records.is_empty() {
                 return Ok(records);
             }
-            let wait = if records.is_empty() {
-                deadline.saturating_duration_since(Instant::now())
-            } else {
-                Duration::ZERO
-            };
-            let polled = match self.held.take() {
-                Some(record) => Some(Ok(record)),
+            let record = match self.held.take() {
+                Some(record) => record,
                 None => {
-                    let polled = self.queue.poll(wait);
-                    polled.map(|polled| polled.map(|message| convert::record(&message)))
+                    let wait = wait(records.is_empty(), deadline);
+                    match poll(&self.queue, &mut self.covered, place, wait)? {
+                        Some(message) => convert::record(&message),
+                        None if !records.is_empty() => return Ok(records),
+                        None => {
+                            in_time(place, self.covered, end, deadline)?;
+                            continue;
+                        }
+                    }
                 }
             };
-            match polled {
-                Some(Ok(record)) => {
-                    if record.offset < self.next {
-                        continue;
-                    }
-                    let size = record.size();
-                    if !records.is_empty() && bytes.saturating_add(size) > bytes_max {
-                        self.held = Some(record);
-                        return Ok(records);
-                    }
-                    self.next = record.offset.next();
-                    self.covered = self.next.max(self.covered);
-                    bytes = bytes.saturating_add(size);
-                    records.push(record);
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    if let Some(end) = take_end() {
-                        self.covered = self.covered.max(Offset(end));
-                    }
-                }
-                Some(Err(error)) => return Err(of_partition(&error, topic, partition)),
-                None if !records.is_empty() => return Ok(records),
-                None if Instant::now() >= deadline => {
-                    return Err(LogError::Unavailable {
-                        reason: format!(
-                            "{topic}/{partition} was not read to {end} within the time for a request"
-                        ),
-                    });
-                }
-                None => {}
+            if record.offset < self.next {
+                continue;
             }
+            let size = record.size();
+            if !records.is_empty() && bytes.saturating_add(size) > bytes_max {
+                self.held = Some(record);
+                return Ok(records);
+            }
+            self.next = record.offset.next();
+            self.covered = self.next.max(self.covered);
+            bytes = bytes.saturating_add(size);
+            records.push(record);
         }
     }
+
+    /// Reads as [`Open::read`] does, and copies the latest record of each key alone out
+    /// of the client's memory.
+    fn read_latest(
+        &mut self,
+        place: (&Topic, PartitionId),
+        end: Offset,
+        bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<LatestRecords, LogError> {
+        if self.held.is_some() {
+            let held = self.read(place, end, 1, deadline)?;
+            return Ok(LatestRecords::of(held, end));
+        }
+        let mut messages: Vec<BorrowedMessage<'_>> = Vec::new();
+        let mut bytes = 0_usize;
+        loop {
+            let is_enough = !messages.is_empty() && bytes >= bytes_max;
+            if is_enough || self.covered >= end && messages.is_empty() {
+                break;
+            }
+            let wait = wait(messages.is_empty(), deadline);
+            match poll(&self.queue, &mut self.covered, place, wait)? {
+                Some(message) => {
+                    let offset = convert::offset(&message);
+                    if offset < self.next {
+                        continue;
+                    }
+                    self.next = offset.next();
+                    self.covered = self.next.max(self.covered);
+                    bytes = bytes
+                        .saturating_add(message.key_len())
+                        .saturating_add(message.payload_len());
+                    messages.push(message);
+                }
+                None if !messages.is_empty() => break,
+                None => in_time(place, self.covered, end, deadline)?,
+            }
+        }
+        if messages.is_empty() {
+            return Ok(LatestRecords::of(Vec::new(), end));
+        }
+        let keep = are_latest(messages.iter().map(|message| message.key()));
+        let latest = messages.iter().zip(keep).filter(|(_, keep)| *keep);
+        Ok(LatestRecords {
+            records: latest
+                .map(|(message, _)| convert::record(message))
+                .collect(),
+            next: self.next,
+            read: messages.len(),
+        })
+    }
+}
+
+fn wait(is_empty: bool, deadline: Instant) -> Duration {
+    if is_empty {
+        deadline.saturating_duration_since(Instant::now())
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// The next record of a queue. An end that the consumer has reached moves `covered`.
+fn poll<'q>(
+    queue: &'q PartitionQueue<PlainContext>,
+    covered: &mut Offset,
+    (topic, partition): (&Topic, PartitionId),
+    wait: Duration,
+) -> Result<Option<BorrowedMessage<'q>>, LogError> {
+    match queue.poll(wait) {
+        Some(Ok(message)) => Ok(Some(message)),
+        Some(Err(KafkaError::PartitionEOF(_))) => {
+            if let Some(end) = take_end() {
+                *covered = Offset(end).max(*covered);
+            }
+            Ok(None)
+        }
+        Some(Err(error)) => Err(of_partition(&error, topic, partition)),
+        None => Ok(None),
+    }
+}
+
+/// Refuses to wait on after the deadline.
+fn in_time(
+    (topic, partition): (&Topic, PartitionId),
+    covered: Offset,
+    end: Offset,
+    deadline: Instant,
+) -> Result<(), LogError> {
+    if covered >= end || Instant::now() < deadline {
+        return Ok(());
+    }
+    Err(LogError::Unavailable {
+        reason: format!("{topic}/{partition} was not read to {end} within the time for a request"),
+    })
 }
