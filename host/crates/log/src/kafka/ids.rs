@@ -82,8 +82,7 @@ impl Ids {
 impl IdRequest {
     /// The ids, in the order of the topics; none of a topic that is not there.
     pub fn wait(self) -> Result<Vec<Option<TopicId>>, LogError> {
-        // A question may have to wait until the one before it is given up.
-        let found = self.found(Instant::now() + 2 * WITHIN)?;
+        let found = self.found(Instant::now() + WITHIN)?;
         let ids = self.topics.iter().map(|topic| found.get(topic).copied());
         Ok(ids.collect())
     }

@@ -55,6 +55,8 @@ const BATCH_RECORDS_MAX: &str = "batch.num.messages";
 const BATCH_RECORDS: u32 = 1_000_000;
 /// Shortest time between two tries of an idle worker to end an open transaction.
 const TIDY_WAIT: Duration = Duration::from_secs(1);
+/// Longest time of such a try, and so how late an idle worker may notice an order.
+const TIDY_TIME: Duration = Duration::from_millis(500);
 /// The longest time of one flush. Failed deliveries are polled for in between.
 const FLUSH_TIME: Duration = Duration::from_millis(50);
 
@@ -91,6 +93,9 @@ pub(super) struct Transactions {
     id: String,
     record_bytes_max: usize,
     producer: Option<Arc<BaseProducer<TransactionContext>>>,
+    /// A producer whose `init_transactions` has not ended in time, and since when. The
+    /// next call goes on with it.
+    beginning: Option<(BaseProducer<TransactionContext>, Instant)>,
     offsets: OffsetSender,
     refusals: Arc<Mutex<Refusals>>,
     /// The producer's [`TransactionContext::is_in_doubt`].
@@ -114,6 +119,7 @@ impl Transactions {
             id,
             record_bytes_max,
             producer: None,
+            beginning: None,
             refusals: Arc::default(),
             is_in_doubt: Arc::default(),
             offsets: OffsetSender::default(),
@@ -151,7 +157,7 @@ impl Transactions {
     /// Ends an open transaction as well, but tries at most once per `TIDY_WAIT`.
     pub fn tidy_now_and_then(&mut self) {
         if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_WAIT) {
-            self.tidy(self.config.request_timeout);
+            self.tidy(TIDY_TIME);
             self.tidied = Some(Instant::now());
         }
     }
@@ -167,6 +173,26 @@ impl Transactions {
         if self.producer.is_some() {
             return Ok(());
         }
+        let (producer, since) = match self.beginning.take() {
+            Some(begun) => begun,
+            None => (self.create()?, Instant::now()),
+        };
+        let begun = retry(deadline, || producer.init_transactions(left(deadline)));
+        if let Err(error) = begun {
+            let is_slow = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            if is_slow && since.elapsed() < self.config.request_timeout {
+                self.beginning = Some((producer, since));
+            } else {
+                self.free(producer);
+            }
+            return Err(failed(&self.id, &error));
+        }
+        self.producer = Some(Arc::new(producer));
+        self.is_open = false;
+        Ok(())
+    }
+
+    fn create(&mut self) -> Result<BaseProducer<TransactionContext>, LogError> {
         let unavailable = |error: KafkaError| failed(&self.id, &error);
         let mut config = self.config.producer(self.record_bytes_max);
         let timeout = self.config.transaction_timeout.as_millis().to_string();
@@ -187,16 +213,7 @@ impl Transactions {
             refusals: Arc::clone(&self.refusals),
             is_in_doubt: Arc::clone(&self.is_in_doubt),
         };
-        let producer: BaseProducer<TransactionContext> =
-            config.create_with_context(context).map_err(unavailable)?;
-        let begun = retry(deadline, || producer.init_transactions(left(deadline)));
-        if let Err(error) = begun {
-            self.free(producer);
-            return Err(failed(&self.id, &error));
-        }
-        self.producer = Some(Arc::new(producer));
-        self.is_open = false;
-        Ok(())
+        config.create_with_context(context).map_err(unavailable)
     }
 
     /// Makes one transaction, within about the time given. One that could not be ended

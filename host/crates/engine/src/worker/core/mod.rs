@@ -288,8 +288,12 @@ impl Core {
                 } else {
                     self.agenda.report(Report::Committed);
                     self.gap.idle(self.now);
-                    self.agenda
-                        .first([Job::Chores, Job::WatchTopics, Job::CloseIdle]);
+                    self.agenda.first([Job::CloseIdle]);
+                    // Brokers that are down take seconds to fail each call, and a
+                    // caller that waits may be the host, which stops.
+                    if !self.pace.is_interrupted() {
+                        self.agenda.first([Job::Chores, Job::WatchTopics]);
+                    }
                 }
             }
             Polled::Assigned(assignments) => self.assigned(assignments),

@@ -1,7 +1,10 @@
 //! How much a worker polls at once, and how often it commits.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,6 +42,11 @@ impl Pace {
             warmup: None,
             interrupt,
         }
+    }
+
+    /// Whether a caller waits for the worker.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
     }
 
     /// How many bytes the next poll asks for.

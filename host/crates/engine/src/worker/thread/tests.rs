@@ -42,13 +42,17 @@ struct Script {
     calls: Vec<Call>,
     /// The time that each commit was given.
     times: Vec<Duration>,
+    /// Raised in each poll: an order comes while the poll waits.
+    ordered: Arc<AtomicBool>,
 }
 
 struct Scripted(Arc<Mutex<Script>>);
 
 impl Member for Scripted {
     fn poll(&mut self, _: Duration, _: usize) -> Result<Polled, LogError> {
-        let next = self.0.lock().unwrap().polls.pop_front();
+        let mut script = self.0.lock().unwrap();
+        script.ordered.store(true, Ordering::Relaxed);
+        let next = script.polls.pop_front();
         Ok(next.unwrap_or(Polled::Idle))
     }
 
@@ -276,6 +280,21 @@ fn a_topic_that_is_gone_is_told_by_a_worker_without_partitions() {
     );
     running.step();
     assert_eq!(code(&running), Some("topic-recreated"));
+}
+
+/// Each call fails only after seconds while no broker answers, and the host gives its
+/// workers a few seconds to end.
+#[test]
+fn an_order_that_comes_during_a_poll_does_not_wait_for_a_look_at_topics() {
+    let script = Arc::<Mutex<Script>>::default();
+    let mut running = looking(&script, vec![Ok(vec![None])]);
+    let code = |running: &WorkerLoop| running.status.topics_gone().map(|(code, _)| code);
+    script.lock().unwrap().ordered = Arc::clone(&running.interrupt);
+    running.step();
+    assert_eq!(code(&running), None, "it looked");
+    script.lock().unwrap().ordered = Arc::default();
+    running.step();
+    assert_eq!(code(&running), Some("topic-missing"));
 }
 
 #[test]

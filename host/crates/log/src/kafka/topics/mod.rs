@@ -80,7 +80,10 @@ impl Topics {
         {
             return Ok(count);
         }
-        match self.find(topic) {
+        // A commit must not wait long for a number that it knows.
+        let timeout = self.config.request_timeout;
+        let timeout = known.map_or(timeout, |_| timeout.min(TRY));
+        match self.find_within(topic, timeout) {
             Ok(Some(found)) => {
                 self.note(topic, found.partitions);
                 Ok(found.partitions)
@@ -113,12 +116,16 @@ impl Topics {
     }
 
     fn find(&self, topic: &Topic) -> Result<Option<Found>, LogError> {
+        self.find_within(topic, self.config.request_timeout)
+    }
+
+    fn find_within(&self, topic: &Topic, timeout: Duration) -> Result<Option<Found>, LogError> {
         if check_name(topic).is_err() {
             return Ok(None);
         }
         let metadata = self
             .client
-            .fetch_metadata(Some(topic), self.config.request_timeout)
+            .fetch_metadata(Some(topic), timeout)
             .map_err(|error| without(|| format!("Describe on topic {topic}"), error))?;
         let Some(found) = metadata
             .topics()
