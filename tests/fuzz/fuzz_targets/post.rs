@@ -157,7 +157,7 @@ fuzz_target!(|input: (bool, &[u8])| {
     let body = Bytes::copy_from_slice(body);
     let answer = rig
         .runtime
-        .block_on(rig.ingest.accept(&rig.endpoint, format, None, body));
+        .block_on(rig.ingest.append_events(&rig.endpoint, format, None, body));
     let taken = std::mem::take(&mut *rig.taken.0.lock());
     let Ok(receipt) = answer else {
         assert!(taken.is_empty(), "refused, and appended");

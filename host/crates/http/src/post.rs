@@ -159,7 +159,7 @@ pub enum AppendedDoc {
     )
 )]
 pub async fn score(State(app): State<SharedApp>, request: Request) -> Result<Response, Problem> {
-    accept(&app, SCORES, request).await
+    post_events(&app, SCORES, request).await
 }
 
 /// Take events of any pipeline.
@@ -185,14 +185,18 @@ pub async fn events(
     Segment(pipeline): Segment,
     request: Request,
 ) -> Result<Response, Problem> {
-    accept(&app, &pipeline, request).await
+    post_events(&app, &pipeline, request).await
 }
 
-async fn accept(app: &SharedApp, pipeline: &str, request: Request) -> Result<Response, Problem> {
+async fn post_events(
+    app: &SharedApp,
+    pipeline: &str,
+    request: Request,
+) -> Result<Response, Problem> {
     let Some(endpoint) = app.ingest.endpoint(pipeline) else {
         return Err(Problem::no_pipeline(pipeline).closing());
     };
-    let accepted = take(app, endpoint, request).await;
+    let accepted = read_and_append(app, endpoint, request).await;
     match &accepted {
         Ok(receipt) => {
             let count = receipt
@@ -216,7 +220,11 @@ fn refused(endpoint: &Endpoint, code: &'static str) {
     .increment(1);
 }
 
-async fn take(app: &SharedApp, endpoint: &Endpoint, request: Request) -> Result<Receipt, Problem> {
+async fn read_and_append(
+    app: &SharedApp,
+    endpoint: &Endpoint,
+    request: Request,
+) -> Result<Receipt, Problem> {
     let (parts, body) = request.into_parts();
     let format = format(&parts.headers).map_err(Problem::closing)?;
     let key = idempotency_key(&parts.headers).map_err(Problem::closing)?;
@@ -224,7 +232,10 @@ async fn take(app: &SharedApp, endpoint: &Endpoint, request: Request) -> Result<
     let (body, _held) = body::read_events(app, &parts.headers, body)
         .await
         .map_err(Problem::closing)?;
-    Ok(app.ingest.accept(endpoint, format, key, body).await?)
+    Ok(app
+        .ingest
+        .append_events(endpoint, format, key, body)
+        .await?)
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, Problem> {

@@ -176,7 +176,7 @@ impl Case {
             partition: self.partition,
             records: batch.to_vec(),
         };
-        stopped(processing.accept(vec![fetched]).map_err(interrupted)?)?;
+        stopped(processing.process(vec![fetched]).map_err(interrupted)?)?;
         let (commit, stops) = processing.prepare().map_err(interrupted)?;
         stopped(stops)?;
         Ok(commit.unwrap_or_default())

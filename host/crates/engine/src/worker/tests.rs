@@ -283,7 +283,7 @@ impl Bench {
 
     fn feed(&mut self, records: Vec<Record>) -> Vec<(PartitionId, Stop)> {
         self.processing
-            .accept(vec![Fetched {
+            .process(vec![Fetched {
                 partition: P,
                 records,
             }])
@@ -757,11 +757,11 @@ fn a_run_that_leads_to_too_much_is_cut_short_and_done_again_in_pieces() {
             records: records.to_vec(),
         }]
     };
-    let interrupted = bench.processing.accept(fetched(&records)).unwrap_err();
+    let interrupted = bench.processing.process(fetched(&records)).unwrap_err();
     assert!(matches!(interrupted, Interrupted::TooMuch));
     bench.processing.abort();
     for piece in records.chunks(2) {
-        assert_eq!(bench.processing.accept(fetched(piece)).unwrap(), []);
+        assert_eq!(bench.processing.process(fetched(piece)).unwrap(), []);
         bench.commit();
     }
     let expected: Vec<_> = (0..50).map(|n| format!("in/0/{n} a:g:{}", n + 1)).collect();

@@ -141,7 +141,7 @@ impl WorkerLoop {
         while self.stopping.is_none() {
             self.step();
         }
-        self.take(Input::Stop);
+        self.feed(Input::Stop);
         self.status.looked_at_topics(self.worker, None);
         tracing::debug!(pipeline = %self.pipeline.name, worker = self.worker, "worker ended");
     }
@@ -150,7 +150,7 @@ impl WorkerLoop {
     fn step(&mut self) {
         self.take_orders();
         if self.stopping.is_none() {
-            self.take(Input::Turn);
+            self.feed(Input::Turn);
         }
     }
 
@@ -163,7 +163,7 @@ impl WorkerLoop {
                     self.stopping = Some(at + self.pipeline.settings.drain_deadline);
                     return;
                 }
-                order => self.take(Input::Order(order)),
+                order => self.feed(Input::Order(order)),
             }
         }
     }
@@ -187,7 +187,7 @@ impl WorkerLoop {
 
     /// Gives the core an input, and carries out what follows until the core asks for
     /// nothing more.
-    fn take(&mut self, input: Input) {
+    fn feed(&mut self, input: Input) {
         let actions = self.core.step(input, Instant::now());
         self.carry_out(actions);
     }

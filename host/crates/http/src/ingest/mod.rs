@@ -162,7 +162,7 @@ impl Ingest {
     /// Checks a whole body, appends its events and waits until the log has
     /// said what became of each. After an error, none was appended (but see
     /// [`IngestError::Timeout`]).
-    pub async fn accept(
+    pub async fn append_events(
         self: &Arc<Self>,
         pipeline: &Endpoint,
         format: Format,

@@ -42,7 +42,9 @@ async fn send(
     body: impl Into<Bytes>,
 ) -> Result<Receipt, IngestError> {
     let endpoint = ingest.endpoint(pipeline).unwrap();
-    ingest.accept(endpoint, format, None, body.into()).await
+    ingest
+        .append_events(endpoint, format, None, body.into())
+        .await
 }
 
 /// Sends a body that must be refused, and checks that nothing was appended.
@@ -166,7 +168,7 @@ async fn many_events_keep_their_order_and_get_their_own_idempotency_keys() {
         let endpoint = ingest.endpoint(SCORES).unwrap();
         let key = IdempotencyKey::new(b"try-7");
         let receipt = ingest
-            .accept(endpoint, format, key, body.into())
+            .append_events(endpoint, format, key, body.into())
             .await
             .unwrap();
         assert!(receipt.many);
@@ -202,7 +204,7 @@ async fn events_are_numbered_by_key() {
         .collect();
     let key = IdempotencyKey::new(b"try-7");
     ingest
-        .accept(endpoint, Format::NdJson, key, lines.into())
+        .append_events(endpoint, Format::NdJson, key, lines.into())
         .await
         .unwrap();
     for (game, count) in [("LAL-BOS", 3), ("NYK-CHI", 2), ("GSW-PHX", 1)] {

@@ -173,7 +173,7 @@ pub(super) enum Job {
     /// Takes a partition on trial, which may share no commit with others.
     Retry(PartitionId, Offset),
     /// Processes and commits the records of each partition by themselves.
-    AcceptApart {
+    ProcessApart {
         rest: VecDeque<Fetched>,
         /// How many times the worker had gone back when the records were polled.
         rewinds: u64,

@@ -250,7 +250,7 @@ impl Core {
             Job::GoOnWaiting => self.go_on_waiting(),
             Job::ResumeWaiting => self.resume_waiting(),
             Job::Retry(partition, next) => self.retry(partition, next),
-            Job::AcceptApart { rest, rewinds } => self.accept_apart(rest, rewinds),
+            Job::ProcessApart { rest, rewinds } => self.process_apart(rest, rewinds),
             Job::StopAt(partition, error) => self.stop_at(partition, error),
             Job::Sleep(time) => self.agenda.ask(Action::Sleep(time), Awaiting::Sleep),
         }
@@ -272,14 +272,14 @@ impl Core {
     fn take_polled(&mut self, polled: Polled, is_restoring: bool) {
         match polled {
             Polled::Records(fetched) if self.given_up.has_trials() => {
-                self.agenda.first([Job::AcceptApart {
+                self.agenda.first([Job::ProcessApart {
                     rest: fetched.into(),
                     rewinds: self.rewinds,
                 }]);
             }
             Polled::Records(fetched) => {
                 self.agenda.first([Job::CommitIfDue { is_restoring }]);
-                self.accept(fetched);
+                self.process(fetched);
             }
             Polled::Idle => {
                 self.pace.idle();

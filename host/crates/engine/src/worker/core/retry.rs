@@ -15,26 +15,26 @@ use crate::worker::{
 };
 
 impl Core {
-    pub(super) fn accept(&mut self, fetched: Vec<Fetched>) {
-        let accepted = self.processing.accept(fetched);
+    pub(super) fn process(&mut self, fetched: Vec<Fetched>) {
+        let processed = self.processing.process(fetched);
         // Plugins may have taken long, and a commit may be due since.
         self.now = Instant::now();
-        match accepted {
+        match processed {
             Ok(stops) => self.stop_partitions(stops),
             Err(interrupted) => self.start_over(&interrupted),
         }
     }
 
     /// Processes and commits the records of one partition, and then those of the rest.
-    pub(super) fn accept_apart(&mut self, mut rest: VecDeque<Fetched>, rewinds: u64) {
+    pub(super) fn process_apart(&mut self, mut rest: VecDeque<Fetched>, rewinds: u64) {
         // After a rewind the records that are left are read again.
         if self.rewinds != rewinds || self.is_stopping {
             return;
         }
         if let Some(of_partition) = rest.pop_front() {
             self.agenda
-                .first([Job::commit_events(), Job::AcceptApart { rest, rewinds }]);
-            self.accept(vec![of_partition]);
+                .first([Job::commit_events(), Job::ProcessApart { rest, rewinds }]);
+            self.process(vec![of_partition]);
         }
     }
 

@@ -27,7 +27,7 @@ const NO_PLUGIN: Digest = Digest([0; 32]);
 
 impl Processing {
     /// Makes the next commit; none where nothing is pending. The stops are as
-    /// [`Self::accept`] returns them.
+    /// [`Self::process`] returns them.
     pub fn prepare(&mut self) -> CommitPlan {
         self.prepare_all(false)
     }

@@ -21,8 +21,8 @@ mod call;
 mod checkpoints;
 mod commit;
 mod rollback;
+mod route;
 mod run;
-mod take;
 mod takeover;
 mod task;
 
@@ -43,7 +43,7 @@ use slab::Slab;
 use takeover::first_row;
 use task::PartitionTask;
 
-pub use self::take::usable_key;
+pub use self::route::usable_key;
 use super::{
     breaker::Breakers,
     entity::Entity,
@@ -392,7 +392,7 @@ impl Processing {
 
     /// Takes records that were polled, and runs them. Returns the partitions
     /// that cannot go on; what was not committed of those is forgotten.
-    pub fn accept(
+    pub fn process(
         &mut self,
         fetched: Vec<Fetched>,
     ) -> Result<Vec<(PartitionId, Stop)>, Interrupted> {
@@ -403,7 +403,7 @@ impl Processing {
                 continue;
             }
             for record in records {
-                self.take(partition, record, now)?;
+                self.route(partition, record, now)?;
             }
         }
         self.run_all()?;

@@ -159,7 +159,7 @@ fn what_is_run_again_after_an_abort_counts_once() {
             partition: P,
             records: records.to_vec(),
         }];
-        assert_eq!(bench.processing.accept(fetched).unwrap(), []);
+        assert_eq!(bench.processing.process(fetched).unwrap(), []);
         bench.processing.abort();
         bench.next = 0;
     }

@@ -98,7 +98,7 @@ impl World {
     }
 
     /// Gives the core an input and the result of its poll, and carries out its actions.
-    pub fn take(&mut self, input: Input, polled: Option<Polled>) {
+    pub fn feed(&mut self, input: Input, polled: Option<Polled>) {
         let actions = self.host.core.step(input, Instant::now());
         self.carry_out(actions, polled);
     }
@@ -183,12 +183,12 @@ impl World {
         };
         self.host.read.insert(partition, assignment.next());
         self.host.paused.remove(&partition);
-        self.take(Input::Turn, Some(Polled::Assigned(vec![assignment])));
+        self.feed(Input::Turn, Some(Polled::Assigned(vec![assignment])));
     }
 
     /// The group takes a partition away, once what is pending is committed.
     pub fn revoke(&mut self, partition: PartitionId) {
-        self.take(Input::Turn, Some(Polled::Revoked(vec![partition])));
+        self.feed(Input::Turn, Some(Polled::Revoked(vec![partition])));
         assert!(!self.host.read.contains_key(&partition));
     }
 
@@ -264,7 +264,7 @@ impl World {
         let (done, _answer) = crossbeam_channel::bounded(1);
         let slot = slot.clone();
         let order = Order::Activate { slot, active, done };
-        self.take(Input::Order(order), None);
+        self.feed(Input::Order(order), None);
     }
 
     pub fn direct(&mut self, directive: Directive, active: Option<Arc<Active>>) {
@@ -275,14 +275,14 @@ impl World {
             active,
             done,
         };
-        self.take(Input::Order(order), None);
+        self.feed(Input::Order(order), None);
     }
 
     pub fn withdraw(&mut self, slot: &SlotName, id: u64) {
         let (done, _answer) = crossbeam_channel::bounded(1);
         let slot = slot.clone();
         let order = Order::Withdraw { slot, id, done };
-        self.take(Input::Order(order), None);
+        self.feed(Input::Order(order), None);
     }
 
     pub fn confirm(&mut self, slot: &SlotName, digest: Option<Digest>, at: u64) {
@@ -293,7 +293,7 @@ impl World {
             at,
             done,
         };
-        self.take(Input::Order(order), None);
+        self.feed(Input::Order(order), None);
     }
 
     pub fn roll_back(&mut self, slot: &SlotName, bad: &str, to: Option<&'static str>) {
@@ -350,7 +350,7 @@ impl World {
         }
         let something = !fetched.is_empty();
         if something {
-            self.take(Input::Turn, Some(Polled::Records(fetched)));
+            self.feed(Input::Turn, Some(Polled::Records(fetched)));
         }
         something
     }
@@ -364,7 +364,7 @@ impl World {
     }
 
     pub fn idle(&mut self) {
-        self.take(Input::Turn, Some(Polled::Idle));
+        self.feed(Input::Turn, Some(Polled::Idle));
     }
 
     /// The log takes a commit.

@@ -1,4 +1,4 @@
-//! Takes polled records: each gets its entity, and a verdict.
+//! Routes polled records: each goes to its entity, with a verdict.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ struct Read {
 }
 
 impl Processing {
-    pub(super) fn take(
+    pub(super) fn route(
         &mut self,
         partition: PartitionId,
         record: Record,
@@ -59,7 +59,7 @@ impl Processing {
         let key = match key {
             Ok(key) => key,
             Err(why) => {
-                self.take_loose(partition, &record, attempt, why);
+                self.make_dead_letter(partition, &record, attempt, why);
                 return Ok(());
             }
         };
@@ -94,7 +94,7 @@ impl Processing {
     }
 
     /// Makes a dead letter of a record that can have no entity.
-    fn take_loose(
+    fn make_dead_letter(
         &mut self,
         partition: PartitionId,
         record: &Record,
