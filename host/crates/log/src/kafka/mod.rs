@@ -27,6 +27,7 @@ mod config;
 mod context;
 mod convert;
 mod errors;
+mod fill;
 mod groups;
 mod ids;
 mod member;
