@@ -50,10 +50,19 @@ def map_body(_context, body):
     """13.0 is an integer by JSON Schema, and none for this host, nor for its plugins."""
     if isinstance(body, dict):
         mapped = {name: map_body(_context, value) for name, value in body.items()}
+        mapped = {name: within_bytes(name, value) for name, value in mapped.items()}
         return without_impossible_correction(mapped)
     if isinstance(body, list):
         return [map_body(_context, value) for value in body]
     return int(body) if isinstance(body, float) and body.is_integer() else body
+
+
+def within_bytes(name, value):
+    """JSON Schema counts the characters of a text, and the host counts its bytes."""
+    most = {"game_id": 128, "team": 32, "player": 128}.get(name)
+    if most is None or not isinstance(value, str) or len(value) > most:
+        return value
+    return value.encode("utf-8", "surrogatepass")[:most].decode("utf-8", "ignore")
 
 
 def without_impossible_correction(event):

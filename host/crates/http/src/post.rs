@@ -78,9 +78,10 @@ struct ScoreEventFields {
     #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     seq: u64,
     r#type: ScoreTypeDoc,
-    /// Required where the event has points and is no correction.
+    /// 1 to 32 bytes. Required where the event has points and is no correction.
     #[schema(min_length = 1, max_length = 32)]
     team: Option<String>,
+    /// 1 to 128 bytes.
     #[schema(min_length = 1, max_length = 128)]
     player: Option<String>,
     #[schema(minimum = 0, maximum = 10, default = 0, required = false)]
